@@ -1,0 +1,1 @@
+"""fissura: find, train, compare and serve the best crack model for your own images."""

@@ -1,0 +1,1 @@
+"""What every layer stands on: specs, errors, files, seeds. It knows nothing of images or models."""

@@ -1,0 +1,52 @@
+"""Frozen, closed configuration objects, and the digest that names them."""
+
+import hashlib
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fissura.core.errors import SpecError
+
+
+class Spec(BaseModel):
+    """Base of every configuration: immutable, and an unknown field is an error.
+
+    A spec stands above the class it builds, in the same file. Only its plain form (`plain()`) crosses a process
+    boundary or reaches a disk.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def plain(self) -> dict[str, Any]:
+        """The spec as JSON types alone."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def load(cls, plain: dict[str, Any], *, source: str) -> Self:
+        """The spec that `plain` describes; `source` names the file or option it came from in the errors.
+
+        Types are strict: text is never read as a number.
+
+        Raises:
+            SpecError: with one problem a field.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(plain), strict=True)
+        except ValidationError as error:
+            raise SpecError(*(f"{source}: {problem}" for problem in describe(error))) from None
+
+
+def describe(error: ValidationError) -> list[str]:
+    """One line a problem: the dotted field, the rule, the value."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+        lines.append(f"`{field}`: {problem['msg']} (got {problem['input']!r:.80})")
+    return lines
+
+
+def digest(plain: Any) -> str:
+    """Sixteen hex digits that name `plain` (JSON types), whatever the order of its keys."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
