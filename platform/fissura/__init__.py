@@ -1,1 +1,19 @@
-"""fissura: find, train, compare and serve the best crack model for your own images."""
+"""fissura: find, train, compare and serve the best crack model for your own images.
+
+The verbs of the command line are functions here: `search`, `train`, `evaluate`, `score`, `leaderboard`, `report`, `demo`. They
+are imported when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fissura.api import demo, evaluate, leaderboard, report, score, search, train
+
+__all__ = ["demo", "evaluate", "leaderboard", "report", "score", "search", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("fissura.api"), name)
+    raise AttributeError(f"module 'fissura' has no attribute {name!r}")

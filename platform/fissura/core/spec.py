@@ -1,7 +1,10 @@
 """Frozen, closed configuration objects, and the digest that names them."""
 
+import difflib
 import hashlib
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,6 +39,20 @@ class Spec(BaseModel):
         except ValidationError as error:
             raise SpecError(*(f"{source}: {problem}" for problem in describe(error))) from None
 
+    @classmethod
+    def load_file(cls, path: Path) -> Self:
+        """The spec in a JSON file of at most 16 MB.
+
+        Raises:
+            SpecError: the file is not JSON, or breaks a rule.
+        """
+        try:
+            if path.stat().st_size > 16 * 2**20:
+                raise SpecError(f"{path}: at most 16 MB, is {path.stat().st_size} bytes; it is no file of this project")
+            return cls.load(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"{path}: not readable as JSON ({error})") from None
+
 
 def describe(error: ValidationError) -> list[str]:
     """One line a problem: the dotted field, the rule, the value."""
@@ -50,3 +67,9 @@ def digest(plain: Any) -> str:
     """Sixteen hex digits that name `plain` (JSON types), whatever the order of its keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` where one of `known` looks like `name`, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean `{matches[0]}`?" if matches else ""

@@ -1,0 +1,1 @@
+"""Training and prediction in plain PyTorch: the engine never asks where it runs."""

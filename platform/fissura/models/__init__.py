@@ -1,0 +1,23 @@
+"""Segmentation networks. `AnyModel` is the registry: to add a network, add its spec to the union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fissura.models.backbone_unet import BackboneUNet, BackboneUNetNetwork
+from fissura.models.segmenter import Segmenter
+from fissura.models.unet import UNet, UNetNetwork
+from fissura.models.weights import ModelSpec, check_weights
+
+AnyModel = Annotated[BackboneUNet | UNet, Field(discriminator="kind")]
+
+__all__ = [
+    "AnyModel",
+    "BackboneUNet",
+    "BackboneUNetNetwork",
+    "ModelSpec",
+    "Segmenter",
+    "UNet",
+    "UNetNetwork",
+    "check_weights",
+]

@@ -1,0 +1,82 @@
+"""The registry of data sets: one file each, and the union that lists them."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from fissura.core.errors import DataError, SpecError
+from fissura.data.dataset import Dataset
+from fissura.data.datasets.aiglern import AigleRN
+from fissura.data.datasets.cfd import CFD
+from fissura.data.datasets.class_folder import ClassFolder
+from fissura.data.datasets.crack500 import Crack500
+from fissura.data.datasets.crackbundle import CRKWH100, CrackLS315, CrackTree260, Stone331
+from fissura.data.datasets.cracktree200 import CrackTree200
+from fissura.data.datasets.deepcrack import DeepCrack
+from fissura.data.datasets.drive import Drive
+from fissura.data.datasets.folder import Folder
+from fissura.data.datasets.ozgenel458 import Ozgenel458
+from fissura.data.datasets.synthetic import Synthetic
+
+AnyDataset = Annotated[
+    CFD
+    | DeepCrack
+    | Drive
+    | Crack500
+    | CrackTree200
+    | CrackTree260
+    | CRKWH100
+    | CrackLS315
+    | Stone331
+    | Ozgenel458
+    | AigleRN
+    | Folder
+    | Synthetic,
+    Field(discriminator="kind"),
+]
+
+
+def kinds() -> dict[str, type[Dataset] | type[ClassFolder]]:
+    """Every kind of data set by its name, in the order of the union."""
+    union = get_args(get_args(AnyDataset)[0])
+    return {member.model_fields["kind"].default: member for member in (*union, ClassFolder)}
+
+
+def parse_source(text: str) -> Dataset | ClassFolder:
+    """The data set that `KIND:ROOT` names, with masks or with labels; nothing is read.
+
+    Raises:
+        SpecError: no such kind, or no root.
+    """
+    kind, _, root = text.partition(":")
+    known = kinds()
+    if kind not in known:
+        near = get_close_matches(kind, known, n=1)
+        hint = f"did you mean `{near[0]}:...`? " if near else ""
+        raise SpecError(
+            f"`{text}`: a data set is KIND:ROOT and `{kind}` is no kind; {hint}known: {', '.join(known)}"
+        )
+    if not root:
+        raise SpecError(
+            f"`{text}`: a data set is KIND:ROOT and the root is missing; give its folder: "
+            f"`{kind}:/data/{kind}`"
+        )
+    return known[kind].model_validate({"root": Path(root).expanduser()})
+
+
+def parse_dataset(text: str) -> Dataset:
+    """As `parse_source`, for segmentation.
+
+    Raises:
+        SpecError: no such kind, or no root.
+        DataError: the kind has no masks.
+    """
+    source = parse_source(text)
+    if isinstance(source, ClassFolder):
+        raise DataError(
+            f"`{text}`: segmentation needs a mask of every image, and a {source.kind} set has labels only; "
+            f"use a kind with masks, such as `folder:ROOT` with images/ and masks/"
+        )
+    return source

@@ -1,0 +1,105 @@
+# The two commands: `make demo` and `make test`. Both first make the environment, once, in $VENV.
+#   VENV=path    where the environment goes (default .venv)
+#   PYTHON=path  the Python that it is made from (default: the first of python3, python3.14, ... that fits)
+
+VENV ?= .venv
+PYTHON ?=
+export VENV PYTHON
+
+export RAY_USAGE_STATS_ENABLED = 0
+export NO_ALBUMENTATIONS_UPDATE = 1
+unexport HF_HUB_OFFLINE
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.ONESHELL:
+.SHELLFLAGS := -eu -c
+.PHONY: help demo test lint types layers quick test-slow bench env clean
+
+help:
+	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
+	@echo 'make test       lint, types, layers, and the quick tests; stops at the first that fails'
+	@echo 'make test-slow  the tests that take minutes'
+	@echo 'make bench      every benchmark, one after the other'
+	@echo 'make env        the environment alone'
+	@echo 'make clean      remove the environment that make made, and the caches; never your results'
+
+demo: env
+	@"$$VENV/bin/fissura" demo
+
+test: lint types layers quick
+
+lint: env
+	@echo '== lint (ruff) =='
+	"$$VENV/bin/ruff" check .
+	"$$VENV/bin/ruff" format --check .
+
+types: env
+	@echo '== types (mypy) =='
+	"$$VENV/bin/mypy" platform/fissura dashboards
+
+layers: env
+	@echo '== layers (import-linter) =='
+	"$$VENV/bin/lint-imports"
+
+quick: env
+	@echo '== tests (pytest) =='
+	"$$VENV/bin/python" -m pytest -q -m 'not slow'
+
+test-slow: env
+	@echo '== slow tests (pytest) =='
+	"$$VENV/bin/python" -m pytest -q -m slow
+
+bench: env
+	@for script in benchmarks/*.py; do
+	  echo "== $$script =="
+	  "$$VENV/bin/python" "$$script"
+	done
+
+# An environment is whole when it holds the mark of this place and of these requirements; the mark is written last.
+# One that holds the mark of an unfinished installation is made anew. One that something else made is used, not marked.
+env:
+	@made="$$VENV/.fissura-made" making="$$VENV/.fissura-making"
+	wanted=$$(pwd; cat pyproject.toml platform/constraints.txt | cksum)
+	if "$$VENV/bin/python" -c '' 2>/dev/null && [ "$$(cat "$$made" 2>/dev/null)" = "$$wanted" ]; then exit 0; fi
+	if [ -e "$$made" ] || [ -e "$$making" ] || [ -z "$$(ls -A "$$VENV" 2>/dev/null)" ]; then ours=yes; else ours=; fi
+	if [ -z "$$ours" ] && ! "$$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+	  echo "VENV=$$VENV is neither empty nor a Python environment: name another place, as in make VENV=.venv-fissura" >&2
+	  exit 1
+	fi
+	if [ "$$ours" ] && { [ -e "$$making" ] || ! "$$VENV/bin/python" -c '' 2>/dev/null; }; then
+	  if [ "$$PYTHON" ]; then set -- "$$PYTHON"; else set -- python3 python3.14 python3.13 python3.12 python3.11; fi
+	  found= tried=
+	  for python do
+	    if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+	      found="$$python"
+	      break
+	    fi
+	    tried="$$tried, $$python ($$("$$python" --version 2>/dev/null || echo 'not here'))"
+	  done
+	  if [ -z "$$found" ]; then
+	    echo "fissura needs Python 3.11 to 3.14 with its venv module; tried$${tried#,}." >&2
+	    echo "Install one (Debian, Ubuntu: apt install python3-venv) or name one: make PYTHON=/path/to/python3.11" >&2
+	    exit 1
+	  fi
+	  mkdir -p "$$VENV"
+	  : > "$$making"
+	  find "$$VENV" -mindepth 1 -maxdepth 1 ! -name .fissura-making -exec rm -rf {} +
+	  "$$found" -m venv "$$VENV"
+	  echo '*' > "$$VENV/.gitignore"
+	fi
+	if [ "$$ours" ]; then
+	  rm -f "$$made"
+	  : > "$$making"
+	fi
+	echo "Installing fissura and what it needs into $$VENV (several GB, some minutes the first time)."
+	"$$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check -c platform/constraints.txt -e '.[dev]'
+	if [ "$$ours" ]; then
+	  echo "$$wanted" > "$$making"
+	  mv "$$making" "$$made"
+	fi
+
+clean:
+	@if [ -e "$$VENV/.fissura-made" ] || [ -e "$$VENV/.fissura-making" ]; then rm -rf "$$VENV"; fi
+	rm -rf build dist platform/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find platform dashboards benchmarks tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,202 @@
+"""The verbs of fissura, as functions: what the command line calls, and what a notebook can.
+
+Data sets are named `KIND:ROOT`, protocols `tolerant:2`, recipes and search spaces by name or path. Each verb raises a
+`UserError` for what the caller can mend, before anything is written.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fissura.core.errors import DataError
+from fissura.data.sample import Split
+
+if TYPE_CHECKING:
+    from fissura.jobs.preflight import Hardware
+    from fissura.jobs.search import SearchResult
+    from fissura.metrics import AnyProtocol
+    from fissura.results.leaderboard import Leaderboard
+    from fissura.results.manifest import Manifest
+    from fissura.results.score import ScoreReport
+    from fissura.results.store import Row
+
+Say = Callable[[str], None]
+Count = Callable[[int, int], None]
+
+
+def silent(_: str) -> None:
+    """Says nothing."""
+
+
+def search(
+    space: str | Path | None = None,
+    *,
+    data: Sequence[str] = (),
+    storage: Path = Path("studies"),
+    trials: int | None = None,
+    name: str | None = None,
+    profile: str = "auto",
+    fixed: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    begin: Literal["new", "resume"] = "new",
+    extend: int = 0,
+    hardware: "Hardware | None" = None,
+    cache: Path | None = None,
+    say: Say = silent,
+) -> "SearchResult":
+    """Searches `space` for the best recipe on `data`; the study is the folder `storage/name`.
+
+    "resume" goes on with a study as it was planned; `extend` adds that many trials to it. `profile` "auto" takes the
+    space's `cpu` profile on a machine without a GPU, else its `gpu` profile.
+    """
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(hardware.address if hardware else None)
+    from fissura.jobs.preflight import Hardware
+    from fissura.jobs.search import Request, run_search
+
+    request = Request(
+        space=None if space is None else str(space),
+        data=tuple(data),
+        storage=storage,
+        trials=trials,
+        name=name,
+        profile=profile,
+        fixed=dict(fixed or {}),
+        seed=seed,
+        begin=begin,
+        extend=extend,
+    )
+    return run_search(request, hardware=hardware or Hardware(), cache=cache, say=say)
+
+
+def train(
+    recipe: str | Path,
+    *,
+    data: Sequence[str],
+    storage: Path = Path("studies"),
+    fixed: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    cpus_per_worker: int | None = None,
+    address: str | None = None,
+    cache: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> "tuple[Path, Manifest]":
+    """Trains one recipe; gives its run directory, named by its content below `storage/runs`, and its manifest.
+
+    A run that stands there already is not trained again; an interrupted one goes on. With several `workers`, Ray Train
+    shares each step's batch among them.
+    """
+    from fissura.data.cache import default_cache
+    from fissura.data.content import content_digest
+    from fissura.data.sources import parse_datasets
+    from fissura.engine.fit import fit
+    from fissura.engine.runtime import LocalRuntime
+    from fissura.models import check_weights
+    from fissura.recipes import load_recipe
+    from fissura.search.paths import override
+
+    chosen = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
+    check_weights(chosen.model)
+    datasets = parse_datasets(data)
+    folder = cache or default_cache()
+    content = content_digest(datasets, directory=folder)
+    run = storage.resolve() / "runs" / chosen.run_id(content)
+    if workers == 1 and address is None:
+        runtime = LocalRuntime(cpus=cpus_per_worker)
+        return run, fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=on_epoch)
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(address)
+    from fissura.jobs.train import train_on_workers
+
+    manifest = train_on_workers(
+        chosen,
+        datasets=datasets,
+        content=content,
+        run=run,
+        cache=folder,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        address=address,
+    )
+    return run, manifest
+
+
+def evaluate(
+    run: Path,
+    *,
+    data: Sequence[str],
+    protocols: Sequence[str] = (),
+    split: Split = "test",
+    threshold: float | None = None,
+    on_image: Count | None = None,
+) -> "list[Row]":
+    """Scores a run on a split under each protocol, the recipe's own where none is named; one row an image and protocol."""
+    from fissura.data.sources import parse_datasets
+    from fissura.engine.evaluate import evaluate as evaluate_run
+    from fissura.engine.runtime import LocalRuntime
+
+    return evaluate_run(
+        run.resolve(),
+        datasets=parse_datasets(data),
+        protocols=parse_protocols(protocols),
+        split=split,
+        threshold=threshold,
+        device=LocalRuntime().device,
+        on_image=on_image,
+    )
+
+
+def score(
+    predictions: Path,
+    masks: Path,
+    *,
+    protocol: str,
+    threshold: float = 0.5,
+    valid: Path | None = None,
+    on_image: Count | None = None,
+) -> "ScoreReport":
+    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names."""
+    from fissura.metrics import parse_protocol
+    from fissura.results.score import score_folders
+
+    return score_folders(
+        predictions, masks, protocol=parse_protocol(protocol), threshold=threshold, valid=valid, on_image=on_image
+    )
+
+
+def leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "Leaderboard":
+    """The ranking of all evaluated runs below `paths`; files that are no runs are named through `say`."""
+    from fissura.results.leaderboard import leaderboard as rank
+    from fissura.results.store import read_runs
+
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise DataError(*(f"{path}: does not exist; name a study, or a folder of them" for path in missing))
+    runs = read_runs(paths)
+    for skipped in runs.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+    if not runs.records:
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no evaluated run below; run `fissura evaluate` on one, or search first"
+        )
+    return rank(runs.records)
+
+
+def report(study: Path, *, say: Say = silent) -> Path:
+    """Writes the report of a study as one HTML file, and gives its path."""
+    from fissura.search.results import REPORT, write_results
+    from fissura.search.study import find_study
+
+    found = find_study(study)
+    write_results(found, found.load(), say=say)
+    return found.path / REPORT
+
+
+def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
+    """The protocols of these names."""
+    from fissura.metrics import parse_protocol
+
+    return tuple(parse_protocol(text) for text in texts)

@@ -1,0 +1,8 @@
+"""The command line: one thin function a command over the same verbs that the Python API has.
+
+Exit codes: 0 done, 1 a failure (also a search that was stopped before its end), 2 the user's mistake.
+"""
+
+from fissura.cli.app import main
+
+__all__ = ["main"]

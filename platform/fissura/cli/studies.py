@@ -1,0 +1,129 @@
+"""The commands about searches: `search`, `report`, `demo`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fissura.cli.console import Console, JsonOption, table
+from fissura.cli.options import CacheOption, SetOption, parse_sets
+
+if TYPE_CHECKING:
+    from fissura.jobs.search import SearchResult
+
+
+def search(
+    space: Annotated[str | None, typer.Argument(help="A search space's name, or a YAML file.", show_default=False)] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", metavar="KIND:ROOT", help="A data set; may be repeated.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; by default the space's.")] = None,
+    storage: Annotated[Path, typer.Option(help="Folder of studies; shared by all nodes of a cluster.")] = Path("studies"),
+    name: Annotated[str | None, typer.Option(help="The study's name; by default the space's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study as it was planned.")] = False,
+    extend: Annotated[int, typer.Option(min=0, metavar="N", help="Go on with the study, and add N trials.")] = 0,
+    profile: Annotated[str, typer.Option(help="The space's profile; `auto`: `cpu` or `gpu`; `none`: the paper's.")] = "auto",
+    sets: SetOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1)] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0)] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster, or `auto`; by default this machine.")] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a paper's hyperparameters for the best model on your images.
+
+    Example: [bold]fissura search unet_backbones --data cfd:/data/cfd --trials 20 --storage studies[/bold]
+    """
+    console = Console.of(as_json)
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(address)
+    import fissura
+    from fissura.jobs.preflight import Hardware
+
+    result = fissura.search(
+        space,
+        data=data or (),
+        storage=storage,
+        trials=trials,
+        name=name,
+        profile=profile,
+        fixed=parse_sets(sets),
+        seed=seed,
+        begin="resume" if resume else "new",
+        extend=extend,
+        hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial),
+        cache=cache,
+        say=console.say,
+    )
+    finish(console, result)
+
+
+def report(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")], as_json: JsonOption = False
+) -> None:
+    """Write a study's report: one HTML file with its history, what mattered, the best trials, and pictures.
+
+    Example: [bold]fissura report studies/unet_backbones[/bold]
+    """
+    import fissura
+
+    console = Console.of(as_json)
+    path = fissura.report(study, say=console.say)
+    console.result({"report": str(path)}, f"report: {path}")
+
+
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Where data, study and results go.")] = Path("demo"),
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw synthetic cracks, search a small recipe, rank and show the result. What was done before is not done again.
+
+    Example: [bold]fissura demo --dir demo[/bold]
+    """
+    import fissura
+
+    console = Console.of(as_json)
+    finish(console, fissura.demo(directory, trials=trials, say=console.say))
+
+
+def finish(console: Console, result: "SearchResult") -> None:
+    """Prints the result of a search; a stop that was asked for is an exit code of 1."""
+    console.result(_plain(result), lambda: _text(result))
+    if result.interrupted:
+        raise typer.Exit(1)
+
+
+def _plain(result: "SearchResult") -> dict[str, Any]:
+    return {
+        "study": str(result.study),
+        "planned": result.planned,
+        "trials": result.trials,
+        "best": result.best,
+        "interrupted": result.interrupted,
+        "seconds": result.seconds,
+        "failures": result.failures,
+        "files": [str(path) for path in result.files],
+        "leaderboard": result.ranking,
+    }
+
+
+def _text(result: "SearchResult") -> str:
+    lines = []
+    done = sum(result.trials.values())
+    states = ", ".join(f"{count} {state}" for state, count in sorted(result.trials.items()))
+    lines.append(f"{done} of {result.planned} trials ({states or 'none'}) in {result.seconds:.0f} s")
+    if result.best is not None:
+        values = ", ".join(f"{name} {value:.4f}" for name, value in result.best["values"].items())
+        lines.append(f"best: trial {result.best['trial']}, {values}, on validation images")
+        lines += [f"  {path} = {value}" for path, value in result.best["parameters"].items()]
+    lines += [f"trial {number} failed: {reason}" for number, reason in result.failures.items()]
+    if result.ranking:
+        lines += ["", "on the test images:", table(result.ranking)]
+    lines += ["", *(str(path) for path in result.files)]
+    if result.interrupted:
+        lines.append(f"stopped on request; go on with: fissura search --resume --storage {result.study.parent} --name {result.study.name}")
+    return "\n".join(lines)

@@ -1,0 +1,241 @@
+"""Preparing images: each is decoded once, brought to the working size and kept for `PreparedData` to map.
+
+    DIRECTORY/hashes.json             hashes of the source files, so that unchanged ones are not read again
+    DIRECTORY/<digest>/               pixels.bin and index.json: see `fissura.data.prepared`
+    DIRECTORY/<digest>/verified.json  which pixels.bin was last compared with its CRCs
+
+A cache folder is built aside and renamed, so it is whole or absent. Its digest names the sources' bytes,
+splits and groups and the resize, so it never goes stale: changed sources have another digest.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core.errors import DataError
+from fissura.core.files import write_json
+from fissura.core.spec import digest as digest_plain
+from fissura.data.content import FileHashes, Source, content_digest, digest_of, settled, signature, sources
+from fissura.data.dataset import Dataset
+from fissura.data.lock import locked
+from fissura.data.prepared import FORMAT, PIXELS, Entry, PreparedData, read_index, write_index
+from fissura.data.resize import AnyResize
+
+__all__ = ["Entry", "PreparedData", "content_digest", "default_cache", "prepare", "prune"]
+
+VERIFIED = "verified.json"
+WORKERS = 8
+OWN = re.compile(r"[0-9a-f]{16}")
+ABANDONED = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")
+
+Patch = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]
+
+
+def default_cache() -> Path:
+    """The folder for prepared images in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fissura"
+
+
+def prepare(
+    datasets: Sequence[Dataset],
+    *,
+    resize: AnyResize,
+    directory: Path,
+    on_sample: Callable[[int, int], None] | None = None,
+) -> PreparedData:
+    """Prepares the data sets in `directory`, or opens what stands there already.
+
+    Where they stand already, unchanged source files are not read again, and pixels are compared with their
+    CRCs only once; a torn cache is built anew. Of concurrent callers one builds and the others wait.
+    `on_sample` is told how many samples are decoded, and of how many.
+
+    Raises:
+        DataError: with all bad samples at once; a folder that cannot be written. Nothing is half-written.
+    """
+    found = sources(datasets)
+    hashes = FileHashes(directory)
+    content = digest_of(found, hashes.of(path for source in found for path in source.files))
+    digest = digest_plain({"format": FORMAT, "content": content, "resize": resize.plain()})
+    place = directory / digest
+    if not _is_whole(place, digest, thorough=None):
+        with _locked(directory):
+            _remove_abandoned(directory)
+            with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+                if not _is_whole(place, digest, thorough=pool):
+                    _build(place, digest, found, hashes, resize, on_sample, pool)
+    return PreparedData.open(directory, digest)
+
+
+def prune(directory: Path, *, keep_bytes: int) -> int:
+    """Removes least recently used caches until the others hold at most `keep_bytes`; returns the bytes freed.
+
+    Processes that have a removed cache open go on reading it. Nothing else in the folder is touched.
+    """
+    if not directory.is_dir():
+        return 0
+    freed = kept = 0
+    with _locked(directory):
+        _remove_abandoned(directory)
+        own = [place for place in directory.iterdir() if OWN.fullmatch(place.name) and place.is_dir()]
+        for place in sorted(own, key=lambda place: place.stat().st_mtime_ns, reverse=True):
+            size = sum(path.stat().st_size for path in place.iterdir())
+            kept += size
+            if kept > keep_bytes:
+                _remove(place)
+                freed, kept = freed + size, kept - size
+    return freed
+
+
+def _build(
+    place: Path,
+    digest: str,
+    found: list[Source],
+    hashes: FileHashes,
+    resize: AnyResize,
+    on_sample: Callable[[int, int], None] | None,
+    pool: ThreadPoolExecutor,
+) -> None:
+    scratch = place.with_name(f".{digest}.{secrets.token_hex(4)}.tmp")
+    try:
+        with _writing(place.parent):
+            scratch.mkdir()
+            file = FileIO(scratch / PIXELS, "w")
+        entries: list[Entry] = []
+        problems: list[str] = []
+        with file:
+            decoded = _decode_all(found, resize, pool)
+            for done, (source, patch) in enumerate(zip(found, decoded, strict=True), start=1):
+                if isinstance(patch, list):
+                    problems += patch
+                elif not problems:
+                    with _writing(place.parent):
+                        entries.append(_append(file, source, patch))
+                if on_sample is not None:
+                    on_sample(done, len(found))
+            if not problems:
+                problems = [f"{path}: changed while it was prepared; try again" for path in hashes.changed()]
+            if problems:
+                raise DataError(*problems)
+            with _writing(place.parent):
+                os.fsync(file.fileno())
+                write_index(scratch, digest, entries)
+                if place.exists():
+                    _remove(place)
+                scratch.replace(place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _decode_all(
+    found: list[Source], resize: AnyResize, pool: ThreadPoolExecutor
+) -> Iterator[Patch | list[str]]:
+    """What `_decode` makes of each sample, in order, a few ahead of the reader."""
+    left = iter(found)
+    ahead = deque(pool.submit(_decode, source, resize) for source in islice(left, WORKERS + 2))
+    while ahead:
+        yield ahead.popleft().result()
+        ahead.extend(pool.submit(_decode, source, resize) for source in islice(left, 1))
+
+
+def _decode(source: Source, resize: AnyResize) -> Patch | list[str]:
+    """Image, mask and valid pixels at the working size, or what is wrong with them."""
+    problems: list[str] = []
+    planes: list[np.ndarray | None] = []
+    sample, dataset = source.sample, source.dataset
+    for read in (dataset.read_image, dataset.read_mask, dataset.read_valid):
+        try:
+            planes.append(read(sample))
+        except DataError as error:
+            problems += error.problems
+        except OSError as error:
+            problems.append(f"{error.filename or sample.image}: cannot be read: {error.strerror or error}")
+    if problems:
+        return list(dict.fromkeys(problems))
+    image, mask, valid = planes
+    if image is None or mask is None or mask.shape != image.shape[:2]:
+        return [f"{sample.mask}: a mask must have the size of its image {sample.image}"]
+    valid = np.ones_like(mask) if valid is None else valid
+    if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
+        return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
+    return resize.image(image), resize.mask(mask), resize.mask(valid)
+
+
+def _append(file: FileIO, source: Source, patch: Patch) -> Entry:
+    offset, crc = file.tell(), 0
+    for plane in patch:
+        view = memoryview(np.ascontiguousarray(plane)).cast("B")
+        crc = zlib.crc32(view, crc)
+        while view:
+            view = view[file.write(view) :]
+    height, width = patch[1].shape
+    sample = source.sample
+    return Entry(source.label, sample.name, sample.split, sample.group, height, width, offset, crc)
+
+
+def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) -> bool:
+    """Whether the cache stands and is right. The pool compares the CRCs; without one, a cache whose CRCs were
+    not compared before is not right."""
+    pixels, stamp = place / PIXELS, place / VERIFIED
+    try:
+        entries, status = read_index(place, digest), pixels.stat()
+        with suppress(OSError, ValueError):
+            if json.loads(stamp.read_text(encoding="utf-8")) == list(signature(status)):
+                return True
+        if thorough is None:
+            return False
+        data, keep = np.memmap(pixels, dtype=np.uint8, mode="r"), settled(status)
+    except (OSError, ValueError):
+        return False
+
+    def right(entry: Entry) -> bool:
+        return zlib.crc32(data[entry.offset : entry.offset + entry.size]) == entry.crc32
+
+    if not all(thorough.map(right, entries)):
+        return False
+    if keep:
+        with suppress(OSError):
+            write_json(stamp, list(signature(status)))
+    return True
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes what a killed builder left; no other builds while the folder is locked."""
+    for place in directory.iterdir():
+        if ABANDONED.fullmatch(place.name):
+            _remove(place)
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        with _writing(directory):
+            stack.enter_context(locked(directory))
+        yield
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{directory}: prepared images cannot be written here ({error.strerror or error}); "
+            "free some space, or name another folder for them"
+        ) from None

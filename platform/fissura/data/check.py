@@ -1,0 +1,277 @@
+"""`data check`: every defect of a data set, named; and the facts about it. A bad file never stops the
+check.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from itertools import groupby
+from typing import Any, Self
+
+import numpy as np
+
+from fissura.core.errors import DataError
+from fissura.data.dataset import Dataset
+from fissura.data.datasets.class_folder import ClassFolder, LabelledImage
+from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
+from fissura.data.images import MaskReading
+from fissura.data.sample import SPLITS, Sample
+from fissura.data.walk import listed
+
+MOST_LINES = 25  # of one kind of warning, before they are summed up in one
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found. `problems` make the set unusable; `warnings` make its scores doubtful; `notes`
+    are good to know.
+
+    `samples`: images by split ("train", "val", "test"), or by class for a set of labels. `unique`: how many
+    of the readable images differ in their pixels. `sizes`: images by "WIDTHxHEIGHT". `crack_share`: crack
+    pixels among all (valid or not), 0..1, None without masks. `mask_levels`: pixels by grey level (or label)
+    of the mask files.
+    """
+
+    kind: str
+    title: str
+    root: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    samples: dict[str, int]
+    unique: int
+    sizes: dict[str, int]
+    crack_share: float | None
+    mask_levels: dict[int, int]
+    duplicates: tuple[Duplicate, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """The report as JSON types alone."""
+        plain = asdict(self)
+        plain["mask_levels"] = {str(level): count for level, count in self.mask_levels.items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+
+@dataclass(frozen=True)
+class _MaskFacts:
+    """What is kept of a mask, since all masks of a set may not fit the memory."""
+
+    pixels: int
+    cracks: int
+    digest: bytes
+    levels: dict[int, int]
+    grey_share: float
+    remark: str | None
+
+    @classmethod
+    def of(cls, reading: MaskReading) -> Self:
+        mask = reading.mask
+        digest = sha256(repr(mask.shape).encode() + mask.tobytes()).digest()
+        return cls(mask.size, int(mask.sum()), digest, reading.levels, reading.grey_share, reading.remark)
+
+
+@dataclass
+class _Findings:
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    prints: dict[str, Fingerprint] = field(default_factory=dict)
+    sizes: Counter[str] = field(default_factory=Counter)
+
+
+def check(
+    source: Dataset | ClassFolder, *, on_sample: Callable[[int, int], None] | None = None
+) -> CheckReport:
+    """Reads every file of `source` and reports; nothing is raised for bad data.
+
+    Duplicates across splits are warned of first: they leak training images into the test. `on_sample` is told
+    how many images are done, and of how many.
+    """
+    if isinstance(source, ClassFolder):
+        return _check_labels(source, on_sample)
+    found = source.find()
+    findings = _Findings([*found.problems], [], [*found.notes])
+    masks: dict[str, _MaskFacts] = {}
+    for done, sample in enumerate(found.samples, start=1):
+        facts = _read(source, sample, findings)
+        if facts is not None:
+            masks[sample.name] = facts
+        if on_sample is not None:
+            on_sample(done, len(found.samples))
+    splits = Counter[str](sample.split for sample in found.samples)
+    copies = duplicates(findings.prints)
+    where = {sample.name: sample.split for sample in found.samples}
+    findings.warnings += _duplicate_lines(copies, where, places="splits")
+    findings.warnings += _straddling(found.samples)
+    findings.warnings += _count_lines(source.info.counts, splits)
+    findings.warnings += [*_odd_masks(masks), *_shared_masks(masks), *_inverted(masks)]
+    empty = [name for name, facts in masks.items() if facts.cracks == 0]
+    if empty:
+        findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")
+    levels: Counter[int] = Counter()
+    for facts in masks.values():
+        levels.update(facts.levels)
+    pixels = sum(facts.pixels for facts in masks.values())
+    return _report(
+        source,
+        findings,
+        samples={split: splits[split] for split in SPLITS if splits[split]},
+        crack_share=sum(facts.cracks for facts in masks.values()) / pixels if pixels else None,
+        mask_levels=dict(sorted(levels.items())),
+        copies=copies,
+    )
+
+
+def _check_labels(source: ClassFolder, on_sample: Callable[[int, int], None] | None) -> CheckReport:
+    images, problems, notes = source.find()
+    findings = _Findings([*problems], [], [*notes])
+    for done, image in enumerate(images, start=1):
+        try:
+            _keep(findings, image.name, source.read_image(image))
+        except DataError as error:
+            findings.problems += error.problems
+        if on_sample is not None:
+            on_sample(done, len(images))
+    copies = duplicates(findings.prints)
+    labels = {image.name: image.label for image in images}
+    findings.warnings += _duplicate_lines(copies, labels, places="classes")
+    classes = {label: len(list(members)) for label, members in groupby(images, key=_label)}
+    return _report(source, findings, samples=classes, crack_share=None, mask_levels={}, copies=copies)
+
+
+def _label(image: LabelledImage) -> str:
+    return image.label
+
+
+def _report(
+    source: Dataset | ClassFolder,
+    findings: _Findings,
+    *,
+    samples: dict[str, int],
+    crack_share: float | None,
+    mask_levels: dict[int, int],
+    copies: list[Duplicate],
+) -> CheckReport:
+    readable, exact = len(findings.prints), sum(copy.exact for copy in copies)
+    if exact:
+        findings.notes.append(f"{readable - exact} of {readable} images are unique")
+    return CheckReport(
+        kind=source.kind,
+        title=source.info.title,
+        root=str(source.root),
+        problems=tuple(findings.problems),
+        warnings=tuple(findings.warnings),
+        notes=tuple(findings.notes),
+        samples=samples,
+        unique=readable - exact,
+        sizes=dict(findings.sizes.most_common()),
+        crack_share=crack_share,
+        mask_levels=mask_levels,
+        duplicates=tuple(copies),
+    )
+
+
+def _read(source: Dataset, sample: Sample, findings: _Findings) -> _MaskFacts | None:
+    """Reads all files of a sample, each for itself, so that one bad file hides no other."""
+    image = valid = reading = None
+    try:
+        image = source.read_image(sample)
+    except DataError as error:
+        findings.problems += error.problems
+    try:
+        # Without a readable image there is no size to compare with.
+        reading = source.decode_mask(sample.mask) if image is None else source.inspect_mask(sample)
+    except DataError as error:
+        findings.problems += error.problems
+    try:
+        valid = None if image is None else source.read_valid(sample)
+    except DataError as error:
+        findings.problems += error.problems
+    if valid is not None and not valid.any():
+        findings.warnings.append(f"{sample.valid}: no pixel is valid, so the image counts for nothing")
+    if image is not None:
+        _keep(findings, sample.name, image, valid)
+    return None if reading is None else _MaskFacts.of(reading)
+
+
+def _keep(findings: _Findings, name: str, image: np.ndarray, valid: np.ndarray | None = None) -> None:
+    findings.prints[name] = fingerprint(image, valid=valid)
+    findings.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+
+
+def _duplicate_lines(copies: list[Duplicate], where: Mapping[str, str], *, places: str) -> list[str]:
+    def line(copy: Duplicate) -> str:
+        how = "pixel for pixel" if copy.exact else f"{copy.view}, correlation {copy.correlation:.3f}"
+        return f"{copy.first} = {copy.second} ({how})"
+
+    leaks = [copy for copy in copies if where[copy.first] != where[copy.second]]
+    lines = [
+        f"the same image in two {places} ({where[copy.first]} and {where[copy.second]}): {line(copy)}; "
+        f"drop one"
+        for copy in leaks
+    ]
+    for exact, what in ((True, "the same image twice"), (False, "nearly the same image twice")):
+        rest = [copy for copy in copies if copy.exact == exact and copy not in leaks]
+        if len(rest) > MOST_LINES:
+            lines.append(f"{what}, {len(rest)} pairs: {listed([line(copy) for copy in rest])}")
+        else:
+            lines += [f"{what}: {line(copy)}" for copy in rest]
+    return lines
+
+
+def _straddling(samples: Iterable[Sample]) -> list[str]:
+    splits = defaultdict(set)
+    for sample in samples:
+        splits[sample.group].add(sample.split)
+    shared = sorted(group for group, seen in splits.items() if len(seen) > 1)
+    if not shared:
+        return []
+    return [
+        f"source photographs with images in two splits ({len(shared)}), so the test may leak: "
+        f"{listed(shared)}"
+    ]
+
+
+def _count_lines(expected: Mapping[str, int], splits: Mapping[str, int]) -> list[str]:
+    if not expected:
+        return []
+    # A "val" that this project carved out of "train" counts as "train".
+    seen = {split: splits.get(split, 0) for split in expected}
+    if "train" in expected and "val" not in expected:
+        seen["train"] += splits.get("val", 0)
+    if seen == dict(expected):
+        return []
+    listing = ", ".join(f"{split} {seen[split]} of {count}" for split, count in expected.items())
+    return [f"the published set has other counts: found {listing}; fetch what is missing"]
+
+
+def _odd_masks(masks: Mapping[str, _MaskFacts]) -> list[str]:
+    odd = {name: facts for name, facts in masks.items() if facts.remark is not None}
+    if len(odd) <= MOST_LINES:
+        return [f"mask of {name}: {facts.remark}" for name, facts in odd.items()]
+    worst = max(odd, key=lambda name: odd[name].grey_share)
+    mean = sum(facts.grey_share for facts in odd.values()) / len(odd)
+    return [
+        f"{len(odd)} of {len(masks)} masks hold levels that a mask should not; on average {mean:.1%} of "
+        f"their pixels; most in {worst}: {odd[worst].remark}"
+    ]
+
+
+def _shared_masks(masks: Mapping[str, _MaskFacts]) -> list[str]:
+    same = defaultdict(list)
+    for name, facts in masks.items():
+        if facts.cracks:
+            same[facts.digest].append(name)
+    return [
+        f"images with the same mask, pixel for pixel: {listed(names)}; one of them is likely wrong"
+        for names in same.values()
+        if len(names) > 1
+    ]
+
+
+def _inverted(masks: Mapping[str, _MaskFacts]) -> list[str]:
+    most = [name for name, facts in masks.items() if facts.cracks > facts.pixels / 2]
+    if not most:
+        return []
+    return [f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack white (255) in them?"]

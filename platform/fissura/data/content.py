@@ -1,0 +1,170 @@
+"""What a set of images holds, as one digest: the files' bytes, splits and groups, and not where it lies."""
+
+import contextlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fissura.core.errors import DataError
+from fissura.core.files import sha256, write_text
+from fissura.core.spec import digest
+from fissura.data.dataset import Dataset
+from fissura.data.sample import Sample
+
+Signature = tuple[int, ...]
+
+SETTLED_NS = (
+    100_000_000  # clocks of file systems tick every 10 ms at most: an older change shows in the times
+)
+MEMO = "hashes.json"
+MEMO_BYTES = 1 << 28
+MEMO_ENTRIES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sample with its data set; `label` tells apart the data sets of one preparation."""
+
+    label: str
+    dataset: Dataset
+    sample: Sample
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The sample's files."""
+        own = self.sample
+        return (own.image, own.mask) if own.valid is None else (own.image, own.mask, own.valid)
+
+
+def sources(datasets: Sequence[Dataset]) -> list[Source]:
+    """All samples of all data sets, in order. A data set's label is its kind; a second one's is `KIND-2`.
+
+    Raises:
+        DataError: with the problems of all data sets at once.
+    """
+    found, problems, seen = [], [], Counter[str]()
+    for dataset in datasets:
+        seen[dataset.kind] += 1
+        label = dataset.kind if seen[dataset.kind] == 1 else f"{dataset.kind}-{seen[dataset.kind]}"
+        try:
+            found += [Source(label, dataset, sample) for sample in dataset.samples()]
+        except DataError as error:
+            problems += error.problems
+    if not problems and not found:
+        problems.append("no image to prepare: name at least one data set that has images")
+    if problems:
+        raise DataError(*problems)
+    return found
+
+
+def content_digest(datasets: Sequence[Dataset], *, directory: Path | None = None) -> str:
+    """Sixteen hex digits that name what the data sets hold: the bytes of all files, options, names, splits
+    and groups. With the cache folder `directory`, unchanged files are not read again.
+
+    Raises:
+        DataError: with all problems of the layouts, or all unreadable files, at once.
+    """
+    found = sources(datasets)
+    return digest_of(found, FileHashes(directory).of(path for source in found for path in source.files))
+
+
+def digest_of(found: Sequence[Source], hashes: dict[Path, str]) -> str:
+    """As `content_digest`, of samples whose files' hashes are known."""
+    return digest(
+        [
+            {
+                "label": source.label,
+                "options": {key: value for key, value in source.dataset.plain().items() if key != "root"},
+                "sample": [source.sample.name, source.sample.split, source.sample.group],
+                "files": [hashes[path] for path in source.files],
+            }
+            for source in found
+        ]
+    )
+
+
+def signature(status: os.stat_result) -> Signature:
+    """What changes when a file does: the ctime even where a tool sets the old size and mtime again."""
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+def settled(status: os.stat_result) -> bool:
+    """Whether a change from now on would show in the file's times."""
+    return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+
+
+class FileHashes:
+    """SHA-256 of files, remembered in `directory/hashes.json`: unchanged files are not read again."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._memo = None if directory is None else directory / MEMO
+        self.signatures: dict[Path, Signature] = {}
+
+    def of(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """The hash of each file; `signatures` holds what the files were then.
+
+        Raises:
+            DataError: with all unreadable files at once.
+        """
+        known, paths = self._load(), list(dict.fromkeys(paths))
+        hashes: dict[Path, str] = {}
+        fresh: dict[str, list[int | str]] = {}
+        problems = []
+
+        def look(path: Path) -> tuple[os.stat_result, str] | str:
+            try:
+                status = path.stat()
+                own = known.get(str(path.absolute()))
+                if own is not None and own[:-1] == list(signature(status)):
+                    return status, str(own[-1])
+                keep = settled(status)
+                value = sha256(path)
+            except OSError as error:
+                return f"{path}: cannot be read: {error.strerror or error}"
+            if keep:
+                fresh[str(path.absolute())] = [*signature(status), value]
+            return status, value
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for path, seen in zip(paths, pool.map(look, paths), strict=True):
+                if isinstance(seen, str):
+                    problems.append(seen)
+                else:
+                    self.signatures[path], hashes[path] = signature(seen[0]), seen[1]
+        if fresh:
+            self._save({**known, **fresh})
+        if problems:
+            raise DataError(*problems)
+        return hashes
+
+    def changed(self) -> list[Path]:
+        """The files that are no longer what was hashed."""
+        return [path for path, before in self.signatures.items() if _signature_now(path) != before]
+
+    def _load(self) -> dict[str, list[int | str]]:
+        # A memo that is torn or of another form is no memo: its only use is to save time.
+        with contextlib.suppress(OSError, ValueError):
+            if self._memo is not None and self._memo.stat().st_size <= MEMO_BYTES:
+                loaded = json.loads(self._memo.read_text(encoding="utf-8"))
+                if isinstance(loaded, dict):
+                    return {
+                        path: own for path, own in loaded.items() if isinstance(own, list) and len(own) == 6
+                    }
+        return {}
+
+    def _save(self, known: dict[str, list[int | str]]) -> None:
+        if self._memo is not None:
+            with contextlib.suppress(OSError):
+                write_text(self._memo, json.dumps(dict(list(known.items())[-MEMO_ENTRIES:])))
+
+
+def _signature_now(path: Path) -> Signature | None:
+    try:
+        return signature(path.stat())
+    except OSError:
+        return None

@@ -1,0 +1,305 @@
+"""Fetching a data set from its publisher, every file checked against a known size and SHA-256.
+
+A file arrives as `NAME.part` and takes its name only when it is right: a fetch that broke off goes on where
+it stood. The synthetic set is drawn instead.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from difflib import get_close_matches
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from importlib.resources import files
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener, getproxies, proxy_bypass
+
+from fissura.core.errors import DataError
+from fissura.core.files import sha256
+from fissura.data.lock import locked
+from fissura.data.synthetic import SyntheticSpec, write
+
+CFD_MIRROR = "https://raw.githubusercontent.com/cuilimeng/CrackForest-dataset/master"
+CONNECTIONS = 4
+PATIENCE = 4.0  # seconds until the mirror must accept a connection
+SILENCE = 10.0  # seconds that a connection may bring nothing
+DELAYS = (0.3, 1.5)  # seconds before the second and the third attempt at a file
+MOST_FAILURES = 5  # files that may fail before the fetch gives up
+CHUNK = 1 << 16  # bytes
+REMEDY = "run the fetch again, or name another mirror"
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file of a data set as its publisher serves it."""
+
+    path: str
+    size: int  # bytes
+    sha256: str
+
+    def stands_in(self, directory: Path) -> bool:
+        """Whether the file is there, whole and right."""
+        path = directory / self.path
+        return path.is_file() and path.stat().st_size == self.size and sha256(path) == self.sha256
+
+
+def known_files(name: str) -> tuple[KnownFile, ...]:
+    """The table of a data set's files, sorted by path."""
+    table = json.loads(files("fissura.data.datasets").joinpath(f"{name}_files.json").read_text("utf-8"))
+    return tuple(KnownFile(path, size, digest) for path, (size, digest) in sorted(table.items()))
+
+
+def fetch(
+    name: str,
+    directory: Path,
+    *,
+    mirror: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Puts the data set `name` into `directory`.
+
+    `cfd` is downloaded from `mirror` (an https folder, or http on the loopback), by default the publisher's;
+    files that stand there already and are right are kept, others of those names are replaced. `synthetic` is
+    drawn from the default spec. `on_progress` is told what is done, and of how much: bytes for `cfd`, images
+    for `synthetic`.
+
+    Raises:
+        DataError: no such data set; one that only its publisher gives out; no network (within 5 seconds); a
+            mirror that fails or sends wrong bytes; a folder that cannot be written.
+    """
+    if name == "cfd":
+        download(known_files("cfd"), directory, mirror=mirror or CFD_MIRROR, on_progress=on_progress)
+    elif name != "synthetic":
+        raise DataError(_no_fetcher(name))
+    elif mirror is not None:
+        raise DataError(f"`synthetic` is drawn on this machine and has no mirror: leave out `{mirror}`")
+    else:
+        write(SyntheticSpec(), directory, on_image=on_progress)
+
+
+def _no_fetcher(name: str) -> str:
+    from fissura.data.datasets import kinds
+
+    known = kinds()
+    if name in known:
+        return f"`{name}` cannot be fetched by this program; obtain it yourself: {known[name].info.obtain}"
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    return f"`{name}` is no data set{hint} (to be fetched: cfd, synthetic)"
+
+
+def download(
+    known: tuple[KnownFile, ...],
+    directory: Path,
+    *,
+    mirror: str,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Downloads the files that are missing or wrong in `directory`, a few at a time; see `fetch`."""
+    _check_address(mirror)
+    if not directory.exists():
+        _check_network(mirror)  # before the folder is made: without a network, nothing is
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{directory}: the folder cannot be made: {error.strerror}; name another one"
+        ) from None
+    with locked(directory):
+        missing = [each for each in known if not each.stands_in(directory)]
+        total = sum(each.size for each in known)
+        done = total - sum(each.size for each in missing)
+        if on_progress is not None:
+            on_progress(done, total)
+        if not missing:
+            return
+        _check_network(mirror)
+        mirrored = _Mirror(mirror, directory)
+        problems: list[str] = []
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            futures = {pool.submit(mirrored.fetch, each): each for each in missing}
+            try:
+                for future in as_completed(futures):
+                    problem = future.result()
+                    if problem is None:
+                        done += futures[future].size
+                        if on_progress is not None:
+                            on_progress(done, total)
+                    elif problem:
+                        problems.append(problem)
+                    if len(problems) == MOST_FAILURES:
+                        mirrored.stop.set()
+            finally:
+                mirrored.stop.set()
+                pool.shutdown(cancel_futures=True)
+        if problems:
+            raise DataError(*problems)
+
+
+class _BrokenOffError(Exception):
+    """A transfer failed in a way that another attempt may mend."""
+
+
+class _Mirror:
+    """Brings single files from a mirror into a folder. Threads may share it."""
+
+    def __init__(self, address: str, directory: Path) -> None:
+        self._address, self._directory = address.rstrip("/"), directory
+        handlers = [ProxyHandler({})] if _is_loopback(address) else []
+        self._opener = build_opener(_Redirects(), *handlers)
+        self.stop = threading.Event()
+
+    def fetch(self, known: KnownFile) -> str | None:
+        """None where the file stands now, else the problem in one line; empty where the fetch was stopped."""
+        url = f"{self._address}/{quote(known.path)}"
+        final = self._directory / known.path
+        part = final.with_name(final.name + ".part")
+        reason = ""
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            for delay in (*DELAYS, 0):
+                if self.stop.is_set():
+                    return ""
+                try:
+                    self._receive(url, known, part)
+                    break
+                except _BrokenOffError as error:
+                    reason = str(error)
+                    self.stop.wait(delay)
+            else:
+                return f"{url}: {reason} ({len(DELAYS) + 1} attempts); {REMEDY}"
+            if self.stop.is_set():
+                return ""
+            if part.stat().st_size != known.size or sha256(part) != known.sha256:
+                part.unlink()
+                wanted = f"{known.size} bytes of SHA-256 {known.sha256}"
+                return f"{url}: what came is refused, it is not the {wanted}; {REMEDY}"
+            part.replace(final)
+        except OSError as error:
+            return f"{final}: cannot be written: {error.strerror or error}"
+        return None
+
+    def _receive(self, url: str, known: KnownFile, part: Path) -> None:
+        """Completes `part`, to one byte too many where the mirror sends too much."""
+        start = part.stat().st_size if part.exists() else 0
+        if part.exists() and start == known.size:
+            return
+        start = start if start < known.size else 0
+        with (
+            self._open(url, part, start) as response,
+            part.open("ab" if response.status == 206 else "wb") as file,
+        ):
+            while file.tell() <= known.size and not self.stop.is_set():
+                chunk = _read(response, min(CHUNK, known.size + 1 - file.tell()))
+                if not chunk:
+                    break
+                file.write(chunk)
+            size = file.tell()
+        if size < known.size and not self.stop.is_set():
+            raise _BrokenOffError(f"broke off after {size} of {known.size} bytes")
+
+    def _open(self, url: str, part: Path, start: int) -> HTTPResponse:
+        """The answer to a request for the file from byte `start` on: 206 for that part, 200 for all of it."""
+        headers = {"User-Agent": "fissura"} | ({"Range": f"bytes={start}-"} if start else {})
+        request = Request(url, headers=headers)  # noqa: S310 (the scheme is checked)
+        try:
+            response: HTTPResponse = self._opener.open(request, timeout=SILENCE)
+        except HTTPError as error:
+            with error:
+                if error.code == 416:
+                    part.unlink()
+                raise _BrokenOffError(f"the mirror answers {error.code} {error.reason}") from None
+        except (OSError, HTTPException) as error:
+            raise _BrokenOffError(f"cannot be reached: {_reason(error)}") from None
+        span = response.headers.get("Content-Range", "")
+        if response.status == 206 and not span.startswith(f"bytes {start}-"):
+            response.close()
+            part.unlink(missing_ok=True)
+            raise _BrokenOffError(f"the mirror sends another range ({span}) than bytes {start}-")
+        return response
+
+
+def _read(response: HTTPResponse, size: int) -> bytes:
+    try:
+        return response.read(size)
+    except (OSError, HTTPException) as error:
+        raise _BrokenOffError(f"broke off: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", error)) or type(error).__name__
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows a mirror only to addresses that a mirror may have."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if _permitted(newurl):
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        raise HTTPError(
+            req.full_url, code, f"with a redirect to {newurl:.200}, which is not https", headers, fp
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _permitted(address: str) -> bool:
+    parts = urlsplit(address)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(address))
+    )
+
+
+def _check_address(mirror: str) -> None:
+    try:
+        permitted = _permitted(mirror)
+        _ = urlsplit(mirror).port
+    except ValueError:
+        permitted = False
+    if not permitted:
+        raise DataError(
+            f"`{mirror}`: a mirror is an https address (http on the loopback alone), as {CFD_MIRROR}"
+        )
+
+
+def _check_network(mirror: str) -> None:
+    """Connects once, to the mirror or the proxy before it, so that a machine without a network fails soon."""
+    parts = urlsplit(mirror)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and not _is_loopback(mirror) and not proxy_bypass(host):
+        via = urlsplit(proxy if "://" in proxy else f"//{proxy}")
+        host, port = via.hostname or host, via.port or 80
+    outcome: list[str] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE).close()
+            outcome.append("")
+        except OSError as error:
+            outcome.append(_reason(error))
+
+    # A thread, since looking up a name knows no time limit.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(PATIENCE + 0.5)
+    reason = outcome[0] if outcome else f"no answer within {PATIENCE:g} s"
+    if reason:
+        raise DataError(
+            f"{host}:{port} cannot be reached ({reason}): fetching from {mirror} needs a network; "
+            "connect this machine, name another mirror, or copy the data set here from a machine that has one"
+        )

@@ -1,0 +1,135 @@
+"""Prepared images as a trial sees them: entries and views of one memory-mapped file, opened in any process.
+
+DIRECTORY/<digest>/pixels.bin   for each entry: image [h w 3], mask [h w], valid [h w], all uint8
+DIRECTORY/<digest>/index.json   entries with sizes, offsets and CRC-32; sealed by its own digest
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core.errors import DataError
+from fissura.core.files import write_text
+from fissura.core.spec import digest as digest_plain
+from fissura.data.sample import Split
+
+FORMAT = 1
+PIXELS, INDEX = "pixels.bin", "index.json"
+INDEX_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prepared sample: `dataset` is its data set's label; its bytes begin at `offset`, of sum `crc32`."""
+
+    dataset: str
+    name: str
+    split: Split
+    group: str
+    height: int
+    width: int
+    offset: int
+    crc32: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of image, mask and valid pixels."""
+        return 5 * self.height * self.width
+
+
+class PreparedData:
+    """Prepared images, opened read-only and memory-mapped: all processes of a node share one copy.
+
+    Pickling carries the folder and the digest alone; the other process maps the same file.
+    """
+
+    def __init__(
+        self, directory: Path, digest: str, entries: tuple[Entry, ...], pixels: UInt8[np.ndarray, "n"]
+    ) -> None:
+        self.directory, self.digest, self.entries = directory, digest, entries
+        self._pixels = pixels
+
+    @classmethod
+    def open(cls, directory: Path, digest: str) -> "PreparedData":
+        """Opens the cache `digest` of `directory`. Cheap: sizes and the index's seal are checked, no pixels.
+
+        Raises:
+            DataError: there is no such cache, or it is torn.
+        """
+        place = directory / digest
+        try:
+            entries = read_index(place, digest)
+            pixels = np.memmap(place / PIXELS, dtype=np.uint8, mode="r").view(np.ndarray)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{place}: is no whole cache ({error}); prepare the data again") from None
+        with suppress(OSError):
+            os.utime(place)  # `prune` drops what was used least recently
+        return cls(directory, digest, entries, pixels)
+
+    def __reduce__(self) -> tuple[Callable[[Path, str], "PreparedData"], tuple[Path, str]]:
+        return PreparedData.open, (self.directory, self.digest)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def indices(self, split: Split) -> list[int]:
+        """The entries of a split, in order."""
+        return [index for index, entry in enumerate(self.entries) if entry.split == split]
+
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The image, RGB, as a read-only view."""
+        entry = self.entries[index]
+        return self._plane(index, 0, 3).reshape(entry.height, entry.width, 3)
+
+    def mask(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """The mask, 0 background and 1 crack, as a read-only view."""
+        entry = self.entries[index]
+        return self._plane(index, 3, 4).reshape(entry.height, entry.width)
+
+    def valid(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """The valid pixels, 1 where they count, as a read-only view; all 1 where the data set masks none."""
+        entry = self.entries[index]
+        return self._plane(index, 4, 5).reshape(entry.height, entry.width)
+
+    def _plane(self, index: int, first: int, last: int) -> UInt8[np.ndarray, "n"]:
+        entry = self.entries[index]
+        area = entry.height * entry.width
+        return self._pixels[entry.offset + first * area : entry.offset + last * area]
+
+
+def write_index(place: Path, digest: str, entries: list[Entry]) -> None:
+    """Writes the index of the cache in the folder `place`."""
+    plain: dict[str, Any] = {
+        "format": FORMAT,
+        "digest": digest,
+        "entries": [asdict(each) for each in entries],
+    }
+    write_text(place / INDEX, json.dumps({**plain, "seal": digest_plain(plain)}))
+
+
+def read_index(place: Path, digest: str) -> tuple[Entry, ...]:
+    """The entries of the cache in the folder `place`.
+
+    Raises:
+        OSError, ValueError: the index or the size of the pixels is wrong.
+    """
+    if (place / INDEX).stat().st_size > INDEX_BYTES:
+        raise ValueError(f"{INDEX} is too large")
+    plain = json.loads((place / INDEX).read_text(encoding="utf-8"))
+    seal = plain.pop("seal", None) if isinstance(plain, dict) else None
+    if seal is None or seal != digest_plain(plain):
+        raise ValueError(f"{INDEX} is broken")
+    if plain["format"] != FORMAT or plain["digest"] != digest:
+        raise ValueError(f"{INDEX} is of another format or of other data")
+    entries = tuple(Entry(**each) for each in plain["entries"])
+    wanted, size = sum(entry.size for entry in entries), (place / PIXELS).stat().st_size
+    if size != wanted:
+        raise ValueError(f"{PIXELS} has {size} bytes instead of {wanted}")
+    return entries

@@ -1,0 +1,130 @@
+"""Weights and training state on disk: safetensors and JSON, each file whole or absent, never a pickle."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fissura.core.errors import DataError
+from fissura.core.files import replacing
+
+WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the current one
+    `batch` steps are done, whose losses add up to `loss_sum`. `best_loss` is the lowest validation loss of this phase,
+    reached in epoch `best_epoch`; `stale` epochs have passed since."""
+
+    phase: int = 0
+    phase_epoch: int = 0
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+    finished: str = ""
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Writes the model's weights and buffers."""
+    with replacing(path) as scratch:
+        save_file(contiguous(model.state_dict()), scratch)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Reads weights that `save_weights` wrote into the same architecture.
+
+    Raises:
+        DataError: the file is missing, torn, or of another architecture.
+    """
+    tensors, _ = _read(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"{path}: the weights are not of this recipe's model: {error}") from None
+
+
+def save_state(
+    path: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    history: list[dict[str, Any]],
+) -> None:
+    """Writes all that training needs to go on as if it had not stopped, the random generators included."""
+    tensors = {f"model.{name}": tensor for name, tensor in contiguous(model.state_dict()).items()}
+    moments = optimizer.state_dict()
+    for index, state in moments["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items() if value is not None}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    plain = {
+        "progress": asdict(progress),
+        "history": history,
+        "optimizer": moments["param_groups"],
+        "schedule": None if schedule is None else schedule.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    with replacing(path) as scratch:
+        save_file(tensors, scratch, metadata={"state": json.dumps(plain)})
+
+
+def load_state(
+    path: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Puts what `save_state` wrote back into the model, optimizer, schedule, scaler and random generators."""
+    tensors, plain = _read(path)
+    model.load_state_dict(_below(tensors, "model."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer.").items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": plain["optimizer"]})
+    if schedule is not None:
+        schedule.load_state_dict(plain["schedule"])
+    scaler.load_state_dict(plain["scaler"])
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
+    """How far the training that wrote `path` is, and its history of epochs."""
+    _, plain = _read(path)
+    return Progress(**plain["progress"]), plain["history"]
+
+
+def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: each with memory of its own."""
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata.get("state", "{}"))  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: not readable as safetensors ({error}); train the run again") from None

@@ -1,0 +1,48 @@
+"""A whole training by one worker: data, epochs, manifest."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fissura.data.cache import prepare
+from fissura.data.content import content_digest
+from fissura.data.dataset import Dataset
+from fissura.engine.recipe import Recipe
+from fissura.engine.run import close_run
+from fissura.engine.runtime import Runtime
+from fissura.engine.trainer import Trainer
+from fissura.results.energy import energy_meter
+from fissura.results.manifest import Manifest
+
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    datasets: Sequence[Dataset],
+    run: Path,
+    cache: Path,
+    runtime: Runtime,
+    on_epoch: OnEpoch = lambda _: None,
+) -> Manifest:
+    """Trains `recipe` to its end into the directory `run`, going on from what stands there.
+
+    Raises:
+        DataError: bad images, or none to train or validate on.
+        Diverged: a loss is not a number.
+        Interrupted: the runtime asked to stop; call again to go on.
+    """
+    data = prepare(datasets, resize=recipe.data.resize, directory=cache)
+    meter = energy_meter()
+    trainer = Trainer(recipe, data=data, run=run, runtime=runtime)
+    whole = trainer.progress.seconds == 0
+    while not trainer.finished:
+        on_epoch(trainer.step())
+    return close_run(
+        trainer,
+        datasets=datasets,
+        content=content_digest(datasets, directory=cache),
+        cpus=runtime.cpus * runtime.world_size,
+        joules=meter.joules() if meter is not None and whole else None,
+    )

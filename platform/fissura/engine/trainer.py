@@ -1,0 +1,252 @@
+"""Training of a recipe, epoch by epoch, resumable from any step.
+
+The kept model is the one with the lowest validation loss of the current phase; `kept` holds its epoch's record, and is what
+a search compares.
+"""
+
+import json
+import math
+import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fissura.core.errors import DataError, Diverged, Interrupted
+from fissura.core.files import write_json
+from fissura.core.seeding import derive
+from fissura.data.cache import PreparedData
+from fissura.data.pipeline import Batch, Epochs
+from fissura.engine.checkpoint import STATE, WEIGHTS, Progress, load_state, read_progress, save_state, save_weights
+from fissura.engine.recipe import Phase, Recipe
+from fissura.engine.runtime import Runtime
+from fissura.engine.validation import validate
+
+METRICS, RECIPE = "metrics.json", "recipe.json"
+Record = dict[str, Any]
+
+
+class Trainer:
+    """One worker's part in the training of `recipe` into the run directory `run`.
+
+    A directory that holds the state of an earlier attempt is gone on with; a finished one is only read.
+
+    Raises:
+        DataError: there are no training or no validation images.
+        WeightsError: the pretrained weights cannot be had.
+    """
+
+    def __init__(self, recipe: Recipe, *, data: PreparedData, run: Path, runtime: Runtime) -> None:
+        for split in ("train", "val"):
+            if not data.indices(split):
+                raise DataError(f"{run}: the data has no {split} images; a training needs at least one")
+        self.recipe, self.run = recipe, run
+        self._data, self._runtime = data, runtime
+        self.device, self.rank = runtime.device, runtime.rank
+        self.progress, self.history = self._read()
+        if not self.finished:
+            self._start()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all phases are done."""
+        return bool(self.progress.finished)
+
+    @property
+    def kept(self) -> Record:
+        """The record of the kept model's epoch, beside the number of epochs so far."""
+        if not self.progress.best_epoch:
+            raise DataError(f"{self.run}: no epoch has been finished yet; go on with the training")
+        return {**self.history[self.progress.best_epoch - 1], "epochs": self.progress.epoch}
+
+    def step(self) -> Record:
+        """Trains and validates one epoch, writes the checkpoints, returns the epoch's own record.
+
+        Raises:
+            Diverged: a loss is not a number.
+            Interrupted: the runtime asked to stop; the state is on disk, in mid-epoch if need be.
+        """
+        start = time.perf_counter()
+        phase = self.recipe.phases[self.progress.phase]
+        train = self._train(phase)
+        validation = self._validate()
+        if not math.isfinite(validation["val/loss"]):
+            raise Diverged(f"the validation loss of epoch {self.progress.epoch + 1} is {validation['val/loss']}")
+        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self._schedule.step(validation["val/loss"])
+        elif self._schedule is not None:
+            self._schedule.step()
+        seconds = self.progress.seconds + time.perf_counter() - start
+        record = {"epoch": self.progress.epoch + 1, "phase": phase.name, **train, **validation, "seconds": seconds}
+        record["parameters"] = sum(parameter.numel() for parameter in self._network.parameters())
+        self.history.append(record)
+        self._advance(phase, loss=validation["val/loss"], seconds=seconds)
+        self._write()
+        return record
+
+    def _read(self) -> tuple[Progress, list[Record]]:
+        metrics, state = self.run / METRICS, self.run / STATE
+        if metrics.is_file() and (self.run / WEIGHTS).is_file():
+            plain = json.loads(metrics.read_text(encoding="utf-8"))
+            if plain["progress"]["finished"]:
+                return Progress(**plain["progress"]), plain["history"]
+        if state.is_file():
+            try:
+                return read_progress(state)
+            except DataError:
+                # a torn state costs its epochs, not the run
+                state.unlink(missing_ok=True)
+        return Progress(), []
+
+    def _start(self) -> None:
+        torch.manual_seed(derive(self.recipe.seed, "model"))
+        if self._runtime.device.type == "cpu":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        network = self.recipe.model.build()
+        self.stride = network.stride
+        self._model = self._runtime.prepare(network)
+        self._network = network
+        self._epochs = Epochs(
+            self._data,
+            pipeline=self.recipe.data,
+            stride=network.stride,
+            seed=self.recipe.seed,
+            rank=self._runtime.rank,
+            world_size=self._runtime.world_size,
+            threads=max(1, min(4, self._runtime.cpus - 1)),
+        )
+        mixed = self.recipe.precision == "mixed" and self._runtime.device.type == "cuda"
+        half = torch.bfloat16 if mixed and torch.cuda.is_bf16_supported() else torch.float16
+        self._scaler = torch.amp.GradScaler(self._runtime.device.type, enabled=mixed and half is torch.float16)
+        self._autocast: AbstractContextManager[Any] = torch.autocast(
+            self._runtime.device.type, dtype=half, enabled=mixed
+        )
+        self._begin_phase()
+        if (self.run / STATE).is_file():
+            load_state(
+                self.run / STATE,
+                model=self._network,
+                optimizer=self._optimizer,
+                schedule=self._schedule,
+                scaler=self._scaler,
+            )
+        elif self._runtime.rank == 0:
+            write_json(self.run / RECIPE, self.recipe.plain())
+
+    def _begin_phase(self) -> None:
+        phase = self.recipe.phases[self.progress.phase]
+        self._loss = phase.loss.build().to(self._runtime.device)
+        trainable = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
+        self._optimizer = phase.optimizer.build(trainable)
+        self._schedule = phase.schedule.build(self._optimizer, epochs=phase.epochs)
+
+    def _train(self, phase: Phase) -> Record:
+        self._model.train()
+        number, loss_sum = self.progress.batch, self.progress.loss_sum
+        images, waited, begin = 0, 0.0, time.perf_counter()
+        batches = self._epochs.batches_of(self.progress.epoch, start=number)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            loss = self._optimize(batch)
+            number, loss_sum, images = number + 1, loss_sum + loss, images + len(batch.image)
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"the training loss of step {number} of epoch {self.progress.epoch + 1} is {loss}"
+                    f" (learning rate {self._optimizer.param_groups[0]['lr']:g})"
+                )
+            if self._runtime.should_stop():
+                spent = self.progress.seconds + time.perf_counter() - begin
+                self._save(replace(self.progress, batch=number, loss_sum=loss_sum, seconds=spent))
+                raise Interrupted(f"stopped after step {number} of epoch {self.progress.epoch + 1}")
+        seconds = time.perf_counter() - begin
+        return {
+            "train/loss": loss_sum / max(1, number),
+            "lr": self._optimizer.param_groups[0]["lr"],
+            "images_per_second": images * self._runtime.world_size / seconds,
+            "wait_share": waited / seconds,
+        }
+
+    def _optimize(self, batch: Batch) -> float:
+        image, target, valid = (
+            part.to(self._runtime.device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
+        )
+        with self._autocast:
+            logits = self._model(self.recipe.data.normalise(image))
+        loss = self._loss(logits.float(), target.float(), valid.float())
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return float(loss.detach())
+
+    def _validate(self) -> Record:
+        record: Record = {}
+        if self._runtime.rank == 0:
+            record = validate(
+                self._network,
+                data=self._data,
+                pipeline=self.recipe.data,
+                loss=self._loss,
+                protocol=self.recipe.protocols[0],
+                device=self._runtime.device,
+            )
+        # the other ranks need only what decides: the schedule and early stopping read the loss
+        record["val/loss"] = self._runtime.share([record.get("val/loss", 0.0)])[0]
+        return record
+
+    def _advance(self, phase: Phase, *, loss: float, seconds: float) -> None:
+        done = replace(
+            self.progress,
+            epoch=self.progress.epoch + 1,
+            phase_epoch=self.progress.phase_epoch + 1,
+            batch=0,
+            loss_sum=0.0,
+            seconds=seconds,
+        )
+        if loss < done.best_loss:
+            done = replace(done, best_loss=loss, best_epoch=done.epoch, stale=0)
+            if self._runtime.rank == 0:
+                save_weights(self._network, self.run / WEIGHTS)
+        else:
+            done = replace(done, stale=done.stale + 1)
+        stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
+        if stopped or done.phase_epoch >= phase.epochs:
+            if done.phase + 1 < len(self.recipe.phases):
+                done = replace(done, phase=done.phase + 1, phase_epoch=0, best_loss=float("inf"), stale=0)
+            else:
+                reason = "early stopping" if stopped else "all epochs done"
+                done = replace(done, finished=reason)
+        changed = done.phase != self.progress.phase
+        self.progress = done
+        if changed:
+            self._begin_phase()
+
+    def _write(self) -> None:
+        if self._runtime.rank != 0:
+            return
+        if self.finished:
+            plain = {"progress": vars(self.progress), "history": self.history}
+            write_json(self.run / METRICS, plain)
+            (self.run / STATE).unlink(missing_ok=True)
+        else:
+            self._save(self.progress)
+
+    def _save(self, progress: Progress) -> None:
+        if self._runtime.rank == 0:
+            save_state(
+                self.run / STATE,
+                model=self._network,
+                optimizer=self._optimizer,
+                schedule=self._schedule,
+                scaler=self._scaler,
+                progress=progress,
+                history=self.history,
+            )
+

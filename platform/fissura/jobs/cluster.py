@@ -1,0 +1,55 @@
+"""Where the work runs: a Ray of this process's own, or a cluster that is there already."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from fissura.core.errors import ResourceError
+from fissura.engine.runtime import usable_cpus
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the alive nodes of a cluster hold: in all, and the most that one node has."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+    node_cpus: int
+    node_gpus: int
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Resources]:
+    """A connection to the cluster at `address` ("auto": the one that this machine is part of).
+
+    None starts a Ray on this machine alone for as long as the block lasts. Ray's own logs stay in its session folder.
+
+    Raises:
+        ResourceError: no cluster answers at `address`.
+    """
+    local = address is None
+    try:
+        ray.init(
+            address="local" if local else address,
+            num_cpus=usable_cpus() if local else None,
+            include_dashboard=False if local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise ResourceError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up cluster.yaml`,"
+            " or leave --address out to run on this machine"
+        ) from None
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
+        yield Resources(
+            cpus=sum(cpus), gpus=sum(gpus), nodes=len(nodes), node_cpus=max(cpus), node_gpus=max(gpus)
+        )
+    finally:
+        ray.shutdown()

@@ -1,0 +1,22 @@
+"""Settings that Ray reads from the environment while it is being imported, so they must be made before."""
+
+import os
+import secrets
+import sys
+
+
+def prepare_environment(address: str | None) -> None:
+    """Makes the settings for a cluster at `address`, or for a Ray of this process's own where it is None.
+
+    A Ray of one's own listens on all of the machine's addresses, so it stands behind a token that only this process and
+    its children know. For a cluster the reader's own RAY_AUTH_* settings hold.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # stopping is ours: see jobs/stopping.py
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    if address is None and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

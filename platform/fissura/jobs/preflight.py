@@ -1,0 +1,115 @@
+"""What is looked at before a search begins: everything that would make it fail later, all at once."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fissura.core.errors import ResourceError
+from fissura.engine.recipe import Recipe
+from fissura.jobs.cluster import Resources
+from fissura.models import AnyModel, check_weights
+from fissura.search.distributions import Choice
+from fissura.search.results import KEPT_RUNS
+from fissura.search.space import LoadedSpace
+
+MAX_LOCAL_TRIALS = 4
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a search may use: a cluster's address, or None for this machine; None elsewhere: chosen so that nothing idles."""
+
+    address: str | None = None
+    concurrent: int | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at a time, and what each is given."""
+
+    concurrent: int
+    cpus: int
+    gpus: float
+
+
+def check_all_weights(space: LoadedSpace) -> None:
+    """Looks whether the pretrained weights of every network of the space can be had.
+
+    Raises:
+        WeightsError: with one line a network whose weights cannot.
+    """
+    check_weights(*_networks(space))
+
+
+def _networks(space: LoadedSpace) -> Iterator[AnyModel]:
+    """The networks that the choices of the space lead to, one choice changed at a time."""
+    yield space.recipe_for({}).model
+    for path, distribution in space.distributions.items():
+        if path.startswith("model.") and isinstance(distribution, Choice):
+            for value in distribution.values:
+                recipe, _ = space.attempt(space.completed({path: value}))
+                if recipe is not None:
+                    yield recipe.model
+
+
+def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slots:
+    """How the cluster is shared among `trials` trials.
+
+    Raises:
+        ResourceError: a trial fits no node, or not so many fit the cluster.
+    """
+    gpus = hardware.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if resources.gpus else 0.0
+    by_gpu = int(resources.gpus / gpus) if gpus else resources.cpus
+    by_cpu = resources.cpus // hardware.cpus_per_trial if hardware.cpus_per_trial else resources.cpus
+    room = min(by_gpu, by_cpu)
+    # many small trials at once starve a sampler of results to learn from
+    usual = room if gpus else min(room, MAX_LOCAL_TRIALS * resources.nodes)
+    concurrent = hardware.concurrent or max(1, min(usual, trials))
+    cpus = hardware.cpus_per_trial or max(1, min(resources.cpus // concurrent, resources.node_cpus))
+    problems = []
+    if cpus > resources.node_cpus:
+        problems.append(
+            f"--cpus-per-trial {cpus}: a trial runs on one node, and the largest has {resources.node_cpus} CPUs; ask for"
+            f" {resources.node_cpus} or fewer"
+        )
+    if gpus > resources.node_gpus:
+        problems.append(
+            f"--gpus-per-trial {gpus:g}: a trial runs on one node, and the most that one has is {resources.node_gpus} GPUs;"
+            " ask for fewer, or 0 to train on CPUs"
+        )
+    if not problems and concurrent > room:
+        problems.append(
+            f"--concurrency {concurrent}: {concurrent} trials of {cpus} CPUs and {gpus:g} GPUs need {concurrent * cpus} CPUs"
+            f" and {concurrent * gpus:g} GPUs, the cluster has {resources.cpus} and {resources.gpus}; ask for {room} or fewer"
+        )
+    if problems:
+        raise ResourceError(*problems)
+    return Slots(concurrent, cpus, gpus)
+
+
+def check_disk(recipe: Recipe, *, storage: Path, slots: Slots) -> None:
+    """Looks whether the storage has room for the checkpoints that a search keeps.
+
+    Raises:
+        ResourceError: it has not.
+    """
+    with torch.device("meta"):
+        network = recipe.model.model_copy(update={"weights": "none"}).build()
+    size = sum(parameter.numel() * 4 for parameter in network.parameters())
+    # a running trial keeps its best weights, and a state of weights and two moments, twice while it is replaced
+    need = size * (KEPT_RUNS + slots.concurrent * (2 + 2 * 3))
+    existing = next(folder for folder in (storage, *storage.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if need > free:
+        raise ResourceError(
+            f"--storage {storage}: the checkpoints of this search need {need / 2**30:.1f} GiB ({size / 2**20:.0f} MiB a"
+            f" network, {slots.concurrent} trials at a time), {free / 2**30:.1f} GiB are free; free some, name another"
+            " --storage, or lower --concurrency"
+        )

@@ -1,0 +1,107 @@
+"""What a search tells while it runs: one status line every few seconds, a log, and gauges for Prometheus."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from optuna.trial import TrialState
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.util.metrics import Gauge
+
+from fissura.jobs.searcher import StudySearch
+from fissura.search.results import drop_checkpoints
+from fissura.search.study import DUPLICATE, Study, best_trials
+
+EVERY_SECONDS = 3.0
+Say = Callable[[str], None]
+
+
+class SearchProgress(Callback):
+    """Follows the trials of one search; a crashed trial gets its reason here, where Ray gives it."""
+
+    def __init__(self, search: StudySearch, study: Study, *, total: int, say: Say) -> None:
+        self._search, self._study, self._total, self._say = search, study, total, say
+        self._log = study.path / "search.log"
+        self._begin = self._said = time.monotonic()
+        self._epochs = 0
+        self._gauges = {
+            name: Gauge(f"fissura_{name}", description=text, tag_keys=("study", *tags))
+            for name, text, tags in (
+                ("trials", "Trials of the study by state.", ("state",)),
+                ("best_value", "Best value of the first objective.", ("metric",)),
+                ("trial_value", "Value of the first objective, by trial.", ("trial",)),
+                ("epochs_total", "Epochs trained in this search.", ()),
+                ("epoch_seconds", "Seconds of the last epoch, by trial.", ("trial",)),
+                ("data_wait_share", "Share of the training time spent waiting for data, by trial.", ("trial",)),
+            )
+        }
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Logs what the trial is."""
+        number = self._search.number(trial.trial_id)
+        self._note(f"trial {number} begins as run {trial.config['run_id']}")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Logs an epoch."""
+        number, study = self._search.number(trial.trial_id), self._search.study.study_name
+        self._epochs += 1
+        value = result.get(self._search.metrics[0])
+        standing = result["failure"] or ("interrupted" if result["interrupted"] else "")
+        self._note(f"trial {number} epoch {result['epoch']}: {self._search.metrics[0]} = {value} {standing}")
+        self._gauges["epochs_total"].set(self._epochs, {"study": study})
+        tags = {"study": study, "trial": str(number)}
+        for gauge, amount in (
+            ("trial_value", value),
+            ("epoch_seconds", result.get("time_this_iter_s")),
+            ("data_wait_share", result.get("wait_share")),
+        ):
+            if isinstance(amount, int | float):
+                self._gauges[gauge].set(amount, tags)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tells the study why a trial's process ended."""
+        lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+        reason = f"the trial's process ended: {lines[-1][:300] if lines else 'no reason was given'}"
+        self._note(f"trial {self._search.number(trial.trial_id)} failed: {reason}")
+        self._search.fail(trial.trial_id, reason=reason)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Keeps the disk free of weights that no result will need."""
+        drop_checkpoints(self._study, self._search.study)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Says the status line, when it is time."""
+        if time.monotonic() - self._said >= EVERY_SECONDS:
+            self._said = time.monotonic()
+            self._say(self.line())
+
+    def line(self) -> str:
+        """Trials by state, the best value so far, and the time."""
+        study = self._search.study
+        trials = [t for t in study.get_trials(deepcopy=False) if DUPLICATE not in t.user_attrs]
+        states = Counter(trial.state for trial in trials)
+        tags = {"study": study.study_name}
+        for state in TrialState:
+            self._gauges["trials"].set(states[state], tags | {"state": state.name.lower()})
+        done = sum(states[state] for state in TrialState if state.is_finished())
+        parts = [f"{done}/{self._total} trials", f"{states[TrialState.RUNNING]} running"]
+        parts += [
+            f"{states[state]} {name}"
+            for state, name in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"))
+            if states[state]
+        ]
+        best = best_trials(study)
+        if best:
+            metric, value = self._search.metrics[0], best[0].values[0]
+            self._gauges["best_value"].set(value, tags | {"metric": metric})
+            parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
+        minutes, seconds = divmod(int(time.monotonic() - self._begin), 60)
+        return " · ".join([*parts, f"{self._epochs} epochs", f"{minutes}:{seconds:02d}"])
+
+    def _note(self, text: str) -> None:
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text.rstrip()}\n")

@@ -1,0 +1,42 @@
+"""The engine's view of a Ray Train worker."""
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fissura.engine.runtime import set_threads
+from fissura.jobs.stopping import StopFile
+
+
+class TrainRuntime:
+    """One of several data-parallel workers (DDP: nccl on GPUs, gloo on CPUs)."""
+
+    def __init__(self, *, cpus: int, stop: StopFile) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self.cpus = cpus
+        self._stop = stop
+        set_threads(cpus)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model on the device, wrapped so that gradients are averaged; batch norm's statistics too on GPUs."""
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = model.to(self.device)
+        wrapped = nn.parallel.DistributedDataParallel(
+            model, device_ids=[self.device] if self.device.type == "cuda" else None
+        )
+        return wrapped
+
+    def share(self, values: list[float]) -> list[float]:
+        """Rank 0's values, on every rank."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.broadcast(tensor, src=0)
+        return [float(value) for value in tensor]
+
+    def should_stop(self) -> bool:
+        """Rank 0's sight of the stop file, so that all ranks stop after the same step."""
+        return bool(self.share([float(self._stop.requested())])[0])

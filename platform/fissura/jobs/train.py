@@ -1,0 +1,100 @@
+"""Training over several workers: Ray Train starts them, the engine trains in each."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from fissura.core.errors import FissuraError, Interrupted, ResourceError
+from fissura.data.dataset import Dataset
+from fissura.engine.fit import fit
+from fissura.engine.recipe import Recipe
+from fissura.engine.run import MANIFEST, read_manifest
+from fissura.jobs.cluster import connected
+from fissura.jobs.runtime import TrainRuntime
+from fissura.jobs.stopping import StopFile, stops_on_signals
+from fissura.jobs.trial import TrialContext
+from fissura.results.manifest import Manifest
+
+
+def train_on_workers(
+    recipe: Recipe,
+    *,
+    datasets: Sequence[Dataset],
+    content: str,
+    run: Path,
+    cache: Path,
+    workers: int,
+    cpus_per_worker: int | None = None,
+    address: str | None = None,
+) -> Manifest:
+    """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever their number.
+
+    A worker that dies is replaced, and all go on from the last epoch.
+
+    Raises:
+        ResourceError: the workers do not fit the cluster.
+        Interrupted: a stop was asked for; call again to go on.
+        FissuraError: the training failed.
+    """
+    if recipe.data.batch_size < workers:
+        raise ResourceError(
+            f"--workers {workers}: a step's batch of {recipe.data.batch_size} is shared by the workers; ask for"
+            f" {recipe.data.batch_size} or fewer, or set data.batch_size={workers}"
+        )
+    # Ray Train looks for reports once in this time, and an epoch can be shorter than its default of seconds
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    stop = StopFile(run)
+    run.mkdir(parents=True, exist_ok=True)
+    stop.clear()
+    with connected(address) as resources, stops_on_signals(stop):
+        gpu = resources.gpus > 0
+        cpus = cpus_per_worker or max(1, resources.cpus // workers)
+        have, need = (resources.gpus, workers) if gpu else (resources.cpus, workers * cpus)
+        if need > have:
+            raise ResourceError(
+                f"--workers {workers}: needs {need} {'GPUs' if gpu else 'CPUs'}, the cluster has {have}; ask for fewer workers"
+            )
+        context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
+            ),
+            run_config=RunConfig(
+                name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            if stop.requested():
+                raise Interrupted(f"{run}: stopped on request; run the same command to go on") from None
+            raise FissuraError(f"{run}: the training failed: {error}") from error
+    if not (run / MANIFEST).is_file():
+        raise Interrupted(f"{run}: stopped on request; run the same command to go on")
+    return read_manifest(run)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker."""
+    context = TrialContext.load(config["context"], source="worker context")
+    try:
+        fit(
+            Recipe.load(config["recipe"], source="worker recipe"),
+            datasets=context.datasets,
+            run=context.study,
+            cache=context.cache,
+            runtime=TrainRuntime(cpus=context.cpus, stop=StopFile(context.study)),
+            on_epoch=lambda record: ray.train.report(
+                {name: value for name, value in record.items() if isinstance(value, int | float)}
+            ),
+        )
+    except Interrupted:
+        return

@@ -1,0 +1,136 @@
+"""A trial of a search: one training inside a Tune actor, which serves trial after trial and keeps its mapped data."""
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from fissura.core.errors import Diverged, Interrupted, UserError
+from fissura.core.spec import Spec
+from fissura.data.cache import PreparedData, prepare
+from fissura.data.datasets import AnyDataset
+from fissura.engine.recipe import Recipe
+from fissura.engine.run import close_run
+from fissura.engine.runtime import LocalRuntime
+from fissura.engine.trainer import Trainer
+from fissura.jobs.stopping import StopFile
+
+
+class TrialContext(Spec):
+    """What all trials of a study share. `content` is the digest of the data's files; `cache` is a folder of the node."""
+
+    study: Path
+    datasets: tuple[AnyDataset, ...]
+    content: str
+    cache: Path
+    cpus: int
+
+
+class TrialRuntime(LocalRuntime):
+    """The actor's view of its node: the CPUs and the GPU that the trial was given."""
+
+    def __init__(self, *, cpus: int, stop: StopFile) -> None:
+        super().__init__(cpus=cpus)
+        self._stop = stop
+
+    def should_stop(self) -> bool:
+        """Whether the study's driver asked to stop."""
+        return self._stop.requested()
+
+
+class TrialActor(tune.Trainable):
+    """Runs the trial `{"number", "run_id", "recipe", "context"}` epoch by epoch.
+
+    Each result holds the kept model's metrics, `epoch`, and how the trial stands: `finished`, `interrupted`, and `failure`
+    (the reason, or empty). A failed training is a result and no exception, so the actor lives on for the next trial.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begins the first trial of this actor."""
+        self._data: tuple[object, PreparedData] | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins the next trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch."""
+        begin = time.perf_counter()
+        self._epoch += 1
+        try:
+            trainer = self._trainer or self._open()
+            if not trainer.finished:
+                trainer.step()
+        except Interrupted:
+            return self._result(interrupted=True, done=True)
+        except Diverged as error:
+            return self._failed(str(error))
+        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+            return self._failed(f"out of memory ({first_line(error)}); lower data.batch_size or the crop")
+        except UserError as error:
+            return self._failed(str(error))
+        except Exception as error:  # noqa: BLE001  whatever a training raises fails this trial alone
+            return self._failed(f"{type(error).__name__}: {first_line(error)}")
+        record = {name: value for name, value in trainer.kept.items() if isinstance(value, int | float)}
+        if trainer.finished:
+            close_run(
+                trainer,
+                datasets=self._context.datasets,
+                content=self._context.content,
+                cpus=self._context.cpus,
+                joules=None,
+            )
+        return self._result(
+            **record | {"epoch": trainer.progress.epoch, "finished": trainer.finished, "done": trainer.finished},
+            step_seconds=time.perf_counter() - begin,
+        )
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the run directory on the study's storage is the checkpoint."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: the trainer finds its state in the run directory."""
+
+    def cleanup(self) -> None:
+        """Lets the network and its memory go."""
+        self._trainer = None
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._trainer: Trainer | None = None
+        self._epoch = 0
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._config = config
+        self._context = TrialContext.load(config["context"], source="trial context")
+
+    def _open(self) -> Trainer:
+        recipe = Recipe.load(self._config["recipe"], source="trial recipe")
+        context = self._context
+        key = (context.datasets, recipe.data.resize)
+        if self._data is None or self._data[0] != key:
+            self._data = key, prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
+        self._trainer = Trainer(
+            recipe,
+            data=self._data[1],
+            run=context.study / "runs" / self._config["run_id"],
+            runtime=TrialRuntime(cpus=context.cpus, stop=StopFile(context.study)),
+        )
+        return self._trainer
+
+    def _failed(self, reason: str) -> dict[str, Any]:
+        self._trainer = None
+        return self._result(failure=reason, done=True)
+
+    def _result(self, **values: Any) -> dict[str, Any]:
+        return {"epoch": self._epoch, "finished": False, "interrupted": False, "failure": "", "done": False} | values
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return str(error).strip().split("\n", 1)[0][:300]

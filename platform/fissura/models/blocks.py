@@ -1,0 +1,49 @@
+"""The blocks that every U-Net here is made of."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Normalisation = Literal["none", "batch"]
+
+
+def double_convolution(inputs: int, outputs: int, *, normalisation: Normalisation) -> nn.Sequential:
+    """Twice: a padded 3x3 convolution (without a bias if normalised), batch normalisation or none, a ReLU."""
+    layers: list[nn.Module] = []
+    for channels in (inputs, outputs):
+        layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=normalisation == "none"))
+        if normalisation == "batch":
+            layers.append(nn.BatchNorm2d(outputs))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class UpBlock(nn.Module):
+    """One decoder block: transposed 2x2 convolution of stride 2, the skip concatenated, a double convolution.
+
+    `skip` is the number of channels of the skip; 0 where there is none.
+    """
+
+    def __init__(self, inputs: int, skip: int, outputs: int, *, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+        self.convolutions = double_convolution(outputs + skip, outputs, normalisation=normalisation)
+
+    def forward(
+        self, deep: Float[Tensor, "b inputs h w"], skip: Float[Tensor, "b skip 2*h 2*w"] | None
+    ) -> Float[Tensor, "b outputs 2*h 2*w"]:
+        """The features one level up."""
+        up = self.up(deep)
+        joined: Tensor = self.convolutions(up if skip is None else torch.cat((skip, up), dim=1))
+        return joined
+
+
+def he_initialise(module: nn.Module) -> None:
+    """Draws all convolutions from He's normal distribution (ICCV 2015, Eq. 10); biases become 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,190 @@
+"""ImageNet encoders as a U-Net needs them: feature maps at strides 2, 4, 8 and 16, and nothing deeper."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fissura.models.weights import HubFile, fill
+
+EncoderName = Literal[
+    "xception",
+    "efficientnet_b0",
+    "vgg16",
+    "vgg19",
+    "resnet34",
+    "densenet121",
+    "resnet50",
+    "mobilenet_v2",
+    "inception_v3",
+    "mit_b0",
+    "swin_tiny",
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an encoder comes from and what of it is left out.
+
+    `library_name` is its name in segmentation-models-pytorch (timm where the repository is timm's),
+    `classifier` the beginning of the published names past the last feature map, `deeper` the modules past
+    stride 16, `multiple` the pixels that an image's sides must be a multiple of.
+    """
+
+    library_name: str
+    repository: str
+    revision: str
+    classifier: str
+    deeper: tuple[str, ...] = ()
+    multiple: int = 16
+
+
+# The revisions are those that segmentation-models-pytorch pins; timm pins none.
+SOURCES: Mapping[EncoderName, Source] = {
+    "xception": Source(
+        library_name="xception",
+        repository="smp-hub/xception.imagenet",
+        revision="01cfaf27c11353b1f0c578e7e26d2c000ea91049",
+        classifier="fc.",
+        deeper=("block12", "conv3", "bn3", "conv4", "bn4"),
+    ),
+    "efficientnet_b0": Source(
+        library_name="efficientnet-b0",
+        repository="smp-hub/efficientnet-b0.imagenet",
+        revision="1bbe7ecc1d5ea1d2058de1a2db063b8701aff314",
+        classifier="_fc.",
+        deeper=(*(f"_blocks.{index}" for index in range(9, 16)), "_conv_head", "_bn1"),
+    ),
+    "vgg16": Source(
+        library_name="vgg16",
+        repository="smp-hub/vgg16.imagenet",
+        revision="49d74b799006ee252b86e25acd6f1fd8ac9a99c1",
+        classifier="classifier.",
+    ),
+    "vgg19": Source(
+        library_name="vgg19",
+        repository="smp-hub/vgg19.imagenet",
+        revision="2853d00d7bca364dbb98be4d6afa347e5aeec1f6",
+        classifier="classifier.",
+    ),
+    "resnet34": Source(
+        library_name="resnet34",
+        repository="smp-hub/resnet34.imagenet",
+        revision="7a57b34f723329ff020b3f8bc41771163c519d0c",
+        classifier="fc.",
+        deeper=("layer4",),
+    ),
+    "densenet121": Source(
+        library_name="densenet121",
+        repository="smp-hub/densenet121.imagenet",
+        revision="a17c96896a265b61338f66f61d3887b24f61995a",
+        classifier="classifier.",
+        deeper=(
+            "features.transition3.conv",
+            "features.transition3.pool",
+            "features.denseblock4",
+            "features.norm5",
+        ),
+    ),
+    "resnet50": Source(
+        library_name="resnet50",
+        repository="smp-hub/resnet50.imagenet",
+        revision="00cb74e366966d59cd9a35af57e618af9f88efe9",
+        classifier="fc.",
+        deeper=("layer4",),
+    ),
+    "mobilenet_v2": Source(
+        library_name="mobilenet_v2",
+        repository="smp-hub/mobilenet_v2.imagenet",
+        revision="e67aa804e17f7b404b629127eabbd224c4e0690b",
+        classifier="classifier.",
+        deeper=tuple(f"features.{index}" for index in range(14, 19)),
+    ),
+    "inception_v3": Source(
+        library_name="inception_v3.tv_in1k",
+        repository="timm/inception_v3.tv_in1k",
+        revision="main",
+        classifier="fc.",
+        deeper=("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+    ),
+    "mit_b0": Source(
+        library_name="mit_b0",
+        repository="smp-hub/mit_b0.imagenet",
+        revision="9ce53d104d92d75aabb00aae70677aaab67e7c84",
+        classifier="head.",
+        deeper=("patch_embed4", "block4", "norm4"),
+        multiple=32,  # its attention sees keys at stride 32: the last rows and columns would be left out
+    ),
+    "swin_tiny": Source(
+        library_name="swin_tiny_patch4_window7_224.ms_in1k",
+        repository="timm/swin_tiny_patch4_window7_224.ms_in1k",
+        revision="main",
+        classifier="head.",
+        deeper=("layers.3", "norm"),
+    ),
+}
+
+
+def hub_file(name: EncoderName) -> HubFile:
+    """The published ImageNet weights of an encoder."""
+    return HubFile(name=name, repository=SOURCES[name].repository, revision=SOURCES[name].revision)
+
+
+class Encoder(nn.Module):
+    """An encoder drawn from PyTorch's generator, cut past stride 16: no parameter is without a gradient.
+
+    `channels` are those of the feature maps at strides 2, 4, 8 and 16; 0 where the encoder has no such map
+    (the transformers begin at stride 4).
+    """
+
+    def __init__(self, name: EncoderName) -> None:
+        super().__init__()
+        self.source = SOURCES[name]
+        self.body, self.channels = _whole(name)
+        for path in self.source.deeper:
+            parent, _, child = path.rpartition(".")
+            delattr(self.body.get_submodule(parent), child)
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b _ _ _"], list[Float[Tensor, "b _ _ _"] | None]]:
+        """The map at stride 16, and those at strides 8, 4 and 2; None where there is none."""
+        *shallow, deepest = self.body(image)[-4:]
+        skips = [map_ if channels else None for map_, channels in zip(shallow, self.channels, strict=False)]
+        return deepest, skips[::-1]
+
+    def load(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
+        """Takes published weights, with or without the classifier and the stages past stride 16.
+
+        Raises:
+            WeightsError: they do not fit; `source` names the file.
+        """
+        fill(self.body, tensors, source=source, own_name=self._own_name)
+
+    def _own_name(self, published: str) -> str | None:
+        deeper = tuple(f"{module}." for module in self.source.deeper)
+        if published.startswith((self.source.classifier, "AuxLogits.", *deeper)):
+            return None
+        if published.endswith((".relative_position_index", ".attn_mask")):  # Swin computes them
+            return None
+        # torchvision's first DenseNet wrote `denselayer1.norm.1.weight` for `denselayer1.norm1.weight`
+        return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", published)
+
+
+def _whole(name: EncoderName) -> tuple[Any, tuple[int, ...]]:
+    """The uncut network, and the channels of its maps at strides 2, 4, 8 and 16."""
+    if name in ("inception_v3", "swin_tiny"):
+        from fissura.models.timm_encoders import InceptionV3Encoder, SwinTinyEncoder
+
+        network = InceptionV3Encoder() if name == "inception_v3" else SwinTinyEncoder()
+        return network, network.channels
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    network = get_encoder(SOURCES[name].library_name, depth=4, weights=None)
+    if name == "efficientnet_b0":
+        # Block i is dropped with the chance rate x i / number of blocks: it must not rise as blocks go.
+        network._drop_connect_rate *= 9 / 16
+    return network, tuple(network.out_channels[-4:])

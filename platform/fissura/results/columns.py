@@ -1,0 +1,187 @@
+"""The columns of a leaderboard: once as people read them, once as programs do."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from fissura.results import text
+from fissura.results.leaderboard import Leaderboard, Standing, Swept, Table
+from fissura.results.statistics import STATISTICS
+
+TITLES = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "macro_f1": "Macro F1",
+    "dice": "Dice",
+    "iou": "IoU",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell: its text, more about it in small print, and the number that it sorts by (None: its text)."""
+
+    text: str
+    detail: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table that people read."""
+
+    title: str
+    entry: Callable[[Standing], Entry]
+    numeric: bool = False
+
+
+def columns(table: Table) -> list[Column]:
+    """The columns that the table has something to say in."""
+    standings = table.standings
+    scored = [name for name in TITLES if any(name in standing.scores for standing in standings)]
+    chosen = [Column("Rank", _rank, numeric=True), Column("Recipe", lambda s: Entry(s.recipe))]
+    if any(standing.differs for standing in standings):
+        chosen.append(Column("Differs in", lambda s: Entry("\n".join(differing(s)) or "—")))
+    # What the table is ranked by comes first, so that a narrow screen shows it.
+    scored.sort(key=lambda name: name != table.ranked_by)
+    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored[:1]]
+    chosen.append(Column("Group", lambda s: Entry(s.group or "—")))
+    chosen.append(Column("Seeds", lambda s: Entry(str(len(s.seeds)), value=len(s.seeds)), numeric=True))
+    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored[1:]]
+    chosen.append(Column("Threshold", _threshold, numeric=True))
+    if any(standing.swept for standing in standings):
+        chosen += [
+            Column(
+                "ODS",
+                lambda s: _swept(s, lambda w: w.ods, lambda w: f"at {w.ods_threshold:.2f}"),
+                numeric=True,
+            ),
+            Column(
+                "OIS", lambda s: _swept(s, lambda w: w.ois_mean, lambda w: f"sd {w.ois_sd:.3f}"), numeric=True
+            ),
+            Column("AP", lambda s: _swept(s, lambda w: w.average_precision, lambda _: ""), numeric=True),
+        ]
+    chosen.append(
+        Column("Weights", lambda s: Entry(text.scaled(s.parameters), value=s.parameters), numeric=True)
+    )
+    chosen.append(
+        Column("Training", lambda s: Entry(text.duration(s.seconds), value=s.seconds), numeric=True)
+    )
+    if any(standing.energy_joules is not None for standing in standings):
+        chosen.append(Column("Energy", _energy, numeric=True))
+    chosen.append(Column("Runs", lambda s: Entry(", ".join(s.run_ids), ", ".join(s.code_versions))))
+    if any(standing.notes for standing in standings):
+        chosen.append(Column("Notes", lambda s: Entry("; ".join(s.notes))))
+    return chosen
+
+
+def differing(standing: Standing) -> list[str]:
+    """`parameter = value` for each parameter in which the configuration differs from its neighbours."""
+    return [f"{key} = {plain(value)}" for key, value in standing.differs.items()]
+
+
+def plain(value: Any) -> str:
+    """A parameter's value in one line."""
+    if isinstance(value, float):
+        return text.number(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def heading(table: Table) -> str:
+    """Which table it is."""
+    return f"{table.condition.dataset}, {table.condition.split}: {table.condition.protocol}"
+
+
+def caption(table: Table) -> str:
+    """What the table's scores were measured on, and how."""
+    return (
+        f"{text.count(table.images, 'image')}; threshold {_source(table.condition.threshold_source)}; "
+        f"ranked by {TITLES[table.ranked_by]}; data {table.condition.data_digest}"
+    )
+
+
+def _source(source: str) -> str:
+    return {"validation": "chosen on validation data", "given": "given beforehand"}.get(source, source)
+
+
+EXPLANATION = (
+    "Precision, recall and F1 are of the counts summed over images (micro); "
+    "macro F1 is the mean of the images' own. "
+    "Each has its 95 % interval, of a bootstrap over images, and over seeds where there are several. "
+    "Configurations of one group do not differ from the group's best at 5 % "
+    "(paired bootstrap on the same images, Holm's correction)."
+)
+
+
+def _rank(standing: Standing) -> Entry:
+    return Entry("—" if standing.rank is None else str(standing.rank), value=standing.rank)
+
+
+def _score(name: str) -> Callable[[Standing], Entry]:
+    def entry(standing: Standing) -> Entry:
+        if name not in standing.scores:
+            return Entry("—")
+        score = standing.scores[name]
+        return Entry(
+            text.share(score.value), f"{text.share(score.low)}–{text.share(score.high)}", score.value
+        )
+
+    return entry
+
+
+def _threshold(standing: Standing) -> Entry:
+    low, high = min(standing.thresholds), max(standing.thresholds)
+    return Entry(f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}", value=low)
+
+
+def _swept(standing: Standing, value: Callable[[Swept], float], detail: Callable[[Swept], str]) -> Entry:
+    if standing.swept is None:
+        return Entry("—")
+    return Entry(text.share(value(standing.swept)), detail(standing.swept), value(standing.swept))
+
+
+def _energy(standing: Standing) -> Entry:
+    if standing.energy_joules is None:
+        return Entry("—")
+    return Entry(text.scaled(standing.energy_joules, "J"), value=standing.energy_joules)
+
+
+def flat(board: Leaderboard) -> pa.Table:
+    """Every number of the leaderboard: a row a configuration and table, scores with `_low` and `_high`."""
+    text_, number, names = pa.string(), pa.float64(), pa.list_(pa.string())
+    schema = pa.schema(
+        [
+            *((name, text_) for name in ("dataset", "data_digest", "split", "protocol", "threshold_source")),
+            ("ranked_by", text_),
+            ("rank", pa.int64()),
+            *((name, text_) for name in ("recipe", "configuration", "differs", "group")),
+            ("seeds", pa.list_(pa.int64())),
+            ("images", pa.int64()),
+            *((f"{name}{end}", number) for name in STATISTICS for end in ("", "_low", "_high")),
+            ("thresholds", pa.list_(number)),
+            *((name, number) for name in ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")),
+            ("parameters", pa.int64()),
+            ("seconds", number),
+            ("energy_joules", number),
+            *((name, names) for name in ("run_ids", "code_versions", "notes")),
+        ]
+    )
+    rows = [_flat(table, standing) for table in board.tables for standing in table.standings]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _flat(table: Table, standing: Standing) -> dict[str, Any]:
+    row: dict[str, Any] = {**table.condition._asdict(), "ranked_by": table.ranked_by}
+    own: Sequence[str] = (
+        "rank", "recipe", "configuration", "group", "seeds", "images", "thresholds",
+        "parameters", "seconds", "energy_joules", "run_ids", "code_versions", "notes",
+    )  # fmt: skip
+    row |= {name: getattr(standing, name) for name in own}
+    row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
+    for name, score in standing.scores.items():
+        row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+    return row | (vars(standing.swept) if standing.swept else {})

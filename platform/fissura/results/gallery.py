@@ -1,0 +1,101 @@
+"""The gallery of a table: its best configurations on the leader's worst, median and best image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fissura.core.errors import UserError
+from fissura.results import text
+from fissura.results.html import Html, element, join
+from fissura.results.leaderboard import Standing, Table
+from fissura.results.pictures import Load, data_url, overlay, read_prediction
+from fissura.results.store import prediction_path
+
+MAX_BYTES = 3_000_000  # of all the pictures of a page
+WIDTH = 480  # pixels of one picture
+CONFIGURATIONS = 3
+
+LEGEND = element(
+    "div.legend",
+    element("span", element("i.right"), "crack, found"),
+    element("span", element("i.wrong"), "no crack, but predicted"),
+    element("span", element("i.missed"), "crack, missed"),
+)
+
+
+class Budget:
+    """The bytes of pictures that a page may still hold."""
+
+    def __init__(self, size: int = MAX_BYTES) -> None:
+        self.left = size
+
+
+def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
+    """Image, mask, prediction and overlay for a few images, worst first; what cannot be shown says why."""
+    shown = [standing for standing in table.standings if standing.rank is not None][:CONFIGURATIONS]
+    if not shown:
+        return element("p.none", "No pictures: no configuration scored every image.")
+    parts = [LEGEND]
+    for label, name in _chosen(shown[0]):
+        case = _case(table, shown, label=label, name=name, load=load)
+        if len(case) > budget.left:
+            parts.append(element("p.none", "The other pictures are left out to keep this file small."))
+            break
+        budget.left -= len(case)
+        parts.append(case)
+    return join(*parts)
+
+
+def _chosen(leader: Standing) -> list[tuple[str, str]]:
+    """Worst, median and best image by the leader's F1; fewer where there are fewer images."""
+    order = sorted(leader.image_f1, key=lambda name: (leader.image_f1[name], name))
+    places = {"Worst": 0, "Median": (len(order) - 1) // 2, "Best": len(order) - 1}
+    chosen: dict[str, str] = {}
+    for label, place in places.items():
+        chosen.setdefault(order[place], label)
+    return [(label, name) for name, label in chosen.items()]
+
+
+def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Html:
+    condition = table.condition
+    title = element("h3", f"{label} image of the leader: {name}")
+    try:
+        image, mask = load(condition.dataset, name)
+    except (OSError, UserError, LookupError) as error:
+        return join(title, element("p.none", f"The image could not be read: {error}"))
+    figures = [
+        _figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
+        _figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
+    ]
+    for standing in shown:
+        try:
+            # A name from a foreign file must not lead out of the run's directory.
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is not a file name")
+            run, threshold = standing.directories[0], standing.thresholds[0]
+            place = prediction_path(run, dataset=condition.dataset, split=condition.split, image=name)
+            prediction = read_prediction(place)
+            if not image.shape[:2] == mask.shape == prediction.shape:
+                raise ValueError(f"{place}: its size is not the image's")
+        except FileNotFoundError:
+            figures.append(element("p.none", f"{who(standing)} kept no probability map of this image."))
+            continue
+        except (OSError, ValueError) as error:
+            figures.append(element("p.none", str(error)))
+            continue
+        drawn = overlay(image, mask, prediction, threshold=threshold)
+        scored = f"{who(standing)}: F1 {text.share(standing.image_f1[name])}"
+        figures.append(
+            _figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction")
+        )
+        figures.append(_figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
+    return join(title, element("div.gallery", *figures))
+
+
+def who(standing: Standing) -> str:
+    """The configuration in a few words: its rank and recipe."""
+    return f"#{standing.rank} {standing.recipe}"
+
+
+def _figure(source: str, caption: str) -> Html:
+    image = element("img", attributes={"src": source, "alt": caption, "loading": "lazy"})
+    return element("figure", image, element("figcaption", caption))

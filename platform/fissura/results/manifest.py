@@ -1,0 +1,148 @@
+"""The manifest of a run: what produced its numbers, from which data, by which code, at which cost."""
+
+import os
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, JsonValue
+
+import fissura
+from fissura.core.spec import Spec
+
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "timm",
+    "albumentations",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "pillow",
+    "optuna",
+    "ray",
+)
+
+
+class DataFacts(Spec):
+    """The data of a run: the digest of its content, and the specs of its data sets."""
+
+    digest: str
+    datasets: tuple[dict[str, JsonValue], ...]
+
+
+class Manifest(Spec):
+    """What produced a run. `recipe` is in plain form; `energy_joules` is None where nothing measures it."""
+
+    run_id: str
+    recipe: dict[str, JsonValue]
+    seed: int
+    data: DataFacts
+    code_version: str
+    libraries: dict[str, str]
+    device: str
+    cpus: int = Field(ge=1)
+    seconds: float = Field(ge=0)
+    energy_joules: float | None = Field(None, ge=0)
+    started: AwareDatetime
+    finished: AwareDatetime
+    parameters: int = Field(ge=0)
+    best_epoch: int = Field(ge=0)
+    epochs: int = Field(ge=0)
+
+    @classmethod
+    def collect(
+        cls,
+        *,
+        run_id: str,
+        recipe: dict[str, JsonValue],
+        seed: int,
+        data: DataFacts,
+        accelerator: Literal["cpu", "cuda"],
+        cpus: int | None,
+        started: datetime,
+        finished: datetime,
+        parameters: int,
+        best_epoch: int,
+        epochs: int,
+        energy_joules: float | None,
+    ) -> "Manifest":
+        """The manifest of a run that just ended; `started` and `finished` carry a time zone.
+
+        Code, libraries and device are read from this process; `cpus` None means all that it may use.
+        """
+        return cls(
+            run_id=run_id,
+            recipe=recipe,
+            seed=seed,
+            data=data,
+            code_version=code_version(),
+            libraries=library_versions(),
+            device=device_name(accelerator),
+            cpus=cpus or available_cpus(),
+            seconds=(finished - started).total_seconds(),
+            energy_joules=energy_joules,
+            started=started,
+            finished=finished,
+            parameters=parameters,
+            best_epoch=best_epoch,
+            epochs=epochs,
+        )
+
+
+def code_version(package: Path | None = None) -> str:
+    """The package's version; of a checkout also its commit: "0.1.0+g1a2b3c4d5e6f", ".dirty" if edited."""
+    folder = package or Path(fissura.__file__).parent
+    try:
+        release = version("fissura")
+    except PackageNotFoundError:
+        release = "0+unknown"
+    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+    # An installed package may lie in somebody else's checkout: only a folder that git tracks counts.
+    if commit is None or not _git(folder, "ls-files", "--", "__init__.py"):
+        return release
+    edited = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{release}+g{commit}{'.dirty' if edited else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
+    """The versions of those of `names` that are installed, and Python's own."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def available_cpus() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(accelerator: Literal["cpu", "cuda"]) -> str:
+    """The marketing name of the processor that computes, such as "NVIDIA A100-SXM4-40GB"."""
+    if accelerator == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()

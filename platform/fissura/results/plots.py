@@ -1,0 +1,302 @@
+"""Optuna's own plots of a study, as figures for one HTML page, or the reason why one cannot be drawn."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from fissura.results.html import Html, element, join, script
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+    Target = Callable[[FrozenTrial], float] | None
+
+SLICED = 6  # parameters in the slice plot
+FEW = 30  # completed trials, below which importances are called a hint
+PARALLEL = 8  # axes in the parallel-coordinate plot
+
+
+class Undrawable(Exception):  # noqa: N818
+    """Why a plot cannot be drawn, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot's title, what it shows, and how it is drawn; `draw` raises Undrawable."""
+
+    title: str
+    shows: str
+    draw: Callable[[], Any]
+    whole: bool = False  # as wide as the page
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna's logger and its warnings of experimental features, silent inside the block."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def completed(study: "Study") -> list["FrozenTrial"]:
+    """The trials that ended with finite values, by number."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if all(isfinite(value) for value in trial.values)]
+
+
+def importances(study: "Study", *, objective: int = 0) -> dict[str, float]:
+    """Each parameter's share in what sets the best tenth of the trials apart (PED-ANOVA), largest first.
+
+    Raises:
+        Undrawable: if the trials cannot tell.
+    """
+    import optuna
+
+    trials = _some(completed(study), least=2)
+    names = _varied(trials)
+    if len(names) < 2:
+        few = "No parameter" if not names else "Only one parameter"
+        raise Undrawable(f"{few} took more than one value, so there is nothing to compare.")
+    if len({trial.values[objective] for trial in trials}) == 1:
+        raise Undrawable("All completed trials have the same value.")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shares = optuna.importance.get_param_importances(
+            study, params=names, target=_low_is_good(study, objective)
+        )
+    if any("importances will be equal" in str(warning.message) for warning in caught):
+        raise Undrawable("The completed trials are too few, or too much alike, to tell parameters apart.")
+    return dict(shares)
+
+
+def _target(study: "Study", objective: int) -> "Target":
+    # Of one objective Optuna knows the direction itself, but only where no target is given.
+    return None if len(study.directions) == 1 else lambda trial: float(trial.values[objective])
+
+
+def _low_is_good(study: "Study", objective: int) -> "Target":
+    """The target of PED-ANOVA, which takes the lowest targets for the best trials, whatever the direction."""
+    from optuna.study import StudyDirection
+
+    if len(study.directions) == 1:
+        return None
+    sign = -1.0 if study.directions[objective] == StudyDirection.MAXIMIZE else 1.0
+    return lambda trial: sign * float(trial.values[objective])
+
+
+def plots(study: "Study", *, objectives: Sequence[str]) -> list[Plot]:
+    """The plots of a study; `objectives` names its values."""
+    several = len(objectives) > 1
+    chosen = []
+    if several:
+        shows = "Trials that none other beats in every objective, and the others."
+        chosen.append(Plot("Pareto front", shows, partial(_pareto, study, objectives)))
+    trials = len(completed(study))
+    few = f" {trials} trials are few: a hint, no more." if 1 < trials < FEW else ""
+    for index, name in enumerate(objectives):
+        of = f" of {name}" if several else ""
+        chosen += [
+            Plot(
+                f"{title}{of}",
+                shows + (few if draw is _importances else ""),
+                partial(draw, study, index, name),
+                whole,
+            )
+            for title, shows, draw, whole in _OF_ONE_OBJECTIVE
+        ]
+    shows = "What each trial reported while it trained."
+    return [*chosen, Plot("Learning curves", shows, partial(_curves, study))]
+
+
+def _history(study: "Study", objective: int, name: str) -> Any:
+    from optuna.visualization import plot_optimization_history
+
+    _some(completed(study), least=1)
+    return plot_optimization_history(study, target=_target(study, objective), target_name=name)
+
+
+def _importances(study: "Study", objective: int, name: str) -> Any:
+    from optuna.visualization import plot_param_importances
+
+    names = list(importances(study, objective=objective))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that low targets are taken for good: they are
+        return plot_param_importances(
+            study, params=names, target=_low_is_good(study, objective), target_name=name
+        )
+
+
+def _slice(study: "Study", objective: int, name: str) -> Any:
+    from optuna.visualization import plot_slice
+
+    names = _leading(study, objective)[:SLICED]
+    figure = plot_slice(study, params=names, target=_target(study, objective), target_name=name)
+    figure.update_xaxes(tickangle=-40, tickfont_size=10, title_font_size=11)
+    return figure
+
+
+def _contour(study: "Study", objective: int, name: str) -> Any:
+    from optuna.visualization import plot_contour
+
+    names = _pair(study, objective)
+    return plot_contour(study, params=names, target=_target(study, objective), target_name=name)
+
+
+def _parallel(study: "Study", objective: int, name: str) -> Any:
+    from optuna.visualization import plot_parallel_coordinate
+
+    names = _common(study)
+    return plot_parallel_coordinate(study, params=names, target=_target(study, objective), target_name=name)
+
+
+_OF_ONE_OBJECTIVE: tuple[tuple[str, str, Callable[["Study", int, str], Any], bool], ...] = (
+    ("History", "Each completed trial's value, and the best so far.", _history, False),
+    (
+        "Which parameters matter",
+        "Each parameter's share in what sets the best tenth of the trials apart (PED-ANOVA).",
+        _importances,
+        False,
+    ),
+    ("Each parameter alone", "Every completed trial, once a parameter.", _slice, True),
+    (
+        "Two parameters together",
+        "The two that matter most; the colour between trials is a guess.",
+        _contour,
+        False,
+    ),
+    ("All parameters together", "A line is a trial; drag along an axis to pick some.", _parallel, True),
+)
+
+
+def _some(trials: list["FrozenTrial"], *, least: int) -> list["FrozenTrial"]:
+    if len(trials) < least:
+        have = {0: "no trial", 1: "one trial"}.get(len(trials), f"{len(trials)} trials")
+        need = {1: "one", 2: "two"}.get(least, str(least))
+        raise Undrawable(f"It needs at least {need} completed; {have} has completed.")
+    return trials
+
+
+def _varied(trials: list["FrozenTrial"]) -> list[str]:
+    """The parameters that took more than one value, in the order first met; absence is no value."""
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    return [name for name in names if len({repr(t.params[name]) for t in trials if name in t.params}) > 1]
+
+
+def _leading(study: "Study", objective: int) -> list[str]:
+    """The varied parameters: by importance where that is known, else in the order first met."""
+    names = _varied(_some(completed(study), least=2))
+    if not names:
+        raise Undrawable("No parameter took more than one value.")
+    try:
+        return list(importances(study, objective=objective))
+    except Undrawable:
+        return names
+
+
+def _pair(study: "Study", objective: int) -> list[str]:
+    names = _leading(study, objective)
+    trials = _some(completed(study), least=3)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            both = [trial for trial in trials if first in trial.params and second in trial.params]
+            if {first, second} <= set(_varied(both)):
+                return [first, second]
+    raise Undrawable("No two parameters took more than one value in the same trials.")
+
+
+def _common(study: "Study") -> list[str]:
+    trials = _some(completed(study), least=2)
+    names = [name for name in _varied(trials) if all(name in trial.params for trial in trials)]
+    if len(names) < 2:
+        raise Undrawable("Fewer than two parameters took more than one value and are part of every trial.")
+    return names[:PARALLEL]
+
+
+def _pareto(study: "Study", objectives: Sequence[str]) -> Any:
+    from optuna.visualization import plot_pareto_front
+
+    _some(completed(study), least=1)
+    if len(objectives) > 3:
+        raise Undrawable(f"It shows two or three objectives, and there are {len(objectives)}.")
+    return plot_pareto_front(study, target_names=list(objectives))
+
+
+def _curves(study: "Study") -> Any:
+    from optuna.visualization import plot_intermediate_values
+
+    if len(study.directions) > 1:
+        raise Undrawable("Optuna keeps no learning curves of a search with several objectives.")
+    if not any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
+        raise Undrawable("No trial reported values while it trained.")
+    return plot_intermediate_values(study)
+
+
+def draw_all(chosen: Sequence[Plot]) -> Html:
+    """The plots with Plotly's code, once; a plot that cannot be drawn says why."""
+    parts, drawn = [], False
+    for number, plot in enumerate(chosen):
+        try:
+            with quiet():
+                figure = plot.draw()
+            body = _figure(figure, f"plot-{number}")
+            drawn = True
+        except Undrawable as reason:
+            body = element("p.none", f"Not drawn. {reason}")
+        except (ValueError, RuntimeError) as error:
+            body = element("p.none", f"Not drawn: Optuna says “{error}”.")
+        shape = "section.whole" if plot.whole else "section"
+        parts.append(element(shape, element("h3", plot.title), element("p.muted", plot.shows), body))
+    code = [_plotly(), script(_DRAW)] if drawn else []
+    return join(element("div.plots", *parts), *code)
+
+
+def _figure(figure: Any, name: str) -> Html:
+    figure.update_layout(template=None, title=None, width=None, height=None, margin={"t": 40, "r": 16})
+    # "<" as an escape: no text of a study can end the element that it stands in.
+    plain = Html(figure.to_json().replace("<", "\\u003c"))
+    data = Html(f'<script type="application/json" data-plot="{name}">{plain}</script>')
+    return join(element("div.plot", attributes={"id": name}), data)
+
+
+def _plotly() -> Html:
+    from plotly.offline import get_plotlyjs
+
+    return script(get_plotlyjs())
+
+
+_DRAW = """
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const restyled = layout => {
+  const style = getComputedStyle(document.documentElement);
+  const text = style.getPropertyValue('--text').trim(), line = style.getPropertyValue('--line').trim();
+  const clear = 'rgba(0,0,0,0)';
+  const modebar = {bgcolor: clear, color: line, activecolor: text};
+  const next = {...layout, modebar, paper_bgcolor: clear, plot_bgcolor: clear,
+    font: {...layout.font, color: text, size: 12, family: 'system-ui, sans-serif'}, autosize: true};
+  const axes = Object.keys(layout).filter(key => /^[xy]axis/.test(key));
+  for (const key of new Set([...axes, 'xaxis', 'yaxis']))
+    next[key] = {...layout[key], gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true};
+  return next;
+};
+const draw = () => document.querySelectorAll('script[data-plot]').forEach(holder => {
+  const figure = JSON.parse(holder.textContent);
+  const options = {responsive: true, displaylogo: false};
+  Plotly.react(holder.dataset.plot, figure.data, restyled(figure.layout), options);
+});
+draw();
+dark.addEventListener('change', draw);
+"""

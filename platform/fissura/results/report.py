@@ -1,0 +1,275 @@
+"""The report of a search: one HTML file whose first screen says what was found."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fissura.core.files import write_text
+from fissura.results import html, text
+from fissura.results.columns import plain
+from fissura.results.export import found, sections
+from fissura.results.leaderboard import Leaderboard
+from fissura.results.manifest import Manifest
+from fissura.results.pictures import Load
+from fissura.results.plots import completed, draw_all, plots, quiet
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+REASON = "reason"
+"""The user attribute of a failed trial that says why, in one line."""
+
+SECTIONS = ("The search", "Best trials", "Held-out images", "What produced this")
+BEST = 10  # trials in the first table
+LISTED = 2_000  # trials in the table of all
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFacts:
+    """What a study does not know of itself.
+
+    `objectives` names its values; `data` says in a sentence what was trained and validated on; `seconds` is
+    the wall time of the search; `command` runs it again; `paper_trial` is the number of the trial that ran
+    the paper's own setting (None: none did); `details` are more facts to list.
+    """
+
+    objectives: Sequence[str]
+    data: str
+    command: str
+    seconds: float | None = None
+    paper_trial: int | None = 0
+    manifest: Manifest | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(
+    study: "Study",
+    path: Path,
+    *,
+    title: str,
+    rows: Leaderboard | None,
+    gallery: Load | None,
+    extra: StudyFacts,
+) -> Path:
+    """Writes the report of `study`, whole or not at all, and gives its path.
+
+    `rows` is the leaderboard of the study's runs on held-out images, with pictures if `gallery` loads them.
+    """
+    with quiet():
+        trials = list(study.get_trials(deepcopy=False))
+        done = completed(study)
+        ranked = _ranked(study, done)
+        body = [
+            _first_screen(study, trials, ranked, title=title, rows=rows, extra=extra),
+            *_section("The search", [draw_all(plots(study, objectives=extra.objectives))]),
+            *_section("Best trials", [*_best(trials, ranked, extra), *_all_trials(trials, extra)]),
+            *_section("Held-out images", _held_out(rows, gallery)),
+            *_section("What produced this", _origin(study, extra)),
+        ]
+    write_text(path, html.page(title, *body))
+    return path
+
+
+def _ranked(study: "Study", done: list["FrozenTrial"]) -> list["FrozenTrial"]:
+    """Completed trials, best first; of several objectives, those of the Pareto front."""
+    from optuna.study import StudyDirection
+
+    if len(study.directions) > 1:
+        numbers = {trial.number for trial in study.best_trials}
+        return [trial for trial in done if trial.number in numbers]
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return sorted(done, key=lambda trial: (sign * trial.values[0], trial.number))
+
+
+def _first_screen(
+    study: "Study",
+    trials: list["FrozenTrial"],
+    ranked: list["FrozenTrial"],
+    *,
+    title: str,
+    rows: Leaderboard | None,
+    extra: StudyFacts,
+) -> html.Html:
+    paper = _paper(trials, extra)
+    sentences = [
+        _headline(study, ranked, paper, extra),
+        *(found(table) for table in (rows.tables[:1] if rows else ())),
+    ]
+    states = Counter(trial.state.name.lower() for trial in trials)
+    spent = [trial.duration.total_seconds() for trial in trials if trial.duration]
+    tiles = []
+    if ranked and len(extra.objectives) == 1:
+        tiles.append(
+            html.tile(
+                f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"trial {ranked[0].number}"
+            )
+        )
+        has = paper is not None and paper in ranked
+        value = text.score(paper.values[0]) if paper is not None and has else "—"
+        detail = f"trial {paper.number}" if paper is not None else "not tried"
+        tiles.append(
+            html.tile("The paper's own setting", value, detail if has or paper is None else _ended(paper))
+        )
+    elif ranked:
+        tiles.append(html.tile("On the Pareto front", str(len(ranked)), "trials that none other beats"))
+    others = [
+        f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
+    ]
+    tiles.append(
+        html.tile(
+            "Trials completed", str(states["complete"]), ", ".join(others) or "none failed, none pruned"
+        )
+    )
+    if extra.seconds is not None:
+        mean = f"{text.duration(sum(spent) / len(spent))} a trial on average" if spent else ""
+        tiles.append(html.tile("Time of the search", text.duration(extra.seconds), mean))
+    return html.element(
+        "header",
+        html.element("div.kicker", "Hyperparameter search"),
+        html.element("h1", title),
+        *(html.element("p.lead", sentence) for sentence in sentences),
+        html.element("p.muted", extra.data),
+        html.element("div.tiles", *tiles),
+        *_failures(trials),
+        html.element(
+            "nav", *(html.element("a", name, attributes={"href": f"#{_anchor(name)}"}) for name in SECTIONS)
+        ),
+    )
+
+
+def _section(name: str, parts: Sequence[html.Html]) -> list[html.Html]:
+    return [html.element("h2", name, attributes={"id": _anchor(name)}), *parts]
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+_STATES = {"fail": "failed", "running": "still running"}
+
+
+def _paper(trials: list["FrozenTrial"], extra: StudyFacts) -> "FrozenTrial | None":
+    return next((trial for trial in trials if trial.number == extra.paper_trial), None)
+
+
+def _ended(trial: "FrozenTrial") -> str:
+    return f"trial {trial.number}: {_state(trial)}"
+
+
+def _headline(
+    study: "Study", ranked: list["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts
+) -> str:
+    """What the search found, in a sentence or two."""
+    if not ranked:
+        return "No trial has completed, so the search has found nothing yet."
+    if len(extra.objectives) > 1:
+        named = ", ".join(extra.objectives)
+        return (
+            f"{text.count(len(ranked), 'trial')} on the Pareto front of {named}: no other beats them in all."
+        )
+    best, name = ranked[0], extra.objectives[0]
+    says = f"The best trial reached {name} {text.score(best.values[0])}"
+    if paper is None or paper not in ranked:
+        return f"{says}. The paper's own setting has no value to compare with."
+    if paper.values[0] == best.values[0]:
+        return f"{says}: the paper's own setting; no other trial is better."
+    gap = best.values[0] - paper.values[0]
+    return f"{says}, against {text.score(paper.values[0])} with the paper's own setting ({gap:+.3g})."
+
+
+def _failures(trials: list["FrozenTrial"]) -> list[html.Html]:
+    failed = [trial for trial in trials if trial.state.name == "FAIL"]
+    if not failed:
+        return []
+    reasons = Counter(str(trial.user_attrs.get(REASON, "no reason was kept")) for trial in failed)
+    lines = [html.element("li", f"{number} × {reason}") for reason, number in reasons.most_common(8)]
+    return [
+        html.element("p", f"Why {text.count(len(failed), 'trial')} failed:"),
+        html.element("ul", *lines),
+    ]
+
+
+def _held_out(rows: Leaderboard | None, gallery: Load | None) -> list[html.Html]:
+    if rows is None or not rows.tables:
+        return [html.element("p.none", "No trial of this search has been scored on held-out images yet.")]
+    return sections(rows, load=gallery)
+
+
+def _best(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[html.Html]:
+    if not ranked:
+        return [html.element("p.none", "No trial has completed.")]
+    paper = _paper(trials, extra)
+    shown = ranked[:BEST]
+    if paper is not None and paper not in shown:
+        shown.append(paper)
+    note = "Values are of validation data, on which the search chose. Grey: as in the paper's own setting."
+    return [_table(shown, paper, extra), html.element("p.muted", note)]
+
+
+def _all_trials(trials: list["FrozenTrial"], extra: StudyFacts) -> list[html.Html]:
+    if not trials:
+        return []
+    all_of_them = f"All {text.count(len(trials), 'trial')}"
+    summary = all_of_them if len(trials) <= LISTED else f"The first {LISTED:,} trials"
+    listing = _table(trials[:LISTED], _paper(trials, extra), extra)
+    return [html.element("details", html.element("summary", summary), listing)]
+
+
+def _table(shown: Sequence["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts) -> html.Html:
+    """Trials with a column for each parameter; a value that the paper's trial has too is set in grey."""
+    names = list(dict.fromkeys(name for trial in shown for name in trial.params))
+    rows = [
+        [
+            html.Cell(f"{trial.number}, the paper's" if trial is paper else str(trial.number), trial.number),
+            *_values(trial, extra),
+            _time(trial),
+            *(_parameter(trial, name, paper) for name in names),
+            html.Cell(_state(trial)),
+        ]
+        for trial in shown
+    ]
+    headers = ["Trial", *extra.objectives, "Time", *names, "State"]
+    return html.table(headers, rows, numeric=["Trial", *extra.objectives, "Time", *names])
+
+
+def _values(trial: "FrozenTrial", extra: StudyFacts) -> list[html.Cell]:
+    if not trial.values or len(trial.values) != len(extra.objectives):
+        return [html.Cell("—", "") for _ in extra.objectives]
+    return [html.Cell(text.score(value), value) for value in trial.values]
+
+
+def _time(trial: "FrozenTrial") -> html.Cell:
+    if trial.duration is None:
+        return html.Cell("—", "")
+    seconds = trial.duration.total_seconds()
+    return html.Cell(text.duration(seconds), seconds)
+
+
+def _parameter(trial: "FrozenTrial", name: str, paper: "FrozenTrial | None") -> html.Cell:
+    if name not in trial.params:
+        return html.Cell("", "")
+    value = trial.params[name]
+    same = paper is not None and trial is not paper and paper.params.get(name) == value
+    return html.Cell(html.element("span.muted" if same else "span", plain(value)), plain(value))
+
+
+def _state(trial: "FrozenTrial") -> str:
+    state = trial.state.name.lower()
+    reason = f": {trial.user_attrs[REASON]}" if REASON in trial.user_attrs else ""
+    return _STATES.get(state, state) + reason
+
+
+def _origin(study: "Study", extra: StudyFacts) -> list[html.Html]:
+    known: dict[str, str] = {"Study": study.study_name, "Data": extra.data, **extra.details}
+    if extra.manifest is not None:
+        run = extra.manifest
+        known |= {
+            "Data digest": run.data.digest,
+            "Code": run.code_version,
+            "Device": f"{run.device}, {text.count(run.cpus, 'core')} a trial",
+            "Libraries": ", ".join(f"{name} {version}" for name, version in run.libraries.items()),
+        }
+    return [html.facts(known), html.element("h3", "Run it again"), html.element("pre", extra.command)]

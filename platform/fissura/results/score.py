@@ -1,0 +1,273 @@
+"""Scoring anyone's predictions: a folder of 8-bit probability maps against a folder of masks."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL.PngImagePlugin import PngImageFile
+
+from fissura.core.errors import DataError
+from fissura.data.images import SUFFIXES, decode_mask, read_size
+from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
+from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image under one protocol: its counts at all levels, its scores at the threshold.
+
+    `alarm` is None where the image holds a crack among its valid pixels.
+    """
+
+    name: str
+    height: int
+    width: int
+    crack_pixels: int
+    counts: Counts
+    scores: Scores
+    alarm: FalseAlarm | None
+
+    def plain(self, level: int) -> dict[str, Any]:
+        """One row of a table: the counts at `level` (0..255) and the scores, as JSON types."""
+        size = {"image": self.name, "height": self.height, "width": self.width}
+        counts = {
+            "true_positive": int(self.counts.true_positive[level]),
+            "false_positive": int(self.counts.false_positive[level]),
+            "found": int(self.counts.found[level]),
+            "missed": int(self.counts.missed[level]),
+        }
+        return {**size, "crack_pixels": self.crack_pixels, **counts, **asdict(self.scores)}
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro).
+
+    `remarks` says, one line a file, what was odd about a mask that could be read all the same.
+    """
+
+    protocol: Protocol
+    threshold: float
+    images: tuple[ImageScore, ...]
+    micro: Scores
+    macro: Scores
+    sweep: Sweep | None
+    remarks: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """The report as JSON types; `crack_free` is there only where an image holds no crack."""
+        alarms = [image.alarm for image in self.images if image.alarm]
+        return {
+            "protocol": str(self.protocol),
+            "threshold": self.threshold,
+            "images": len(self.images),
+            "micro": {measure: getattr(self.micro, measure) for measure in self.protocol.measures},
+            "macro": {measure: getattr(self.macro, measure) for measure in self.protocol.measures},
+            **(self.sweep.plain() if self.sweep else {}),
+            **({"crack_free": summarise(alarms)} if alarms else {}),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an image, in order of name, as JSON types."""
+        level = level_of(self.threshold)
+        return [image.plain(level) for image in self.images]
+
+
+def score_folders(
+    predictions: Path,
+    masks: Path,
+    *,
+    protocol: Protocol,
+    threshold: float = 0.5,
+    valid: Path | None = None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> ScoreReport:
+    """Scores every map in `predictions` against the mask of the same name in `masks`.
+
+    A map is an 8-bit grey PNG, value / 255 the probability of crack; a pixel is predicted where that is at
+    least `threshold` (0..1). Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; a
+    JPEG mask is thresholded, with a remark. `valid` is a folder of masks of the valid pixels, one an image;
+    the others are left out of the scores. `on_image` is told how many images are done, and of how many.
+
+    Raises:
+        DataError: one line for each folder, file or option that breaks a rule.
+    """
+    problems: list[str] = []
+    if not 0 <= threshold <= 1:
+        problems.append(f"a threshold is a probability, 0 to 1, not {threshold}")
+    maps = _list(predictions, frozenset({".png"}), "8-bit grey PNG maps", problems)
+    labels = _list(masks, SUFFIXES, "masks", problems)
+    insides = _list(valid, SUFFIXES, "masks of valid pixels", problems) if valid else None
+    if problems:
+        raise DataError(*problems)
+
+    for missing in sorted(labels.keys() - maps.keys()):
+        remedy = f"add {predictions / missing}.png, or remove the mask"
+        problems.append(f"{labels[missing]}: a mask has a prediction of the same name; {remedy}")
+    for missing in sorted(maps.keys() - labels.keys()):
+        remedy = f"add {masks / missing}.png, or remove the prediction"
+        problems.append(f"{maps[missing]}: a prediction has a mask of the same name; {remedy}")
+    names = sorted(maps.keys() & labels.keys())
+    if valid and insides is not None:
+        for missing in (name for name in names if name not in insides):
+            remedy = f"add {valid / missing}.png"
+            problems.append(
+                f"{labels[missing]}: a mask has a mask of valid pixels of the same name; {remedy}"
+            )
+
+    def score(name: str) -> tuple[ImageScore | None, list[str]]:
+        try:
+            inside_path = insides.get(name) if insides is not None else None
+            probability, mask, inside, remarks = _read(maps[name], labels[name], inside_path)
+        except DataError as error:
+            return None, list(error.problems)
+        return score_image(name, probability, mask, inside, protocol=protocol, threshold=threshold), remarks
+
+    images: list[ImageScore] = []
+    remarks: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        for done, (image, lines) in enumerate(threads.map(score, names), start=1):
+            if image:
+                images.append(image)
+                remarks += lines
+            else:
+                problems += lines
+            if on_image:
+                on_image(done, len(names))
+    if problems:
+        raise DataError(*problems)
+    return report(images, protocol=protocol, threshold=threshold, remarks=remarks)
+
+
+def score_image(
+    name: str,
+    probability: UInt8[np.ndarray, "h w"],
+    mask: UInt8[np.ndarray, "h w"],
+    valid: UInt8[np.ndarray, "h w"] | None = None,
+    *,
+    protocol: Protocol,
+    threshold: float,
+) -> ImageScore:
+    """Scores one map (in 1/255) against its mask (labelled where not 0), among its valid pixels (not 0)."""
+    level = level_of(threshold)
+    counts = protocol.count(probability, mask, valid)
+    labelled = crack_pixels(mask, valid)
+    alarm = None if labelled else false_alarm(probability, valid, level=level)
+    height, width = mask.shape
+    return ImageScore(name, height, width, labelled, counts, protocol.score(counts, level), alarm)
+
+
+def report(
+    images: Sequence[ImageScore], *, protocol: Protocol, threshold: float, remarks: Sequence[str] = ()
+) -> ScoreReport:
+    """The scores of at least one image, all scored under `protocol` at `threshold`, pooled and as a mean."""
+    counts = [image.counts for image in images]
+    return ScoreReport(
+        protocol=protocol,
+        threshold=threshold,
+        images=tuple(images),
+        micro=protocol.score(pool(counts), level_of(threshold)),
+        macro=mean([image.scores for image in images]),
+        sweep=sweep(counts) if protocol.swept else None,
+        remarks=tuple(remarks),
+    )
+
+
+def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
+    """A probability map in 1/255.
+
+    Raises:
+        DataError: one line: the file is no 8-bit grey PNG, or cannot be read.
+    """
+    read_size(path)  # names what can be wrong with any image file, and bounds its size
+    try:
+        with PngImageFile(path) as image:
+            mode = image.mode
+            if mode == "L":
+                return np.array(image)
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DataError(f"{path}: a prediction is a whole PNG file ({reason}); write it again") from None
+    raise DataError(
+        f"{path}: a prediction is an 8-bit grey PNG, value / 255 the probability: this one's mode is {mode}; "
+        "write one channel of 8 bits"
+    )
+
+
+def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[str]) -> dict[str, Path]:
+    """The files of `folder` by their names without suffix; its faults go to `problems`."""
+    if not folder.is_dir():
+        problems.append(f"{folder}: a folder of {content} is expected here: there is none; mend the path")
+        return {}
+    files: dict[str, Path] = {}
+    known = len(problems)
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            continue
+        if path.suffix.lower() not in suffixes:
+            problems.append(
+                f"{path}: a folder of {content} holds no {path.suffix} file; convert or remove it"
+            )
+        elif path.stem in files:
+            problems.append(
+                f"{path}: a name occurs once, but {files[path.stem].name} is there too; remove one"
+            )
+        else:
+            files[path.stem] = path
+    if not files and len(problems) == known:
+        kinds = ", ".join(sorted(suffixes))
+        problems.append(
+            f"{folder}: a folder of {content} holds {kinds} files: this one has none; mend the path"
+        )
+    return files
+
+
+def _read(
+    map_path: Path, mask_path: Path, valid_path: Path | None
+) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None, list[str]]:
+    """A map, its mask, its valid pixels, and remarks; one DataError for all that is wrong with the files."""
+    problems: list[str] = []
+    remarks: list[str] = []
+
+    def attempt(
+        read: Callable[[Path], UInt8[np.ndarray, "h w"]], path: Path
+    ) -> UInt8[np.ndarray, "h w"] | None:
+        try:
+            return read(path)
+        except DataError as error:
+            problems.extend(error.problems)
+            return None
+
+    def read_mask(path: Path) -> UInt8[np.ndarray, "h w"]:
+        reading = decode_mask(path)
+        if reading.remark:
+            remarks.append(f"{path}: {reading.remark}")
+        elif not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1}):
+            raise DataError(
+                f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
+                "write 255 where there is a crack"
+            )
+        return reading.mask
+
+    probability, mask = attempt(read_map, map_path), attempt(read_mask, mask_path)
+    valid = attempt(read_mask, valid_path) if valid_path else None
+    if probability is not None:
+        for path, other in ((mask_path, mask), (valid_path, valid)):
+            if other is not None and other.shape != probability.shape:
+                problems.append(
+                    f"{map_path}: a prediction is as large as its masks: this one is {_size(probability)}, "
+                    f"{path} is {_size(other)}; bring the prediction to that size"
+                )
+    if valid is not None and not valid.any():
+        problems.append(f"{valid_path}: a mask of valid pixels holds at least one (255): this one is all 0")
+    if problems or probability is None or mask is None:
+        raise DataError(*problems)
+    return probability, mask, valid, remarks
+
+
+def _size(array: UInt8[np.ndarray, "h w"]) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"

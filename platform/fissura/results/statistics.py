@@ -1,0 +1,202 @@
+"""How sure a score is: bootstrap intervals over images and seeds, paired differences, significance groups.
+
+Every score here is a function of sums over images, so that a bootstrap replicate is one row of a matrix
+product: `draws` [replicates, images] times `features` [images, features].
+
+The images of a test set are the same for every seed and every configuration. So one draw of images serves
+them all: seeds are drawn first, then one set of images that the drawn seeds share (the pigeonhole bootstrap;
+Owen, Annals of Applied Statistics 2007), and two configurations are compared on the same draws. To draw
+images anew for each seed would call the spread between images smaller than it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+LEVEL = 0.05  # of every test; intervals cover 1 - LEVEL
+REPLICATES = 10_000
+MAX_DRAWS = 200_000_000  # bytes of one matrix of draws
+BLOCK = 4_000_000  # draws turned into floating point at a time
+
+COUNTS = ("true_positive", "false_positive", "found", "missed")
+MEANS = ("precision", "recall", "f1", "dice", "iou")
+FEATURES = COUNTS + MEANS
+
+Sums = Float64[np.ndarray, "... feature"]
+Scores = Float64[np.ndarray, "..."]
+
+
+def ratio(part: Scores, other: Scores, *, empty: Scores) -> Scores:
+    """part / (part + other), and `empty` where both are 0."""
+    whole = part + other
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), empty)
+
+
+def micro_precision(sums: Sums) -> Scores:
+    """tp / (tp + fp) of summed counts; with nothing predicted 1 if nothing was labelled either, else 0."""
+    nothing_labelled = (sums[..., 2] + sums[..., 3] == 0).astype(np.float64)
+    return ratio(sums[..., 0], sums[..., 1], empty=nothing_labelled)
+
+
+def micro_recall(sums: Sums) -> Scores:
+    """found / (found + missed) of summed counts; with nothing labelled 1 if nothing was predicted, else 0."""
+    nothing_predicted = (sums[..., 0] + sums[..., 1] == 0).astype(np.float64)
+    return ratio(sums[..., 2], sums[..., 3], empty=nothing_predicted)
+
+
+def micro_f1(sums: Sums) -> Scores:
+    """2PR / (P + R) of the micro precision and recall; 0 where both are 0."""
+    precision, recall = micro_precision(sums), micro_recall(sums)
+    whole = precision + recall
+    return np.where(whole > 0, 2 * precision * recall / np.where(whole > 0, whole, 1.0), 0.0)
+
+
+def _mean_of(name: str) -> Callable[[Sums], Scores]:
+    column = FEATURES.index(name)
+    return lambda means: means[..., column]
+
+
+# Each takes the means of FEATURES over images: a ratio of sums is the same ratio of means.
+STATISTICS: dict[str, Callable[[Sums], Scores]] = {
+    "precision": micro_precision,
+    "recall": micro_recall,
+    "f1": micro_f1,
+    **{f"macro_{name}": _mean_of(name) for name in ("precision", "recall", "f1")},
+    "dice": _mean_of("dice"),
+    "iou": _mean_of("iou"),
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """A score, and the same score in each replicate."""
+
+    value: float
+    replicates: Float64[np.ndarray, "replicate"]
+
+    def interval(self) -> Interval:
+        """The score with its percentile interval."""
+        low, high = np.quantile(self.replicates, [LEVEL / 2, 1 - LEVEL / 2])
+        return Interval(self.value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first configuration's score less the second's, its 95 % interval, and the two-sided p-value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def draw(images: int, *, seed: int, replicates: int = REPLICATES) -> UInt8[np.ndarray, "replicate image"]:
+    """How often each of `images` images is drawn in each replicate: every row sums to `images`.
+
+    Fewer replicates (1,000 at least) are drawn where the matrix would pass MAX_DRAWS bytes.
+    """
+    replicates = min(replicates, max(1_000, MAX_DRAWS // images))
+    random = np.random.default_rng(seed)
+    table = np.empty((replicates, images), dtype=np.uint8)
+    rows = max(1, BLOCK // images)
+    for start in range(0, replicates, rows):
+        block = table[start : start + rows]
+        picked = random.integers(images, size=block.shape) + np.arange(len(block))[:, None] * images
+        block[:] = np.bincount(picked.ravel(), minlength=block.size).reshape(block.shape)
+    return table
+
+
+def bootstrap(
+    features: Float64[np.ndarray, "seed image feature"],
+    *,
+    draws: UInt8[np.ndarray, "replicate image"],
+    seed: int,
+) -> dict[str, Bootstrapped]:
+    """Every one of STATISTICS for one configuration, but for those that its protocol lacks.
+
+    A configuration's score is the mean over its seeds of each seed's own score.
+
+    Args:
+        features: columns as FEATURES; NaN where the protocol has no such value.
+        draws: of the images, the same for all that is to be compared.
+        seed: of the draw of seeds, where there is more than one.
+    """
+    seeds, images, width = features.shape
+    table = np.ascontiguousarray(features.transpose(1, 0, 2)).reshape(images, seeds * width)
+    rows = max(1, BLOCK // images)
+    blocks = [draws[i : i + rows].astype(np.float64) @ table for i in range(0, len(draws), rows)]
+    means = (np.concatenate(blocks) / images).reshape(-1, seeds, width)
+    shares = draw(seeds, seed=seed, replicates=len(draws)) / seeds
+    results = {}
+    for name, statistic in STATISTICS.items():
+        value = float(statistic(features.mean(axis=1)).mean())
+        if not np.isnan(value):
+            results[name] = Bootstrapped(value, np.einsum("rs,rs->r", shares, statistic(means)))
+    return results
+
+
+def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:
+    """The paired bootstrap: both configurations on the same draws of images.
+
+    p is twice the smaller share of replicates at or beyond no difference, at most 1 (the + 1: Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, eq. 4.11).
+    """
+    gaps = first.replicates - second.replicates
+    low, high = np.quantile(gaps, [LEVEL / 2, 1 - LEVEL / 2])
+    return Difference(first.value - second.value, float(low), float(high), _p_value(gaps))
+
+
+def _p_value(gaps: Float64[np.ndarray, "replicate"]) -> float:
+    # A gap of rounding errors alone is none: equal predictions must not differ.
+    tail = min(np.count_nonzero(gaps <= 1e-12), np.count_nonzero(gaps >= -1e-12))
+    return min(1.0, 2 * (int(tail) + 1) / (len(gaps) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Scandinavian Journal of Statistics, 1979), in the order given."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def groups(ranked: Sequence[Bootstrapped]) -> list[str]:
+    """A letter for each configuration; `ranked` is best first.
+
+    The best leads group a: it is compared with all others, and those that do not differ at 5 % after Holm's
+    correction share its letter. The best of the rest leads group b, and so on; after z come aa, ab, ...
+    """
+    letters = [""] * len(ranked)
+    rest = list(range(len(ranked)))
+    group = 0
+    while rest:
+        leader, others = rest[0], rest[1:]
+        adjusted = holm([_p_value(ranked[leader].replicates - ranked[i].replicates) for i in others])
+        same = {leader, *(i for i, p in zip(others, adjusted, strict=True) if p >= LEVEL)}
+        for i in same:
+            letters[i] = _letters(group)
+        rest = [i for i in rest if i not in same]
+        group += 1
+    return letters
+
+
+def _letters(number: int) -> str:
+    text = ""
+    number += 1
+    while number:
+        number, digit = divmod(number - 1, 26)
+        text = chr(ord("a") + digit) + text
+    return text

@@ -1,0 +1,41 @@
+"""Numbers as people read them."""
+
+
+def share(value: float) -> str:
+    """A score of 0..1 with three digits."""
+    return f"{value:.3f}"
+
+
+def score(value: float) -> str:
+    """The value of an objective, four significant digits: "0.7880"."""
+    return f"{value:#.4g}"
+
+
+def number(value: float) -> str:
+    """Any number with four significant digits at most: "0.001", "1e-05", "12.5"."""
+    return f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "0.4 s", "42 s", "12 min 5 s" or "3 h 12 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def scaled(value: float, unit: str = "") -> str:
+    """Three significant digits and a prefix: "31.0 M", "12.3 kJ"."""
+    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= factor:
+            return f"{value / factor:#.3g} {prefix}{unit}".replace(". ", " ")
+    return f"{value:.3g} {unit}".strip()
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 image", "46 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,190 @@
+"""The rules of a search space: paths lead somewhere, values build recipes, the paper's can be had."""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fissura.core.errors import SpecError
+from fissura.core.spec import nearest
+from fissura.search.compile import Distribution, Parameters, Point
+from fissura.search.distributions import Choice, among, same
+from fissura.search.paths import ABSENT, Plain, assign, depth_then_kind, is_kind, kinds_above, resolve
+from fissura.search.wording import shown
+
+CONTEXT_LIMIT = 512
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A broken rule: the path that brought it, the item of its choice (None: not one item), the sentence."""
+
+    path: str
+    index: int | None
+    text: str
+
+
+def broken_rules(parameters: Parameters, *, unread: Iterable[str]) -> Iterator[Problem]:
+    """Every problem of the parameters, whose conditions are sound; of `unread` paths, whether they exist."""
+    paths = [*parameters.fixed, *parameters.distributions, *unread]
+    lost = [problem for path in paths for problem in _lost(parameters, path)]
+    yield from lost
+    parameters = _without(parameters, {problem.path for problem in lost})
+    recipe, faults = parameters.attempt(parameters.paper_point())
+    if recipe is None:
+        yield from (Problem(fault.path, None, fault.text) for fault in faults)
+        return
+    for path in parameters.distributions:
+        yield from _refused(parameters, path)
+
+
+def unreachable_paper(parameters: Parameters) -> Iterator[Problem]:
+    """The recipe's own values that no trial could get."""
+    point = parameters.paper_point()
+    for path, value in point.items():
+        own = parameters.own(path)
+        if own is not ABSENT and not same(own, value):
+            among = f"is not among {parameters.distributions[path]}"
+            yield Problem(path, None, f"`{path}`: the recipe's own value {shown(own)} {among}")
+
+
+def unmet_conditions(
+    distributions: Mapping[str, Distribution], *, searched: Mapping[str, Distribution | None]
+) -> Iterator[Problem]:
+    """Conditions on a path that is not `searched`, or on a value that it cannot take."""
+    for path, distribution in distributions.items():
+        for other, values in distribution.when.items():
+            if other not in searched:
+                hint = nearest(other, searched)
+                text = f"`{path}`: `when` names `{other}`, which this space does not search{hint}"
+                yield Problem(path, None, text)
+            elif known := searched[other]:
+                for value in values:
+                    if not known.contains(value):
+                        rule = f"`when` asks for `{other}` = {shown(value)}, which is not among {known}"
+                        yield Problem(path, None, f"`{path}`: {rule}")
+
+
+def ordered(distributions: Mapping[str, Distribution]) -> tuple[dict[str, Distribution], list[str]]:
+    """The distributions, each after those that its `when` names, and the paths that wait for one another."""
+    done: dict[str, Distribution] = {}
+    waiting = dict(distributions)
+    while waiting:
+        ready = [path for path, one in waiting.items() if not any(other in waiting for other in one.when)]
+        if not ready:
+            return done, list(waiting)
+        done[ready[0]] = waiting.pop(ready[0])
+    return done, []
+
+
+def _without(parameters: Parameters, paths: set[str]) -> Parameters:
+    return dataclasses.replace(
+        parameters,
+        fixed={path: value for path, value in parameters.fixed.items() if path not in paths},
+        distributions={path: one for path, one in parameters.distributions.items() if path not in paths},
+    )
+
+
+def _contexts(parameters: Parameters, path: str) -> Iterator[tuple[Point, Plain]]:
+    """The ways to set what decides whether `path` is a field and is asked for: kinds above, conditions.
+
+    With each comes the plain recipe in which to look for `path`.
+    """
+    searched = parameters.distributions
+    wanted = searched[path].when if path in searched else {}
+    relevant: set[str] = set()
+    queue = [*kinds_above(path), *wanted]
+    while queue:
+        other = queue.pop()
+        if other in searched and other not in relevant and other != path:
+            relevant.add(other)
+            queue += [*kinds_above(other), *searched[other].when]
+    names = [other for other in searched if other in relevant]
+
+    def extend(point: Point, left: list[str]) -> Iterator[Point]:
+        if not left:
+            if path not in searched or parameters.active(path, point):
+                yield point
+        elif not parameters.active(left[0], point):
+            yield from extend(point, left[1:])
+        else:
+            distribution = searched[left[0]]
+            every = distribution.corners() if isinstance(distribution, Choice) else distribution.corners()[:1]
+            for value in wanted.get(left[0], every):
+                yield from extend({**point, left[0]: value}, left[1:])
+
+    for point in itertools.islice(extend({}, names), CONTEXT_LIMIT):
+        # a kind that does not exist is told where it is given
+        with contextlib.suppress(SpecError):
+            yield point, _plain(parameters, point, path)
+
+
+def _plain(parameters: Parameters, context: Point, path: str) -> Plain:
+    """The plain recipe with the kinds of a context, and with what else is set above `path`.
+
+    Raises:
+        SpecError: one of them does not exist.
+    """
+    plain = parameters.recipe.plain()
+    values = {**parameters.fixed, **context}
+    for other in sorted(values, key=depth_then_kind):
+        if other != path and (is_kind(other) or path.startswith(f"{other}.")):
+            assign(plain, other, values[other], model_type=type(parameters.recipe))
+    return plain
+
+
+def _lost(parameters: Parameters, path: str) -> Iterator[Problem]:
+    """A path that leads nowhere, at all or under some of the kinds that the space allows."""
+    missing: list[tuple[Point, str]] = []
+    reached: list[Point] = []
+    for context, plain in _contexts(parameters, path):
+        try:
+            resolve(plain, type(parameters.recipe), path)
+        except SpecError as error:
+            missing.append((context, str(error)))
+        else:
+            reached.append(context)
+    if missing and not reached:
+        yield Problem(path, None, missing[0][1])
+    elif missing:
+        context = missing[0][0]
+        kind = next(
+            one
+            for one in reversed(list(context))
+            if any(not among(context[one], [other[one]]) for other in reached if one in other)
+        )
+        fits = ", ".join(dict.fromkeys(str(other[kind]) for other in reached if kind in other))
+        remedy = (
+            f"add `when: {{{kind}: [{fits}]}}`" if path in parameters.distributions else f"set `{kind}` too"
+        )
+        yield Problem(
+            path,
+            None,
+            f"`{path}` is not a field of recipe `{parameters.recipe.name}` "
+            f"when `{kind}` is {context[kind]}; {remedy}",
+        )
+
+
+def _refused(parameters: Parameters, path: str) -> Iterator[Problem]:
+    """Values of a distribution that build no recipe; of a range, the first only."""
+    distribution = parameters.distributions[path]
+    for index, value in enumerate(distribution.corners()):
+        refusals = (_refusal(parameters, point, path, value) for point, _ in _contexts(parameters, path))
+        sentence = next(filter(None, refusals), None)
+        if sentence:
+            yield Problem(path, index if isinstance(distribution, Choice) else None, sentence)
+            if not isinstance(distribution, Choice):
+                return
+
+
+def _refusal(parameters: Parameters, context: Point, path: str, value: Any) -> str | None:
+    _, faults = parameters.attempt(parameters.completed({**context, path: value}))
+    for fault in faults:
+        if fault.path == path:
+            return fault.text
+        # another parameter's value is told by that parameter
+        if fault.path not in parameters.distributions:
+            return f"{fault.text} (with `{path}` = {shown(value)})"
+    return None

@@ -1,0 +1,176 @@
+"""Search space files: found by name or path, read strictly, checked against their recipe as a whole."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from fissura.core.errors import SpaceError
+from fissura.core.spec import nearest
+from fissura.search import yaml
+from fissura.search.compile import Parameters
+from fissura.search.layer import Layer
+from fissura.search.space import LoadedSpace, RunAll, SearchSpace, broken_key
+from fissura.search.wording import problems
+
+if TYPE_CHECKING:
+    from fissura.engine.recipe import Recipe
+
+Recipes = Mapping[str, Callable[[], "Recipe"]]
+
+
+def search_spaces() -> dict[str, Path]:
+    """The search spaces that come with fissura, by name."""
+    folder = Path(__file__).with_name("spaces")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_space(
+    name_or_path: str | Path,
+    *,
+    profile: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    recipes: Recipes | None = None,
+) -> LoadedSpace:
+    """The search space of a name (one that comes with fissura) or of a YAML file.
+
+    `fixed` sets paths to values, over the profile's; `recipes` are those that a space may name.
+
+    Raises:
+        SpaceError: with one line a problem, all at once.
+    """
+    document = yaml.read(_find(str(name_or_path)))
+    return load_text(document.text, source=document.source, profile=profile, fixed=fixed, recipes=recipes)
+
+
+def load_text(
+    text: str,
+    *,
+    source: str,
+    profile: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    recipes: Recipes | None = None,
+) -> LoadedSpace:
+    """`load_space` of YAML text that came from the file `source`.
+
+    Raises:
+        SpaceError: with one line a problem, all at once.
+    """
+    document = yaml.parse(text, source=source)
+    return _Loading(document, recipes or _recipes()).load(profile=profile, fixed=fixed or {})
+
+
+def _find(name: str) -> Path:
+    known = search_spaces()
+    if name in known:
+        path = known[name].resolve()
+        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    raise SpaceError(
+        f"search space `{name:.80}` is not known{nearest(name, known)}; known are {', '.join(known)}, "
+        "and files by a path that ends in .yaml"
+    )
+
+
+def _recipes() -> Recipes:
+    from fissura.recipes import RECIPES
+
+    return RECIPES
+
+
+def _mapping(plain: Any) -> dict[str, Any]:
+    """A section, or nothing where the section is no mapping: that is told with the form of the file."""
+    return plain if isinstance(plain, dict) else {}
+
+
+class _Loading:
+    """One file on its way to a LoadedSpace; gathers the problems."""
+
+    def __init__(self, document: yaml.Document, recipes: Recipes) -> None:
+        self._document = document
+        self._recipes = recipes
+        self._plain = dict(document.plain)
+        if isinstance(self._plain.get("objective"), dict):
+            self._plain["objective"] = [self._plain["objective"]]
+        self._problems: set[tuple[int, str]] = set()
+
+    def load(self, *, profile: str | None, fixed: Mapping[str, Any]) -> LoadedSpace:
+        definition, recipe = self._definition(), self._recipe()
+        profiles = _mapping(self._plain.get("profiles"))
+        if profile is not None and profile not in profiles:
+            known = ", ".join(profiles) or "none"
+            hint = nearest(profile, profiles)
+            self._tell(("profiles",), f"profile `{profile}` is not known{hint}; known: {known}")
+        layers: dict[str | None, tuple[Layer, Parameters]] = {}
+        for name in (None, *profiles):
+            if recipe is None:
+                break
+            layer = Layer(recipe, tell=self._tell)
+            layer.add_space(_mapping(self._plain.get("space")))
+            if name is not None:
+                layer.add_profile(_mapping(profiles[name]), name)
+            if name == profile:
+                layer.add_fixed(fixed)
+            layers[name] = layer, layer.parameters()
+        source = self._document.source
+        if self._problems or definition is None:
+            told = sorted(self._problems)[: yaml.PROBLEM_LIMIT]
+            raise SpaceError(*(f"{source}:{line}: {text}" if line else text for line, text in told))
+        layer, chosen = layers[profile]
+        return LoadedSpace(
+            recipe=chosen.recipe,
+            fixed=chosen.fixed,
+            distributions=chosen.distributions,
+            name=Path(source).stem,
+            source=source,
+            text=self._document.text,
+            profile=profile,
+            definition=definition,
+            notes=self._notes(definition, layer, chosen),
+        )
+
+    def _tell(self, location: yaml.Location | None, text: str) -> None:
+        """Keeps a problem; a value from outside the file has no location."""
+        self._problems.add((0 if location is None else self._document.line(location), text))
+
+    def _definition(self) -> SearchSpace | None:
+        try:
+            definition = SearchSpace.model_validate_json(json.dumps(self._plain), strict=True)
+        except ValidationError as error:
+            for problem in problems(error):
+                self._tell(problem["loc"], broken_key(problem))
+            return None
+        metrics = [objective.metric for objective in definition.objective]
+        if len(set(metrics)) < len(metrics):
+            self._tell(("objective",), "`objective`: a metric is given twice; remove one")
+        if len(metrics) > 1 and not isinstance(definition.scheduler, RunAll):
+            kind = definition.scheduler.kind
+            self._tell(
+                ("scheduler",),
+                f"`scheduler`: {kind} compares trials by one objective, and there are {len(metrics)}; "
+                "write {kind: none}, or keep one objective",
+            )
+        return definition
+
+    def _recipe(self) -> "Recipe | None":
+        name = self._plain.get("recipe")
+        if not isinstance(name, str):
+            return None
+        if name in self._recipes:
+            return self._recipes[name]()
+        hint = nearest(name, self._recipes)
+        self._tell(("recipe",), f"recipe `{name}` is not known{hint}; known are {', '.join(self._recipes)}")
+        return None
+
+    def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:
+        notes = dict(layer.notes)
+        scheduler, epochs = definition.scheduler, chosen.recipe_for(chosen.paper_point()).epochs
+        if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs:
+            grace = scheduler.grace
+            rule = f"`scheduler.grace` is {grace} and a trial has {epochs} epochs: none will be stopped"
+            notes["scheduler", "grace"] = rule
+        document = self._document
+        return tuple(f"{document.source}:{document.line(place)}: {text}" for place, text in notes.items())

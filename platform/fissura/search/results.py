@@ -1,0 +1,93 @@
+"""What a study gives its reader: leaderboard and report, from the runs that were evaluated."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.data.content import sources
+from fissura.data.dataset import Dataset
+from fissura.engine.checkpoint import STATE, WEIGHTS
+from fissura.engine.run import MANIFEST, read_manifest
+from fissura.results import store
+from fissura.results.export import write_leaderboard
+from fissura.results.leaderboard import Leaderboard, leaderboard
+from fissura.results.pictures import Load
+from fissura.results.report import StudyFacts, write_report
+from fissura.search.load import load_text
+from fissura.search.study import PAPER, RUN, Plan, Study, runs_to_keep
+
+if TYPE_CHECKING:
+    import optuna
+
+KEPT_RUNS = 10
+REPORT = "report.html"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """Where the results of a study are, and the ranking that they hold (None: nothing could be evaluated)."""
+
+    files: tuple[Path, ...]
+    board: Leaderboard | None
+
+
+def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusion:
+    """Writes leaderboard and report of what has been evaluated."""
+    plan = study.plan()
+    runs = store.read_runs([study.path])
+    for skipped in runs.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+    board = leaderboard(runs.records) if runs.records else None
+    load = loader(plan.datasets)
+    files: list[Path] = []
+    if board is not None:
+        files += write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
+    files.append(_report(study, trials, plan, board=board, load=load))
+    return Conclusion(tuple(files), board)
+
+
+def drop_checkpoints(study: Study, trials: "optuna.Study") -> None:
+    """Removes the weights of all ended trials but the best ones, so that a long search does not fill the disk."""
+    kept = set(runs_to_keep(trials, best=KEPT_RUNS))
+    for trial in trials.get_trials(deepcopy=False):
+        if trial.state.is_finished() and RUN in trial.user_attrs and trial.user_attrs[RUN] not in kept:
+            for name in (WEIGHTS, STATE):
+                (study.runs / trial.user_attrs[RUN] / name).unlink(missing_ok=True)
+
+
+def loader(datasets: Sequence[Dataset]) -> Load:
+    """Reads an image and its mask by data set and name, for pictures."""
+    found = {(source.label, source.sample.name): source for source in sources(datasets)}
+
+    def load(dataset: str, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+        source = found[dataset, name]
+        return source.dataset.read_image(source.sample), source.dataset.read_mask(source.sample)
+
+    return load
+
+
+def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard | None, load: Load) -> Path:
+    space = load_text(plan.space, source=str(study.path), profile=plan.profile, fixed=plan.fixed)
+    paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
+    best = [study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()]
+    names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in plan.datasets)
+    return write_report(
+        trials,
+        study.path / REPORT,
+        title=f"{plan.name}: search report",
+        rows=board,
+        gallery=load,
+        extra=StudyFacts(
+            objectives=[objective.metric for objective in space.objectives],
+            data=names,
+            command=plan.command(),
+            paper_trial=paper[0] if paper else None,
+            manifest=read_manifest(best[0]) if best else None,
+            details={"profile": plan.profile or "none", "set": str(plan.fixed or "nothing"), "study": str(study.path)},
+        ),
+    )

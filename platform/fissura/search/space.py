@@ -1,0 +1,151 @@
+"""What a search space file says: recipe, objectives, sampler, scheduler, parameters and profiles."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from fissura.core.spec import Spec
+from fissura.search.compile import Parameters
+from fissura.search.distributions import AnyDistribution, Choice, FloatRange, IntRange
+from fissura.search.wording import broken_rule, unknown_key
+
+if TYPE_CHECKING:
+    import optuna
+
+Metric = Literal[
+    "val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall", "latency_ms", "parameters"
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Objective(Spec):
+    """A metric that trials report, and the direction in which it is better."""
+
+    metric: Metric
+    mode: Literal["min", "max"]
+
+
+class Tpe(Spec):
+    """The tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), after `startup` random trials."""
+
+    kind: Literal["tpe"] = "tpe"
+    seed: Seed = 0
+    startup: int = Field(10, ge=0, le=100_000)
+
+    def build(self) -> "optuna.samplers.BaseSampler":
+        """The sampler."""
+        import optuna
+
+        return optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup)
+
+
+class Random(Spec):
+    """Independent random trials."""
+
+    kind: Literal["random"] = "random"
+    seed: Seed = 0
+
+    def build(self) -> "optuna.samplers.BaseSampler":
+        """The sampler."""
+        import optuna
+
+        return optuna.samplers.RandomSampler(seed=self.seed)
+
+
+AnySampler = Annotated[Tpe | Random, Field(discriminator="kind")]
+
+
+class Asha(Spec):
+    """Asynchronous successive halving (Li et al., MLSys 2020).
+
+    Of the trials that reach `grace`, `grace * reduction`, `grace * reduction ** 2`, ... epochs, the best
+    `1 / reduction` go on.
+    """
+
+    kind: Literal["asha"] = "asha"
+    grace: int = Field(1, ge=1, le=100_000)
+    reduction: int = Field(3, ge=2, le=100)
+
+
+class Median(Spec):
+    """A trial stops after `grace` epochs when it is worse than the median of the others at the same epoch."""
+
+    kind: Literal["median"] = "median"
+    grace: int = Field(1, ge=1, le=100_000)
+
+
+class RunAll(Spec):
+    """Every trial runs to its end."""
+
+    kind: Literal["none"] = "none"
+
+
+AnyScheduler = Annotated[Asha | Median | RunAll, Field(discriminator="kind")]
+
+
+class SearchSpace(Spec):
+    """One search space file. A lone `objective` mapping is read as a list of one.
+
+    `profiles` fix a path to a plain value, or give it another distribution; `load_space` reads them.
+    """
+
+    recipe: str
+    objective: Annotated[tuple[Objective, ...], Field(min_length=1)]
+    trials: int = Field(20, ge=1, le=1_000_000)
+    sampler: AnySampler = Tpe()
+    scheduler: AnyScheduler = RunAll()
+    space: Annotated[dict[str, AnyDistribution], Field(min_length=1)]
+    profiles: dict[str, dict[str, Any]] = Field({})
+
+
+@dataclass(frozen=True)
+class LoadedSpace(Parameters):
+    """A search space that kept every rule, under one profile.
+
+    `text` is the file's, so that a study can keep it; `notes` are lines to show, not errors.
+    """
+
+    name: str
+    source: str
+    text: str
+    profile: str | None
+    definition: SearchSpace
+    notes: tuple[str, ...]
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the search makes best, at least one."""
+        return self.definition.objective
+
+
+_SECTIONS: Mapping[str, type[Spec]] = {
+    "objective": Objective,
+    "tpe": Tpe,
+    "random": Random,
+    "asha": Asha,
+    "median": Median,
+    "none": RunAll,
+    "choice": Choice,
+    "int": IntRange,
+    "float": FloatRange,
+}
+
+
+def broken_key(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's `errors()` on a `SearchSpace`, as a sentence."""
+    location = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        section = next(
+            (_SECTIONS[part] for part in reversed(location[:-1]) if part in _SECTIONS), SearchSpace
+        )
+        return unknown_key(
+            location[-1], (field.alias or name for name, field in section.model_fields.items())
+        )
+    names = [part for part in location if isinstance(part, str)]
+    if names[0] == "space" and len(names) > 1:
+        # beneath the path come pydantic's tag and, for the values themselves, the same word again
+        inner = ".".join(name for name in names[3:] if name not in _SECTIONS)
+        return f"`{names[1]}`: {f'`{inner}` ' if inner else ''}{broken_rule(problem)}"
+    return f"`{'.'.join(names)}`: {broken_rule(problem)}"

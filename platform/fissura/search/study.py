@@ -1,0 +1,152 @@
+"""A study on disk: what was asked for (`study.json`), its trials (an Optuna database), its runs, its results.
+
+    STUDY/study.json   the plan          STUDY/runs/<run>   one directory a distinct configuration
+    STUDY/study.db     the trials        STUDY/leaderboard.*, report.html, search.log
+
+The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field, JsonValue
+
+from fissura.core.errors import SpaceError
+from fissura.core.files import write_json
+from fissura.core.spec import Spec
+from fissura.data.datasets import AnyDataset
+
+if TYPE_CHECKING:
+    import optuna
+
+RUN, PAPER, REASON, DUPLICATE = "run", "paper", "reason", "duplicate_of"
+
+
+class Plan(Spec):
+    """Everything that decides a search; `space` is the search space's text, so that a resumed study cannot drift from it."""
+
+    name: str
+    space: str
+    profile: str | None
+    fixed: dict[str, JsonValue]
+    datasets: tuple[AnyDataset, ...]
+    content: str
+    trials: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+    def command(self) -> str:
+        """A command line that begins this search anew, where the study's space is saved as `space.yaml`."""
+        words = ["fissura", "search", f"{self.name}.yaml"]
+        for dataset in self.datasets:
+            words += ["--data", f"{dataset.kind}:{dataset.root}"]
+        words += ["--trials", str(self.trials), "--seed", str(self.seed), "--profile", self.profile or "none"]
+        for path, value in self.fixed.items():
+            words += ["--set", f"{path}={json.dumps(value)}"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's folder."""
+
+    path: Path
+
+    @property
+    def runs(self) -> Path:
+        """The folder of its run directories."""
+        return self.path / "runs"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a search has begun here."""
+        return (self.path / "study.json").is_file()
+
+    def plan(self) -> Plan:
+        """The plan.
+
+        Raises:
+            SpaceError: no study lies here.
+        """
+        if not self.exists:
+            raise SpaceError(
+                f"{self.path}: no study lies here (no study.json); name the folder that a search printed"
+            )
+        return Plan.load_file(self.path / "study.json")
+
+    def write(self, plan: Plan) -> None:
+        """Keeps the plan."""
+        write_json(self.path / "study.json", plan.plain())
+
+    @property
+    def url(self) -> str:
+        """The database, as Optuna and optuna-dashboard name it."""
+        return f"sqlite:///{self.path.resolve() / 'study.db'}"
+
+    def storage(self) -> "optuna.storages.RDBStorage":
+        """The open database; it waits for another writer's lock rather than fail."""
+        import optuna
+
+        return optuna.storages.RDBStorage(self.url, engine_kwargs={"connect_args": {"timeout": 60}})
+
+    def load(self) -> "optuna.Study":
+        """The Optuna study, to read.
+
+        Raises:
+            SpaceError: no search has begun here.
+        """
+        import optuna
+
+        name = self.plan().name
+        if not (self.path / "study.db").is_file():
+            raise SpaceError(f"{self.path}: the search has not begun its first trial; run it with --resume")
+        return optuna.load_study(study_name=name, storage=self.storage())
+
+
+def find_study(path: Path) -> Study:
+    """The study at `path`, or the only one directly below it.
+
+    Raises:
+        SpaceError: there is none, or there are several.
+    """
+    if (path / "study.json").is_file():
+        return Study(path)
+    below = sorted(file.parent for file in path.glob("*/study.json")) if path.is_dir() else []
+    if len(below) == 1:
+        return Study(below[0])
+    found = (
+        f"there are {len(below)}: {', '.join(map(str, below))}; name one" if below else "no study lies there"
+    )
+    raise SpaceError(f"{path}: name a study's folder (one with a study.json); {found}")
+
+
+def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """Trials that ended, well or not, copies of others left out: those that a search of N trials counts."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and DUPLICATE not in trial.user_attrs
+    ]
+
+
+def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """Completed trials, best first; of several objectives the Pareto front, in the order of the first one."""
+    from optuna.study import StudyDirection
+    from optuna.trial import TrialState
+
+    completed = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
+    chosen = (
+        completed
+        if len(study.directions) == 1
+        else [t for t in study.best_trials if DUPLICATE not in t.user_attrs]
+    )
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return sorted(chosen, key=lambda trial: (sign * trial.values[0], trial.number))
+
+
+def runs_to_keep(study: "optuna.Study", *, best: int) -> list[str]:
+    """The runs of the best trials, and of the paper's own configuration, which they are compared with."""
+    chosen = best_trials(study)[:best] + [trial for trial in best_trials(study) if trial.user_attrs.get(PAPER)]
+    return list(dict.fromkeys(trial.user_attrs[RUN] for trial in chosen))
