@@ -1,9 +1,9 @@
 """One pass against the literal loop over 255 thresholds, for each protocol, on maps of CFD's size, 480 x 320.
 
-All sides count the same images in one run, interleaved, and their counts are asserted equal. The literal loop
-counts each threshold from the images alone, as the oracle of the tests does. The tightened loop is the best to be
-made of it by hand: what no threshold changes is taken out, and numpy's fastest counting is used. For exact pixels
-scikit-learn's precision_recall_curve is a peer.
+All sides count the same images in one run, interleaved, and their counts are asserted equal. The literal
+loop counts each threshold from the images alone, as the oracle of the tests does. The tightened loop is the
+best to be made of it by hand: what no threshold changes is taken out, and numpy's fastest counting is used.
+For exact pixels scikit-learn's precision_recall_curve is a peer.
 
 Run: python benchmarks/metrics.py [repetitions]
 """

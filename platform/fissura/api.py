@@ -195,6 +195,32 @@ def report(study: Path, *, say: Say = silent) -> Path:
     return found.path / REPORT
 
 
+def demo(directory: Path = Path("demo"), *, trials: int = 8, say: Say = silent) -> "SearchResult":
+    """Draws synthetic cracks, searches the recipe `small_unet` on them, ranks and reports: all below `directory`.
+
+    What stands there already is not drawn or trained again.
+    """
+    from fissura.data.synthetic import SyntheticSpec, write
+    from fissura.search.study import Study
+
+    images = directory / "images"
+    write(SyntheticSpec(), images)
+    begun = Study((directory / "studies" / "demo").resolve())
+    known = begun.plan().trials if begun.exists else 0
+    return search(
+        "small_unet",
+        data=() if begun.exists else (f"synthetic:{images}",),
+        storage=directory / "studies",
+        name="demo",
+        trials=None if begun.exists else trials,
+        begin="resume" if begun.exists else "new",
+        extend=max(0, trials - known) if begun.exists else 0,
+        profile="auto",
+        cache=directory / "cache",
+        say=say,
+    )
+
+
 def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
     """The protocols of these names."""
     from fissura.metrics import parse_protocol

@@ -44,7 +44,7 @@ def write(
     threshold: float = 0.5,
     finished: datetime = NOON,
 ) -> Path:
-    """Writes the run of one configuration, which labels a share `quality` of the pixels rightly; gives its directory."""
+    """Writes the run of one configuration, right in a share `quality` of the pixels; gives its directory."""
     plain = {"name": recipe, "seed": seed, "model": {"kind": "unet"}, "phases": [{"name": "train", "lr": lr}]}
     configuration = digest({key: value for key, value in plain.items() if key != "seed"})
     run_id = directory.name

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import numpy as np
@@ -35,7 +35,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.addresses += [value for key, value in attrs if key in ("src", "href", "action", "data", "srcset")]
+        self.addresses += [
+            value for key, value in attrs if key in ("src", "href", "action", "data", "srcset")
+        ]
         if tag not in ("img", "meta", "wbr"):
             self.open.append(tag)
 
@@ -87,7 +89,10 @@ def test_scores_are_those_of_the_rows(tmp_path, board):
     f1 = []
     for record in read_runs([tmp_path / "good-0", tmp_path / "good-1"]).records:
         rows = record.table.to_pylist()
-        sums = {key: sum(row[key] for row in rows) for key in ("true_positive", "false_positive", "found", "missed")}
+        sums = {
+            key: sum(row[key] for row in rows)
+            for key in ("true_positive", "false_positive", "found", "missed")
+        }
         precision = sums["true_positive"] / (sums["true_positive"] + sums["false_positive"])
         recall = sums["found"] / (sums["found"] + sums["missed"])
         f1.append(2 * precision * recall / (precision + recall))
@@ -106,7 +111,9 @@ def test_like_is_ranked_with_like_only(tmp_path, write_scored_run):
     write_scored_run(tmp_path / "c", protocols=("pixel",), split="val", lr=0.3)
     write_scored_run(tmp_path / "d", protocols=("pixel",), dataset="drive", lr=0.4)
     tables = leaderboard(read_runs([tmp_path]).records).tables
-    assert [(t.condition.dataset, t.condition.split, t.condition.protocol, len(t.standings)) for t in tables] == [
+    assert [
+        (t.condition.dataset, t.condition.split, t.condition.protocol, len(t.standings)) for t in tables
+    ] == [
         ("cfd", "test", "pixel", 1),
         ("cfd", "test", "tolerant:2", 1),
         ("cfd", "test", "pixel", 1),
@@ -116,7 +123,9 @@ def test_like_is_ranked_with_like_only(tmp_path, write_scored_run):
     assert tables[2].standings[0].notes == ("swept on test",)
 
 
-def test_an_incomplete_seed_is_left_out_and_an_incomplete_configuration_has_no_rank(tmp_path, write_scored_run):
+def test_an_incomplete_seed_is_left_out_and_an_incomplete_configuration_has_no_rank(
+    tmp_path, write_scored_run
+):
     write_scored_run(tmp_path / "a0", lr=0.1, seed=0)
     write_scored_run(tmp_path / "a1", lr=0.1, seed=1, images=("001", "002"))
     write_scored_run(tmp_path / "b", lr=0.2, quality=0.999, images=("001",))
@@ -127,20 +136,21 @@ def test_an_incomplete_seed_is_left_out_and_an_incomplete_configuration_has_no_r
 
 
 def test_the_newest_run_of_a_seed_counts(tmp_path, write_scored_run):
-    from datetime import UTC, datetime
-
     early = datetime(2026, 1, 1, tzinfo=UTC)
     write_scored_run(tmp_path / "z-old", quality=0.7, finished=early)
     write_scored_run(tmp_path / "a-new", quality=0.9, finished=early + timedelta(days=1))
     (standing,) = leaderboard(read_runs([tmp_path]).records).tables[0].standings
     assert standing.run_ids == ("a-new",)
-    assert standing.notes == ("2 runs of 1 seeds: the newest of each seed counts",)
+    assert standing.notes == ("2 runs of 1 seed: the newest of each seed counts",)
 
 
 def test_a_metric_that_a_table_lacks_gives_way_to_f1(tmp_path, write_scored_run):
     write_scored_run(tmp_path / "a", protocols=("overlap", "tolerant:2"))
     tables = leaderboard(read_runs([tmp_path]).records, metric="iou").tables
-    assert {table.condition.protocol: table.ranked_by for table in tables} == {"overlap": "iou", "tolerant:2": "f1"}
+    assert {table.condition.protocol: table.ranked_by for table in tables} == {
+        "overlap": "iou",
+        "tolerant:2": "f1",
+    }
 
 
 def test_ods_ois_and_ap_come_from_the_curves(tmp_path, write_scored_run):
@@ -157,8 +167,18 @@ def test_ods_ois_and_ap_come_from_the_curves(tmp_path, write_scored_run):
 
 def test_what_differs_is_told_within_a_recipe_and_never_the_seed():
     recipes = [
-        {"name": "a", "seed": 0, "phases": [{"name": "one", "lr": 1}, {"name": "two", "lr": 1}], "sizes": [1, 2]},
-        {"name": "a", "seed": 1, "phases": [{"name": "one", "lr": 1}, {"name": "two", "lr": 2}], "sizes": [1, 3]},
+        {
+            "name": "a",
+            "seed": 0,
+            "phases": [{"name": "one", "lr": 1}, {"name": "two", "lr": 1}],
+            "sizes": [1, 2],
+        },
+        {
+            "name": "a",
+            "seed": 1,
+            "phases": [{"name": "one", "lr": 1}, {"name": "two", "lr": 2}],
+            "sizes": [1, 3],
+        },
         {"name": "b", "seed": 2, "phases": [], "extra": {}},
     ]
     assert differences(recipes) == [
@@ -203,7 +223,9 @@ def test_names_cannot_break_out_of_any_format(tmp_path, write_scored_run, load_p
     latex = as_text(board, kind="latex")
     assert r"\textless{}script\textgreater{}" in latex
     assert r"|\_\&\%\$\#\{\textasciitilde{}\textasciicircum{}\textbackslash{}" in latex
-    row = next(line for line in as_text(board, kind="md").splitlines() if "alert" in line and line.startswith("| 1"))
+    row = next(
+        line for line in as_text(board, kind="md").splitlines() if "alert" in line and line.startswith("| 1")
+    )
     header = next(line for line in as_text(board, kind="md").splitlines() if line.startswith("| Rank"))
     assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", header))
     assert r"\<script>" in row
@@ -211,7 +233,9 @@ def test_names_cannot_break_out_of_any_format(tmp_path, write_scored_run, load_p
 
 def test_the_page_is_whole_and_asks_for_nothing(board, load_picture):
     reader = parsed(as_text(board, kind="html", load=load_picture))
-    assert reader.tags.count("img") == 3 * (2 + 2 * 3)  # worst, median, best: image, mask, two for each of three
+    assert reader.tags.count("img") == 3 * (
+        2 + 2 * 3
+    )  # worst, median, best: image, mask, two for each of three
     assert all(address.startswith("data:image/") for address in reader.addresses)
     text = "".join(reader.text)
     assert "Worst image of the leader" in text
@@ -258,7 +282,10 @@ def test_the_overlay_tells_right_wrong_and_missed():
 
 
 def test_html_is_escaped_unless_it_says_it_is_html():
-    assert element("td.a.b", "<&>", attributes={"title": '"'}) == '<td class="a b" title="&quot;">&lt;&amp;&gt;</td>'
+    assert (
+        element("td.a.b", "<&>", attributes={"title": '"'})
+        == '<td class="a b" title="&quot;">&lt;&amp;&gt;</td>'
+    )
     assert element("p", Html("<b>"), None, 3) == "<p><b>3</p>"
     with pytest.raises(ValueError, match="end its own script element"):
         script("x = '</SCRIPT>'")

@@ -1,4 +1,4 @@
-"""Intervals cover, differences are paired, groups hold what cannot be told apart: fast code against literal loops."""
+"""Intervals cover, differences are paired, groups hold what cannot be told apart; literal loops agree."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,9 @@ def scored(rng: np.random.Generator, *, seeds: int = 1, images: int = 30, skill:
     missed = labelled - found
     precision, recall = found / (found + wrong), found / labelled
     f1 = 2 * found / (2 * found + wrong + missed)
-    return np.stack([found, wrong, found, missed, precision, recall, f1, f1, f1 / (2 - f1)], axis=-1).astype(float)
+    return np.stack([found, wrong, found, missed, precision, recall, f1, f1, f1 / (2 - f1)], axis=-1).astype(
+        float
+    )
 
 
 def literal_micro_f1(images: np.ndarray) -> float:
@@ -117,7 +119,9 @@ def test_95_percent_intervals_cover_95_times_in_100(rng):
         features = np.zeros((1, 50, len(FEATURES)))
         features[0, :, 6] = rng.beta(2, 5, 50)
         features[0, :, :4] = 1
-        interval = bootstrap(features, draws=draw(50, seed=trial, replicates=1_000), seed=0)["macro_f1"].interval()
+        interval = bootstrap(features, draws=draw(50, seed=trial, replicates=1_000), seed=0)[
+            "macro_f1"
+        ].interval()
         inside += interval.low <= truth <= interval.high
     assert 0.92 <= inside / trials <= 0.97
 

@@ -62,7 +62,7 @@ def test_a_torn_file_is_not_merged_with(tmp_path, write_scored_run):
     run = write_scored_run(tmp_path / "a")
     whole = (run / store.FILE).read_bytes()
     (run / store.FILE).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="not a whole Parquet file.*move it away"):
+    with pytest.raises(DataError, match=r"not a whole Parquet file.*move it away"):
         write_scored_run(run)
 
 

@@ -1,11 +1,14 @@
 """The commands about rankings: `leaderboard show` and `leaderboard export`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
+
+if TYPE_CHECKING:
+    from fissura.results.leaderboard import Leaderboard
 
 app = typer.Typer(help="Rank evaluated runs, only like with like.", no_args_is_help=True)
 Paths = Annotated[list[Path], typer.Argument(help="Studies, runs, or folders of them.")]
@@ -17,12 +20,11 @@ def show(paths: Paths, as_json: JsonOption = False) -> None:
 
     Example: [bold]fissura leaderboard show studies[/bold]
     """
-    import fissura
-    from fissura.results.columns import ranking
+    from fissura import api
 
     console = Console.of(as_json)
-    rows = ranking(fissura.leaderboard(paths, say=console.say))
-    console.result(rows, lambda: table(rows))
+    board = api.leaderboard(paths, say=console.say)
+    console.result(rows(board), lambda: brief(board))
 
 
 @app.command()
@@ -36,9 +38,41 @@ def export(
 
     Example: [bold]fissura leaderboard export studies --format latex --out paper[/bold]
     """
-    import fissura
+    from fissura import api
     from fissura.results.export import write_leaderboard
 
     console = Console.of(as_json)
-    files = write_leaderboard(fissura.leaderboard(paths, say=console.say), out, formats=(kind,))
+    files = write_leaderboard(api.leaderboard(paths, say=console.say), out, formats=(kind,))
     console.result({"files": [str(file) for file in files]}, "\n".join(map(str, files)))
+
+
+def rows(board: "Leaderboard | None") -> list[dict[str, Any]]:
+    """Every number of the leaderboard, for machines."""
+    from fissura.results.columns import flat
+
+    return [] if board is None else flat(board).to_pylist()
+
+
+def brief(board: "Leaderboard") -> str:
+    """The leaderboard as text tables, without what only a file has room for."""
+    parts = []
+    for one in board.tables:
+        condition = one.condition
+        parts.append(f"{condition.dataset} {condition.split}, {condition.protocol}, {one.images} images")
+        lines = []
+        for standing in one.standings:
+            f1 = standing.scores["f1"]
+            lines.append(
+                {
+                    "rank": standing.rank,
+                    "recipe": standing.recipe,
+                    "F1": f1.value,
+                    "95 %": f"{f1.low:.4f}..{f1.high:.4f}",
+                    "precision": standing.scores["precision"].value,
+                    "recall": standing.scores["recall"].value,
+                    "threshold": standing.thresholds[0],
+                    "run": ", ".join(standing.run_ids),
+                }
+            )
+        parts.append(table(lines) + "\n")
+    return "\n".join(parts).rstrip()

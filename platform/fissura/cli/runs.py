@@ -25,7 +25,7 @@ def train(
 
     Example: [bold]fissura train small_unet --data folder:/data/bridge --set phases.train.epochs=20[/bold]
     """
-    import fissura
+    from fissura import api
 
     console = Console.of(as_json)
 
@@ -35,7 +35,7 @@ def train(
             f" F1 {record['val/f1']:.4f}, {record['images_per_second']:.1f} images/s"
         )
 
-    run, manifest = fissura.train(
+    run, manifest = api.train(
         recipe,
         data=data,
         storage=storage,
@@ -69,16 +69,16 @@ def evaluate(
 
     Example: [bold]fissura evaluate studies/runs/1a2b3c --data cfd:/data/cfd --protocol tolerant:2[/bold]
     """
-    import fissura
-    from fissura.results.columns import ranking
+    from fissura import api
+    from fissura.cli.board import brief, rows
 
     console = Console.of(as_json)
     with console.progress("images") as on_image:
-        fissura.evaluate(
+        api.evaluate(
             run, data=data, protocols=protocol or (), split=split, threshold=threshold, on_image=on_image
         )
-    rows = ranking(fissura.leaderboard([run]))
-    console.result({"run": str(run), "scores": rows}, lambda: table(rows))
+    board = api.leaderboard([run])
+    console.result({"run": str(run), "scores": rows(board)}, lambda: brief(board))
 
 
 def score(
@@ -93,11 +93,11 @@ def score(
 
     Example: [bold]fissura score predictions masks --protocol tolerant:2 --threshold 0.2[/bold]
     """
-    import fissura
+    from fissura import api
 
     console = Console.of(as_json)
     with console.progress("images") as on_image:
-        found = fissura.score(
+        found = api.score(
             predictions, masks, protocol=protocol, threshold=threshold, valid=valid, on_image=on_image
         )
     plain = found.plain()

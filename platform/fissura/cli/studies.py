@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fissura.cli.console import Console, JsonOption, table
+from fissura.cli.board import brief, rows
+from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import CacheOption, SetOption, parse_sets
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def search(
     from fissura.jobs.environment import prepare_environment
 
     prepare_environment(address)
-    import fissura
+    from fissura import api
     from fissura.jobs.preflight import Hardware
 
-    result = fissura.search(
+    result = api.search(
         space,
         data=data or (),
         storage=storage,
@@ -68,10 +69,10 @@ def report(
 
     Example: [bold]fissura report studies/unet_backbones[/bold]
     """
-    import fissura
+    from fissura import api
 
     console = Console.of(as_json)
-    path = fissura.report(study, say=console.say)
+    path = api.report(study, say=console.say)
     console.result({"report": str(path)}, f"report: {path}")
 
 
@@ -84,10 +85,10 @@ def demo(
 
     Example: [bold]fissura demo --dir demo[/bold]
     """
-    import fissura
+    from fissura import api
 
     console = Console.of(as_json)
-    finish(console, fissura.demo(directory, trials=trials, say=console.say))
+    finish(console, api.demo(directory, trials=trials, say=console.say))
 
 
 def finish(console: Console, result: "SearchResult") -> None:
@@ -106,8 +107,8 @@ def _plain(result: "SearchResult") -> dict[str, Any]:
         "interrupted": result.interrupted,
         "seconds": result.seconds,
         "failures": result.failures,
-        "files": [str(path) for path in result.files],
-        "leaderboard": result.ranking,
+        "files": [str(path) for path in result.conclusion.files],
+        "leaderboard": rows(result.conclusion.board),
     }
 
 
@@ -121,9 +122,9 @@ def _text(result: "SearchResult") -> str:
         lines.append(f"best: trial {result.best['trial']}, {values}, on validation images")
         lines += [f"  {path} = {value}" for path, value in result.best["parameters"].items()]
     lines += [f"trial {number} failed: {reason}" for number, reason in result.failures.items()]
-    if result.ranking:
-        lines += ["", "on the test images:", table(result.ranking)]
-    lines += ["", *(str(path) for path in result.files)]
+    if result.conclusion.board is not None:
+        lines += ["", brief(result.conclusion.board)]
+    lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
         lines.append(f"stopped on request; go on with: fissura search --resume --storage {result.study.parent} --name {result.study.name}")
     return "\n".join(lines)

@@ -95,7 +95,7 @@ def prune(directory: Path, *, keep_bytes: int) -> int:
             kept += size
             if kept > keep_bytes:
                 _remove(place)
-                freed, kept = freed + size, kept - size
+                freed += size
     return freed
 
 

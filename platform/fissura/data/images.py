@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
@@ -123,7 +123,7 @@ def _two_levels(
             f"{path}: a mask holds two grey levels, 0 (background) and 255 (crack): this one holds "
             f"{len(levels)} ({shown}); save it again with two levels, without resampling and without JPEG"
         )
-    return (grey != 0).astype(np.uint8)
+    return np.asarray(grey != 0, dtype=np.uint8)
 
 
 def _grey(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w"]:
@@ -186,7 +186,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError:
         raise DataError(_too_large(path, "far more")) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError(
             f"{path}: an image is a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
             f"this one begins with {_beginning(path)!r}; replace it"

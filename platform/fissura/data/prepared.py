@@ -20,7 +20,7 @@ from fissura.core.files import write_text
 from fissura.core.spec import digest as digest_plain
 from fissura.data.sample import Split
 
-FORMAT = 1
+FORMAT = 1  # raised whenever the layout changes, or the same files give other pixels
 PIXELS, INDEX = "pixels.bin", "index.json"
 INDEX_BYTES = 1 << 28
 

@@ -94,7 +94,7 @@ def run_search(request: Request, *, hardware: Hardware, cache: Path | None, say:
                 say("stopping: running trials have saved their state; the results so far are being written")
             conclusion = conclude(study, optuna_study, slots=slots, say=say)
         stop.clear()
-    return _result(study, plan, optuna_study, conclusion, interrupted=interrupted, seconds=time.monotonic() - begin)
+    return _result(study, plan, space, optuna_study, conclusion, interrupted=interrupted, seconds=time.monotonic() - begin)
 
 
 def _plan(request: Request, cache: Path, *, local: bool) -> tuple[Study, Plan, LoadedSpace]:
@@ -159,10 +159,9 @@ def _resumed(request: Request, storage: Path) -> Study:
     study = Study(storage / named) if named and (storage / named / "study.json").is_file() else find_study(storage)
     plan = study.plan()
     problems = []
-    if request.data:
-            if parse_datasets(request.data) != plan.datasets:
-            held = ", ".join(f"{dataset.kind}:{dataset.root}" for dataset in plan.datasets)
-            problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
+    if request.data and parse_datasets(request.data) != plan.datasets:
+        held = ", ".join(f"{dataset.kind}:{dataset.root}" for dataset in plan.datasets)
+        problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
     if request.trials is not None and request.trials != plan.trials:
         problems.append(
             f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with --extend N"
@@ -231,16 +230,24 @@ def _run(
 
 
 def _result(
-    study: Study, plan: Plan, optuna_study: OptunaStudy, conclusion: Conclusion, *, interrupted: bool, seconds: float
+    study: Study,
+    plan: Plan,
+    space: LoadedSpace,
+    optuna_study: OptunaStudy,
+    conclusion: Conclusion,
+    *,
+    interrupted: bool,
+    seconds: float,
 ) -> SearchResult:
     done = finished(optuna_study)
     states = Counter(trial.state.name.lower() for trial in done)
     best = best_trials(optuna_study)[:1]
+    metrics = [objective.metric for objective in space.objectives]
     return SearchResult(
         study=study.path,
         planned=plan.trials,
         trials=dict(states),
-        best={"trial": best[0].number, "values": best[0].values, "parameters": best[0].params} if best else None,
+        best={"trial": best[0].number, "values": dict(zip(metrics, best[0].values, strict=True)), "parameters": best[0].params} if best else None,
         interrupted=interrupted,
         seconds=seconds,
         conclusion=conclusion,

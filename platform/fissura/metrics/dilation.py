@@ -54,9 +54,8 @@ def _widen(run: UInt8[np.ndarray, "n"], *, reach: int, target: int) -> UInt8[np.
             run = np.maximum(np.maximum(run[:-2], run[1:-1]), run[2:])
             reach = 1
         else:
-            step = min(
-                target - reach, reach
-            )  # two windows further apart than they are wide would leave a gap
+            # Two windows further apart than they are wide would leave a gap.
+            step = min(target - reach, reach)
             run = np.maximum(run[: -2 * step], run[2 * step :])
             reach += step
     return run

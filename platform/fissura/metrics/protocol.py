@@ -58,9 +58,7 @@ class Protocol(Spec, ABC):
             labelled &= inside
             right = self.right(labelled) & inside
             predicted = at_or_above(probability)
-            predicted[0] -= inside.size - np.count_nonzero(
-                inside
-            )  # only level 0 can hold the zeros put there
+            predicted[0] -= np.count_nonzero(~inside)  # the zeros put there, which level 0 alone counts
         true_positive = at_or_above(probability[right])
         found, missed = self.found(probability, labelled, true_positive)
         return Counts(true_positive, predicted - true_positive, found, missed)

@@ -181,8 +181,8 @@ def _ask(files: list[HubFile], *, hub: Hub) -> dict[HubFile, str]:
         else:
             answers[file] = None
 
-    # A thread each, abandoned at the deadline: a socket's timeout bounds no name look-up and no slow drip. It is
-    # twice the deadline so that silence has one wording.
+    # A thread each, abandoned at the deadline: a socket's timeout bounds no name look-up or slow drip; it
+    # is twice the deadline, so that silence has one wording.
     threads = [threading.Thread(target=ask, args=(file,), daemon=True) for file in files]
     deadline = time.monotonic() + hub.seconds
     for thread in threads:

@@ -15,6 +15,7 @@ from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, sweep
 from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups
 from fissura.results.store import CURVES, RunRecord, ThresholdSource
+from fissura.results.text import count
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
 
@@ -183,7 +184,9 @@ def _entry(parts: list[_Part], images: int) -> _Entry:
         newest[part.record.manifest.seed] = part
     repeats = len(parts) - len(newest)
     if repeats:
-        notes.append(f"{len(parts)} runs of {len(newest)} seeds: the newest of each seed counts")
+        notes.append(
+            f"{count(len(parts), 'run')} of {count(len(newest), 'seed')}: the newest of each seed counts"
+        )
     chosen = [newest[seed] for seed in sorted(newest)]
     whole = [part for part in chosen if len(part.images) == images]
     for part in chosen:

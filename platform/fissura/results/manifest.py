@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, JsonValue
 
-import fissura
 from fissura.core.spec import Spec
 
 LIBRARIES = (
@@ -96,7 +95,7 @@ class Manifest(Spec):
 
 def code_version(package: Path | None = None) -> str:
     """The package's version; of a checkout also its commit: "0.1.0+g1a2b3c4d5e6f", ".dirty" if edited."""
-    folder = package or Path(fissura.__file__).parent
+    folder = package or Path(__file__).parents[1]
     try:
         release = version("fissura")
     except PackageNotFoundError:

@@ -163,7 +163,7 @@ def _lost(parameters: Parameters, path: str) -> Iterator[Problem]:
             path,
             None,
             f"`{path}` is not a field of recipe `{parameters.recipe.name}` "
-            f"when `{kind}` is {context[kind]}; {remedy}",
+            f"while `{kind}` is {context[kind]}; {remedy}",
         )
 
 

@@ -243,14 +243,23 @@ def _item(annotation: Any, index: int) -> Any:
 def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: Place) -> str:
     name = plain.get("name")
     owner = f"recipe `{name}`" if isinstance(name, str) else "the recipe"
-    shown = path if path.isprintable() else repr(path)
-    hint = nearest(path, known_paths(plain, model_type))
-    if not hint:
-        known = sorted({inner.path for part in _parts(reached) if (inner := _step(reached, part))})
-        hint = f"; there are {', '.join(f'`{one}`' for one in known)}" if known else ""
-        if reached.path and not known:
-            hint = f"; `{reached.path}` has no fields here"
-    return f"`{shown:.200}` is not a field of {owner}{hint}"
+    sentence = f"`{path if path.isprintable() else repr(path):.200}` is not a field of {owner}"
+    part = path.split(".")[len(reached.steps)]
+    others = [
+        kind for one in _members(reached.annotation) if part in one.model_fields for kind in _kinds(one)
+    ]
+    if others and isinstance(reached.value, dict):
+        kind = f"`{reached.path}.kind`"
+        return (
+            f"{sentence} while {kind} is {reached.value.get('kind')}; set {kind} to {' or '.join(others)} too"
+        )
+    candidates = (known for known in known_paths(plain, model_type) if known != reached.path)
+    if not part.isdecimal() and (hint := nearest(path, candidates)):
+        return f"{sentence}{hint}"
+    fields = sorted({inner.path for one in _parts(reached) if (inner := _step(reached, one))})
+    if fields:
+        return f"{sentence}; there are {', '.join(f'`{field}`' for field in fields)}"
+    return f"{sentence}; `{reached.path}` has no fields here"
 
 
 def _fault(plain: Plain, problem: Mapping[str, Any]) -> Fault:

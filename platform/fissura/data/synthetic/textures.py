@@ -43,7 +43,9 @@ def _tint(grey: Plane, rgb: tuple[float, float, float]) -> Colour:
 
 def _concrete(height: int, width: int, rng: Generator) -> Colour:
     """Smooth cement with mottling, fine grain, pores and, at times, a seam of the formwork."""
-    grey = np.float32(rng.uniform(0.52, 0.74)) + 0.028 * fractal(height, width, scale=56.0, finest=3.0, rng=rng)
+    grey = np.float32(rng.uniform(0.52, 0.74)) + 0.028 * fractal(
+        height, width, scale=56.0, finest=3.0, rng=rng
+    )
     grey += 0.022 * noise(height, width, scale=1.2, rng=rng)
     pores = np.zeros((height, width), dtype=np.float32)
     for _ in range(rng.poisson(height * width / 1500)):
@@ -55,7 +57,7 @@ def _concrete(height: int, width: int, rng: Generator) -> Colour:
         line = np.arange(width, dtype=np.float32)[None] - np.float32(rng.uniform(0.1, 0.9) * width)
         grey += 0.05 * np.exp(-((line / 1.2) ** 2)) + np.where(line > 0, np.float32(0.02), np.float32(-0.02))
     warm = float(rng.uniform(-0.03, 0.05))
-    return _tint(grey, (1 + warm, 1, 1 - 1.3 * warm))
+    return _tint(grey, (1 + warm, 1.0, 1 - 1.3 * warm))
 
 
 def _asphalt(height: int, width: int, rng: Generator) -> Colour:
@@ -93,9 +95,7 @@ def _masonry(height: int, width: int, rng: Generator) -> Colour:
     inside = 1 / (1 + np.exp(-2.5 * (np.minimum(to_row, to_column) - joint)))
     shades = rng.uniform(-1, 1, (64, 64)).astype(np.float32)[row.astype(int) % 64, column.astype(int) % 64]
     grain = 0.025 * fractal(height, width, scale=12.0, finest=1.5, rng=rng)
-    red = float(rng.uniform(0.5, 0.66))
-    face = _tint(
-        1 + 0.12 * shades + grain * 1.6, (red, red * rng.uniform(0.55, 0.72), red * rng.uniform(0.42, 0.6))
-    )
+    red, green, blue = (float(rng.uniform(*ends)) for ends in ((0.5, 0.66), (0.55, 0.72), (0.42, 0.6)))
+    face = _tint(red * (1 + 0.12 * shades + 1.6 * grain), (1.0, green, blue))
     mortar = _tint(np.float32(rng.uniform(0.3, 0.72)) + 1.4 * grain, (1.0, 0.98, 0.94))
     return np.asarray(inside[..., None] * face + (1 - inside[..., None]) * mortar, dtype=np.float32)
