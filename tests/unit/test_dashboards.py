@@ -49,7 +49,7 @@ def test_a_query_of_ours_uses_tags_that_its_metric_has(title: str, query: str) -
 
 
 def test_the_search_exports_these_metrics_with_these_tags() -> None:
-    """Read from the table (name, description, further tags) in the source: the gauges exist only inside a search."""
+    """Read from the table (name, description, tags) in the source: the gauges exist only inside a search."""
     tree = ast.parse(PROGRESS.read_text())
     literals = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Tuple)]
     [table] = [ast.literal_eval(text) for text in literals if text.startswith("(('trials', ")]

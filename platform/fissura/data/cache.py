@@ -176,7 +176,7 @@ def _decode(source: Source, resize: AnyResize) -> Patch | list[str]:
 def _append(file: FileIO, source: Source, patch: Patch) -> Entry:
     offset, crc = file.tell(), 0
     for plane in patch:
-        view = memoryview(np.ascontiguousarray(plane)).cast("B")
+        view = np.ascontiguousarray(plane).data.cast("B")
         crc = zlib.crc32(view, crc)
         while view:
             view = view[file.write(view) :]
@@ -201,7 +201,7 @@ def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) 
         return False
 
     def right(entry: Entry) -> bool:
-        return zlib.crc32(data[entry.offset : entry.offset + entry.size]) == entry.crc32
+        return zlib.crc32(data[entry.offset : entry.offset + entry.size].data) == entry.crc32
 
     if not all(thorough.map(right, entries)):
         return False

@@ -47,7 +47,9 @@ def sources(datasets: Sequence[Dataset]) -> list[Source]:
     Raises:
         DataError: with the problems of all data sets at once.
     """
-    found, problems, seen = [], [], Counter[str]()
+    found: list[Source] = []
+    problems: list[str] = []
+    seen = Counter[str]()
     for dataset in datasets:
         seen[dataset.kind] += 1
         label = dataset.kind if seen[dataset.kind] == 1 else f"{dataset.kind}-{seen[dataset.kind]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import optuna
 from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from ray import tune
@@ -70,6 +71,7 @@ def run_search(request: Request, *, hardware: Hardware, cache: Path | None, say:
         UserError: anything that would make it fail; nothing was started and nothing written.
     """
     begin = time.monotonic()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = cache or default_cache()
     study, plan, space = _plan(request, folder, local=hardware.address is None)
     for note in space.notes:
@@ -83,7 +85,7 @@ def run_search(request: Request, *, hardware: Hardware, cache: Path | None, say:
         study.write(plan)
         stop.clear()
         say(
-            f"study {study.path}: {plan.trials} trials of {space.name}"
+            f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
             f"{f', profile {plan.profile}' if plan.profile else ''}; {slots.concurrent} at a time,"
             f" {slots.cpus} CPUs and {slots.gpus:g} GPUs each"
         )

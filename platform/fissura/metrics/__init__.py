@@ -8,11 +8,11 @@ from pydantic import Field
 
 from fissura.core.errors import SpecError
 from fissura.metrics.counts import Counts, crack_pixels, pool
+from fissura.metrics.curves import Sweep, average_precision, sweep
 from fissura.metrics.flexible import Flexible
 from fissura.metrics.pixel import Overlap, Pixel
 from fissura.metrics.protocol import Protocol
 from fissura.metrics.scores import Rates, Scores, best_threshold, level_of, mean, rates
-from fissura.metrics.sweep import Sweep, average_precision, sweep
 from fissura.metrics.tolerant import Tolerant
 
 AnyProtocol = Annotated[Pixel | Tolerant | Overlap | Flexible, Field(discriminator="kind")]

@@ -1,0 +1,12 @@
+"""What runs leave behind and what is made of it.
+
+manifest, energy            what produced a run, and at which cost
+store                       one Parquet file a run
+score                       anyone's predictions against masks
+statistics                  intervals, paired differences, significance groups
+leaderboard                 configurations ranked, like with like
+columns, export             the leaderboard as Parquet, CSV, Markdown, LaTeX, HTML
+pictures, gallery           what was found, wrongly found and missed
+plots, report               a search in one HTML file
+html, page.css, text        how pages are built, how they look, how numbers read
+"""

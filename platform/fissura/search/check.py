@@ -34,7 +34,10 @@ def broken_rules(parameters: Parameters, *, unread: Iterable[str]) -> Iterator[P
     parameters = _without(parameters, {problem.path for problem in lost})
     recipe, faults = parameters.attempt(parameters.paper_point())
     if recipe is None:
-        yield from (Problem(fault.path, None, fault.text) for fault in faults)
+        known = [*parameters.fixed, *parameters.distributions]
+        for fault in faults:
+            owners = [path for path in known if f"{fault.path}.".startswith(f"{path}.")]
+            yield Problem(max(owners, key=len, default=""), None, fault.text)
         return
     for path in parameters.distributions:
         yield from _refused(parameters, path)
@@ -57,7 +60,7 @@ def unmet_conditions(
     for path, distribution in distributions.items():
         for other, values in distribution.when.items():
             if other not in searched:
-                hint = nearest(other, searched)
+                hint = nearest(other, [known for known in searched if known != path])
                 text = f"`{path}`: `when` names `{other}`, which this space does not search{hint}"
                 yield Problem(path, None, text)
             elif known := searched[other]:

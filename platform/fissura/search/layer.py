@@ -136,9 +136,8 @@ class Layer:
             self._tell(location, problem.text)
 
     def _location(self, path: str) -> Location | None:
-        """Where the entry for a path, or for what holds it, is written; None if outside the file."""
-        owner = next((known for known in self._where if f"{path}.".startswith(f"{known}.")), None)
-        return ("recipe",) if owner is None else self._where[owner]
+        """Where the entry for a path is written; None if outside the file."""
+        return self._where.get(path, ("recipe",))
 
 
 def _met(searched: Mapping[str, Distribution | None], fixed: Mapping[str, Any]) -> dict[str, Distribution]:
