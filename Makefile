@@ -57,7 +57,8 @@ bench: env
 	done
 
 # An environment is whole when it holds the mark of this place and of these requirements; the mark is written last.
-# One that holds the mark of an unfinished installation is made anew. One that something else made is used, not marked.
+# One that was moved, or holds the mark of an unfinished installation, is made anew. One that something else made is
+# used, but neither marked nor removed.
 env:
 	@made="$$VENV/.fissura-made" making="$$VENV/.fissura-making"
 	wanted=$$(pwd; cat pyproject.toml platform/constraints.txt | cksum)
@@ -67,6 +68,7 @@ env:
 	  echo "VENV=$$VENV is neither empty nor a Python environment: name another place, as in make VENV=.venv-fissura" >&2
 	  exit 1
 	fi
+	if [ -e "$$made" ] && [ "$$(head -n 1 "$$made")" != "$$(pwd)" ]; then : > "$$making"; fi
 	if [ "$$ours" ] && { [ -e "$$making" ] || ! "$$VENV/bin/python" -c '' 2>/dev/null; }; then
 	  if [ "$$PYTHON" ]; then set -- "$$PYTHON"; else set -- python3 python3.14 python3.13 python3.12 python3.11; fi
 	  found= tried=

@@ -43,6 +43,7 @@ def search(
     hardware: "Hardware | None" = None,
     cache: Path | None = None,
     say: Say = silent,
+    on_image: Count | None = None,
 ) -> "SearchResult":
     """Searches `space` for the best recipe on `data`; the study is the folder `storage/name`.
 
@@ -67,7 +68,7 @@ def search(
         begin=begin,
         extend=extend,
     )
-    return run_search(request, hardware=hardware or Hardware(), cache=cache, say=say)
+    return run_search(request, hardware=hardware or Hardware(), cache=cache, say=say, on_image=on_image)
 
 
 def train(
@@ -82,13 +83,15 @@ def train(
     address: str | None = None,
     cache: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_image: Count | None = None,
 ) -> "tuple[Path, Manifest]":
     """Trains one recipe; gives its run directory, named by its content below `storage/runs`, and its manifest.
 
     A run that stands there already is not trained again; an interrupted one goes on. With several `workers`, Ray Train
-    shares each step's batch among them.
+    shares each step's batch among them. `on_image` is told how many images are prepared, and of how many; `on_epoch`
+    gets each epoch's record where there is one worker.
     """
-    from fissura.data.cache import default_cache
+    from fissura.data.cache import default_cache, prepare
     from fissura.data.content import content_digest
     from fissura.data.sources import parse_datasets
     from fissura.engine.fit import fit
@@ -98,14 +101,16 @@ def train(
     from fissura.search.paths import override
 
     chosen = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
-    check_weights(chosen.model)
     datasets = parse_datasets(data)
+    check_weights(chosen.model)
     folder = cache or default_cache()
+    prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     content = content_digest(datasets, directory=folder)
     run = storage.resolve() / "runs" / chosen.run_id(content)
     if workers == 1 and address is None:
         runtime = LocalRuntime(cpus=cpus_per_worker)
-        return run, fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=on_epoch)
+        counted = lambda record: on_epoch({**record, "epochs": chosen.epochs})
+        return run, fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
     from fissura.jobs.environment import prepare_environment
 
     prepare_environment(address)
@@ -163,7 +168,12 @@ def score(
     from fissura.results.score import score_folders
 
     return score_folders(
-        predictions, masks, protocol=parse_protocol(protocol), threshold=threshold, valid=valid, on_image=on_image
+        predictions,
+        masks,
+        protocol=parse_protocol(protocol),
+        threshold=threshold,
+        valid=valid,
+        on_image=on_image,
     )
 
 

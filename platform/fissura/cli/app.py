@@ -1,15 +1,22 @@
 """The program `fissura`: its commands, and what becomes of an error."""
 
 import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
 
 import typer
 
 from fissura.cli import board, data, runs, studies
-from fissura.core.errors import FissuraError, UserError
+from fissura.core.errors import FissuraError, Interrupted, UserError
+
+CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
 
 app = typer.Typer(
     name="fissura",
-    help="Find, train, compare and serve the best crack model for your own images.",
+    help="Find, train, compare and serve the best crack model for your own images.\n\n"
+    "Example: [bold]fissura demo[/bold]",
+    epilog="Exit codes: 0 done, 2 a mistake in what was asked for, 1 a failure.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,18 +33,50 @@ app.command("demo")(studies.demo)
 
 
 def main() -> None:
-    """Runs the command; an error becomes one line a problem and an exit code."""
+    """The entry point of the console script."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line, the process's own where None, and gives its exit code.
+
+    An error becomes one line a problem on standard error; the traceback of an unforeseen one goes to a file.
+    """
+    lines: list[str] = []
     try:
-        app()
+        code: int = app(arguments, prog_name="fissura", standalone_mode=False) or 0
+        if code == CONTROL_C:
+            lines, code = (
+                ["stopped at once; finished epochs and trials are kept: train again, or search --resume"],
+                1,
+            )
+    except typer.TyperException as error:
+        lines, code = _usage(error), error.exit_code
     except UserError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        if len(error.problems) > 1:
-            print(f"{len(error.problems)} errors; nothing was started.", file=sys.stderr)
-        sys.exit(2)
+        lines, code = [f"error: {problem}" for problem in error.problems], 2
+        if len(lines) > 1:
+            lines.append(f"{len(lines)} errors; nothing was started.")
+    except Interrupted as error:
+        lines, code = [f"stopped: {error}"], 1
     except FissuraError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped at once; finished trials are kept, go on with --resume", file=sys.stderr)
-        sys.exit(1)
+        lines, code = [f"failed: {error}"], 1
+    except Exception as error:
+        lines, code = [_unforeseen(error)], 1
+    for line in lines:
+        print(line, file=sys.stderr)
+    return code
+
+
+def _usage(error: typer.TyperException) -> list[str]:
+    """A command line that does not parse; nothing where the help was shown instead."""
+    message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+    context = getattr(error, "ctx", None)
+    where = f"; see `{context.command_path} --help`" if context else ""
+    return [f"error: {message[:1].lower()}{message[1:]}{where}"] if message else []
+
+
+def _unforeseen(error: Exception) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="fissura-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    reason = " ".join(str(error).split())[:200]
+    return f"failed: {type(error).__name__}{f': {reason}' if reason else ''}; the traceback is in {file.name}"

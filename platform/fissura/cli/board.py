@@ -10,8 +10,12 @@ from fissura.cli.console import Console, JsonOption, table
 if TYPE_CHECKING:
     from fissura.results.leaderboard import Leaderboard
 
-app = typer.Typer(help="Rank evaluated runs, only like with like.", no_args_is_help=True)
-Paths = Annotated[list[Path], typer.Argument(help="Studies, runs, or folders of them.")]
+app = typer.Typer(
+    help="Rank evaluated runs, only like with like.\n\nExample: [bold]fissura leaderboard show studies[/bold]",
+    no_args_is_help=True,
+)
+Format = Literal["parquet", "csv", "md", "html", "latex"]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATHS...", help="Studies, runs, or folders of them.")]
 
 
 @app.command()
@@ -30,8 +34,8 @@ def show(paths: Paths, as_json: JsonOption = False) -> None:
 @app.command()
 def export(
     paths: Paths,
-    kind: Annotated[Literal["parquet", "csv", "md", "html", "latex"], typer.Option("--format", help="The file's form.")],
-    out: Annotated[Path, typer.Option(help="Folder of the file.")] = Path(),
+    kind: Annotated[Format, typer.Option("--format", help="The file's form.")],
+    out: Annotated[Path, typer.Option(help="Folder that the file goes to.")] = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Write the ranking of all evaluated runs below the paths to a file.

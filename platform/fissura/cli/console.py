@@ -1,8 +1,9 @@
 """What a command prints: words and progress bars for people on a terminal, one JSON document for machines."""
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ import typer
 
 Format = Literal["text", "json"]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output, for machines.")
+    bool, typer.Option("--json", metavar="", help="Print one JSON document on standard output, for machines.")
 ]
 
 
@@ -21,7 +22,7 @@ class Console:
         self.output = output
 
     @classmethod
-    def of(cls, as_json: bool) -> "Console":  # noqa: FBT001  typer's flag
+    def of(cls, as_json: bool) -> "Console":
         """The console that a `--json` flag asks for."""
         return cls("json" if as_json else "text")
 
@@ -32,32 +33,48 @@ class Console:
     def result(self, plain: Any, text: str | Callable[[], str]) -> None:
         """The result of the command: `plain` as JSON, or `text`."""
         if self.output == "json":
-            print(json.dumps(plain, indent=2, default=str, allow_nan=False))
-        else:
-            print(text if isinstance(text, str) else text())
+            text = json.dumps(plain, indent=2, default=str, allow_nan=False)
+        print(text if isinstance(text, str) else text(), flush=True)
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """A progress bar fed by (done, total); on a terminal only."""
+        """A progress bar fed by (done, total), there from the first call to the last; on a terminal only."""
         if self.output == "json" or not sys.stderr.isatty():
             yield lambda done, total: None
             return
         from rich.console import Console as Terminal
-        from rich.progress import Progress
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        with Progress(console=Terminal(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=Terminal(stderr=True), transient=True)
+        task = bar.add_task(what, total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if done < total:
+                bar.start()
+            else:
+                bar.stop()
+
+        try:
+            yield show
+        finally:
+            bar.stop()
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as an aligned text table; the keys of the first are the heads."""
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as an aligned text table, cut at a terminal's edge; the keys of the first are the heads."""
     if not rows:
         return "(nothing)"
     cells = [list(rows[0]), *([_cell(row.get(head)) for head in rows[0]] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    cells.insert(1, ["-" * width for width in widths])
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
+    lines = ["  ".join(line).rstrip() for line in padded]
+    if sys.stdout.isatty():
+        edge = shutil.get_terminal_size().columns
+        lines = [line if len(line) <= edge else f"{line[: edge - 1]}…" for line in lines]
+    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:

@@ -1,33 +1,48 @@
 """The commands about data sets: `data list`, `data check`, `data prepare`, `data fetch`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fissura.cli.console import Console, JsonOption
+from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption
+from fissura.core.errors import SpecError
+from fissura.core.spec import nearest
 
-app = typer.Typer(help="Know, check, prepare and fetch data sets.", no_args_is_help=True)
-Named = Annotated[str, typer.Argument(metavar="KIND:ROOT", help="A data set, such as `cfd:/data/cfd`.")]
+if TYPE_CHECKING:
+    from fissura.data.check import CheckReport
+
+app = typer.Typer(
+    help="Know, check, prepare and fetch data sets.\n\nExample: [bold]fissura data list[/bold]",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
-def list_kinds(as_json: JsonOption = False) -> None:
-    """List the kinds of data sets: what they are, their licence, and where to get them.
+def list_kinds(
+    kind: Annotated[str | None, typer.Argument(help="Show all about this kind.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the kinds of data sets, or show one: its folders, where to get it, its licence, what to cite.
 
-    Example: [bold]fissura data list[/bold]
+    Example: [bold]fissura data list cfd[/bold]
     """
     from fissura.data.datasets import kinds
 
-    console = Console.of(as_json)
-    rows = [{"kind": name, **vars(kind.info)} for name, kind in kinds().items()]
-    console.result(rows, lambda: "\n\n".join(_described(row) for row in rows))
+    console, known = Console.of(as_json), kinds()
+    if kind and kind not in known:
+        raise SpecError(f"`{kind}` is no kind of data set{nearest(kind, known)}; known: {', '.join(known)}")
+    rows = [{"kind": name, **vars(one.info)} for name, one in known.items() if kind in (None, name)]
+    console.result(rows, lambda: _card(rows[0]) if kind else _overview(rows))
 
 
 @app.command()
-def check(data: Named, as_json: JsonOption = False) -> None:
-    """Name every defect of a data set: unpaired, broken or lossy files, wrong sizes and labels, leaks between splits.
+def check(
+    data: Annotated[str, typer.Argument(metavar="KIND:ROOT", help="A data set, such as `cfd:/data/cfd`.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Name every defect of a data set: unpaired, broken or lossy files, wrong sizes and labels, leaks.
 
     Example: [bold]fissura data check folder:/data/bridge[/bold]
     """
@@ -36,16 +51,9 @@ def check(data: Named, as_json: JsonOption = False) -> None:
 
     console = Console.of(as_json)
     source = parse_source(data)
-    with console.progress("images") as on_sample:
+    with console.progress("checking images") as on_sample:
         found = check_source(source, on_sample=on_sample)
-    lines = [f"{found.title} ({found.root})"]
-    lines.append("samples: " + ", ".join(f"{count} {split}" for split, count in found.samples.items()))
-    if found.crack_share is not None:
-        lines.append(f"crack pixels: {100 * found.crack_share:.2f} %")
-    for name, texts in (("error", found.problems), ("warning", found.warnings), ("note", found.notes)):
-        lines += [f"{name}: {text}" for text in texts]
-    lines.append("no errors" if not found.problems else f"{len(found.problems)} errors")
-    console.result(found.plain(), "\n".join(lines))
+    console.result(found.plain(), lambda: _findings(found))
     if found.problems:
         raise typer.Exit(2)
 
@@ -66,12 +74,16 @@ def prepare(
     from fissura.data.sources import parse_datasets
 
     console = Console.of(as_json)
-    folder = cache or default_cache()
-    with console.progress("images") as on_sample:
-        prepared = prepare_images(parse_datasets(data), resize=Native(), directory=folder, on_sample=on_sample)
+    datasets = parse_datasets(data)
+    with console.progress("preparing images") as on_sample:
+        prepared = prepare_images(
+            datasets, resize=Native(), directory=cache or default_cache(), on_sample=on_sample
+        )
     counts = {split: len(prepared.indices(split)) for split in ("train", "val", "test")}
-    plain = {"cache": str(prepared.directory / prepared.digest), "digest": prepared.digest, "samples": counts}
-    console.result(plain, f"{plain['cache']}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    place = prepared.directory / prepared.digest
+    console.result(
+        {"cache": str(place), "digest": prepared.digest, "samples": counts}, f"{_counted(counts)}: {place}"
+    )
 
 
 @app.command()
@@ -88,19 +100,42 @@ def fetch(
     from fissura.data.fetch import fetch as fetch_data
 
     console = Console.of(as_json)
-    with console.progress(name) as on_progress:
+    with console.progress(f"fetching {name}") as on_progress:
         fetch_data(name, directory, mirror=mirror, on_progress=on_progress)
-    console.result({"data": f"{name}:{directory}"}, f"{name}:{directory}\nnext: fissura data check {name}:{directory}")
+    data = f"{name}:{directory}"
+    console.result({"data": data}, f"{data}\nnext: fissura data check {data}")
 
 
-def _described(row: dict[str, Any]) -> str:
-    counts = ", ".join(f"{count} {split}" for split, count in row["counts"].items())
-    return "\n".join(
-        [
-            f"{row['kind']}: {row['title']}{f' ({counts})' if counts else ''}",
-            f"  layout:  {row['layout']}",
-            f"  obtain:  {row['obtain']}",
-            f"  licence: {row['licence']}",
-            f"  cite:    {row['citation']}",
-        ]
-    )
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in counts.items())
+
+
+def _overview(rows: list[dict[str, Any]]) -> str:
+    brief = [
+        {"kind": row["kind"], "images": _counted(row["counts"]) or "yours", "what it is": row["title"]}
+        for row in rows
+    ]
+    return f"{table(brief)}\n\nall about one of them: fissura data list KIND"
+
+
+def _card(row: dict[str, Any]) -> str:
+    lines = {
+        "images": _counted(row["counts"]),
+        "folders": row["layout"],
+        "obtain": row["obtain"],
+        "licence": row["licence"],
+        "cite": row["citation"],
+        "name it": f"{row['kind']}:ROOT",
+    }
+    return "\n".join([row["title"], *(f"  {head + ':':9}{text}" for head, text in lines.items() if text)])
+
+
+def _findings(found: "CheckReport") -> str:
+    lines = [f"{found.title} ({found.root})", f"samples: {_counted(found.samples) or 'none'}"]
+    if found.crack_share is not None:
+        lines.append(f"crack pixels: {100 * found.crack_share:.2f} %")
+    for name, texts in (("error", found.problems), ("warning", found.warnings), ("note", found.notes)):
+        lines += [f"{name}: {text}" for text in texts]
+    errors, warnings = len(found.problems), len(found.warnings)
+    lines.append(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+    return "\n".join(lines)

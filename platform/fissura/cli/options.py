@@ -8,18 +8,23 @@ import typer
 
 from fissura.core.errors import SpecError
 
+PROTOCOLS = "`pixel`, `tolerant:2`, `overlap` or `flexible:2`; the number is a distance in pixels"
 DataOption = Annotated[
-    list[str], typer.Option("--data", metavar="KIND:ROOT", help="A data set, such as `cfd:/data/cfd`; may be repeated.")
+    list[str],
+    typer.Option("--data", metavar="KIND:ROOT", help="A data set, such as `cfd:/data/cfd`; may be repeated."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the recipe; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field of the recipe; may be repeated."),
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="Folder of prepared images; by default in your user cache.")
 ]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster, or `auto`; by default this machine.")
+]
 ProtocolOption = Annotated[
-    list[str] | None,
-    typer.Option("--protocol", help="`pixel`, `tolerant:2`, `overlap`, `flexible:2`; may be repeated."),
+    list[str] | None, typer.Option("--protocol", help=f"{PROTOCOLS}; may be repeated.")
 ]
 
 
@@ -27,14 +32,24 @@ def parse_sets(texts: Sequence[str] | None) -> dict[str, Any]:
     """The `PATH=VALUE` options as a mapping; values are read by the rules of the search spaces.
 
     Raises:
-        SpecError: an option without `=`, or a value that YAML would misread.
+        SpecError: with one line for each option without `=`, with a value that YAML would misread, or given twice.
     """
     from fissura.search.yaml import parse_value
 
-    values = {}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
     for text in texts or ():
         path, equals, value = text.partition("=")
         if not equals or not path:
-            raise SpecError(f"--set {text}: write PATH=VALUE, such as `model.weights=none`")
-        values[path] = parse_value(value)
+            problems.append(f"--set {text}: a setting is PATH=VALUE, such as `model.weights=none`")
+        elif path in values:
+            problems.append(f"--set {text}: `{path}` is set twice; set it once")
+        else:
+            values[path] = None
+            try:
+                values[path] = parse_value(value)
+            except SpecError as error:
+                problems += [f"--set {path}: {problem}" for problem in error.problems]
+    if problems:
+        raise SpecError(*problems)
     return values

@@ -1,5 +1,6 @@
 """The commands about searches: `search`, `report`, `demo`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,35 +8,49 @@ import typer
 
 from fissura.cli.board import brief, rows
 from fissura.cli.console import Console, JsonOption
-from fissura.cli.options import CacheOption, SetOption, parse_sets
+from fissura.cli.options import AddressOption, CacheOption, SetOption, parse_sets
 
 if TYPE_CHECKING:
     from fissura.jobs.search import SearchResult
 
 
 def search(
-    space: Annotated[str | None, typer.Argument(help="A search space's name, or a YAML file.", show_default=False)] = None,
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="SPACE", help="A search space's name, or a YAML file.", show_default=False),
+    ] = None,
     data: Annotated[
         list[str] | None, typer.Option("--data", metavar="KIND:ROOT", help="A data set; may be repeated.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; by default the space's.")] = None,
-    storage: Annotated[Path, typer.Option(help="Folder of studies; shared by all nodes of a cluster.")] = Path("studies"),
+    storage: Annotated[
+        Path, typer.Option(help="Folder of studies, shared by all nodes of a cluster.")
+    ] = Path("studies"),
     name: Annotated[str | None, typer.Option(help="The study's name; by default the space's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study as it was planned.")] = False,
-    extend: Annotated[int, typer.Option(min=0, metavar="N", help="Go on with the study, and add N trials.")] = 0,
-    profile: Annotated[str, typer.Option(help="The space's profile; `auto`: `cpu` or `gpu`; `none`: the paper's.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", metavar="", help="Go on with the study as it was planned.")
+    ] = False,
+    extend: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Go on with the study, and add N trials.")
+    ] = 0,
+    profile: Annotated[
+        str,
+        typer.Option(help="The space's profile; `auto`: its `cpu` or `gpu`; `none`: the paper's settings."),
+    ] = "auto",
     sets: SetOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(min=1)] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(min=0)] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster, or `auto`; by default this machine.")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="By default all, shared out.")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0, help="By default 1 where there is one.")
+    ] = None,
+    address: AddressOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search a paper's hyperparameters for the best model on your images.
 
-    Example: [bold]fissura search unet_backbones --data cfd:/data/cfd --trials 20 --storage studies[/bold]
+    Example: [bold]fissura search unet_backbones --data cfd:/data/cfd --trials 20[/bold]
     """
     console = Console.of(as_json)
     from fissura.jobs.environment import prepare_environment
@@ -44,26 +59,29 @@ def search(
     from fissura import api
     from fissura.jobs.preflight import Hardware
 
-    result = api.search(
-        space,
-        data=data or (),
-        storage=storage,
-        trials=trials,
-        name=name,
-        profile=profile,
-        fixed=parse_sets(sets),
-        seed=seed,
-        begin="resume" if resume else "new",
-        extend=extend,
-        hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial),
-        cache=cache,
-        say=console.say,
-    )
+    with console.progress("preparing images") as on_image:
+        result = api.search(
+            space,
+            data=data or (),
+            storage=storage,
+            trials=trials,
+            name=name,
+            profile=profile,
+            fixed=parse_sets(sets),
+            seed=seed,
+            begin="resume" if resume else "new",
+            extend=extend,
+            hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial),
+            cache=cache,
+            say=console.say,
+            on_image=on_image,
+        )
     finish(console, result)
 
 
 def report(
-    study: Annotated[Path, typer.Argument(help="A study's folder.")], as_json: JsonOption = False
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Write a study's report: one HTML file with its history, what mattered, the best trials, and pictures.
 
@@ -77,11 +95,13 @@ def report(
 
 
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Where data, study and results go.")] = Path("demo"),
+    directory: Annotated[Path, typer.Option("--dir", help="Where data, study and results go.")] = Path(
+        "demo"
+    ),
     trials: Annotated[int, typer.Option(min=1, help="Trials of the search.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw synthetic cracks, search a small recipe, rank and show the result. What was done before is not done again.
+    """Draw synthetic cracks, search a small recipe, rank and show the result. What is done is not done again.
 
     Example: [bold]fissura demo --dir demo[/bold]
     """
@@ -126,5 +146,14 @@ def _text(result: "SearchResult") -> str:
         lines += ["", brief(result.conclusion.board)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
-        lines.append(f"stopped on request; go on with: fissura search --resume --storage {result.study.parent} --name {result.study.name}")
+        again = [
+            "fissura",
+            "search",
+            "--resume",
+            "--storage",
+            str(result.study.parent),
+            "--name",
+            result.study.name,
+        ]
+        lines.append(f"stopped on request; go on with: {shlex.join(again)}")
     return "\n".join(lines)

@@ -145,7 +145,10 @@ def _count(
                 with replacing(path) as scratch:
                     Image.fromarray(probability).save(scratch, format="PNG")
             counts = tuple(protocol.count(probability, mask, valid) for protocol in protocols)
-            yield Counted(source.label, source.sample.name, *mask.shape, crack_pixels(mask, valid), counts)
+            height, width = mask.shape
+            yield Counted(
+                source.label, source.sample.name, height, width, crack_pixels(mask, valid), counts
+            )
             if on_image is not None:
                 on_image(number, len(work))
     if problems:

@@ -14,6 +14,7 @@ from fissura.core.errors import DataError
 from fissura.data.pipeline import Pipeline
 from fissura.engine.checkpoint import WEIGHTS, load_weights
 from fissura.engine.recipe import Recipe
+from fissura.models import Segmenter
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Predictor:
     """A trained model with all that prediction needs; built from a run directory alone."""
 
     recipe: Recipe
-    model: nn.Module
+    model: Segmenter
     device: torch.device
 
     @classmethod
@@ -57,7 +58,7 @@ def read_recipe(run: Path) -> Recipe:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, image: UInt8[np.ndarray, "h w 3"], *, pipeline: Pipeline, device: torch.device
+    model: Segmenter, image: UInt8[np.ndarray, "h w 3"], *, pipeline: Pipeline, device: torch.device
 ) -> UInt8[np.ndarray, "h w"]:
     """Crack probability of each pixel, times 255, rounded.
 
@@ -72,4 +73,4 @@ def predict(
     logits = model(padded)[..., : working.shape[0], : working.shape[1]].float()
     if working.shape[:2] != (height, width):
         logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
-    return (logits.sigmoid()[0, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    return np.asarray((logits.sigmoid()[0, 0] * 255).round().to(torch.uint8).cpu(), dtype=np.uint8)

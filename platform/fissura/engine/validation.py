@@ -12,11 +12,12 @@ from fissura.data.pipeline import Pipeline, collate, prepared_patch
 from fissura.metrics import AnyProtocol, Overlap
 from fissura.metrics.counts import pool
 from fissura.metrics.scores import best_threshold, level_of
+from fissura.models import Segmenter
 
 
 @torch.inference_mode()
 def validate(
-    model: nn.Module,
+    model: Segmenter,
     *,
     data: PreparedData,
     pipeline: Pipeline,

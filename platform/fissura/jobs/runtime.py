@@ -24,12 +24,10 @@ class TrainRuntime:
     def prepare(self, model: nn.Module) -> nn.Module:
         """The model on the device, wrapped so that gradients are averaged; batch norm's statistics too on GPUs."""
         if self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         model = model.to(self.device)
-        wrapped = nn.parallel.DistributedDataParallel(
-            model, device_ids=[self.device] if self.device.type == "cuda" else None
-        )
-        return wrapped
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
     def share(self, values: list[float]) -> list[float]:
         """Rank 0's values, on every rank."""

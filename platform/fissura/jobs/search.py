@@ -64,8 +64,17 @@ class SearchResult:
     failures: dict[int, str]
 
 
-def run_search(request: Request, *, hardware: Hardware, cache: Path | None, say: Say) -> SearchResult:
+def run_search(
+    request: Request,
+    *,
+    hardware: Hardware,
+    cache: Path | None,
+    say: Say,
+    on_image: Callable[[int, int], None] | None = None,
+) -> SearchResult:
     """Runs a search to its end, or to a stop that was asked for.
+
+    `say` is told what happens, a line at a time; `on_image` how many images are prepared, and of how many.
 
     Raises:
         UserError: anything that would make it fail; nothing was started and nothing written.
@@ -77,7 +86,7 @@ def run_search(request: Request, *, hardware: Hardware, cache: Path | None, say:
     for note in space.notes:
         say(note)
     check_all_weights(space)
-    prepare(plan.datasets, resize=space.recipe_for({}).data.resize, directory=folder)
+    prepare(plan.datasets, resize=space.recipe_for({}).data.resize, directory=folder, on_sample=on_image)
     stop = StopFile(study.path)
     with connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)

@@ -111,12 +111,12 @@ class StudySearch(OptunaSearch):
         if result.get("failure"):
             self.fail(trial_id, reason=result["failure"])
             return
-        values = [result.get(metric) for metric in self.metrics]
+        values = [float(result.get(metric, math.nan)) for metric in self.metrics]
         if not result.get("finished"):
             # without a result the driver itself gave up on the trial: that is an interruption
             if "epoch" in result:
                 self._tell(trial_id, TrialState.PRUNED, None)
-        elif any(value is None or not math.isfinite(value) for value in values):
+        elif not all(map(math.isfinite, values)):
             self.fail(trial_id, reason=f"the objective is not a number: {dict(zip(self.metrics, values, strict=True))}")
         else:
             self._tell(trial_id, TrialState.COMPLETE, values)

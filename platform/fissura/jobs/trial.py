@@ -51,6 +51,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the first trial of this actor."""
         self._data: tuple[object, PreparedData] | None = None
+        self._trainer: Trainer | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -101,7 +102,7 @@ class TrialActor(tune.Trainable):
         self._trainer = None
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._trainer: Trainer | None = None
+        self._trainer = None
         self._epoch = 0
         gc.collect()
         if torch.cuda.is_available():

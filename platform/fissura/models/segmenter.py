@@ -10,9 +10,11 @@ class Segmenter(nn.Module, ABC):
     """A network that gives each pixel of an image a crack logit.
 
     `stride` is the number of pixels that both sides of an input must be a multiple of; the engine pads to it.
+    `feature_channels` is the number of maps that `features` gives.
     """
 
     stride: int
+    feature_channels: int
 
     @abstractmethod
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
-from fissura.search.compile import Distribution, Parameters, Point
-from fissura.search.distributions import Choice, among, same
-from fissura.search.paths import ABSENT, Plain, assign, depth_then_kind, is_kind, kinds_above, resolve
+from fissura.search.compile import Distribution, Entry, Parameters, Point
+from fissura.search.distributions import Choice, Constant, among, same
+from fissura.search.paths import ABSENT, Plain, assign, depth_then_kind, kinds_above, resolve
 from fissura.search.wording import shown
 
 CONTEXT_LIMIT = 512
@@ -28,52 +28,50 @@ class Problem:
 
 def broken_rules(parameters: Parameters, *, unread: Iterable[str]) -> Iterator[Problem]:
     """Every problem of the parameters, whose conditions are sound; of `unread` paths, whether they exist."""
-    paths = [*parameters.fixed, *parameters.distributions, *unread]
-    lost = [problem for path in paths for problem in _lost(parameters, path)]
+    lost = [problem for path in (*parameters.entries, *unread) for problem in _lost(parameters, path)]
     yield from lost
-    parameters = _without(parameters, {problem.path for problem in lost})
+    names = {problem.path for problem in lost}
+    kept = {path: entry for path, entry in parameters.entries.items() if path not in names}
+    parameters = dataclasses.replace(parameters, entries=kept)
     recipe, faults = parameters.attempt(parameters.paper_point())
     if recipe is None:
-        known = [*parameters.fixed, *parameters.distributions]
         for fault in faults:
-            owners = [path for path in known if f"{fault.path}.".startswith(f"{path}.")]
+            owners = [path for path in kept if f"{fault.path}.".startswith(f"{path}.")]
             yield Problem(max(owners, key=len, default=""), None, fault.text)
         return
-    for path in parameters.distributions:
+    for path in kept:
         yield from _refused(parameters, path)
 
 
 def unreachable_paper(parameters: Parameters) -> Iterator[Problem]:
     """The recipe's own values that no trial could get."""
-    point = parameters.paper_point()
-    for path, value in point.items():
-        own = parameters.own(path)
-        if own is not ABSENT and not same(own, value):
-            among = f"is not among {parameters.distributions[path]}"
-            yield Problem(path, None, f"`{path}`: the recipe's own value {shown(own)} {among}")
+    for path, own, value in parameters.walk({}):
+        entry = parameters.entries[path]
+        if own is not ABSENT and not isinstance(entry, Constant) and not same(own, value):
+            yield Problem(path, None, f"`{path}`: the recipe's own value {shown(own)} is not among {entry}")
 
 
 def unmet_conditions(
-    distributions: Mapping[str, Distribution], *, searched: Mapping[str, Distribution | None]
+    distributions: Mapping[str, Distribution], *, beside: Mapping[str, Entry | None]
 ) -> Iterator[Problem]:
-    """Conditions on a path that is not `searched`, or on a value that it cannot take."""
+    """Conditions on a path that is none of `beside`, or on a value that it cannot take."""
     for path, distribution in distributions.items():
         for other, values in distribution.when.items():
-            if other not in searched:
-                hint = nearest(other, [known for known in searched if known != path])
+            if other not in beside:
+                hint = nearest(other, [known for known in beside if known != path])
                 text = f"`{path}`: `when` names `{other}`, which this space does not search{hint}"
                 yield Problem(path, None, text)
-            elif known := searched[other]:
+            elif known := beside[other]:
                 for value in values:
                     if not known.contains(value):
                         rule = f"`when` asks for `{other}` = {shown(value)}, which is not among {known}"
                         yield Problem(path, None, f"`{path}`: {rule}")
 
 
-def ordered(distributions: Mapping[str, Distribution]) -> tuple[dict[str, Distribution], list[str]]:
-    """The distributions, each after those that its `when` names, and the paths that wait for one another."""
-    done: dict[str, Distribution] = {}
-    waiting = dict(distributions)
+def ordered(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
+    """The entries in the order of `Parameters`, and the paths that wait for one another."""
+    done: dict[str, Entry] = {}
+    waiting = {path: entries[path] for path in sorted(entries, key=depth_then_kind)}
     while waiting:
         ready = [path for path, one in waiting.items() if not any(other in waiting for other in one.when)]
         if not ready:
@@ -82,41 +80,34 @@ def ordered(distributions: Mapping[str, Distribution]) -> tuple[dict[str, Distri
     return done, []
 
 
-def _without(parameters: Parameters, paths: set[str]) -> Parameters:
-    return dataclasses.replace(
-        parameters,
-        fixed={path: value for path, value in parameters.fixed.items() if path not in paths},
-        distributions={path: one for path, one in parameters.distributions.items() if path not in paths},
-    )
-
-
 def _contexts(parameters: Parameters, path: str) -> Iterator[tuple[Point, Plain]]:
     """The ways to set what decides whether `path` is a field and is asked for: kinds above, conditions.
 
     With each comes the plain recipe in which to look for `path`.
     """
-    searched = parameters.distributions
-    wanted = searched[path].when if path in searched else {}
+    entries = parameters.entries
+    wanted = entries[path].when if path in entries else {}
     relevant: set[str] = set()
     queue = [*kinds_above(path), *wanted]
     while queue:
         other = queue.pop()
-        if other in searched and other not in relevant and other != path:
+        if other in entries and other not in relevant and other != path:
             relevant.add(other)
-            queue += [*kinds_above(other), *searched[other].when]
-    names = [other for other in searched if other in relevant]
+            queue += [*kinds_above(other), *entries[other].when]
+    names = [other for other in entries if other in relevant]
 
     def extend(point: Point, left: list[str]) -> Iterator[Point]:
         if not left:
-            if path not in searched or parameters.active(path, point):
+            if path not in entries or parameters.active(path, point):
                 yield point
         elif not parameters.active(left[0], point):
             yield from extend(point, left[1:])
         else:
-            distribution = searched[left[0]]
-            every = distribution.corners() if isinstance(distribution, Choice) else distribution.corners()[:1]
+            entry = entries[left[0]]
+            every = entry.corners() if isinstance(entry, Choice) else entry.corners()[:1]
             for value in wanted.get(left[0], every):
-                yield from extend({**point, left[0]: value}, left[1:])
+                if entry.contains(value):
+                    yield from extend({**point, left[0]: value}, left[1:])
 
     for point in itertools.islice(extend({}, names), CONTEXT_LIMIT):
         # a kind that does not exist is told where it is given
@@ -131,10 +122,11 @@ def _plain(parameters: Parameters, context: Point, path: str) -> Plain:
         SpecError: one of them does not exist.
     """
     plain = parameters.recipe.plain()
-    values = {**parameters.fixed, **context}
-    for other in sorted(values, key=depth_then_kind):
-        if other != path and (is_kind(other) or path.startswith(f"{other}.")):
-            assign(plain, other, values[other], model_type=type(parameters.recipe))
+    for other, entry in parameters.entries.items():
+        value = entry.value if isinstance(entry, Constant) else context.get(other, ABSENT)
+        above = other in kinds_above(path) or path.startswith(f"{other}.")
+        if above and value is not ABSENT and parameters.active(other, context):
+            assign(plain, other, value, model_type=type(parameters.recipe))
     return plain
 
 
@@ -152,16 +144,15 @@ def _lost(parameters: Parameters, path: str) -> Iterator[Problem]:
     if missing and not reached:
         yield Problem(path, None, missing[0][1])
     elif missing:
-        context = missing[0][0]
+        context, _ = missing[0]
         kind = next(
             one
             for one in reversed(list(context))
             if any(not among(context[one], [other[one]]) for other in reached if one in other)
         )
         fits = ", ".join(dict.fromkeys(str(other[kind]) for other in reached if kind in other))
-        remedy = (
-            f"add `when: {{{kind}: [{fits}]}}`" if path in parameters.distributions else f"set `{kind}` too"
-        )
+        constant = isinstance(parameters.entries.get(path), Constant)
+        remedy = f"set `{kind}` too" if constant else f"add `when: {{{kind}: [{fits}]}}`"
         yield Problem(
             path,
             None,
@@ -172,13 +163,13 @@ def _lost(parameters: Parameters, path: str) -> Iterator[Problem]:
 
 def _refused(parameters: Parameters, path: str) -> Iterator[Problem]:
     """Values of a distribution that build no recipe; of a range, the first only."""
-    distribution = parameters.distributions[path]
-    for index, value in enumerate(distribution.corners()):
+    entry = parameters.entries[path]
+    for index, value in enumerate(entry.corners()):
         refusals = (_refusal(parameters, point, path, value) for point, _ in _contexts(parameters, path))
         sentence = next(filter(None, refusals), None)
         if sentence:
-            yield Problem(path, index if isinstance(distribution, Choice) else None, sentence)
-            if not isinstance(distribution, Choice):
+            yield Problem(path, index if isinstance(entry, Choice) else None, sentence)
+            if not isinstance(entry, Choice):
                 return
 
 
@@ -188,6 +179,6 @@ def _refusal(parameters: Parameters, context: Point, path: str, value: Any) -> s
         if fault.path == path:
             return fault.text
         # another parameter's value is told by that parameter
-        if fault.path not in parameters.distributions:
+        if fault.path not in parameters.entries:
             return f"{fault.text} (with `{path}` = {shown(value)})"
     return None

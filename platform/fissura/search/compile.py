@@ -1,15 +1,12 @@
 """The parameters of a search over one recipe, as a define-by-run function: ask a trial, get a recipe."""
 
-import contextlib
-import copy
-import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpecError
-from fissura.search.distributions import Choice, FloatRange, IntRange, among
-from fissura.search.paths import ABSENT, Fault, Plain, assign, attempt, depth_then_kind, resolve
+from fissura.search.distributions import Choice, Constant, FloatRange, IntRange, among
+from fissura.search.paths import ABSENT, Fault, assign, attempt, resolve
 
 if TYPE_CHECKING:
     import optuna
@@ -17,27 +14,33 @@ if TYPE_CHECKING:
     from fissura.engine.recipe import Recipe
 
 Distribution = Choice | IntRange | FloatRange
+Entry = Distribution | Constant
 Point = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is searched (`distributions`, by path) and what is set (`fixed`) over `recipe`, the paper's own.
+    """What is searched and what is set, by path, over `recipe`, the paper's own.
 
-    A distribution stands after those that its `when` names.
+    An entry stands after those that its `when` names, a field after the `kind` and the spec around it. A
+    point is a value for each searched path whose condition holds.
     """
 
     recipe: "Recipe"
-    fixed: Mapping[str, Any]
-    distributions: Mapping[str, Distribution]
+    entries: Mapping[str, Entry]
+
+    @property
+    def distributions(self) -> dict[str, Distribution]:
+        """What is searched."""
+        return {path: one for path, one in self.entries.items() if not isinstance(one, Constant)}
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> Point:
-        """A value for each parameter whose condition holds; Optuna is asked for no other."""
-        point: Point = {}
-        for path, distribution in self.distributions.items():
-            if self.active(path, point):
-                point[path] = distribution.suggest(trial, path)
-        return point
+        """A point; Optuna is asked for no parameter whose condition does not hold."""
+        known: Point = {}
+        for path, entry in self.entries.items():
+            if self.active(path, known):
+                known[path] = entry.suggest(trial, path)
+        return self._searched(known)
 
     def recipe_for(self, point: Mapping[str, Any]) -> "Recipe":
         """The recipe at a point.
@@ -51,49 +54,53 @@ class Parameters:
         return recipe
 
     def paper_point(self) -> Point:
-        """The recipe's own values of the parameters whose condition holds: the first trial of a search.
+        """The recipe's own values: the first trial of a search.
 
-        A field that the recipe lacks, because a profile chose another kind, gets the first value.
+        Where a profile leaves the paper and the recipe's own value cannot be had, it is the first that can.
         """
         return self.completed({})
 
-    def active(self, path: str, point: Mapping[str, Any]) -> bool:
-        """Whether the condition of a parameter holds at a point."""
-        when = self.distributions[path].when
-        return all(other in point and among(point[other], values) for other, values in when.items())
+    def active(self, path: str, known: Mapping[str, Any]) -> bool:
+        """Whether the condition of an entry holds where `known` is searched and set."""
+        when = self.entries[path].when
+        return all(other in known and among(known[other], values) for other, values in when.items())
 
     def attempt(self, point: Mapping[str, Any]) -> "tuple[Recipe | None, list[Fault]]":
         """`recipe_for` that returns its faults."""
-        return attempt(self.recipe, {**self.fixed, **point})
-
-    def own(self, path: str) -> Any:
-        """The value at `path` before a search, or ABSENT."""
-        try:
-            return resolve(self._plain, type(self.recipe), path).value
-        except SpecError:
-            return ABSENT
+        known: Point = {}
+        for path, entry in self.entries.items():
+            if self.active(path, known):
+                if isinstance(entry, Constant):
+                    known[path] = entry.value
+                elif path in point:
+                    known[path] = point[path]
+        return attempt(self.recipe, {**known, **point})
 
     def completed(self, point: Mapping[str, Any]) -> Point:
-        """The point and, for each other active parameter, the recipe's own value or else the first."""
-        plain = copy.deepcopy(self._plain)
-        full: Point = {}
-        for path, distribution in self.distributions.items():
-            if not self.active(path, full):
+        """The point, with the recipe's own value, or else the first, for each parameter that it lacks."""
+        return self._searched({path: value for path, _, value in self.walk(point)})
+
+    def walk(self, point: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Each active entry: its path, the recipe's own value (or ABSENT), the value in its place.
+
+        That is the point's, or else the recipe's own if the entry has it, or else the entry's first.
+        """
+        plain = self.recipe.plain()
+        known: Point = {}
+        for path, entry in self.entries.items():
+            if not self.active(path, known):
                 continue
             try:
                 own = resolve(plain, type(self.recipe), path).value
-                value = own if distribution.contains(own) else distribution.corners()[0]
-                full[path] = point.get(path, value)
-                assign(plain, path, full[path], model_type=type(self.recipe))
             except SpecError:
-                # only while a space is checked: `attempt` names the value that does not exist
+                own = ABSENT
+            known[path] = point.get(path, own if entry.contains(own) else entry.corners()[0])
+            yield path, own, known[path]
+            try:
+                assign(plain, path, known[path], model_type=type(self.recipe))
+            except SpecError:
+                # only while a space is checked: `attempt` tells it
                 continue
-        return {**full, **point}
 
-    @functools.cached_property
-    def _plain(self) -> Plain:
-        plain = self.recipe.plain()
-        for path in sorted(self.fixed, key=depth_then_kind):
-            with contextlib.suppress(SpecError):
-                assign(plain, path, self.fixed[path], model_type=type(self.recipe))
-        return plain
+    def _searched(self, known: Point) -> Point:
+        return {path: value for path, value in known.items() if not isinstance(self.entries[path], Constant)}

@@ -6,6 +6,7 @@ optional `when: {other.path: [values]}`. Optuna is only called here, through the
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, field_validator, model_validator
@@ -138,10 +139,11 @@ class FloatRange(_Conditional):
     @property
     def high(self) -> float:
         """The highest value, on the grid if there is one."""
-        low, high = self.bounds
         if self.step is None:
-            return high
-        return min(high, low + math.floor((high - low) / self.step + 1e-8) * self.step)
+            return self.bounds[1]
+        # decimal, as Optuna counts: in binary, 0.3 is not three times 0.1
+        low, high, step = (Decimal(str(number)) for number in (*self.bounds, self.step))
+        return float(low + (high - low) // step * step)
 
     def contains(self, value: Any) -> bool:
         """Whether a trial could get `value`."""
@@ -162,6 +164,27 @@ class FloatRange(_Conditional):
 
     def __str__(self) -> str:
         return f"{self.bounds[0]:g} to {self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
+
+
+class Constant(_Conditional):
+    """One value of any plain type: nothing is searched."""
+
+    value: Any
+
+    def contains(self, value: Any) -> bool:
+        """Whether `value` is the one."""
+        return same(value, self.value)
+
+    def corners(self) -> list[Any]:
+        """The one value."""
+        return [self.value]
+
+    def suggest(self, _: "optuna.trial.BaseTrial", name: str) -> Any:
+        """The one value; the trial is not asked."""
+        return self.value
+
+    def __str__(self) -> str:
+        return shown(self.value)
 
 
 def _check_range(low: float, high: float, *, log: bool, step: float | None) -> None:

@@ -122,8 +122,7 @@ class _Loading:
         layer, chosen = layers[profile]
         return LoadedSpace(
             recipe=chosen.recipe,
-            fixed=chosen.fixed,
-            distributions=chosen.distributions,
+            entries=chosen.entries,
             name=Path(source).stem,
             source=source,
             text=self._document.text,

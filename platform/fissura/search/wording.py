@@ -54,6 +54,9 @@ def broken_rule(problem: Mapping[str, Any]) -> str:
         known = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags", ""))))
         if known:
             return one_of(context.get("tag", value), known)
+    if kind == "too_short":
+        least = context["min_length"]
+        return f"must have at least {least} value{'s' if least > 1 else ''} (got {shown(value)})"
     if kind == "too_long":
         return f"has too many values, {context['max_length']} at most (got {shown(value)})"
     if kind in _WANTED:
