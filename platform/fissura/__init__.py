@@ -1,7 +1,8 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
-The verbs of the command line are functions here: `search`, `train`, `evaluate`, `score`, `leaderboard`, `report`, `demo`. They
-are imported when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
+The verbs of the command line are functions here: `search`, `train`, `evaluate`, `score`, `leaderboard`,
+`report`, `demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and
+Ray alone.
 """
 
 from importlib import import_module

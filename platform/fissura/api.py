@@ -1,7 +1,7 @@
 """The verbs of fissura, as functions: what the command line calls, and what a notebook can.
 
-Data sets are named `KIND:ROOT`, protocols `tolerant:2`, recipes and search spaces by name or path. Each verb raises a
-`UserError` for what the caller can mend, before anything is written.
+Data sets are named `KIND:ROOT`, protocols `tolerant:2`, recipes and search spaces by name or path. Each verb
+raises a `UserError` for what the caller can mend, before anything is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +47,9 @@ def search(
 ) -> "SearchResult":
     """Searches `space` for the best recipe on `data`; the study is the folder `storage/name`.
 
-    "resume" goes on with a study as it was planned; `extend` adds that many trials to it. `profile` "auto" takes the
-    space's `cpu` profile on a machine without a GPU, else its `gpu` profile.
+    "resume" goes on with a study as it was planned; `extend` adds that many trials to it. `profile` "auto"
+    takes the space's `cpu` profile on a machine without a GPU, else its `gpu` profile. `on_image` is told how
+    many images are prepared, and of how many.
     """
     from fissura.jobs.environment import prepare_environment
 
@@ -85,11 +86,11 @@ def train(
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
     on_image: Count | None = None,
 ) -> "tuple[Path, Manifest]":
-    """Trains one recipe; gives its run directory, named by its content below `storage/runs`, and its manifest.
+    """Trains one recipe; gives its run directory (named by its content, below `storage/runs`) and manifest.
 
-    A run that stands there already is not trained again; an interrupted one goes on. With several `workers`, Ray Train
-    shares each step's batch among them. `on_image` is told how many images are prepared, and of how many; `on_epoch`
-    gets each epoch's record where there is one worker.
+    A run that stands there already is not trained again; an interrupted one goes on. With several `workers`,
+    Ray Train shares each step's batch among them. `on_image` is told how many images are prepared, and of how
+    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many.
     """
     from fissura.data.cache import default_cache, prepare
     from fissura.data.content import content_digest
@@ -98,7 +99,7 @@ def train(
     from fissura.engine.runtime import LocalRuntime
     from fissura.models import check_weights
     from fissura.recipes import load_recipe
-    from fissura.search.paths import override
+    from fissura.studies.paths import override
 
     chosen = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
     datasets = parse_datasets(data)
@@ -109,7 +110,10 @@ def train(
     run = storage.resolve() / "runs" / chosen.run_id(content)
     if workers == 1 and address is None:
         runtime = LocalRuntime(cpus=cpus_per_worker)
-        counted = lambda record: on_epoch({**record, "epochs": chosen.epochs})
+
+        def counted(record: dict[str, Any]) -> None:
+            on_epoch({**record, "epochs": chosen.epochs})
+
         return run, fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
     from fissura.jobs.environment import prepare_environment
 
@@ -138,7 +142,7 @@ def evaluate(
     threshold: float | None = None,
     on_image: Count | None = None,
 ) -> "list[Row]":
-    """Scores a run on a split under each protocol, the recipe's own where none is named; one row an image and protocol."""
+    """Scores a run on a split, by default under its recipe's own protocols; one row an image and protocol."""
     from fissura.data.sources import parse_datasets
     from fissura.engine.evaluate import evaluate as evaluate_run
     from fissura.engine.runtime import LocalRuntime
@@ -190,15 +194,16 @@ def leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "Leaderboard":
         say(f"skipped {skipped.path}: {skipped.reason}")
     if not runs.records:
         raise DataError(
-            f"{', '.join(map(str, paths))}: no evaluated run below; run `fissura evaluate` on one, or search first"
+            f"{', '.join(map(str, paths))}: no evaluated run lies there; run `fissura evaluate` on one, or"
+            " search first"
         )
     return rank(runs.records)
 
 
 def report(study: Path, *, say: Say = silent) -> Path:
     """Writes the report of a study as one HTML file, and gives its path."""
-    from fissura.search.results import REPORT, write_results
-    from fissura.search.study import find_study
+    from fissura.studies.results import REPORT, write_results
+    from fissura.studies.study import find_study
 
     found = find_study(study)
     write_results(found, found.load(), say=say)
@@ -206,12 +211,12 @@ def report(study: Path, *, say: Say = silent) -> Path:
 
 
 def demo(directory: Path = Path("demo"), *, trials: int = 8, say: Say = silent) -> "SearchResult":
-    """Draws synthetic cracks, searches the recipe `small_unet` on them, ranks and reports: all below `directory`.
+    """Draws synthetic cracks, searches the recipe `small_unet` on them, ranks and reports, below `directory`.
 
     What stands there already is not drawn or trained again.
     """
     from fissura.data.synthetic import SyntheticSpec, write
-    from fissura.search.study import Study
+    from fissura.studies.study import Study
 
     images = directory / "images"
     write(SyntheticSpec(), images)

@@ -80,7 +80,7 @@ class TestImports:
             ("fissura", {"ray", "torch", "optuna", "pandas", "plotly", "sklearn", "albumentations"}),
             ("fissura.metrics", {"ray", "torch", "optuna", "pandas", "plotly", "sklearn", "albumentations"}),
             ("fissura.data", {"ray", "torch", "optuna", "plotly"}),
-            ("fissura.search", {"ray", "torch"}),
+            ("fissura.studies", {"ray", "torch"}),
             ("fissura.recipes", {"ray"}),
             ("fissura.cli", {"ray", "torch"}),
         ],

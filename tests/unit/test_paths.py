@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec
-from fissura.search.paths import known_paths, override, resolve, set_path
+from fissura.studies.paths import known_paths, override, resolve, set_path
 
 
 class UNet(Spec):

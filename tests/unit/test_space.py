@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fissura.core.errors import SpaceError, SpecError
 from fissura.recipes import RECIPES
-from fissura.search import LoadedSpace, load_space, load_text, search_spaces
+from fissura.studies import LoadedSpace, load_space, load_text, search_spaces
 
 LR, DEPTH, WIDTH, KIND, ENCODER = (
     "phases.train.optimizer.lr",
@@ -80,7 +80,7 @@ def test_a_space_loads_fast() -> None:
 
 def test_a_broken_file_is_told_without_loading_torch_or_optuna() -> None:
     program = (
-        "import sys; from fissura.search import load_space\n"
+        "import sys; from fissura.studies import load_space\n"
         "try: load_space('absent.yaml')\n"
         "except Exception as error: print(type(error).__name__)\n"
         "print({'torch', 'optuna', 'ray'} & set(sys.modules))"

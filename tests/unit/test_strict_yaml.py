@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fissura.core.errors import SpaceError, SpecError
-from fissura.search.yaml import DEPTH_LIMIT, SIZE_LIMIT_BYTES, parse, parse_value, read
+from fissura.studies.yaml import DEPTH_LIMIT, SIZE_LIMIT_BYTES, parse, parse_value, read
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 WORDS = st.text("abcxyz_/. é", min_size=1).map(lambda text: f"w{text}w")

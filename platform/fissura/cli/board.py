@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from fissura.results.leaderboard import Leaderboard
 
 app = typer.Typer(
-    help="Rank evaluated runs, only like with like.\n\nExample: [bold]fissura leaderboard show studies[/bold]",
+    help="Rank evaluated runs, only like with like."
+    "\n\nExample: [bold]fissura leaderboard show studies[/bold]",
     no_args_is_help=True,
 )
 Format = Literal["parquet", "csv", "md", "html", "latex"]

@@ -112,7 +112,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 def _overview(rows: list[dict[str, Any]]) -> str:
     brief = [
-        {"kind": row["kind"], "images": _counted(row["counts"]) or "yours", "what it is": row["title"]}
+        {"kind": row["kind"], "images": _counted(row["counts"]) or "any number", "what it is": row["title"]}
         for row in rows
     ]
     return f"{table(brief)}\n\nall about one of them: fissura data list KIND"

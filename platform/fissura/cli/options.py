@@ -32,9 +32,9 @@ def parse_sets(texts: Sequence[str] | None) -> dict[str, Any]:
     """The `PATH=VALUE` options as a mapping; values are read by the rules of the search spaces.
 
     Raises:
-        SpecError: with one line for each option without `=`, with a value that YAML would misread, or given twice.
+        SpecError: a line for each option without `=`, given twice, or with a value that YAML would misread.
     """
-    from fissura.search.yaml import parse_value
+    from fissura.studies.yaml import parse_value
 
     values: dict[str, Any] = {}
     problems: list[str] = []

@@ -142,7 +142,7 @@ def _text(result: "SearchResult") -> str:
         lines.append(f"best: trial {result.best['trial']}, {values}, on validation images")
         lines += [f"  {path} = {value}" for path, value in result.best["parameters"].items()]
     lines += [f"trial {number} failed: {reason}" for number, reason in result.failures.items()]
-    if result.conclusion.board is not None:
+    if result.conclusion.board.tables:
         lines += ["", brief(result.conclusion.board)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:

@@ -1,14 +1,14 @@
 """The exceptions of the project, in one tree.
 
-    FissuraError                  exit code 1: a failure
-    ├── Diverged                  a loss or a gradient stopped being a number
-    ├── Interrupted               a stop was asked for; the state is on disk
-    └── UserError                 exit code 2: the user's mistake; `problems` holds one line a mistake
-        ├── SpecError             a configuration breaks a rule
-        ├── SpaceError            a search space breaks a rule
-        ├── DataError             a data set, an image or a mask breaks a rule
-        ├── WeightsError          pretrained weights cannot be had
-        └── ResourceError         the work does not fit the machine or the cluster
+FissuraError                  exit code 1: a failure
+├── Diverged                  a loss or a gradient stopped being a number
+├── Interrupted               a stop was asked for; the state is on disk
+└── UserError                 exit code 2: the user's mistake; `problems` holds one line a mistake
+    ├── SpecError             a configuration breaks a rule
+    ├── SpaceError            a search space breaks a rule
+    ├── DataError             a data set, an image or a mask breaks a rule
+    ├── WeightsError          pretrained weights cannot be had
+    └── ResourceError         the work does not fit the machine or the cluster
 """
 
 
@@ -25,7 +25,8 @@ class Interrupted(FissuraError):
 
 
 class UserError(FissuraError):
-    """A mistake that the reader can mend. Each problem states the rule, the value and the remedy in one line."""
+    """A mistake that the reader can mend. Each problem states the rule, the value and the remedy in one
+    line."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))

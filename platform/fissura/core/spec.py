@@ -15,8 +15,8 @@ from fissura.core.errors import SpecError
 class Spec(BaseModel):
     """Base of every configuration: immutable, and an unknown field is an error.
 
-    A spec stands above the class it builds, in the same file. Only its plain form (`plain()`) crosses a process
-    boundary or reaches a disk.
+    A spec stands above the class it builds, in the same file. Only its plain form (`plain()`) crosses a
+    process boundary or reaches a disk.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
@@ -48,7 +48,9 @@ class Spec(BaseModel):
         """
         try:
             if path.stat().st_size > 16 * 2**20:
-                raise SpecError(f"{path}: at most 16 MB, is {path.stat().st_size} bytes; it is no file of this project")
+                raise SpecError(
+                    f"{path}: at most 16 MB, is {path.stat().st_size} bytes; it is no file of this project"
+                )
             return cls.load(json.loads(path.read_text(encoding="utf-8")), source=str(path))
         except (OSError, ValueError) as error:
             raise SpecError(f"{path}: not readable as JSON ({error})") from None

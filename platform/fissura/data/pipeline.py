@@ -1,7 +1,7 @@
 """From prepared images to batches: crop, augment, collate.
 
-Every random choice follows from (seed, epoch, place in the epoch) alone, so batches do not depend on how many threads or
-workers draw them, and training can go on from the middle of an epoch.
+Every random choice follows from (seed, epoch, place in the epoch) alone, so batches do not depend on how
+many threads or workers draw them, and training can go on from the middle of an epoch.
 """
 
 import math
@@ -42,7 +42,8 @@ class WholeImage(Spec):
 
 
 class RandomCrop(Spec):
-    """A training sample is a random square of `size` pixels; an epoch draws `per_image` of them from each image."""
+    """A training sample is a random square of `size` pixels; an epoch draws `per_image` of them from each
+    image."""
 
     kind: Literal["random"] = "random"
     size: int = Field(256, ge=16, le=4096)
@@ -142,8 +143,8 @@ def prepared_patch(data: PreparedData, index: int) -> Patch:
 class Epochs:
     """The training batches of one worker, epoch by epoch, drawn ahead by a few threads.
 
-    The order is drawn afresh each epoch. The last batch is filled up from the epoch's start, so that all workers take
-    equally many samples.
+    The order is drawn afresh each epoch; the last batch may be smaller. A batch that the workers cannot share
+    equally is filled up with its own first samples, so that all take equally many.
     """
 
     def __init__(
@@ -177,11 +178,8 @@ class Epochs:
         order = np.random.default_rng(derive(self._seed, "order", epoch)).permutation(len(self._indices))
         size = self._pipeline.batch_size
         plan = [
-            [
-                (int(place), int(order[place % len(order)]))
-                for place in range(number * size, (number + 1) * size if number + 1 < self.batches else len(order))
-            ]
-            for number in range(start, self.batches)
+            [(place, int(order[place])) for place in range(first, min(first + size, len(order)))]
+            for first in range(start * size, len(order), size)
         ]
         with ThreadPoolExecutor(self._threads) as pool:
             ahead: deque[Future[Batch]] = deque()
@@ -196,9 +194,7 @@ class Epochs:
             while ahead:
                 yield ahead.popleft().result()
 
-    def _draw(
-        self, places: list[tuple[int, int]], epoch: int, transform: "albumentations.Compose"
-    ) -> Batch:
+    def _draw(self, places: list[tuple[int, int]], epoch: int, transform: "albumentations.Compose") -> Batch:
         return collate(
             [self._sample(index, epoch, place, transform) for place, index in places], stride=self._stride
         )

@@ -24,7 +24,8 @@ class Native(Spec):
 
 
 class Fixed(Spec):
-    """Images become `height` x `width` pixels: images by pixel area (bilinear to enlarge), masks by nearest neighbour."""
+    """Images become `height` x `width` pixels: images by pixel area (bilinear to enlarge), masks by nearest
+    neighbour."""
 
     kind: Literal["fixed"] = "fixed"
     height: int = Field(512, ge=16, le=8192)

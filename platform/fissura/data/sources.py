@@ -25,7 +25,8 @@ def parse_datasets(texts: Sequence[str]) -> tuple[Dataset, ...]:
             problems += error.problems
     roots = [str(dataset.root) for dataset in datasets]
     problems += [
-        f"--data: {root} is named twice; name it once" for root in sorted({root for root in roots if roots.count(root) > 1})
+        f"--data: {root} is named twice; name it once"
+        for root in sorted({root for root in roots if roots.count(root) > 1})
     ]
     if problems:
         raise DataError(*problems)

@@ -18,9 +18,9 @@ WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the current one
-    `batch` steps are done, whose losses add up to `loss_sum`. `best_loss` is the lowest validation loss of this phase,
-    reached in epoch `best_epoch`; `stale` epochs have passed since."""
+    """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the
+    current one `batch` steps are done, whose losses add up to `loss_sum`. `best_loss` is the lowest
+    validation loss of this phase, reached in epoch `best_epoch`; `stale` epochs have passed since."""
 
     phase: int = 0
     phase_epoch: int = 0
@@ -67,7 +67,11 @@ def save_state(
     tensors = {f"model.{name}": tensor for name, tensor in contiguous(model.state_dict()).items()}
     moments = optimizer.state_dict()
     for index, state in moments["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items() if value is not None}
+        tensors |= {
+            f"optimizer.{index}.{key}": value.contiguous()
+            for key, value in state.items()
+            if value is not None
+        }
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -114,7 +118,9 @@ def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as safetensors takes them: each with memory of its own."""
-    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -125,6 +131,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata.get("state", "{}"))  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in list(file.keys())}, json.loads(
+                metadata.get("state", "{}")
+            )
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: not readable as safetensors ({error}); train the run again") from None

@@ -57,7 +57,8 @@ def evaluate(
     The rows are merged into the run's `run.parquet`; the maps stay in its `predictions/`.
 
     Raises:
-        DataError: no finished run, no images in the split, bad images (all are named), or no threshold can be had.
+        DataError: no finished run, no images in the split, bad images (all are named), or no threshold can
+        be had.
     """
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
@@ -100,7 +101,8 @@ def _thresholds(
         if not own:
             names = ", ".join(map(str, missing))
             raise DataError(
-                f"{run}: a threshold for {names} is chosen on the validation images of the run's own data, which this is"
+                f"{run}: a threshold for {names} is chosen on the validation images of the run's own data,"
+                f" which this is"
                 " not; evaluate the run on its own data first, or give --threshold"
             )
         images = list(_count(predictor, own, missing, split="val", keep=None, on_image=None))
@@ -119,7 +121,8 @@ def _count(
     keep: Path | None,
     on_image: Progress | None,
 ) -> Iterator[Counted]:
-    """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if given."""
+    """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if
+    given."""
     work = [source for source in sources(datasets) if source.sample.split == split]
     if not work:
         roots = ", ".join(str(dataset.root) for dataset in datasets)
@@ -146,9 +149,7 @@ def _count(
                     Image.fromarray(probability).save(scratch, format="PNG")
             counts = tuple(protocol.count(probability, mask, valid) for protocol in protocols)
             height, width = mask.shape
-            yield Counted(
-                source.label, source.sample.name, height, width, crack_pixels(mask, valid), counts
-            )
+            yield Counted(source.label, source.sample.name, height, width, crack_pixels(mask, valid), counts)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -179,7 +180,9 @@ def _row(
     level = level_of(threshold)
     scores = protocol.score(counts, level)
     curves = (
-        {f"curve_{name}": values.astype(np.int32) for name, values in vars(counts).items()} if protocol.swept else {}
+        {f"curve_{name}": values.astype(np.int32) for name, values in vars(counts).items()}
+        if protocol.swept
+        else {}
     )
     return Row(
         run_id=run_id,

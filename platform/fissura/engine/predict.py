@@ -52,7 +52,9 @@ def read_recipe(run: Path) -> Recipe:
     """
     path = run / "recipe.json"
     if not path.is_file():
-        raise DataError(f"{run}: not a run directory, it holds no recipe.json; name a folder below a study's runs/")
+        raise DataError(
+            f"{run}: not a run directory, it holds no recipe.json; name a folder below a study's runs/"
+        )
     return Recipe.load_file(path)
 
 
@@ -62,8 +64,8 @@ def predict(
 ) -> UInt8[np.ndarray, "h w"]:
     """Crack probability of each pixel, times 255, rounded.
 
-    The image is brought to the recipe's working size and padded (reflected) to the model's stride; the logits are brought
-    back (bilinear) before the sigmoid.
+    The image is brought to the recipe's working size and padded (its edge repeated) to the model's stride;
+    the logits are brought back (bilinear) before the sigmoid.
     """
     height, width = image.shape[:2]
     working = pipeline.resize.image(image)

@@ -86,7 +86,8 @@ AnySchedule = Annotated[Constant | Plateau | Cosine, Field(discriminator="kind")
 class Phase(Spec):
     """A stretch of training with one loss, one optimizer and one schedule.
 
-    `early_stopping` is the number of epochs without a lower validation loss after which the phase ends; None: never.
+    `early_stopping` is the number of epochs without a lower validation loss after which the phase ends;
+    None: never.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -98,10 +99,11 @@ class Phase(Spec):
 
 
 class Recipe(Spec):
-    """Everything that decides a training: the same recipe, data and seed give the same weights on the same machine.
+    """Everything that decides a training: the same recipe, data and seed give the same weights on the same
+    machine.
 
-    `precision` "mixed" is automatic mixed precision on a GPU; a CPU always computes in float32. `protocols` are those
-    the result is judged by; the first one also judges each epoch.
+    `precision` "mixed" is automatic mixed precision on a GPU; a CPU always computes in float32. `protocols`
+    are those the result is judged by; the first one also judges each epoch.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")

@@ -16,7 +16,8 @@ MANIFEST = "manifest.json"
 def close_run(
     trainer: Trainer, *, datasets: Sequence[Dataset], content: str, cpus: int, joules: float | None
 ) -> Manifest:
-    """Writes the manifest of a finished training, once, by rank 0. `content` is the digest of the data's files."""
+    """Writes the manifest of a finished training, once, by rank 0. `content` is the digest of the data's
+    files."""
     path = trainer.run / MANIFEST
     if path.is_file():
         return read_manifest(trainer.run)

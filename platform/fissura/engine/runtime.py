@@ -65,7 +65,8 @@ def usable_cpus() -> int:
 
 
 def set_threads(cpus: int) -> None:
-    """Lets PyTorch use `cpus` threads, whatever OMP_NUM_THREADS says; OpenCV stays single in each loader thread."""
+    """Lets PyTorch use `cpus` threads, whatever OMP_NUM_THREADS says; OpenCV stays single in each loader
+    thread."""
     import cv2
 
     torch.set_num_threads(cpus)

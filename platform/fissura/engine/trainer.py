@@ -1,7 +1,7 @@
 """Training of a recipe, epoch by epoch, resumable from any step.
 
-The kept model is the one with the lowest validation loss of the current phase; `kept` holds its epoch's record, and is what
-a search compares.
+The kept model is the one with the lowest validation loss of the current phase; `kept` holds its epoch's
+record, and is what a search compares.
 """
 
 import json
@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fissura.core.errors import DataError, Diverged, Interrupted
 from fissura.core.files import write_json
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
 from fissura.data.pipeline import Batch, Epochs
-from fissura.engine.checkpoint import STATE, WEIGHTS, Progress, load_state, read_progress, save_state, save_weights
+from fissura.engine.checkpoint import (
+    STATE,
+    WEIGHTS,
+    Progress,
+    load_state,
+    read_progress,
+    save_state,
+    save_weights,
+)
 from fissura.engine.recipe import Phase, Recipe
 from fissura.engine.runtime import Runtime
 from fissura.engine.validation import validate
@@ -74,13 +81,21 @@ class Trainer:
         train = self._train(phase)
         validation = self._validate()
         if not math.isfinite(validation["val/loss"]):
-            raise Diverged(f"the validation loss of epoch {self.progress.epoch + 1} is {validation['val/loss']}")
+            raise Diverged(
+                f"the validation loss of epoch {self.progress.epoch + 1} is {validation['val/loss']}"
+            )
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._schedule.step(validation["val/loss"])
         elif self._schedule is not None:
             self._schedule.step()
         seconds = self.progress.seconds + time.perf_counter() - start
-        record = {"epoch": self.progress.epoch + 1, "phase": phase.name, **train, **validation, "seconds": seconds}
+        record = {
+            "epoch": self.progress.epoch + 1,
+            "phase": phase.name,
+            **train,
+            **validation,
+            "seconds": seconds,
+        }
         record["parameters"] = sum(parameter.numel() for parameter in self._network.parameters())
         self.history.append(record)
         self._advance(phase, loss=validation["val/loss"], seconds=seconds)
@@ -104,7 +119,7 @@ class Trainer:
     def _start(self) -> None:
         torch.manual_seed(derive(self.recipe.seed, "model"))
         if self._runtime.device.type == "cpu":
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.use_deterministic_algorithms(mode=True, warn_only=True)
         network = self.recipe.model.build()
         self.stride = network.stride
         self._model = self._runtime.prepare(network)
@@ -120,7 +135,9 @@ class Trainer:
         )
         mixed = self.recipe.precision == "mixed" and self._runtime.device.type == "cuda"
         half = torch.bfloat16 if mixed and torch.cuda.is_bf16_supported() else torch.float16
-        self._scaler = torch.amp.GradScaler(self._runtime.device.type, enabled=mixed and half is torch.float16)
+        self._scaler = torch.amp.GradScaler(
+            self._runtime.device.type, enabled=mixed and half is torch.float16
+        )
         self._autocast: AbstractContextManager[Any] = torch.autocast(
             self._runtime.device.type, dtype=half, enabled=mixed
         )
@@ -175,7 +192,8 @@ class Trainer:
 
     def _optimize(self, batch: Batch) -> float:
         image, target, valid = (
-            part.to(self._runtime.device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
+            part.to(self._runtime.device, non_blocking=True)
+            for part in (batch.image, batch.target, batch.valid)
         )
         with self._autocast:
             logits = self._model(self.recipe.data.normalise(image))
@@ -249,4 +267,3 @@ class Trainer:
                 progress=progress,
                 history=self.history,
             )
-

@@ -25,8 +25,9 @@ def validate(
     protocol: AnyProtocol,
     device: torch.device,
 ) -> dict[str, Any]:
-    """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under `protocol`, at the threshold of the best
-    pooled F1, which is `val/threshold`; `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward pass, milliseconds an image."""
+    """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under `protocol`, at the threshold
+    of the best pooled F1, which is `val/threshold`; `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward
+    pass, milliseconds an image."""
     model.eval()
     indices = data.indices("val")
     losses, counts, overlaps, forward = [], [], [], 0.0

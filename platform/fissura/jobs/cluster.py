@@ -26,7 +26,8 @@ class Resources:
 def connected(address: str | None) -> Iterator[Resources]:
     """A connection to the cluster at `address` ("auto": the one that this machine is part of).
 
-    None starts a Ray on this machine alone for as long as the block lasts. Ray's own logs stay in its session folder.
+    None starts a Ray on this machine alone for as long as the block lasts. Ray's own logs stay in its
+    session folder.
 
     Raises:
         ResourceError: no cluster answers at `address`.
@@ -42,7 +43,8 @@ def connected(address: str | None) -> Iterator[Resources]:
         )
     except (ConnectionError, ValueError) as error:
         raise ResourceError(
-            f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up cluster.yaml`,"
+            f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up"
+            f" cluster.yaml`,"
             " or leave --address out to run on this machine"
         ) from None
     try:

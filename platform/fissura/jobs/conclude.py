@@ -14,8 +14,8 @@ from fissura.engine.runtime import LocalRuntime
 from fissura.jobs.preflight import Slots
 from fissura.jobs.trial import TrialContext
 from fissura.results import store
-from fissura.search.results import Conclusion, drop_checkpoints, write_results
-from fissura.search.study import Study, runs_to_keep
+from fissura.studies.results import Conclusion, drop_checkpoints, write_results
+from fissura.studies.study import Study, runs_to_keep
 
 EVALUATED_RUNS = 3
 Say = Callable[[str], None]

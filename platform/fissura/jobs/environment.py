@@ -8,8 +8,8 @@ import sys
 def prepare_environment(address: str | None) -> None:
     """Makes the settings for a cluster at `address`, or for a Ray of this process's own where it is None.
 
-    A Ray of one's own listens on all of the machine's addresses, so it stands behind a token that only this process and
-    its children know. For a cluster the reader's own RAY_AUTH_* settings hold.
+    A Ray of one's own listens on all of the machine's addresses, so it stands behind a token that only this
+    process and its children know. For a cluster the reader's own RAY_AUTH_* settings hold.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

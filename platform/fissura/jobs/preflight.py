@@ -11,16 +11,17 @@ from fissura.core.errors import ResourceError
 from fissura.engine.recipe import Recipe
 from fissura.jobs.cluster import Resources
 from fissura.models import AnyModel, check_weights
-from fissura.search.distributions import Choice
-from fissura.search.results import KEPT_RUNS
-from fissura.search.space import LoadedSpace
+from fissura.studies.distributions import Choice
+from fissura.studies.results import KEPT_RUNS
+from fissura.studies.space import LoadedSpace
 
 MAX_LOCAL_TRIALS = 4
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a search may use: a cluster's address, or None for this machine; None elsewhere: chosen so that nothing idles."""
+    """What a search may use: a cluster's address, or None for this machine; None elsewhere: chosen so that
+    nothing idles."""
 
     address: str | None = None
     concurrent: int | None = None
@@ -48,7 +49,7 @@ def check_all_weights(space: LoadedSpace) -> None:
 
 def _networks(space: LoadedSpace) -> Iterator[AnyModel]:
     """The networks that the choices of the space lead to, one choice changed at a time."""
-    yield space.recipe_for({}).model
+    yield space.recipe_for(space.paper_point()).model
     for path, distribution in space.distributions.items():
         if path.startswith("model.") and isinstance(distribution, Choice):
             for value in distribution.values:
@@ -76,18 +77,22 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     problems = []
     if cpus > resources.node_cpus:
         problems.append(
-            f"--cpus-per-trial {cpus}: a trial runs on one node, and the largest has {resources.node_cpus} CPUs; ask for"
+            f"--cpus-per-trial {cpus}: a trial runs on one node, and the largest has {resources.node_cpus}"
+            f" CPUs; ask for"
             f" {resources.node_cpus} or fewer"
         )
     if gpus > resources.node_gpus:
         problems.append(
-            f"--gpus-per-trial {gpus:g}: a trial runs on one node, and the most that one has is {resources.node_gpus} GPUs;"
+            f"--gpus-per-trial {gpus:g}: a trial runs on one node, and the most that one has is"
+            f" {resources.node_gpus} GPUs;"
             " ask for fewer, or 0 to train on CPUs"
         )
     if not problems and concurrent > room:
         problems.append(
-            f"--concurrency {concurrent}: {concurrent} trials of {cpus} CPUs and {gpus:g} GPUs need {concurrent * cpus} CPUs"
-            f" and {concurrent * gpus:g} GPUs, the cluster has {resources.cpus} and {resources.gpus}; ask for {room} or fewer"
+            f"--concurrency {concurrent}: {concurrent} trials of {cpus} CPUs and {gpus:g} GPUs need"
+            f" {concurrent * cpus} CPUs"
+            f" and {concurrent * gpus:g} GPUs, the cluster has {resources.cpus} and {resources.gpus}; ask"
+            f" for {room} or fewer"
         )
     if problems:
         raise ResourceError(*problems)
@@ -103,13 +108,16 @@ def check_disk(recipe: Recipe, *, storage: Path, slots: Slots) -> None:
     with torch.device("meta"):
         network = recipe.model.model_copy(update={"weights": "none"}).build()
     size = sum(parameter.numel() * 4 for parameter in network.parameters())
-    # a running trial keeps its best weights, and a state of weights and two moments, twice while it is replaced
+    # a running trial keeps its best weights, and a state of weights and two moments, twice while it is
+    # replaced
     need = size * (KEPT_RUNS + slots.concurrent * (2 + 2 * 3))
     existing = next(folder for folder in (storage, *storage.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if need > free:
         raise ResourceError(
-            f"--storage {storage}: the checkpoints of this search need {need / 2**30:.1f} GiB ({size / 2**20:.0f} MiB a"
-            f" network, {slots.concurrent} trials at a time), {free / 2**30:.1f} GiB are free; free some, name another"
+            f"--storage {storage}: the checkpoints of this search need {need / 2**30:.1f} GiB"
+            f" ({size / 2**20:.0f} MiB a"
+            f" network, {slots.concurrent} trials at a time), {free / 2**30:.1f} GiB are free; free some,"
+            f" name another"
             " --storage, or lower --concurrency"
         )

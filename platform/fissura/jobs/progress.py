@@ -11,8 +11,8 @@ from ray.tune.experiment import Trial
 from ray.util.metrics import Gauge
 
 from fissura.jobs.searcher import StudySearch
-from fissura.search.results import drop_checkpoints
-from fissura.search.study import DUPLICATE, Study, best_trials
+from fissura.studies.results import drop_checkpoints
+from fissura.studies.study import SKIPPED, Study, best_trials
 
 EVERY_SECONDS = 3.0
 Say = Callable[[str], None]
@@ -34,7 +34,11 @@ class SearchProgress(Callback):
                 ("trial_value", "Value of the first objective, by trial.", ("trial",)),
                 ("epochs_total", "Epochs trained in this search.", ()),
                 ("epoch_seconds", "Seconds of the last epoch, by trial.", ("trial",)),
-                ("data_wait_share", "Share of the training time spent waiting for data, by trial.", ("trial",)),
+                (
+                    "data_wait_share",
+                    "Share of the training time spent waiting for data, by trial.",
+                    ("trial",),
+                ),
             )
         }
 
@@ -82,7 +86,7 @@ class SearchProgress(Callback):
     def line(self) -> str:
         """Trials by state, the best value so far, and the time."""
         study = self._search.study
-        trials = [t for t in study.get_trials(deepcopy=False) if DUPLICATE not in t.user_attrs]
+        trials = [t for t in study.get_trials(deepcopy=False) if SKIPPED not in t.user_attrs]
         states = Counter(trial.state for trial in trials)
         tags = {"study": study.study_name}
         for state in TrialState:

@@ -22,7 +22,8 @@ class TrainRuntime:
         set_threads(cpus)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """The model on the device, wrapped so that gradients are averaged; batch norm's statistics too on GPUs."""
+        """The model on the device, wrapped so that gradients are averaged; batch norm's statistics too on
+        GPUs."""
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         model = model.to(self.device)

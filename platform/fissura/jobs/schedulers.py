@@ -1,4 +1,5 @@
-"""Early stopping of weak trials: Ray's schedulers, over our own count of epochs and a study's earlier trials."""
+"""Early stopping of weak trials: Ray's schedulers, over our own count of epochs and a study's earlier
+trials."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +8,14 @@ from optuna.trial import FrozenTrial
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from fissura.search.space import LoadedSpace
+from fissura.studies.space import LoadedSpace
 
 EPOCH = "epoch"
 
 
 class StudyASHA(AsyncHyperBandScheduler):
-    """Asynchronous successive halving (Li et al., MLSys 2020) that knows the trials of an earlier process of the study,
-    and never stops the paper's own configuration, which the others are compared with."""
+    """Asynchronous successive halving (Li et al., MLSys 2020) that knows the trials of an earlier process of
+    the study, and never stops the paper's own configuration, which the others are compared with."""
 
     def remember(self, trials: Sequence[FrozenTrial]) -> None:
         """Puts the trials' values on the rungs that they reached."""
@@ -23,7 +24,9 @@ class StudyASHA(AsyncHyperBandScheduler):
             for milestone, recorded in bracket._rungs:
                 reached = [step for step in trial.intermediate_values if step >= milestone]
                 if reached:
-                    recorded[f"earlier-{trial.number}"] = self._metric_op * trial.intermediate_values[min(reached)]
+                    recorded[f"earlier-{trial.number}"] = (
+                        self._metric_op * trial.intermediate_values[min(reached)]
+                    )
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Ray's decision; the first trial goes on whatever it is."""

@@ -26,10 +26,10 @@ from fissura.jobs.schedulers import scheduler_for
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
-from fissura.search.load import load_space, load_text
-from fissura.search.results import Conclusion
-from fissura.search.space import LoadedSpace
-from fissura.search.study import REASON, Plan, Study, best_trials, find_study, finished
+from fissura.studies.load import load_space, load_text
+from fissura.studies.results import Conclusion
+from fissura.studies.space import LoadedSpace
+from fissura.studies.study import REASON, Plan, Study, best_trials, find_study, finished
 
 Say = Callable[[str], None]
 
@@ -52,7 +52,8 @@ class Request:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A search that ended: its study, the trials by state, the best one, where the results are, why trials failed."""
+    """A search that ended: its study, the trials by state, the best one, where the results are, why trials
+    failed."""
 
     study: Path
     planned: int
@@ -86,11 +87,16 @@ def run_search(
     for note in space.notes:
         say(note)
     check_all_weights(space)
-    prepare(plan.datasets, resize=space.recipe_for({}).data.resize, directory=folder, on_sample=on_image)
+    prepare(
+        plan.datasets,
+        resize=space.recipe_for(space.paper_point()).data.resize,
+        directory=folder,
+        on_sample=on_image,
+    )
     stop = StopFile(study.path)
     with connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
-        check_disk(space.recipe_for({}), storage=study.path, slots=slots)
+        check_disk(space.recipe_for(space.paper_point()), storage=study.path, slots=slots)
         study.write(plan)
         stop.clear()
         say(
@@ -105,7 +111,15 @@ def run_search(
                 say("stopping: running trials have saved their state; the results so far are being written")
             conclusion = conclude(study, optuna_study, slots=slots, say=say)
         stop.clear()
-    return _result(study, plan, space, optuna_study, conclusion, interrupted=interrupted, seconds=time.monotonic() - begin)
+    return _result(
+        study,
+        plan,
+        space,
+        optuna_study,
+        conclusion,
+        interrupted=interrupted,
+        seconds=time.monotonic() - begin,
+    )
 
 
 def _plan(request: Request, cache: Path, *, local: bool) -> tuple[Study, Plan, LoadedSpace]:
@@ -120,18 +134,22 @@ def _plan(request: Request, cache: Path, *, local: bool) -> tuple[Study, Plan, L
         )
         if content_digest(plan.datasets, directory=cache) != plan.content:
             raise SpaceError(
-                f"{study.path}: the images or masks changed since the study began, so old and new trials could not be"
+                f"{study.path}: the images or masks changed since the study began, so old and new trials"
+                f" could not be"
                 " compared; put them back, or begin a new study under another --name"
             )
         return study, plan, space
     if request.space is None:
-        raise SpaceError("name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume")
-    space = _load(request, local=local)
+        raise SpaceError(
+            "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
+        )
+    space = _load(request.space, request, local=local)
     datasets = parse_datasets(request.data)
     study = Study(storage / (request.name or space.name))
     if study.exists:
         raise SpaceError(
-            f"{study.path}: a study lies here already; go on with --resume, add trials with --extend N, or choose another"
+            f"{study.path}: a study lies here already; go on with --resume, add trials with --extend N, or"
+            f" choose another"
             " --name"
         )
     plan = Plan(
@@ -147,17 +165,16 @@ def _plan(request: Request, cache: Path, *, local: bool) -> tuple[Study, Plan, L
     return study, plan, space
 
 
-def _load(request: Request, *, local: bool) -> LoadedSpace:
-    assert request.space is not None
+def _load(space_name: str, request: Request, *, local: bool) -> LoadedSpace:
     if request.profile != "auto":
         profile = None if request.profile == "none" else request.profile
-        return load_space(request.space, profile=profile, fixed=request.fixed)
-    space = load_space(request.space)
+        return load_space(space_name, profile=profile, fixed=request.fixed)
+    space = load_space(space_name)
     import torch
 
     wanted = "cpu" if local and not torch.cuda.is_available() else "gpu"
     profile = wanted if wanted in space.definition.profiles else None
-    return load_space(request.space, profile=profile, fixed=request.fixed)
+    return load_space(space_name, profile=profile, fixed=request.fixed)
 
 
 def _resumed(request: Request, storage: Path) -> Study:
@@ -167,7 +184,11 @@ def _resumed(request: Request, storage: Path) -> Study:
         SpaceError: there is none, or the request asks for something else than what it was planned for.
     """
     named = request.name or (Path(request.space).stem if request.space else None)
-    study = Study(storage / named) if named and (storage / named / "study.json").is_file() else find_study(storage)
+    study = (
+        Study(storage / named)
+        if named and (storage / named / "study.json").is_file()
+        else find_study(storage)
+    )
     plan = study.plan()
     problems = []
     if request.data and parse_datasets(request.data) != plan.datasets:
@@ -175,15 +196,25 @@ def _resumed(request: Request, storage: Path) -> Study:
         problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
     if request.trials is not None and request.trials != plan.trials:
         problems.append(
-            f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with --extend N"
+            f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with"
+            f" --extend N"
         )
     if request.fixed and request.fixed != plan.fixed:
-        problems.append(f"--set: the study was planned with {plan.fixed}; leave --set out, or begin a new study")
+        problems.append(
+            f"--set: the study was planned with {plan.fixed}; leave --set out, or begin a new study"
+        )
     if request.profile not in ("auto", plan.profile or "none"):
-        problems.append(f"--profile {request.profile}: the study was planned with {plan.profile or 'none'}; leave it out")
-    if request.space and Path(request.space).suffix in (".yaml", ".yml"):
-        if load_space(request.space, profile=plan.profile, fixed=plan.fixed).text != plan.space:
-            problems.append(f"{request.space}: differs from the space that the study began with; begin a new study")
+        problems.append(
+            f"--profile {request.profile}: the study was planned with {plan.profile or 'none'}; leave it out"
+        )
+    if (
+        request.space is not None
+        and load_space(request.space, profile=plan.profile, fixed=plan.fixed).definition
+        != load_text(plan.space, source="study.json", profile=plan.profile, fixed=plan.fixed).definition
+    ):
+        problems.append(
+            f"{request.space}: differs from the space that the study began with; begin a new study"
+        )
     if problems:
         raise SpaceError(*(f"{study.path}: {problem}" for problem in problems))
     return study
@@ -220,7 +251,9 @@ def _run(
             tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=search,
-                scheduler=scheduler_for(space, epochs=space.recipe_for({}).epochs, earlier=earlier),
+                scheduler=scheduler_for(
+                    space, epochs=space.recipe_for(space.paper_point()).epochs, earlier=earlier
+                ),
                 num_samples=todo,
                 max_concurrent_trials=slots.concurrent,
                 reuse_actors=True,
@@ -258,7 +291,13 @@ def _result(
         study=study.path,
         planned=plan.trials,
         trials=dict(states),
-        best={"trial": best[0].number, "values": dict(zip(metrics, best[0].values, strict=True)), "parameters": best[0].params} if best else None,
+        best={
+            "trial": best[0].number,
+            "values": dict(zip(metrics, best[0].values, strict=True)),
+            "parameters": best[0].params,
+        }
+        if best
+        else None,
         interrupted=interrupted,
         seconds=seconds,
         conclusion=conclusion,

@@ -1,7 +1,8 @@
 """Ray Tune's view of an Optuna study: suggest, report, tell.
 
-OptunaSearch does the asking. What it leaves open is closed here: trials that a scheduler stopped are told as pruned, failed ones
-with their reason, interrupted ones go on under their own number, and no configuration is trained twice.
+OptunaSearch does the asking. What it leaves open is closed here: trials that a scheduler stopped are told as
+pruned, failed ones with their reason, interrupted ones go on under their own number, and no configuration is
+trained twice.
 """
 
 import math
@@ -14,17 +15,20 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from fissura.core.errors import SpecError
 from fissura.core.seeding import derive
-from fissura.search.space import LoadedSpace
-from fissura.search.study import DUPLICATE, PAPER, REASON, RUN
+from fissura.studies.space import LoadedSpace
+from fissura.studies.study import PAPER, REASON, RUN, SKIPPED
 
 RANDOM_DRAWS = 256
+MOST_SKIPPED = 64
 
 
 class StudySearch(OptunaSearch):
     """Suggests the trials of a study until `stop_requested`, or until the space has nothing new.
 
-    A suggestion is `{"number", "run_id", "recipe", "context"}`. What another process left interrupted comes first.
+    A suggestion is `{"number", "run_id", "recipe", "context"}`. What another process left interrupted comes
+    first.
     """
 
     def __init__(
@@ -63,28 +67,41 @@ class StudySearch(OptunaSearch):
         self._numbers = {
             trial.user_attrs[RUN]: trial.number
             for trial in trials
-            if RUN in trial.user_attrs and DUPLICATE not in trial.user_attrs
+            if RUN in trial.user_attrs and SKIPPED not in trial.user_attrs
         }
         scratch = optuna.samplers.RandomSampler(seed=derive(seed, "scratch", earlier) % 2**32)
         self._scratch = optuna.create_study(sampler=scratch)
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration that no trial has had; FINISHED where there is none."""
-        if self._stop_requested():
-            return Searcher.FINISHED
-        trial, plain, run_id = self._ask()
-        if self._numbers.get(run_id, trial.number) != trial.number:
-            trial.set_user_attr(DUPLICATE, self._numbers[run_id])
-            self.study.tell(trial, state=TrialState.FAIL)
+        for _ in range(MOST_SKIPPED):
+            if self._stop_requested():
+                return Searcher.FINISHED
+            trial = self._ask()
+            try:
+                recipe = self._loaded.recipe_for(self._loaded.suggest(trial))
+            except SpecError as error:
+                self._skip(trial, f"breaks a rule: {error}")
+                continue
+            run_id = recipe.run_id(self._content)
+            if self._numbers.get(run_id, trial.number) == trial.number:
+                break
+            self._skip(trial, f"the same as trial {self._numbers[run_id]}")
             fresh = self._draw()
             if fresh is None:
                 return Searcher.FINISHED
             self.study.enqueue_trial(fresh)
-            trial, plain, run_id = self._ask()
+        else:
+            return Searcher.FINISHED
         trial.set_user_attr(RUN, run_id)
         self._trials[trial_id] = trial
         self._numbers[run_id] = trial.number
-        return {"number": trial.number, "run_id": run_id, "recipe": plain, "context": self._context}
+        return {
+            "number": trial.number,
+            "run_id": run_id,
+            "recipe": recipe.plain(),
+            "context": self._context,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the value of an epoch for the plots, and for the scheduler of a resumed search."""
@@ -92,7 +109,10 @@ class StudySearch(OptunaSearch):
         if trial is None or len(self.metrics) > 1 or value is None or not math.isfinite(value):
             return
         step = int(result["epoch"])
-        if trial_id not in self._ended and step not in trial.storage.get_trial(trial._trial_id).intermediate_values:
+        if (
+            trial_id not in self._ended
+            and step not in trial.storage.get_trial(trial._trial_id).intermediate_values
+        ):
             trial.report(value, step)
 
     def on_trial_complete(
@@ -101,7 +121,8 @@ class StudySearch(OptunaSearch):
         result: dict[str, Any] | None = None,
         error: bool = False,  # noqa: FBT001, FBT002  Ray's signature
     ) -> None:
-        """Tells the study how a trial ended; an interrupted one stays open, for the next search to go on with.
+        """Tells the study how a trial ended; an interrupted one stays open, for the next search to go on
+        with.
 
         A crashed one (`error`) waits for `fail`, which knows the reason.
         """
@@ -117,7 +138,10 @@ class StudySearch(OptunaSearch):
             if "epoch" in result:
                 self._tell(trial_id, TrialState.PRUNED, None)
         elif not all(map(math.isfinite, values)):
-            self.fail(trial_id, reason=f"the objective is not a number: {dict(zip(self.metrics, values, strict=True))}")
+            self.fail(
+                trial_id,
+                reason=f"the objective is not a number: {dict(zip(self.metrics, values, strict=True))}",
+            )
         else:
             self._tell(trial_id, TrialState.COMPLETE, values)
 
@@ -135,19 +159,26 @@ class StudySearch(OptunaSearch):
         """Writes nothing of worth: the study's database is the state, and Tune's own is never restored."""
         Path(checkpoint_path).touch()
 
-    def _ask(self) -> tuple[optuna.Trial, dict[str, Any], str]:
+    def _ask(self) -> optuna.Trial:
         if self._interrupted:
-            trial = optuna.Trial(self.study, self._interrupted.pop(0)._trial_id)
-        else:
-            trial = self.study.ask()
-        recipe = self._loaded.recipe_for(self._loaded.suggest(trial))
-        return trial, recipe.plain(), recipe.run_id(self._content)
+            return optuna.Trial(self.study, self._interrupted.pop(0)._trial_id)
+        return self.study.ask()
+
+    def _skip(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr(SKIPPED, reason)
+        trial.set_user_attr(REASON, f"skipped: {reason}")
+        self.study.tell(trial, state=TrialState.FAIL)
 
     def _draw(self) -> dict[str, Any] | None:
+        """A random point that no trial has had; None where hundreds of them have been had."""
         for _ in range(RANDOM_DRAWS):
-            parameters = self._loaded.suggest(self._scratch.ask())
-            if self._loaded.recipe_for(parameters).run_id(self._content) not in self._numbers:
-                return parameters
+            point = self._loaded.suggest(self._scratch.ask())
+            try:
+                run_id = self._loaded.recipe_for(point).run_id(self._content)
+            except SpecError:
+                continue
+            if run_id not in self._numbers:
+                return point
         return None
 
     def _tell(self, trial_id: str, state: TrialState, values: list[float] | None) -> None:

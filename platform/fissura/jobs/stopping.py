@@ -1,4 +1,5 @@
-"""A graceful end: Ctrl-C or SIGTERM asks running trials to save their state, and the study's results are still written."""
+"""A graceful end: Ctrl-C or SIGTERM asks running trials to save their state, and the study's results are
+still written."""
 
 import signal
 import time

@@ -32,7 +32,8 @@ def train_on_workers(
     cpus_per_worker: int | None = None,
     address: str | None = None,
 ) -> Manifest:
-    """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever their number.
+    """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
+    their number.
 
     A worker that dies is replaced, and all go on from the last epoch.
 
@@ -43,7 +44,8 @@ def train_on_workers(
     """
     if recipe.data.batch_size < workers:
         raise ResourceError(
-            f"--workers {workers}: a step's batch of {recipe.data.batch_size} is shared by the workers; ask for"
+            f"--workers {workers}: a step's batch of {recipe.data.batch_size} is shared by the workers; ask"
+            f" for"
             f" {recipe.data.batch_size} or fewer, or set data.batch_size={workers}"
         )
     # Ray Train looks for reports once in this time, and an epoch can be shorter than its default of seconds
@@ -58,14 +60,17 @@ def train_on_workers(
         have, need = (resources.gpus, workers) if gpu else (resources.cpus, workers * cpus)
         if need > have:
             raise ResourceError(
-                f"--workers {workers}: needs {need} {'GPUs' if gpu else 'CPUs'}, the cluster has {have}; ask for fewer workers"
+                f"--workers {workers}: needs {need} {'GPUs' if gpu else 'CPUs'}, the cluster has {have}; ask"
+                f" for fewer workers"
             )
         context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
         trainer = TorchTrainer(
             _work,
             train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
             scaling_config=ScalingConfig(
-                num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
+                num_workers=workers,
+                use_gpu=gpu,
+                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
             ),
             run_config=RunConfig(
                 name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)

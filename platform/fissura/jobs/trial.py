@@ -1,4 +1,5 @@
-"""A trial of a search: one training inside a Tune actor, which serves trial after trial and keeps its mapped data."""
+"""A trial of a search: one training inside a Tune actor, which serves trial after trial and keeps its mapped
+data."""
 
 import gc
 import time
@@ -20,7 +21,8 @@ from fissura.jobs.stopping import StopFile
 
 
 class TrialContext(Spec):
-    """What all trials of a study share. `content` is the digest of the data's files; `cache` is a folder of the node."""
+    """What all trials of a study share. `content` is the digest of the data's files; `cache` is a folder of
+    the node."""
 
     study: Path
     datasets: tuple[AnyDataset, ...]
@@ -44,8 +46,9 @@ class TrialRuntime(LocalRuntime):
 class TrialActor(tune.Trainable):
     """Runs the trial `{"number", "run_id", "recipe", "context"}` epoch by epoch.
 
-    Each result holds the kept model's metrics, `epoch`, and how the trial stands: `finished`, `interrupted`, and `failure`
-    (the reason, or empty). A failed training is a result and no exception, so the actor lives on for the next trial.
+    Each result holds the kept model's metrics, `epoch`, and how the trial stands: `finished`, `interrupted`,
+    and `failure` (the reason, or empty). A failed training is a result and no exception, so the actor lives
+    on for the next trial.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -75,7 +78,7 @@ class TrialActor(tune.Trainable):
             return self._failed(f"out of memory ({first_line(error)}); lower data.batch_size or the crop")
         except UserError as error:
             return self._failed(str(error))
-        except Exception as error:  # noqa: BLE001  whatever a training raises fails this trial alone
+        except Exception as error:
             return self._failed(f"{type(error).__name__}: {first_line(error)}")
         record = {name: value for name, value in trainer.kept.items() if isinstance(value, int | float)}
         if trainer.finished:
@@ -87,7 +90,8 @@ class TrialActor(tune.Trainable):
                 joules=None,
             )
         return self._result(
-            **record | {"epoch": trainer.progress.epoch, "finished": trainer.finished, "done": trainer.finished},
+            **record
+            | {"epoch": trainer.progress.epoch, "finished": trainer.finished, "done": trainer.finished},
             step_seconds=time.perf_counter() - begin,
         )
 
@@ -129,7 +133,13 @@ class TrialActor(tune.Trainable):
         return self._result(failure=reason, done=True)
 
     def _result(self, **values: Any) -> dict[str, Any]:
-        return {"epoch": self._epoch, "finished": False, "interrupted": False, "failure": "", "done": False} | values
+        return {
+            "epoch": self._epoch,
+            "finished": False,
+            "interrupted": False,
+            "failure": "",
+            "done": False,
+        } | values
 
 
 def first_line(error: BaseException) -> str:

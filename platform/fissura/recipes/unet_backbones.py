@@ -1,16 +1,19 @@
 """U-Net with pretrained backbones (Isnan et al., CMBN 2026:20).
 
-Section 2.2   512x512, flips p = 0.5 / 0.2, brightness-contrast p = 0.3, noise p = 0.2, ImageNet mean and deviation -> data
-Section 2.3.1 four encoder and four decoder blocks, transposed convolution; nine backbones                         -> model
-Section 2.3.3 Dice + BCE, Adam 1e-3, 30 epochs, batch 4, plateau x 0.5 after 3 epochs, AMP, lowest validation loss -> phases
-Section 2.3.4 Dice and IoU                                                                                         -> protocols
+data       section 2.2: 512x512; flips p = 0.5 and 0.2, brightness-contrast p = 0.3, Gaussian noise p = 0.2;
+           ImageNet's mean and deviation
+model      sections 2.3.1, 2.3.2: four encoder and four decoder blocks, transposed convolution, nine backbones
+phases     section 2.3.3: Dice + BCE, Adam 1e-3, 30 epochs, batch 4, learning rate halved after 3 flat epochs,
+           early stopping, mixed precision; the model of the lowest validation loss is kept
+protocols  section 2.3.4: Dice and IoU
 
-Readings, where the paper is silent:
-- the patience of early stopping is not given: 10 epochs, more than two steps of the plateau schedule;
-- each decoder block normalises its convolutions by batch, and the fourth (full size) has no skip;
-- Dice and BCE weigh the same; Dice is taken over the batch, with a smoothing of 1;
-- the paper scores at 512x512; here the maps are brought back and scored against the masks at their own size, and the test
-  images are never those that chose the epoch (the paper reports its validation images).
+Deviations and readings:
+- the patience of early stopping is not given: 10 epochs, more than two steps of the schedule;
+- each decoder block normalises by batch, and the fourth (full size) has no skip, as no encoder has features
+  of the full size;
+- Dice and BCE weigh the same; Dice is taken over the batch, smoothed by 1;
+- the paper scores at 512x512; here the maps are brought back and scored against the masks at their own size;
+- the paper reports the images that chose the epoch; here the test images chose nothing.
 """
 
 from fissura.data.pipeline import Augmentation, Pipeline, WholeImage

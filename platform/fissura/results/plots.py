@@ -21,7 +21,7 @@ FEW = 30  # completed trials, below which importances are called a hint
 PARALLEL = 8  # axes in the parallel-coordinate plot
 
 
-class Undrawable(Exception):  # noqa: N818
+class Undrawable(Exception):
     """Why a plot cannot be drawn, in a sentence."""
 
 

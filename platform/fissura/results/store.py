@@ -163,7 +163,7 @@ def read_runs(roots: Sequence[Path]) -> Runs:
     return Runs(records, skipped)
 
 
-class _NotARun(Exception):  # noqa: N818
+class _NotARun(Exception):
     """Why a file is no run."""
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
-from fissura.search.compile import Distribution, Entry, Parameters, Point
-from fissura.search.distributions import Choice, Constant, among, same
-from fissura.search.paths import ABSENT, Plain, assign, depth_then_kind, kinds_above, resolve
-from fissura.search.wording import shown
+from fissura.studies.compile import Distribution, Entry, Parameters, Point
+from fissura.studies.distributions import Choice, Constant, among, same
+from fissura.studies.paths import ABSENT, Plain, assign, depth_then_kind, kinds_above, resolve
+from fissura.studies.wording import shown
 
 CONTEXT_LIMIT = 512
 

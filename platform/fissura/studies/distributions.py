@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, field_validator, model_validator
 
 from fissura.core.spec import Spec
-from fissura.search.wording import shown
+from fissura.studies.wording import shown
 
 if TYPE_CHECKING:
     import optuna

@@ -17,8 +17,8 @@ from fissura.results.export import write_leaderboard
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
-from fissura.search.load import load_text
-from fissura.search.study import PAPER, RUN, Plan, Study, runs_to_keep
+from fissura.studies.load import load_text
+from fissura.studies.study import PAPER, RUN, Plan, Study, runs_to_keep
 
 if TYPE_CHECKING:
     import optuna
@@ -30,10 +30,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Where the results of a study are, and the ranking that they hold (None: nothing could be evaluated)."""
+    """Where the results of a study are, and the ranking that they hold."""
 
     files: tuple[Path, ...]
-    board: Leaderboard | None
+    board: Leaderboard
 
 
 def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusion:
@@ -42,17 +42,16 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
     runs = store.read_runs([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    board = leaderboard(runs.records) if runs.records else None
+    board = leaderboard(runs.records)
     load = loader(plan.datasets)
-    files: list[Path] = []
-    if board is not None:
-        files += write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
+    files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
     files.append(_report(study, trials, plan, board=board, load=load))
     return Conclusion(tuple(files), board)
 
 
 def drop_checkpoints(study: Study, trials: "optuna.Study") -> None:
-    """Removes the weights of all ended trials but the best ones, so that a long search does not fill the disk."""
+    """Removes the weights of all ended trials but the best ones, so that a long search does not fill the
+    disk."""
     kept = set(runs_to_keep(trials, best=KEPT_RUNS))
     for trial in trials.get_trials(deepcopy=False):
         if trial.state.is_finished() and RUN in trial.user_attrs and trial.user_attrs[RUN] not in kept:
@@ -71,10 +70,12 @@ def loader(datasets: Sequence[Dataset]) -> Load:
     return load
 
 
-def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard | None, load: Load) -> Path:
+def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard, load: Load) -> Path:
     space = load_text(plan.space, source=str(study.path), profile=plan.profile, fixed=plan.fixed)
     paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
-    best = [study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()]
+    best = [
+        study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
+    ]
     names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in plan.datasets)
     return write_report(
         trials,
@@ -88,6 +89,10 @@ def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderbo
             command=plan.command(),
             paper_trial=paper[0] if paper else None,
             manifest=read_manifest(best[0]) if best else None,
-            details={"profile": plan.profile or "none", "set": str(plan.fixed or "nothing"), "study": str(study.path)},
+            details={
+                "profile": plan.profile or "none",
+                "set": str(plan.fixed or "nothing"),
+                "study": str(study.path),
+            },
         ),
     )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from fissura.core.spec import Spec
-from fissura.search.compile import Parameters
-from fissura.search.distributions import AnyDistribution, Choice, FloatRange, IntRange
-from fissura.search.wording import broken_rule, unknown_key
+from fissura.studies.compile import Parameters
+from fissura.studies.distributions import AnyDistribution, Choice, FloatRange, IntRange
+from fissura.studies.wording import broken_rule, unknown_key
 
 if TYPE_CHECKING:
     import optuna

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from fissura.core.errors import SpecError
-from fissura.search.check import Problem, broken_rules, ordered, unmet_conditions, unreachable_paper
-from fissura.search.compile import Distribution, Entry, Parameters
-from fissura.search.distributions import AnyDistribution, Constant, distribution_key
-from fissura.search.paths import resolve
-from fissura.search.space import broken_key
-from fissura.search.wording import problems, shown
-from fissura.search.yaml import Location
+from fissura.studies.check import Problem, broken_rules, ordered, unmet_conditions, unreachable_paper
+from fissura.studies.compile import Distribution, Entry, Parameters
+from fissura.studies.distributions import AnyDistribution, Constant, distribution_key
+from fissura.studies.paths import resolve
+from fissura.studies.space import broken_key
+from fissura.studies.wording import problems, shown
+from fissura.studies.yaml import Location
 
 if TYPE_CHECKING:
     from fissura.engine.recipe import Recipe

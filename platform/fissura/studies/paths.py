@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec, nearest
-from fissura.search.wording import broken_rule, one_of, problems
+from fissura.studies.wording import broken_rule, one_of, problems
 
 Plain = dict[str, Any]
 S = TypeVar("S", bound=Spec)

@@ -22,11 +22,12 @@ from fissura.data.datasets import AnyDataset
 if TYPE_CHECKING:
     import optuna
 
-RUN, PAPER, REASON, DUPLICATE = "run", "paper", "reason", "duplicate_of"
+RUN, PAPER, REASON, SKIPPED = "run", "paper", "reason", "skipped"
 
 
 class Plan(Spec):
-    """Everything that decides a search; `space` is the search space's text, so that a resumed study cannot drift from it."""
+    """Everything that decides a search; `space` is the search space's text, so that a resumed study cannot
+    drift from it."""
 
     name: str
     space: str
@@ -123,11 +124,11 @@ def find_study(path: Path) -> Study:
 
 
 def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
-    """Trials that ended, well or not, copies of others left out: those that a search of N trials counts."""
+    """Trials that ended, well or not: those that a search of N trials counts. A skipped one was never run."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and DUPLICATE not in trial.user_attrs
+        if trial.state.is_finished() and SKIPPED not in trial.user_attrs
     ]
 
 
@@ -140,7 +141,7 @@ def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     chosen = (
         completed
         if len(study.directions) == 1
-        else [t for t in study.best_trials if DUPLICATE not in t.user_attrs]
+        else [t for t in study.best_trials if SKIPPED not in t.user_attrs]
     )
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
     return sorted(chosen, key=lambda trial: (sign * trial.values[0], trial.number))
@@ -148,5 +149,7 @@ def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
 
 def runs_to_keep(study: "optuna.Study", *, best: int) -> list[str]:
     """The runs of the best trials, and of the paper's own configuration, which they are compared with."""
-    chosen = best_trials(study)[:best] + [trial for trial in best_trials(study) if trial.user_attrs.get(PAPER)]
+    chosen = best_trials(study)[:best] + [
+        trial for trial in best_trials(study) if trial.user_attrs.get(PAPER)
+    ]
     return list(dict.fromkeys(trial.user_attrs[RUN] for trial in chosen))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpecError
-from fissura.search.distributions import Choice, Constant, FloatRange, IntRange, among
-from fissura.search.paths import ABSENT, Fault, assign, attempt, resolve
+from fissura.studies.distributions import Choice, Constant, FloatRange, IntRange, among
+from fissura.studies.paths import ABSENT, Fault, assign, attempt, resolve
 
 if TYPE_CHECKING:
     import optuna

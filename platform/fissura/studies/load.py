@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from fissura.core.errors import SpaceError
 from fissura.core.spec import nearest
-from fissura.search import yaml
-from fissura.search.compile import Parameters
-from fissura.search.layer import Layer
-from fissura.search.space import LoadedSpace, RunAll, SearchSpace, broken_key
-from fissura.search.wording import problems
+from fissura.studies import yaml
+from fissura.studies.compile import Parameters
+from fissura.studies.layer import Layer
+from fissura.studies.space import LoadedSpace, RunAll, SearchSpace, broken_key
+from fissura.studies.wording import problems
 
 if TYPE_CHECKING:
     from fissura.engine.recipe import Recipe
