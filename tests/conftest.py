@@ -4,7 +4,11 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
+# threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
@@ -40,3 +44,25 @@ def fixed_seeds() -> None:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+class Outcome(NamedTuple):
+    """What a command line came to: its exit code, standard output, and the lines of standard error."""
+
+    code: int
+    out: str
+    said: list[str]
+
+
+@pytest.fixture
+def fissura(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs one command line in this process, a word an argument."""
+    from fissura.cli.app import run
+
+    def call(*words: object) -> Outcome:
+        capfd.readouterr()
+        code = run([str(word) for word in words])
+        out, said = capfd.readouterr()
+        return Outcome(code, out, said.splitlines())
+
+    return call

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fissura.core.errors import DataError
+from fissura.core.files import check_writable
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
@@ -103,11 +104,13 @@ def train(
 
     chosen = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
     datasets = parse_datasets(data)
+    storage = storage.expanduser().resolve()
+    check_writable(storage)
     check_weights(chosen.model)
     folder = cache or default_cache()
     prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     content = content_digest(datasets, directory=folder)
-    run = storage.resolve() / "runs" / chosen.run_id(content)
+    run = storage / "runs" / chosen.run_id(content)
     if workers == 1 and address is None:
         runtime = LocalRuntime(cpus=cpus_per_worker)
 

@@ -1,4 +1,4 @@
-"""What every layer stands on: closed specs, their digests, files that are whole or absent, seeds, one error tree."""
+"""What all layers stand on: closed specs, digests, files that are whole or absent, seeds, one error tree."""
 
 import hashlib
 import inspect
@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from fissura.core import errors
 from fissura.core.errors import DataError, FissuraError, SpecError, UserError
-from fissura.core.files import replacing, sha256, write_json, write_text
+from fissura.core.files import remove_abandoned, replacing, sha256, write_json, write_text
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec, digest, nearest
 
@@ -84,7 +84,7 @@ class TestSpec:
 
     def test_refuses_a_file_that_is_missing_or_too_large(self, tmp_path: Path) -> None:
         path = tmp_path / "spec.json"
-        with pytest.raises(SpecError, match="not readable"):
+        with pytest.raises(SpecError, match="cannot be read"):
             Outer.load_file(path)
         with path.open("wb") as file:
             file.truncate(16 * 2**20 + 1)
@@ -113,7 +113,8 @@ class TestDigest:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("gama", "; did you mean `gamma`?"), ("zzz", ""), ("", ""), ("beta", "; did you mean `beta`?")]
+    ("name", "hint"),
+    [("gama", "; did you mean `gamma`?"), ("zzz", ""), ("", ""), ("beta", "; did you mean `beta`?")],
 )
 def test_a_name_that_is_not_known_is_answered_with_the_nearest(name: str, hint: str) -> None:
     assert nearest(name, ["alpha", "beta", "gamma"]) == hint
@@ -132,9 +133,8 @@ class TestFiles:
     def test_keeps_what_stood_there_when_the_writing_fails(self, tmp_path: Path) -> None:
         path = tmp_path / "file.txt"
         path.write_text("before")
-        with pytest.raises(ZeroDivisionError), replacing(path) as scratch:
-            scratch.write_text("half")
-            raise ZeroDivisionError
+        with pytest.raises(UnicodeEncodeError), replacing(path) as scratch:
+            scratch.write_text("half \ud800", encoding="utf-8")
         with pytest.raises(TypeError):
             write_json(path, {"not": object()})
         assert path.read_text() == "before"
@@ -152,6 +152,14 @@ class TestFiles:
         done = subprocess.run([sys.executable, "-c", code, path], check=False)
         assert done.returncode == -signal.SIGKILL
         assert path.read_text() == "before"
+
+    def test_clears_what_killed_writers_left_and_nothing_else(self, tmp_path: Path) -> None:
+        kept = {tmp_path / name for name in ("file.txt", ".hidden", ".notes.tmp", "a.0123abcd.tmp")}
+        for path in (*kept, tmp_path / ".file.txt.0123abcd.tmp"):
+            path.write_text("")
+        remove_abandoned(tmp_path)
+        remove_abandoned(tmp_path / "missing")
+        assert set(tmp_path.iterdir()) == kept
 
     def test_writes_json_that_reads_back(self, tmp_path: Path) -> None:
         plain = {"b": [1, 2.5], "a": "ö"}
@@ -185,7 +193,8 @@ class TestErrors:
     def test_are_one_tree_and_the_docstring_draws_it(self) -> None:
         own = {name: each for name, each in vars(errors).items() if inspect.isclass(each)}
         assert all(issubclass(each, FissuraError) for each in own.values())
-        drawn = {line.split("── ")[-1].split()[0] for line in (errors.__doc__ or "").splitlines() if "──" in line}
+        tree = (errors.__doc__ or "").splitlines()
+        drawn = {line.split("── ")[-1].split()[0] for line in tree if "──" in line}
         assert drawn == set(own) - {"FissuraError"}
 
     def test_of_users_hold_one_line_a_problem(self) -> None:

@@ -1,4 +1,4 @@
-"""From prepared images to batches: what is drawn, how often, in which order, and that masks move with their images.
+"""From prepared images to batches: what is drawn, how often, in which order; masks move with their images.
 
 The images carry their own truth: red names the image, green is its mask, blue its valid pixels.
 """
@@ -7,7 +7,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,17 @@ from PIL import Image
 
 from fissura.data.cache import PreparedData, prepare
 from fissura.data.datasets.folder import Folder
-from fissura.data.pipeline import Augmentation, Batch, Epochs, Patch, Pipeline, RandomCrop, WholeImage, collate, pad
+from fissura.data.pipeline import (
+    Augmentation,
+    Batch,
+    Epochs,
+    Patch,
+    Pipeline,
+    RandomCrop,
+    WholeImage,
+    collate,
+    pad,
+)
 from fissura.data.resize import Native
 
 SIZES = [(40, 40), (24, 56), (56, 24), (10, 60), (33, 47), (40, 40), (16, 16)]
@@ -50,7 +59,12 @@ def epochs(prepared: PreparedData) -> Callable[..., Epochs]:
     """Epochs of the prepared images; every argument has a default."""
 
     def make(
-        *, per_image: int = 2, batch_size: int = 4, augmentation: Augmentation = MOVES, seed: int = 0, **rest: int
+        *,
+        per_image: int = 2,
+        batch_size: int = 4,
+        augmentation: Augmentation = MOVES,
+        seed: int = 0,
+        **rest: int,
     ) -> Epochs:
         crop = RandomCrop(size=16, per_image=per_image)
         pipeline = Pipeline(resize=Native(), crop=crop, augmentation=augmentation, batch_size=batch_size)
@@ -86,7 +100,7 @@ class TestAnEpoch:
     ) -> None:
         these = epochs(per_image=per_image, batch_size=batch_size)
         batches = list(these.batches_of(0))
-        assert Counter(drawn(batches)) == {number: per_image for number in range(1, len(SIZES) + 1)}
+        assert Counter(drawn(batches)) == dict.fromkeys(range(1, len(SIZES) + 1), per_image)
         assert these.samples == per_image * len(SIZES)
         assert len(batches) == these.batches == -(-these.samples // batch_size)
         assert all(len(batch.image) == batch_size for batch in batches[:-1])
@@ -102,10 +116,16 @@ class TestAnEpoch:
 
     def test_is_the_same_each_time(self, epochs: Callable[..., Epochs]) -> None:
         these = epochs(augmentation=ALL)
-        assert bits(these.batches_of(3)) == bits(these.batches_of(3)) == bits(epochs(augmentation=ALL).batches_of(3))
+        assert (
+            bits(these.batches_of(3))
+            == bits(these.batches_of(3))
+            == bits(epochs(augmentation=ALL).batches_of(3))
+        )
 
     @pytest.mark.parametrize("threads", [2, 3, 8])
-    def test_does_not_depend_on_the_number_of_threads(self, epochs: Callable[..., Epochs], threads: int) -> None:
+    def test_does_not_depend_on_the_number_of_threads(
+        self, epochs: Callable[..., Epochs], threads: int
+    ) -> None:
         alone = bits(epochs(augmentation=ALL, per_image=6).batches_of(1))
         assert bits(epochs(augmentation=ALL, per_image=6, threads=threads).batches_of(1)) == alone
 
@@ -136,10 +156,13 @@ class TestRanks:
     """Data-parallel workers take an equal share each of the batch that one worker would take."""
 
     @pytest.mark.parametrize("world_size", [2, 4])
-    def test_together_take_the_single_worker_s_batch(self, epochs: Callable[..., Epochs], world_size: int) -> None:
+    def test_together_take_the_single_worker_s_batch(
+        self, epochs: Callable[..., Epochs], world_size: int
+    ) -> None:
         alone = list(epochs(augmentation=ALL).batches_of(1))
         ranks = [
-            list(epochs(augmentation=ALL, rank=rank, world_size=world_size).batches_of(1)) for rank in range(world_size)
+            list(epochs(augmentation=ALL, rank=rank, world_size=world_size).batches_of(1))
+            for rank in range(world_size)
         ]
         assert {len(each) for each in ranks} == {len(alone)}
         for whole, *parts in zip(alone[:-1], *(each[:-1] for each in ranks), strict=True):
@@ -147,10 +170,15 @@ class TestRanks:
                 for mine, all_of_it in zip(astuple(part), astuple(whole), strict=True):
                     assert torch.equal(mine, all_of_it[rank::world_size])
 
-    def test_share_a_batch_that_does_not_divide_by_repeating_its_first(self, epochs: Callable[..., Epochs]) -> None:
+    def test_share_a_batch_that_does_not_divide_by_repeating_its_first(
+        self, epochs: Callable[..., Epochs]
+    ) -> None:
         alone = [drawn([batch]) for batch in epochs(per_image=1, batch_size=3).batches_of(0)]
         ranks = [
-            [drawn([batch]) for batch in epochs(per_image=1, batch_size=3, rank=r, world_size=2).batches_of(0)]
+            [
+                drawn([batch])
+                for batch in epochs(per_image=1, batch_size=3, rank=r, world_size=2).batches_of(0)
+            ]
             for r in (0, 1)
         ]
         assert [len(whole) for whole in alone] == [3, 3, 1]
@@ -182,13 +210,19 @@ class TestTruth:
     def test_no_valid_pixel_of_a_whole_image_is_lost(self, prepared: PreparedData) -> None:
         pipeline = Pipeline(resize=Native(), augmentation=MOVES, batch_size=3)
         batches = Epochs(prepared, pipeline=pipeline, stride=8, seed=0).batches_of(0)
-        seen = {int(red): int(valid.sum()) for batch in batches for red, valid in zip(batch.image[:, 0, 0, 0], batch.valid, strict=True)}
+        seen = {
+            int(red): int(valid.sum())
+            for batch in batches
+            for red, valid in zip(batch.image[:, 0, 0, 0], batch.valid, strict=True)
+        }
         assert seen == {i + 1: int(prepared.valid(i).sum()) for i in prepared.indices("train")}
 
 
 class TestRandomCrop:
     @given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-    def test_is_a_window_of_the_image_and_the_rest_is_not_valid(self, height: int, width: int, seed: int) -> None:
+    def test_is_a_window_of_the_image_and_the_rest_is_not_valid(
+        self, height: int, width: int, seed: int
+    ) -> None:
         patch = numbered(height, width)
         image, mask, valid = RandomCrop(size=16).cut(patch, np.random.default_rng(seed))
         assert image.shape == (16, 16, 3)
@@ -270,7 +304,9 @@ class TestAugmentation:
 
     @pytest.mark.parametrize("name", Augmentation.model_fields)
     def test_happens_as_often_as_its_probability_says(self, name: str) -> None:
-        changes = sum(not np.array_equal(self.apply(seed, **{name: 0.2})[0], self.IMAGE) for seed in range(500))
+        changes = sum(
+            not np.array_equal(self.apply(seed, **{name: 0.2})[0], self.IMAGE) for seed in range(500)
+        )
         # a quarter of the turns by 90 degrees are whole ones
         expected = 500 * 0.2 * (0.75 if name == "rotate_90" else 1)
         assert abs(changes - expected) < 40

@@ -36,7 +36,9 @@ def leaves(plain: Any, path: str = "") -> dict[str, Any]:
     if isinstance(plain, dict):
         return {name: each for key in plain for name, each in leaves(plain[key], f"{path}.{key}").items()}
     if isinstance(plain, list):
-        return {name: each for i, item in enumerate(plain) for name, each in leaves(item, f"{path}.{i}").items()}
+        return {
+            name: each for i, item in enumerate(plain) for name, each in leaves(item, f"{path}.{i}").items()
+        }
     return {path.removeprefix("."): plain}
 
 
@@ -82,7 +84,7 @@ class TestEveryRecipe:
         assert load_recipe(str(path)) == load_recipe(str(tmp_path)) == BASE
 
     def test_is_missed_with_the_nearest_name(self) -> None:
-        with pytest.raises(SpecError, match="did you mean `unet_backbones`.*known are .*small_unet"):
+        with pytest.raises(SpecError, match=r"did you mean `unet_backbones`.*known are .*small_unet"):
             load_recipe("unet_backbone")
 
 
@@ -106,7 +108,9 @@ def test_unet_backbones_is_the_paper_s_setting() -> None:
         "model.kind": "backbone_unet",
         "model.encoder": "xception",
         "model.weights": "imagenet",
-        **{f"model.decoder_channels.{i}": channels for i, channels in enumerate((256, 128, 64, 32))},  # reading
+        **{
+            f"model.decoder_channels.{i}": channels for i, channels in enumerate((256, 128, 64, 32))
+        },  # reading
         "phases.0.name": "train",
         "phases.0.loss.kind": "dice_bce",
         "phases.0.loss.dice_weight": 1.0,  # reading
@@ -146,7 +150,12 @@ class TestNames:
         assert len({recipe.configuration for recipe in CHANGES.values()}) == len(CHANGES)
 
     def test_of_runs_tell_recipes_seeds_and_data_apart(self) -> None:
-        runs = [(BASE, "c1"), (BASE, "c2"), (changed(seed=1), "c1"), *((each, "c1") for each in CHANGES.values())]
+        runs = [
+            (BASE, "c1"),
+            (BASE, "c2"),
+            (changed(seed=1), "c1"),
+            *((each, "c1") for each in CHANGES.values()),
+        ]
         assert len({recipe.run_id(content) for recipe, content in runs}) == len(runs)
 
     def test_of_runs_are_equal_for_equal_content(self) -> None:

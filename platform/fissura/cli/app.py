@@ -1,5 +1,6 @@
 """The program `fissura`: its commands, and what becomes of an error."""
 
+import os
 import sys
 import tempfile
 import traceback
@@ -34,6 +35,8 @@ app.command("demo")(studies.demo)
 
 def main() -> None:
     """The entry point of the console script."""
+    # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run())
 
 

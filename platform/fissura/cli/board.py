@@ -76,8 +76,12 @@ def brief(board: "Leaderboard") -> str:
                     "precision": standing.scores["precision"].value,
                     "recall": standing.scores["recall"].value,
                     "threshold": standing.thresholds[0],
+                    "seeds": len(standing.seeds),
+                    "parameters": standing.parameters,
+                    "seconds": round(standing.seconds),
                     "run": ", ".join(standing.run_ids),
                 }
             )
-        parts.append(table(lines) + "\n")
+        notes = [f"note: {standing.recipe}: {note}" for standing in one.standings for note in standing.notes]
+        parts.append("\n".join([table(lines), *notes, ""]))
     return "\n".join(parts).rstrip()

@@ -1,7 +1,6 @@
 """What a command prints: words and progress bars for people on a terminal, one JSON document for machines."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,18 +62,14 @@ class Console:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as an aligned text table, cut at a terminal's edge; the keys of the first are the heads."""
+    """Rows as an aligned text table; the keys of the first are the heads."""
     if not rows:
         return "(nothing)"
     cells = [list(rows[0]), *([_cell(row.get(head)) for head in rows[0]] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     cells.insert(1, ["-" * width for width in widths])
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
-    lines = ["  ".join(line).rstrip() for line in padded]
-    if sys.stdout.isatty():
-        edge = shutil.get_terminal_size().columns
-        lines = [line if len(line) <= edge else f"{line[: edge - 1]}…" for line in lines]
-    return "\n".join(lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def _cell(value: Any) -> str:

@@ -1,5 +1,8 @@
 """The commands about data sets: `data list`, `data check`, `data prepare`, `data fetch`."""
 
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,8 +114,13 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _overview(rows: list[dict[str, Any]]) -> str:
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
     brief = [
-        {"kind": row["kind"], "images": _counted(row["counts"]) or "any number", "what it is": row["title"]}
+        {
+            "kind": row["kind"],
+            "images": _counted(row["counts"]) or "any number",
+            "what it is": textwrap.shorten(row["title"], max(20, columns - 50), placeholder=" …"),
+        }
         for row in rows
     ]
     return f"{table(brief)}\n\nall about one of them: fissura data list KIND"

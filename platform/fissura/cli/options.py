@@ -49,7 +49,7 @@ def parse_sets(texts: Sequence[str] | None) -> dict[str, Any]:
             try:
                 values[path] = parse_value(value)
             except SpecError as error:
-                problems += [f"--set {path}: {problem}" for problem in error.problems]
+                problems += [f"--set {path}={problem}" for problem in error.problems]
     if problems:
         raise SpecError(*problems)
     return values

@@ -142,7 +142,7 @@ def score_text(plain: dict[str, Any]) -> str:
     if "crack_free" in plain:
         free = plain["crack_free"]
         lines.append(
-            f"{free['images']} of the images hold no crack: {free['components_per_image']:g} false alarms and"
-            f" {free['pixels_per_image']:g} false pixels in each"
+            f"images without a crack: {free['images']}, with {free['components_per_image']:g} false alarms"
+            f" and {free['pixels_per_image']:g} false pixels an image"
         )
     return "\n".join(lines)

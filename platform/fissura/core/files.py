@@ -3,11 +3,16 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fissura.core.errors import DataError
+
+_SCRATCH = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -23,6 +28,28 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Looks whether files can be written in `folder`, which need not exist yet; nothing is made.
+
+    Raises:
+        DataError: they cannot.
+    """
+    standing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not standing.is_dir():
+        raise DataError(f"{folder}: results go into a folder, and {standing} is a file; name another folder")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise DataError(
+            f"{folder}: results go into a folder, and {standing} is read-only; name another folder"
+        )
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes what killed writers left in `directory`; nobody may be writing there now."""
+    for path in directory.glob(".*.tmp"):
+        if _SCRATCH.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

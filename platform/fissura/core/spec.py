@@ -52,8 +52,10 @@ class Spec(BaseModel):
                     f"{path}: at most 16 MB, is {path.stat().st_size} bytes; it is no file of this project"
                 )
             return cls.load(json.loads(path.read_text(encoding="utf-8")), source=str(path))
-        except (OSError, ValueError) as error:
-            raise SpecError(f"{path}: not readable as JSON ({error})") from None
+        except OSError as error:
+            raise SpecError(f"{path}: cannot be read ({error.strerror or error}); mend the path") from None
+        except ValueError as error:
+            raise SpecError(f"{path}: not readable as JSON ({error}); name another file") from None
 
 
 def describe(error: ValidationError) -> list[str]:

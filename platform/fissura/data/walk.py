@@ -125,6 +125,8 @@ class Walk:
         """
         if not self.root.is_dir():
             self.problems.append(f"{self.root}: the data set's folder is missing; expected {self.layout}")
+        elif not any(self.root.iterdir()):
+            self.problems = [f"{self.root}: the data set's folder is empty; expected {self.layout}"]
         elif not self.samples and not self.problems:
             self.problems.append(
                 f"{self.root}: a data set holds pairs: there is none; expected {self.layout}"

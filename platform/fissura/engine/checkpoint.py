@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataError, ResourceError
 from fissura.core.files import replacing
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
@@ -35,9 +35,12 @@ class Progress:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the model's weights and buffers."""
-    with replacing(path) as scratch:
-        save_file(contiguous(model.state_dict()), scratch)
+    """Writes the model's weights and buffers.
+
+    Raises:
+        ResourceError: the file cannot be written; the one before it stands.
+    """
+    _save(contiguous(model.state_dict()), path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -50,7 +53,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise DataError(f"{path}: the weights are not of this recipe's model: {error}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: the weights are not of this recipe's model ({reason}); train the run again"
+        ) from None
 
 
 def save_state(
@@ -63,7 +69,11 @@ def save_state(
     progress: Progress,
     history: list[dict[str, Any]],
 ) -> None:
-    """Writes all that training needs to go on as if it had not stopped, the random generators included."""
+    """Writes all that training needs to go on as if it had not stopped, the random generators included.
+
+    Raises:
+        ResourceError: the file cannot be written; the one before it stands.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in contiguous(model.state_dict()).items()}
     moments = optimizer.state_dict()
     for index, state in moments["state"].items():
@@ -82,8 +92,7 @@ def save_state(
         "schedule": None if schedule is None else schedule.state_dict(),
         "scaler": scaler.state_dict(),
     }
-    with replacing(path) as scratch:
-        save_file(tensors, scratch, metadata={"state": json.dumps(plain)})
+    _save(tensors, path, metadata={"state": json.dumps(plain)})
 
 
 def load_state(
@@ -105,15 +114,24 @@ def load_state(
     if schedule is not None:
         schedule.load_state_dict(plain["schedule"])
     scaler.load_state_dict(plain["scaler"])
+    # the steps before a schedule's next one were taken by another process, of which PyTorch does not know
+    optimizer._opt_called = True  # type: ignore[attr-defined]
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
 def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
-    """How far the training that wrote `path` is, and its history of epochs."""
+    """How far the training that wrote `path` is, and its history of epochs.
+
+    Raises:
+        DataError: the file is missing, torn, or no training state.
+    """
     _, plain = _read(path)
-    return Progress(**plain["progress"]), plain["history"]
+    try:
+        return Progress(**plain["progress"]), plain["history"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: holds no training state ({error}); remove it, then train again") from None
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -127,6 +145,17 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def _save(tensors: dict[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
+    try:
+        with replacing(path) as scratch:
+            save_file(tensors, scratch, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise ResourceError(
+            f"{path}: cannot be written ({error}); free some space there, then train again: it goes on from"
+            " its last state"
+        ) from None
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -134,5 +163,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in list(file.keys())}, json.loads(
                 metadata.get("state", "{}")
             )
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{path}: not readable as safetensors ({error}); train the run again") from None

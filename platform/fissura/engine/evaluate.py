@@ -1,6 +1,6 @@
 """The judgement of a run on a data set: one probability map an image, counted under every protocol.
 
-A threshold is chosen on the validation images of the run's own data, never on the images that are scored.
+A threshold is chosen on the validation images of the run's own data, never on test images.
 """
 
 import json
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,13 +58,15 @@ def evaluate(
     The rows are merged into the run's `run.parquet`; the maps stay in its `predictions/`.
 
     Raises:
-        DataError: no finished run, no images in the split, bad images (all are named), or no threshold can
-        be had.
+        DataError: no finished run, no images in the split, bad images (all are named), a threshold that is
+        no probability, or none to be had.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
     recipe, content = predictor.recipe, content_digest(datasets)
-    chosen = tuple(protocols) or recipe.protocols
+    chosen = tuple(dict.fromkeys(protocols or recipe.protocols))
     if threshold is None:
         own = datasets if content == manifest.data.digest else ()
         thresholds = _thresholds(predictor, run, chosen, own=own)
@@ -160,7 +163,17 @@ def _read(
     source: Source,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None]:
     data, sample = source.dataset, source.sample
-    return data.read_image(sample), data.read_mask(sample), data.read_valid(sample)
+    planes: list[Any] = []
+    problems: list[str] = []
+    for read in (data.read_image, data.read_mask, data.read_valid):
+        try:
+            planes.append(read(sample))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*dict.fromkeys(problems))
+    image, mask, valid = planes
+    return image, mask, valid
 
 
 def _row(

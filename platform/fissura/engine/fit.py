@@ -39,6 +39,8 @@ def fit(
     whole = trainer.progress.seconds == 0
     while not trainer.finished:
         on_epoch(trainer.step())
+        if meter is not None:
+            meter.joules()  # a counter that starts again from 0 must be read before it does so twice
     return close_run(
         trainer,
         datasets=datasets,

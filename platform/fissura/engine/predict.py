@@ -30,7 +30,7 @@ class Predictor:
         """The predictor of a run directory.
 
         Raises:
-            DataError: the directory holds no finished run.
+            DataError: the directory holds no recipe or no weights, or weights of another network.
         """
         recipe = read_recipe(run)
         # its trained weights are the run's own: the pretrained ones it started from are not needed again
@@ -69,7 +69,8 @@ def predict(
     """
     height, width = image.shape[:2]
     working = pipeline.resize.image(image)
-    pixels = torch.from_numpy(np.ascontiguousarray(working)).to(device).permute(2, 0, 1)[None]
+    # a copy, since the image may lie in memory that is read-only, which PyTorch does not take
+    pixels = torch.from_numpy(np.array(working, order="C")).to(device).permute(2, 0, 1)[None]
     below, right = (math.ceil(side / model.stride) * model.stride - side for side in working.shape[:2])
     padded = nn.functional.pad(pipeline.normalise(pixels), (0, right, 0, below), mode="replicate")
     logits = model(padded)[..., : working.shape[0], : working.shape[1]].float()

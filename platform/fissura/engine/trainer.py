@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fissura.core.errors import DataError, Diverged, Interrupted
-from fissura.core.files import write_json
+from fissura.core.files import remove_abandoned, write_json
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
 from fissura.data.pipeline import Batch, Epochs
@@ -30,6 +30,7 @@ from fissura.engine.checkpoint import (
 )
 from fissura.engine.recipe import Phase, Recipe
 from fissura.engine.runtime import Runtime
+from fissura.engine.tensorboard import add_epoch, begin_curves
 from fissura.engine.validation import validate
 
 METRICS, RECIPE = "metrics.json", "recipe.json"
@@ -107,6 +108,7 @@ class Trainer:
         if metrics.is_file() and (self.run / WEIGHTS).is_file():
             plain = json.loads(metrics.read_text(encoding="utf-8"))
             if plain["progress"]["finished"]:
+                state.unlink(missing_ok=True)
                 return Progress(**plain["progress"]), plain["history"]
         if state.is_file():
             try:
@@ -120,7 +122,10 @@ class Trainer:
         torch.manual_seed(derive(self.recipe.seed, "model"))
         if self._runtime.device.type == "cpu":
             torch.use_deterministic_algorithms(mode=True, warn_only=True)
-        network = self.recipe.model.build()
+        resumed = self.progress != Progress()
+        # a state holds all weights: the pretrained ones are not needed again
+        model = self.recipe.model.model_copy(update={"weights": "none"}) if resumed else self.recipe.model
+        network = model.build()
         self.stride = network.stride
         self._model = self._runtime.prepare(network)
         self._network = network
@@ -142,7 +147,9 @@ class Trainer:
             self._runtime.device.type, dtype=half, enabled=mixed
         )
         self._begin_phase()
-        if (self.run / STATE).is_file():
+        if self.rank == 0:
+            remove_abandoned(self.run)
+        if resumed:
             load_state(
                 self.run / STATE,
                 model=self._network,
@@ -150,8 +157,10 @@ class Trainer:
                 schedule=self._schedule,
                 scaler=self._scaler,
             )
-        elif self._runtime.rank == 0:
+        elif self.rank == 0:
             write_json(self.run / RECIPE, self.recipe.plain())
+        if self.rank == 0:
+            begin_curves(self.run, self.history)
 
     def _begin_phase(self) -> None:
         phase = self.recipe.phases[self.progress.phase]
@@ -249,6 +258,7 @@ class Trainer:
     def _write(self) -> None:
         if self._runtime.rank != 0:
             return
+        add_epoch(self.run, self.history[-1])
         if self.finished:
             plain = {"progress": vars(self.progress), "history": self.history}
             write_json(self.run / METRICS, plain)

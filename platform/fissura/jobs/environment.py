@@ -11,6 +11,8 @@ def prepare_environment(address: str | None) -> None:
     A Ray of one's own listens on all of the machine's addresses, so it stands behind a token that only this
     process and its children know. For a cluster the reader's own RAY_AUTH_* settings hold.
     """
+    # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"

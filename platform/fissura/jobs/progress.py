@@ -15,6 +15,7 @@ from fissura.studies.results import drop_checkpoints
 from fissura.studies.study import SKIPPED, Study, best_trials
 
 EVERY_SECONDS = 3.0
+AT_LEAST_EVERY_SECONDS = 15.0
 Say = Callable[[str], None]
 
 
@@ -25,7 +26,7 @@ class SearchProgress(Callback):
         self._search, self._study, self._total, self._say = search, study, total, say
         self._log = study.path / "search.log"
         self._begin = self._said = time.monotonic()
-        self._epochs = 0
+        self._epochs, self._standing = 0, ""
         self._gauges = {
             name: Gauge(f"fissura_{name}", description=text, tag_keys=("study", *tags))
             for name, text, tags in (
@@ -78,13 +79,18 @@ class SearchProgress(Callback):
         drop_checkpoints(self._study, self._search.study)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Says the status line, when it is time."""
-        if time.monotonic() - self._said >= EVERY_SECONDS:
-            self._said = time.monotonic()
-            self._say(self.line())
+        """Says the status line every few seconds; less often while it stays the same."""
+        silent = time.monotonic() - self._said
+        if silent < EVERY_SECONDS:
+            return
+        standing = self.standing()
+        if standing != self._standing or silent >= AT_LEAST_EVERY_SECONDS:
+            self._said, self._standing = time.monotonic(), standing
+            minutes, seconds = divmod(int(self._said - self._begin), 60)
+            self._say(f"{minutes}:{seconds:02d} · {standing}")
 
-    def line(self) -> str:
-        """Trials by state, the best value so far, and the time."""
+    def standing(self) -> str:
+        """Trials by state, and the best value so far."""
         study = self._search.study
         trials = [t for t in study.get_trials(deepcopy=False) if SKIPPED not in t.user_attrs]
         states = Counter(trial.state for trial in trials)
@@ -103,8 +109,7 @@ class SearchProgress(Callback):
             metric, value = self._search.metrics[0], best[0].values[0]
             self._gauges["best_value"].set(value, tags | {"metric": metric})
             parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
-        minutes, seconds = divmod(int(time.monotonic() - self._begin), 60)
-        return " · ".join([*parts, f"{self._epochs} epochs", f"{minutes}:{seconds:02d}"])
+        return " · ".join([*parts, f"{self._epochs} epochs"])
 
     def _note(self, text: str) -> None:
         with self._log.open("a", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """Search: from a search space and data sets to a study on disk, ranked and evaluated."""
 
+import re
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 from ray import tune
 
 from fissura.core.errors import SpaceError
+from fissura.core.files import check_writable
 from fissura.data.cache import default_cache, prepare
 from fissura.data.content import content_digest
 from fissura.data.sources import parse_datasets
@@ -125,6 +127,12 @@ def run_search(
 def _plan(request: Request, cache: Path, *, local: bool) -> tuple[Study, Plan, LoadedSpace]:
     """The study's folder, its plan and its space: as asked, or as the study that is resumed was planned."""
     storage = request.storage.expanduser().resolve()
+    if request.name is not None and not re.fullmatch(r"\w[\w. -]*", request.name):
+        raise SpaceError(
+            f"--name {request.name}: a study's name is that of one folder in --storage; write it in letters,"
+            " digits, `_`, `-` and `.`"
+        )
+    check_writable(storage)
     if request.begin == "resume" or request.extend:
         study = _resumed(request, storage)
         plan = study.plan()
@@ -183,12 +191,8 @@ def _resumed(request: Request, storage: Path) -> Study:
     Raises:
         SpaceError: there is none, or the request asks for something else than what it was planned for.
     """
-    named = request.name or (Path(request.space).stem if request.space else None)
-    study = (
-        Study(storage / named)
-        if named and (storage / named / "study.json").is_file()
-        else find_study(storage)
-    )
+    named = Study(storage / (request.name or Path(request.space or "").stem))
+    study = named if request.name or named.exists else find_study(storage)
     plan = study.plan()
     problems = []
     if request.data and parse_datasets(request.data) != plan.datasets:
@@ -269,7 +273,7 @@ def _run(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    say(progress.line())
+    say(progress.standing())
     return search.study
 
 

@@ -109,6 +109,8 @@ class TrialActor(tune.Trainable):
         self._trainer = None
         self._epoch = 0
         gc.collect()
+        # the libraries' hundreds of thousands of objects stay: the next collection need not visit them again
+        gc.freeze()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._config = config

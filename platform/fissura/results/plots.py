@@ -146,6 +146,8 @@ def _slice(study: "Study", objective: int, name: str) -> Any:
     names = _leading(study, objective)[:SLICED]
     figure = plot_slice(study, params=names, target=_target(study, objective), target_name=name)
     figure.update_xaxes(tickangle=-40, tickfont_size=10, title_font_size=11)
+    # six dotted paths side by side run into one another; the plots are narrow
+    figure.for_each_xaxis(lambda axis: axis.update(title_text=str(axis.title.text).rsplit(".", 1)[-1]))
     return figure
 
 

@@ -101,9 +101,9 @@ class _Loading:
         definition, recipe = self._definition(), self._recipe()
         profiles = _mapping(self._plain.get("profiles"))
         if profile is not None and profile not in profiles:
-            known = ", ".join(profiles) or "none"
+            known = f"known: {', '.join(profiles)}" if profiles else "the space has none, leave --profile out"
             hint = nearest(profile, profiles)
-            self._tell(("profiles",), f"profile `{profile}` is not known{hint}; known: {known}")
+            self._tell(("profiles",), f"profile `{profile}` is not known{hint}; {known}")
         layers: dict[str | None, tuple[Layer, Parameters]] = {}
         for name in (None, *profiles):
             if recipe is None:

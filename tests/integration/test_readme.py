@@ -1,0 +1,108 @@
+"""Every command of the README runs, as it stands there; long ones on small stand-ins for the images."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from fissura.data.synthetic import SyntheticSpec, draw
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FISSURA = Path(sys.executable).with_name("fissura")
+# what makes a paper's search small: the words are added to the README's own
+SHRUNK = "--trials 1 --set phases.train.epochs=1 --set data.crop.size=64 --cache cache"
+
+
+def commands() -> list[str]:
+    """The lines of the README's code blocks, without their comments."""
+    blocks = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    return [line.split("  #")[0].split(" # ")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def fissura(folder: Path, words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [FISSURA, *shlex.split(words)],
+        cwd=folder, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `data/cfd` has CrackForest's layout: what the README's `data fetch` leaves there."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("image", "groundTruth"):
+        (folder / "data/cfd" / name).mkdir(parents=True)
+    for index in range(10):
+        drawn = draw(SyntheticSpec(height=64, width=96), split="train", index=index)
+        Image.fromarray(drawn.image).save(folder / f"data/cfd/image/{index + 1:03d}.jpg", quality=95)
+        labels = {"Segmentation": (drawn.mask + 1).astype(np.uint8)}
+        savemat(folder / f"data/cfd/groundTruth/{index + 1:03d}.mat", {"groundTruth": labels})
+    return folder
+
+
+def test_the_commands_are_those_that_are_run_here() -> None:
+    assert commands() == [
+        "make demo",
+        "make test",
+        ".venv/bin/fissura data fetch cfd data/cfd",
+        ".venv/bin/fissura data check cfd:data/cfd",
+        ".venv/bin/fissura search unet_backbones --data cfd:data/cfd --trials 8 --storage studies",
+        ".venv/bin/fissura leaderboard show studies",
+    ]
+
+
+def test_make_demo_and_make_test_do_what_they_say() -> None:
+    demo = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"fissura\S* demo", demo)
+    test = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(word in test for word in ("ruff", "mypy", "lint-imports", "pytest"))
+
+
+def test_fetching_says_within_seconds_where_there_is_no_network(workplace: Path) -> None:
+    words = "data fetch cfd data/fetched --mirror http://127.0.0.1:9/"
+    done = fissura(workplace, words)
+    assert done.returncode == 2
+    assert "127.0.0.1" in done.stderr
+    assert not (workplace / "data/fetched").exists()
+
+
+def test_the_real_example_runs_to_a_leaderboard(workplace: Path) -> None:
+    check, search, board = (line.split(" ", 1)[1] for line in commands()[3:6])
+
+    checked = fissura(workplace, check)
+    assert "samples:" in checked.stdout, checked.stderr
+    searched = fissura(workplace, f"{search} {SHRUNK}")
+    assert searched.returncode == 0, searched.stderr
+    shown = fissura(workplace, board)
+    assert shown.returncode == 0, shown.stderr
+    assert "cfd test, overlap" in shown.stdout
+
+    for link in re.findall(r"\]\((docs/[^)]+)\)", README):
+        assert (ROOT / link).is_file(), f"the README links to {link}"
+
+
+def test_the_demo_ranks_a_search_and_trains_nothing_twice(tmp_path: Path) -> None:
+    first = fissura(tmp_path, "demo --dir demo --trials 2")
+    assert first.returncode == 0, first.stderr
+    study = tmp_path / "demo/studies/demo"
+    for name in (
+        "leaderboard.parquet",
+        "leaderboard.csv",
+        "leaderboard.md",
+        "leaderboard.html",
+        "report.html",
+    ):
+        assert str(study / name) in first.stdout
+    trained = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/weights.safetensors")}
+    assert trained
+
+    second = fissura(tmp_path, "demo --dir demo --trials 2")
+    assert second.returncode == 0, second.stderr
+    assert {path: path.stat().st_mtime_ns for path in study.glob("runs/*/weights.safetensors")} == trained

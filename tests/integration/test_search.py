@@ -1,0 +1,278 @@
+"""A search survives what happens to processes: real drivers, real Ray, real signals, on tiny synthetic images."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fissura.data.synthetic import SyntheticSpec, write
+from fissura.models import UNet
+
+FISSURA = str(Path(sys.executable).with_name("fissura"))
+SMALL = ("--set", "model.width=4", "--set", "data.crop.size=32", "--set", "data.crop.per_image=1")
+PATIENCE_SECONDS = 150
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A folder to work in, with the images of all tests of this file."""
+
+    folder: Path
+    images: Path
+
+    def command(self, *words: str) -> list[str]:
+        """A `fissura search` over the images."""
+        return [
+            FISSURA, "search", *words, "--storage", str(self.folder / "studies"), "--cache", str(self.folder / "cache"),
+        ]  # fmt: skip
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Runs a search to its end."""
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
+
+    @contextmanager
+    def started(self, *words: str) -> "Iterator[subprocess.Popen[str]]":
+        """A running search in a session of its own; what is left of it at the end is killed."""
+        with subprocess.Popen(
+            self.command(*words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def new(self, *words: str) -> tuple[str, ...]:
+        """The words of a new search."""
+        return (*words, "--data", f"synthetic:{self.images}", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "cracks"
+    write(SyntheticSpec(train=6, val=2, test=2, height=48, width=48, crack_width=(1.5, 4.0)), folder)
+    return folder
+
+
+@pytest.fixture
+def setting(tmp_path: Path, images: Path) -> Setting:
+    return Setting(tmp_path, images)
+
+
+def trials(study: Path) -> list[tuple[int, str]]:
+    """(number, state) of each trial that is in the database now."""
+    if not (study / "study.db").is_file():
+        return []
+    with sqlite3.connect(f"file:{study / 'study.db'}?mode=ro", uri=True) as database:
+        try:
+            return list(database.execute("select number, state from trials order by number"))
+        except sqlite3.OperationalError:
+            return []
+
+
+def ended(study: Path) -> dict[int, str]:
+    return {number: state for number, state in trials(study) if state not in ("RUNNING", "WAITING")}
+
+
+def runs_begun(study: Path) -> list[str]:
+    """The runs in the order in which the log says that they began."""
+    log = (study / "search.log").read_text(encoding="utf-8")
+    return [line.rsplit(" ", 1)[1] for line in log.splitlines() if " begins as run " in line]
+
+
+def epochs_logged(study: Path, trial: int) -> list[int]:
+    if not (study / "search.log").is_file():
+        return []
+    log = (study / "search.log").read_text(encoding="utf-8")
+    marks = [
+        line.split(f" trial {trial} epoch ")[1]
+        for line in log.splitlines()
+        if f" trial {trial} epoch " in line
+    ]
+    return [int(mark.split(":")[0]) for mark in marks if "interrupted" not in mark]
+
+
+def wait_for(done: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert process.poll() is None, f"the search ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "the search did not get that far"
+        time.sleep(0.1)
+
+
+class TestADriverThatIsKilled:
+    def test_resumes_with_every_finished_trial_and_repeats_none(self, setting: Setting) -> None:
+        study = setting.folder / "studies" / "small_unet"
+        words = setting.new(
+            "small_unet", "--trials", "5", "--set", "phases.train.epochs=12", "--concurrency", "2"
+        )
+        with setting.started(*words) as process:
+            wait_for(lambda: len(ended(study)) >= 2 and len(trials(study)) > len(ended(study)), process)
+        before = dict(trials(study))
+        finished = ended(study)
+
+        again = setting.run("--resume", "--json")
+
+        assert again.returncode == 0, again.stderr
+        after = dict(trials(study))
+        assert {number: after[number] for number in finished} == finished
+        assert set(after) == set(range(5)), "interrupted trials go on under their own number"
+        assert set(after.values()) <= {"COMPLETE", "PRUNED"}
+        begun = runs_begun(study)
+        repeated = {run for run in begun if begun.count(run) > 1}
+        assert len(repeated) <= len(before) - len(finished), "only interrupted trials begin a second time"
+        assert json.loads(again.stdout)["trials"].keys() <= {"complete", "pruned"}
+        for name in (*(f"leaderboard.{kind}" for kind in ("parquet", "csv", "md", "html")), "report.html"):
+            assert (study / name).is_file()
+        assert not list(study.rglob("*.tmp"))
+
+        more = setting.run("--extend", "1", "--json")
+
+        assert more.returncode == 0, more.stderr
+        assert len(trials(study)) == 6
+        assert json.loads(more.stdout)["planned"] == 6
+
+
+class TestAStopThatIsAskedFor:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+    def test_saves_running_trials_and_writes_the_results_so_far(
+        self, setting: Setting, number: signal.Signals
+    ) -> None:
+        study = setting.folder / "studies" / "small_unet"
+        words = setting.new(
+            "small_unet", "--trials", "2", "--set", "phases.train.epochs=400", "--concurrency", "1"
+        )
+        with setting.started(*words) as process:
+            wait_for(lambda: len(epochs_logged(study, 0)) >= 2, process)
+            # a terminal sends Ctrl-C to the whole group, a supervisor sends SIGTERM to the driver alone
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+
+        assert process.returncode == 1, err
+        assert "go on with" in out
+        assert dict(trials(study)) == {0: "RUNNING"}
+        assert (study / "leaderboard.md").is_file()
+        assert (study / "report.html").is_file()
+        assert not (study / "stop").exists()
+        done = epochs_logged(study, 0)
+        (state,) = (study / "runs").glob("*/state.safetensors")
+        assert state.stat().st_size > 0
+
+        with setting.started("--resume") as process:
+            wait_for(lambda: len(epochs_logged(study, 0)) > len(done), process)
+
+        assert epochs_logged(study, 0)[len(done)] in (done[-1] + 1, done[-1] + 2), (
+            "nothing done is done again"
+        )
+
+
+class TestTrialsThatFail:
+    def test_are_named_with_their_reason_and_never_end_the_search(self, setting: Setting) -> None:
+        network = UNet(width=4, depth=2).build()
+        poisoned = {name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+                    for name, value in network.state_dict().items()}  # fmt: skip
+        save_file(poisoned, setting.folder / "nan.safetensors")
+        space = setting.folder / "space.yaml"
+        space.write_text(
+            "recipe: small_unet\n"
+            "objective: {metric: val/f1, mode: max}\n"
+            "sampler: {kind: random, seed: 1}\n"
+            "space:\n"
+            f"  model.weights: {{choice: [none, {setting.folder / 'nan.safetensors'}]}}\n"
+            "  data.batch_size: {choice: [4, 8]}\n"
+            "profiles:\n"
+            "  tiny: {model.depth: 2, phases.train.epochs: 1}\n",
+            encoding="utf-8",
+        )
+
+        run = setting.run(*setting.new(str(space), "--trials", "9", "--profile", "tiny", "--json"))
+
+        assert run.returncode == 0, run.stderr
+        result = json.loads(run.stdout)
+        assert result["trials"] == {"complete": 2, "fail": 2}, "four configurations, none of them run twice"
+        assert all("is nan" in reason for reason in result["failures"].values())
+        study = setting.folder / "studies" / "space"
+        assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
+        report = (study / "report.html").read_text(encoding="utf-8")
+        assert "the training loss of step 1 of epoch 1 is nan" in report
+
+
+class TestAWorkerThatIsKilled:
+    def test_is_replaced_and_its_trial_goes_on(self, setting: Setting) -> None:
+        study = setting.folder / "studies" / "small_unet"
+        words = setting.new("small_unet", "--trials", "1", "--set", "phases.train.epochs=60")
+        with setting.started(*words, "--json") as process:
+            wait_for(lambda: len(epochs_logged(study, 0)) >= 3, process)
+            workers = [pid for pid in _descendants(process.pid) if "Trainable" in _name(pid)]
+            assert workers, "a trial trains in a Ray worker"
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+
+        assert process.returncode == 0, err
+        assert json.loads(out)["trials"] == {"complete": 1}
+        epochs = epochs_logged(study, 0)
+        assert epochs[-1] == 60
+        assert len(epochs) <= 61, "at most one epoch is trained again"
+
+
+class TestSeveralObjectives:
+    def test_give_a_pareto_front(self, setting: Setting) -> None:
+        space = setting.folder / "front.yaml"
+        space.write_text(
+            "recipe: small_unet\n"
+            "objective: [{metric: val/f1, mode: max}, {metric: parameters, mode: min}]\n"
+            "space:\n"
+            "  model.depth: {int: [2, 4]}\n"
+            "profiles:\n"
+            "  tiny: {phases.train.epochs: 1}\n",
+            encoding="utf-8",
+        )
+
+        run = setting.run(*setting.new(str(space), "--trials", "3", "--profile", "tiny", "--json"))
+
+        assert run.returncode == 0, run.stderr
+        result = json.loads(run.stdout)
+        assert result["trials"] == {"complete": 3}
+        assert result["best"]["values"].keys() == {"val/f1", "parameters"}
+
+
+def _descendants(pid: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    found, before = {pid}, 0
+    while len(found) > before:
+        before = len(found)
+        found |= {child for child, parent in parents.items() if parent in found}
+    return found
+
+
+def _name(pid: int) -> str:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_text()
+    except OSError:
+        return ""
