@@ -1,4 +1,4 @@
-"""A search survives what happens to processes: real drivers, real Ray, real signals, on tiny synthetic images."""
+"""A search survives what happens to its processes: real drivers, Ray and signals, on tiny images."""
 
 import json
 import os
@@ -33,9 +33,8 @@ class Setting:
 
     def command(self, *words: str) -> list[str]:
         """A `fissura search` over the images."""
-        return [
-            FISSURA, "search", *words, "--storage", str(self.folder / "studies"), "--cache", str(self.folder / "cache"),
-        ]  # fmt: skip
+        folders = ("--storage", str(self.folder / "studies"), "--cache", str(self.folder / "cache"))
+        return [FISSURA, "search", *words, *folders]
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Runs a search to its end."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec, nearest
@@ -120,7 +121,7 @@ def attempt(recipe: S, values: Mapping[str, Any]) -> tuple[S | None, list[Fault]
         if any(fault.path in kinds_above(path) for fault in faults):
             continue
         try:
-            assign(plain, path, TypeAdapter(Any).dump_python(values[path], mode="json"), model_type=model_type)
+            assign(plain, path, to_jsonable_python(values[path]), model_type=model_type)
         except SpecError as error:
             faults.append(Fault(path, str(error)))
     try:
