@@ -15,6 +15,7 @@ from fissura.metrics import level_of, parse_protocol
 from fissura.results.manifest import DataFacts, Manifest
 from fissura.results.store import Row, prediction_path, write_run
 
+DIGEST = "d" * 16
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HEIGHT, WIDTH = 24, 32
 
@@ -55,7 +56,7 @@ def write(
         right = random.random(mask.shape) < quality
         grey = np.where((mask == 1) == right, 200, 50) + random.integers(-40, 40, mask.shape)
         probability = grey.astype(np.uint8)
-        place = prediction_path(directory, dataset=dataset, split=split, image=name)
+        place = prediction_path(directory, dataset=dataset, data_digest=DIGEST, split=split, image=name)
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(probability).save(place)
         for protocol in map(parse_protocol, protocols):
@@ -69,7 +70,7 @@ def write(
                     configuration=configuration,
                     seed=seed,
                     dataset=dataset,
-                    data_digest="d" * 16,
+                    data_digest=DIGEST,
                     split=split,
                     protocol=str(protocol),
                     threshold=threshold,

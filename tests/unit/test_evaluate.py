@@ -101,7 +101,8 @@ def other(drawn: Path, tmp_path: Path) -> Dataset:
 
 def stored(run: Path, row: Row) -> np.ndarray:
     """The map of a row's image, read by other means than the project's."""
-    return np.array(Image.open(run / "predictions" / f"{row.dataset}-{row.split}" / f"{row.image}.png"))
+    folder = f"{row.dataset}-{row.split}-{row.data_digest[:8]}"
+    return np.array(Image.open(run / "predictions" / folder / f"{row.image}.png"))
 
 
 def recounted(run: Path, rows: Sequence[Row], dataset: Dataset) -> list[Counts]:
@@ -192,7 +193,7 @@ class TestRows:
         for protocol in PROTOCOLS:
             mine = [row for row in rows if row.protocol == str(protocol)]
             scored = score_folders(
-                run / "predictions" / "synthetic-test",
+                run / "predictions" / f"synthetic-test-{rows[0].data_digest[:8]}",
                 tmp_path / "masks",
                 protocol=protocol,
                 threshold=mine[0].threshold,

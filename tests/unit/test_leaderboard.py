@@ -49,6 +49,9 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
+DIGEST = "d" * 16  # of the fixture's data
+
+
 def parsed(document: str) -> Reader:
     reader = Reader()
     reader.feed(document)
@@ -244,12 +247,12 @@ def test_the_page_is_whole_and_asks_for_nothing(board, load_picture):
 
 def test_pictures_that_cannot_be_drawn_say_why(tmp_path, board, load_picture):
     table = board.tables[0]
-    good = tmp_path / "good-0" / "predictions" / "cfd-test"
+    good = tmp_path / "good-0" / "predictions" / f"cfd-test-{DIGEST[:8]}"
     for path in good.iterdir():
         path.unlink()
-    for path in (tmp_path / "other" / "predictions" / "cfd-test").iterdir():
+    for path in (tmp_path / "other" / "predictions" / f"cfd-test-{DIGEST[:8]}").iterdir():
         path.write_bytes(path.read_bytes()[:40])
-    for path in (tmp_path / "bad-0" / "predictions" / "cfd-test").iterdir():
+    for path in (tmp_path / "bad-0" / "predictions" / f"cfd-test-{DIGEST[:8]}").iterdir():
         Image.new("L", (3, 3)).save(path)
     text = "".join(parsed(gallery(table, load=load_picture, budget=Budget())).text)
     assert "#1 unet kept no probability map of this image." in text
@@ -265,7 +268,9 @@ def test_pictures_that_cannot_be_drawn_say_why(tmp_path, board, load_picture):
 
 def test_an_image_name_cannot_lead_out_of_its_run(tmp_path, write_scored_run):
     write_scored_run(tmp_path / "a", images=("../../../secret",))
-    place = prediction_path(tmp_path / "a", dataset="cfd", split="test", image="../../../secret")
+    place = prediction_path(
+        tmp_path / "a", dataset="cfd", data_digest=DIGEST, split="test", image="../../../secret"
+    )
     assert place.exists()
     (table,) = leaderboard(read_runs([tmp_path / "a"]).records).tables
     blank = np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8)

@@ -63,6 +63,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         lines, code = [f"stopped: {error}"], 1
     except FissuraError as error:
         lines, code = [f"failed: {error}"], 1
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        lines, code = (
+            [f"failed: {name}{error.strerror or error}; free some space or mend the folder, then go on"],
+            1,
+        )
     except Exception as error:
         lines, code = [_unforeseen(error)], 1
     for line in lines:

@@ -152,20 +152,12 @@ def _decode_all(
 
 def _decode(source: Source, resize: AnyResize) -> Patch | list[str]:
     """Image, mask and valid pixels at the working size, or what is wrong with them."""
-    problems: list[str] = []
-    planes: list[np.ndarray | None] = []
-    sample, dataset = source.sample, source.dataset
-    for read in (dataset.read_image, dataset.read_mask, dataset.read_valid):
-        try:
-            planes.append(read(sample))
-        except DataError as error:
-            problems += error.problems
-        except OSError as error:
-            problems.append(f"{error.filename or sample.image}: cannot be read: {error.strerror or error}")
-    if problems:
-        return list(dict.fromkeys(problems))
-    image, mask, valid = planes
-    if image is None or mask is None or mask.shape != image.shape[:2]:
+    try:
+        image, mask, valid = source.read()
+    except DataError as error:
+        return list(error.problems)
+    sample = source.sample
+    if mask.shape != image.shape[:2]:
         return [f"{sample.mask}: a mask must have the size of its image {sample.image}"]
     valid = np.ones_like(mask) if valid is None else valid
     if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 from fissura.core.errors import DataError
 from fissura.core.files import sha256, write_text
@@ -17,6 +21,7 @@ from fissura.data.dataset import Dataset
 from fissura.data.sample import Sample
 
 Signature = tuple[int, ...]
+Decoded = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None]
 
 SETTLED_NS = (
     100_000_000  # clocks of file systems tick every 10 ms at most: an older change shows in the times
@@ -39,6 +44,27 @@ class Source:
         """The sample's files."""
         own = self.sample
         return (own.image, own.mask) if own.valid is None else (own.image, own.mask, own.valid)
+
+    def read(self) -> Decoded:
+        """Image, mask (0, 1) and valid pixels (0, 1; None: all), at their own size.
+
+        Raises:
+            DataError: with all that is wrong with the sample's files.
+        """
+        planes: list[Any] = []
+        problems: list[str] = []
+        for read in (self.dataset.read_image, self.dataset.read_mask, self.dataset.read_valid):
+            try:
+                planes.append(read(self.sample))
+            except DataError as error:
+                problems += error.problems
+            except OSError as error:
+                name = error.filename or self.sample.image
+                problems.append(f"{name}: cannot be read: {error.strerror or error}")
+        if problems:
+            raise DataError(*dict.fromkeys(problems))
+        image, mask, valid = planes
+        return image, mask, valid
 
 
 def sources(datasets: Sequence[Dataset]) -> list[Source]:

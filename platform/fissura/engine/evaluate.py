@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from fissura.core.errors import DataError
 from fissura.core.files import replacing, write_json
-from fissura.data.content import Source, content_digest, sources
+from fissura.data.content import content_digest, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.engine.predict import Predictor
@@ -86,7 +84,9 @@ def evaluate(
             split=split,
             threshold_source="validation" if threshold is None else "given",
         )
-        for image in _count(predictor, datasets, chosen, split=split, keep=run, on_image=on_image)
+        for image in _count(
+            predictor, datasets, chosen, split=split, keep=run, content=content, on_image=on_image
+        )
         for counts, protocol, at in zip(image.counts, chosen, thresholds, strict=True)
     ]
     write_run(run, rows, manifest)
@@ -108,7 +108,7 @@ def _thresholds(
                 f" which this is"
                 " not; evaluate the run on its own data first, or give --threshold"
             )
-        images = list(_count(predictor, own, missing, split="val", keep=None, on_image=None))
+        images = list(_count(predictor, own, missing, split="val", keep=None, content="", on_image=None))
         for place, protocol in enumerate(missing):
             kept[str(protocol)] = best_threshold(pool(image.counts[place] for image in images))
         write_json(path, kept)
@@ -122,6 +122,7 @@ def _count(
     *,
     split: Split,
     keep: Path | None,
+    content: str,
     on_image: Progress | None,
 ) -> Iterator[Counted]:
     """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if
@@ -134,12 +135,12 @@ def _count(
     with ThreadPoolExecutor(1) as reader:
         # one image is read ahead while another is predicted
         readings = iter(work)
-        ahead = reader.submit(_read, next(readings))
+        ahead = reader.submit(next(readings).read)
         for number, source in enumerate(work, start=1):
             reading = ahead
             following = next(readings, None)
             if following is not None:
-                ahead = reader.submit(_read, following)
+                ahead = reader.submit(following.read)
             try:
                 image, mask, valid = reading.result()
             except DataError as error:
@@ -147,7 +148,9 @@ def _count(
                 continue
             probability = predictor(image)
             if keep is not None:
-                path = prediction_path(keep, dataset=source.label, split=split, image=source.sample.name)
+                path = prediction_path(
+                    keep, dataset=source.label, data_digest=content, split=split, image=source.sample.name
+                )
                 with replacing(path) as scratch:
                     Image.fromarray(probability).save(scratch, format="PNG")
             counts = tuple(protocol.count(probability, mask, valid) for protocol in protocols)
@@ -157,23 +160,6 @@ def _count(
                 on_image(number, len(work))
     if problems:
         raise DataError(*problems)
-
-
-def _read(
-    source: Source,
-) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None]:
-    data, sample = source.dataset, source.sample
-    planes: list[Any] = []
-    problems: list[str] = []
-    for read in (data.read_image, data.read_mask, data.read_valid):
-        try:
-            planes.append(read(sample))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*dict.fromkeys(problems))
-    image, mask, valid = planes
-    return image, mask, valid
 
 
 def _row(

@@ -72,7 +72,13 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is not a file name")
             run, threshold = standing.directories[0], standing.thresholds[0]
-            place = prediction_path(run, dataset=condition.dataset, split=condition.split, image=name)
+            place = prediction_path(
+                run,
+                dataset=condition.dataset,
+                data_digest=condition.data_digest,
+                split=condition.split,
+                image=name,
+            )
             prediction = read_prediction(place)
             if not image.shape[:2] == mask.shape == prediction.shape:
                 raise ValueError(f"{place}: its size is not the image's")

@@ -107,9 +107,9 @@ class Runs(NamedTuple):
     skipped: list[Skipped]
 
 
-def prediction_path(run_dir: Path, *, dataset: str, split: str, image: str) -> Path:
+def prediction_path(run_dir: Path, *, dataset: str, data_digest: str, split: str, image: str) -> Path:
     """Where the 8-bit probability map of an image lies in a run directory."""
-    return run_dir / PREDICTIONS / f"{dataset}-{split}" / f"{image}.png"
+    return run_dir / PREDICTIONS / f"{dataset}-{split}-{data_digest[:8]}" / f"{image}.png"
 
 
 def write_run(run_dir: Path, rows: Iterable[Row], manifest: Manifest) -> Path:
