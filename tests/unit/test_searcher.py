@@ -138,14 +138,19 @@ class TestTelling:
         search.on_trial_result("a", result(1, 0.3))
         end(search, "a", 0.5)
         (trial,) = search.study.trials
-        assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.25})
+        assert (trial.state, trial.value, trial.intermediate_values) == (
+            TrialState.COMPLETE,
+            0.5,
+            {1: 0.25, 2: 0.5},
+        )
 
     def test_a_stopped_trial_is_pruned(self, begin: Callable[..., StudySearch]) -> None:
         search = begin()
         search.suggest("a")
         search.on_trial_result("a", result(1, 0.25))
-        search.on_trial_complete("a", result(1, 0.25))
-        assert search.study.trials[0].state == TrialState.PRUNED
+        search.on_trial_complete("a", result(2, 0.5))
+        (trial,) = search.study.trials
+        assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.25, 2: 0.5})
 
     @pytest.mark.parametrize(
         ("last", "reason"),

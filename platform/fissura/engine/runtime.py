@@ -23,6 +23,10 @@ class Runtime(Protocol):
         """Rank 0's values, on every rank."""
         ...
 
+    def mean(self, value: float) -> float:
+        """The mean of the ranks' values, on every rank."""
+        ...
+
     def should_stop(self) -> bool:
         """Whether training must save its state and end now; the same answer on every rank."""
         ...
@@ -46,6 +50,10 @@ class LocalRuntime:
     def share(self, values: list[float]) -> list[float]:
         """The values themselves."""
         return values
+
+    def mean(self, value: float) -> float:
+        """The value itself."""
+        return value
 
     def should_stop(self) -> bool:
         """Never."""

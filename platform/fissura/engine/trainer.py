@@ -193,7 +193,7 @@ class Trainer:
                 raise Interrupted(f"stopped after step {number} of epoch {self.progress.epoch + 1}")
         seconds = time.perf_counter() - begin
         return {
-            "train/loss": loss_sum / max(1, number),
+            "train/loss": self._runtime.mean(loss_sum / max(1, number)),
             "lr": self._optimizer.param_groups[0]["lr"],
             "images_per_second": images * self._runtime.world_size / seconds,
             "wait_share": waited / seconds,

@@ -15,8 +15,9 @@ class TrainRuntime:
 
     def __init__(self, *, cpus: int, stop: StopFile) -> None:
         context = ray.train.get_context()
-        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
         self.cpus = cpus
         self._stop = stop
         set_threads(cpus)
@@ -35,6 +36,12 @@ class TrainRuntime:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.broadcast(tensor, src=0)
         return [float(value) for value in tensor]
+
+    def mean(self, value: float) -> float:
+        """The mean of the ranks' values, on every rank."""
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return float(tensor[0]) / self.world_size
 
     def should_stop(self) -> bool:
         """Rank 0's sight of the stop file, so that all ranks stop after the same step."""

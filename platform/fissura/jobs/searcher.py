@@ -129,6 +129,8 @@ class StudySearch(OptunaSearch):
         result = result or {}
         if error or trial_id in self._ended or trial_id not in self._trials or result.get("interrupted"):
             return
+        # Ray shows a searcher the last result of a trial here alone
+        self.on_trial_result(trial_id, result)
         if result.get("failure"):
             self.fail(trial_id, reason=result["failure"])
             return
