@@ -49,7 +49,7 @@ def train(
 ) -> float:
     """One training, by the trainer that all three share; gives the last epoch's objective."""
     from fissura.data.cache import prepare
-    from fissura.data.sources import parse_datasets
+    from fissura.data.datasets import parse_datasets
     from fissura.engine.runtime import LocalRuntime
     from fissura.engine.trainer import Trainer
 
@@ -214,7 +214,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main(repetitions: int = 3) -> None:
     from fissura.core.files import write_json
     from fissura.data.cache import prepare
-    from fissura.data.sources import parse_datasets
+    from fissura.data.datasets import parse_datasets
     from fissura.data.synthetic import SyntheticSpec, write
 
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}

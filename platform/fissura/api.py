@@ -56,7 +56,8 @@ def search(
 
     prepare_environment(hardware.address if hardware else None)
     from fissura.jobs.preflight import Hardware
-    from fissura.jobs.search import Request, run_search
+    from fissura.jobs.search import run_search
+    from fissura.studies.plan import Request
 
     request = Request(
         space=None if space is None else str(space),
@@ -95,7 +96,7 @@ def train(
     """
     from fissura.data.cache import default_cache, prepare
     from fissura.data.content import content_digest
-    from fissura.data.sources import parse_datasets
+    from fissura.data.datasets import parse_datasets
     from fissura.engine.fit import fit
     from fissura.engine.runtime import LocalRuntime
     from fissura.models import check_weights
@@ -146,7 +147,7 @@ def evaluate(
     on_image: Count | None = None,
 ) -> "list[Row]":
     """Scores a run on a split, by default under its recipe's own protocols; one row an image and protocol."""
-    from fissura.data.sources import parse_datasets
+    from fissura.data.datasets import parse_datasets
     from fissura.engine.evaluate import evaluate as evaluate_run
     from fissura.engine.runtime import LocalRuntime
 

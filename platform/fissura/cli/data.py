@@ -73,8 +73,8 @@ def prepare(
     """
     from fissura.data.cache import default_cache
     from fissura.data.cache import prepare as prepare_images
+    from fissura.data.datasets import parse_datasets
     from fissura.data.resize import Native
-    from fissura.data.sources import parse_datasets
 
     console = Console.of(as_json)
     datasets = parse_datasets(data)

@@ -1,6 +1,5 @@
 """Search: from a search space and data sets to a study on disk, ranked and evaluated."""
 
-import re
 import shutil
 import tempfile
 import time
@@ -8,18 +7,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 from ray import tune
 
-from fissura.core.errors import SpaceError
-from fissura.core.files import check_writable
 from fissura.data.cache import default_cache, prepare
-from fissura.data.content import content_digest
-from fissura.data.sources import parse_datasets
+from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected
 from fissura.jobs.conclude import conclude
 from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_disk, plan_slots
@@ -28,28 +24,12 @@ from fissura.jobs.schedulers import scheduler_for
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
-from fissura.studies.load import load_space, load_text
+from fissura.studies.plan import Request, make_plan
 from fissura.studies.results import Conclusion
 from fissura.studies.space import LoadedSpace
-from fissura.studies.study import REASON, Plan, Study, best_trials, find_study, finished
+from fissura.studies.study import REASON, Plan, Study, best_trials, finished
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the caller asks for, before it is checked against what lies on the disk."""
-
-    space: str | None
-    data: tuple[str, ...]
-    storage: Path
-    trials: int | None
-    name: str | None
-    profile: str
-    fixed: dict[str, Any]
-    seed: int
-    begin: Literal["new", "resume"]
-    extend: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +65,8 @@ def run_search(
     begin = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = cache or default_cache()
-    study, plan, space = _plan(request, folder, local=hardware.address is None)
+    local_cpu = hardware.address is None and pick_device("auto").type == "cpu"
+    study, plan, space = make_plan(request, folder, profile="cpu" if local_cpu else "gpu")
     for note in space.notes:
         say(note)
     check_all_weights(space)
@@ -96,7 +77,7 @@ def run_search(
         on_sample=on_image,
     )
     stop = StopFile(study.path)
-    with connected(hardware.address) as resources:
+    with study.claimed(), connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
         check_disk(space.recipe_for(space.paper_point()), storage=study.path, slots=slots)
         study.write(plan)
@@ -122,106 +103,6 @@ def run_search(
         interrupted=interrupted,
         seconds=time.monotonic() - begin,
     )
-
-
-def _plan(request: Request, cache: Path, *, local: bool) -> tuple[Study, Plan, LoadedSpace]:
-    """The study's folder, its plan and its space: as asked, or as the study that is resumed was planned."""
-    storage = request.storage.expanduser().resolve()
-    if request.name is not None and not re.fullmatch(r"\w[\w. -]*", request.name):
-        raise SpaceError(
-            f"--name {request.name}: a study's name is that of one folder in --storage; write it in letters,"
-            " digits, `_`, `-` and `.`"
-        )
-    check_writable(storage)
-    if request.begin == "resume" or request.extend:
-        study = _resumed(request, storage)
-        plan = study.plan()
-        plan = plan.model_copy(update={"trials": plan.trials + request.extend})
-        space = load_text(
-            plan.space, source=f"{study.path / 'study.json'}", profile=plan.profile, fixed=plan.fixed
-        )
-        if content_digest(plan.datasets, directory=cache) != plan.content:
-            raise SpaceError(
-                f"{study.path}: the images or masks changed since the study began, so old and new trials"
-                f" could not be"
-                " compared; put them back, or begin a new study under another --name"
-            )
-        return study, plan, space
-    if request.space is None:
-        raise SpaceError(
-            "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
-        )
-    space = _load(request.space, request, local=local)
-    datasets = parse_datasets(request.data)
-    study = Study(storage / (request.name or space.name))
-    if study.exists:
-        raise SpaceError(
-            f"{study.path}: a study lies here already; go on with --resume, add trials with --extend N, or"
-            f" choose another"
-            " --name"
-        )
-    plan = Plan(
-        name=study.path.name,
-        space=space.text,
-        profile=space.profile,
-        fixed=request.fixed,
-        datasets=datasets,
-        content=content_digest(datasets, directory=cache),
-        trials=request.trials or space.definition.trials,
-        seed=request.seed,
-    )
-    return study, plan, space
-
-
-def _load(space_name: str, request: Request, *, local: bool) -> LoadedSpace:
-    if request.profile != "auto":
-        profile = None if request.profile == "none" else request.profile
-        return load_space(space_name, profile=profile, fixed=request.fixed)
-    space = load_space(space_name)
-    import torch
-
-    wanted = "cpu" if local and not torch.cuda.is_available() else "gpu"
-    profile = wanted if wanted in space.definition.profiles else None
-    return load_space(space_name, profile=profile, fixed=request.fixed)
-
-
-def _resumed(request: Request, storage: Path) -> Study:
-    """The study to go on with.
-
-    Raises:
-        SpaceError: there is none, or the request asks for something else than what it was planned for.
-    """
-    named = Study(storage / (request.name or Path(request.space or "").stem))
-    study = named if request.name or named.exists else find_study(storage)
-    plan = study.plan()
-    problems = []
-    if request.data and parse_datasets(request.data) != plan.datasets:
-        held = ", ".join(f"{dataset.kind}:{dataset.root}" for dataset in plan.datasets)
-        problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
-    if request.trials is not None and request.trials != plan.trials:
-        problems.append(
-            f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with"
-            f" --extend N"
-        )
-    if request.fixed and request.fixed != plan.fixed:
-        problems.append(
-            f"--set: the study was planned with {plan.fixed}; leave --set out, or begin a new study"
-        )
-    if request.profile not in ("auto", plan.profile or "none"):
-        problems.append(
-            f"--profile {request.profile}: the study was planned with {plan.profile or 'none'}; leave it out"
-        )
-    if (
-        request.space is not None
-        and load_space(request.space, profile=plan.profile, fixed=plan.fixed).definition
-        != load_text(plan.space, source="study.json", profile=plan.profile, fixed=plan.fixed).definition
-    ):
-        problems.append(
-            f"{request.space}: differs from the space that the study began with; begin a new study"
-        )
-    if problems:
-        raise SpaceError(*(f"{study.path}: {problem}" for problem in problems))
-    return study
 
 
 def _run(

@@ -6,8 +6,12 @@
 The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
 """
 
+import fcntl
 import json
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +84,31 @@ class Study:
     def write(self, plan: Plan) -> None:
         """Keeps the plan."""
         write_json(self.path / "study.json", plan.plain())
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Holds the study for one search; the kernel lets go when the process ends, however it ends.
+
+        Raises:
+            SpaceError: another process searches it.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise SpaceError(
+                f"{self.path}: another process searches this study; wait for it, or stop it with Ctrl-C or"
+                " SIGTERM"
+            ) from None
+        finally:
+            os.close(descriptor)
+            # a search that was refused leaves no folder
+            for folder in made:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     @property
     def url(self) -> str:

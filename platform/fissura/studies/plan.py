@@ -1,0 +1,129 @@
+"""From what a caller asks for to the plan of a study, new or resumed, checked before anything is started."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fissura.core.errors import SpaceError
+from fissura.core.files import check_writable
+from fissura.data.content import content_digest
+from fissura.data.datasets import parse_datasets
+from fissura.studies.load import load_space, load_text
+from fissura.studies.space import LoadedSpace
+from fissura.studies.study import Plan, Study, find_study
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asks for, before it is checked against what lies on the disk."""
+
+    space: str | None
+    data: tuple[str, ...]
+    storage: Path
+    trials: int | None
+    name: str | None
+    profile: str
+    fixed: dict[str, Any]
+    seed: int
+    begin: Literal["new", "resume"]
+    extend: int
+
+
+def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Plan, LoadedSpace]:
+    """The study's folder, its plan and its space: as asked, or as the study that is resumed was planned.
+
+    `profile` is what "auto" stands for, where the space has it. Nothing is written.
+
+    Raises:
+        UserError: the request breaks a rule, or does not fit what lies on the disk.
+    """
+    storage = request.storage.expanduser().resolve()
+    if request.name is not None and not re.fullmatch(r"\w[\w. -]*", request.name):
+        raise SpaceError(
+            f"--name {request.name}: a study's name is that of one folder in --storage; write it in letters,"
+            " digits, `_`, `-` and `.`"
+        )
+    check_writable(storage)
+    if request.begin == "resume" or request.extend:
+        study = _resumed(request, storage)
+        plan = study.plan()
+        plan = plan.model_copy(update={"trials": plan.trials + request.extend})
+        space = load_text(
+            plan.space, source=f"{study.path / 'study.json'}", profile=plan.profile, fixed=plan.fixed
+        )
+        if content_digest(plan.datasets, directory=cache) != plan.content:
+            raise SpaceError(
+                f"{study.path}: the images or masks changed since the study began, so old and new trials"
+                " could not be compared; put them back, or begin a new study under another --name"
+            )
+        return study, plan, space
+    if request.space is None:
+        raise SpaceError(
+            "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
+        )
+    space = _load(request.space, request, auto=profile)
+    datasets = parse_datasets(request.data)
+    study = Study(storage / (request.name or space.name))
+    if study.exists:
+        raise SpaceError(
+            f"{study.path}: a study lies here already; go on with --resume, add trials with --extend N, or"
+            " choose another --name"
+        )
+    plan = Plan(
+        name=study.path.name,
+        space=space.text,
+        profile=space.profile,
+        fixed=request.fixed,
+        datasets=datasets,
+        content=content_digest(datasets, directory=cache),
+        trials=request.trials or space.definition.trials,
+        seed=request.seed,
+    )
+    return study, plan, space
+
+
+def _load(name: str, request: Request, *, auto: str) -> LoadedSpace:
+    profile = None if request.profile == "none" else request.profile
+    if profile == "auto":
+        profile = auto if auto in load_space(name).definition.profiles else None
+    return load_space(name, profile=profile, fixed=request.fixed)
+
+
+def _resumed(request: Request, storage: Path) -> Study:
+    """The study to go on with.
+
+    Raises:
+        SpaceError: there is none, or the request asks for something else than what it was planned for.
+    """
+    named = Study(storage / (request.name or Path(request.space or "").stem))
+    study = named if request.name or named.exists else find_study(storage)
+    plan = study.plan()
+    problems = []
+    if request.data and parse_datasets(request.data) != plan.datasets:
+        held = ", ".join(f"{dataset.kind}:{dataset.root}" for dataset in plan.datasets)
+        problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
+    if request.trials is not None and request.trials != plan.trials:
+        problems.append(
+            f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with"
+            f" --extend N"
+        )
+    if request.fixed and request.fixed != plan.fixed:
+        problems.append(
+            f"--set: the study was planned with {plan.fixed}; leave --set out, or begin a new study"
+        )
+    if request.profile not in ("auto", plan.profile or "none"):
+        problems.append(
+            f"--profile {request.profile}: the study was planned with {plan.profile or 'none'}; leave it out"
+        )
+    if (
+        request.space is not None
+        and load_space(request.space, profile=plan.profile, fixed=plan.fixed).definition
+        != load_text(plan.space, source="study.json", profile=plan.profile, fixed=plan.fixed).definition
+    ):
+        problems.append(
+            f"{request.space}: differs from the space that the study began with; begin a new study"
+        )
+    if problems:
+        raise SpaceError(*(f"{study.path}: {problem}" for problem in problems))
+    return study
