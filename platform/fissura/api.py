@@ -234,7 +234,7 @@ def demo(directory: Path = Path("demo"), *, trials: int = 8, say: Say = silent) 
         trials=None if begun.exists else trials,
         begin="resume" if begun.exists else "new",
         extend=max(0, trials - known) if begun.exists else 0,
-        profile="auto",
+        profile="auto" if begun.exists else "demo",
         cache=directory / "cache",
         say=say,
     )

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any, Literal
 
 import typer
@@ -34,6 +34,12 @@ class Console:
         if self.output == "json":
             text = json.dumps(plain, indent=2, default=str, allow_nan=False)
         print(text if isinstance(text, str) else text(), flush=True)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Inside the block, what a library prints goes to standard error: Ray tells of dead workers."""
+        with redirect_stdout(sys.stderr):
+            yield
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:

@@ -47,7 +47,7 @@ def train(
             f" {record['images_per_second']:.1f} images/s"
         )
 
-    with console.progress("preparing images") as on_image:
+    with console.working(), console.progress("preparing images") as on_image:
         run, manifest = api.train(
             recipe,
             data=data,

@@ -59,7 +59,7 @@ def search(
     from fissura import api
     from fissura.jobs.preflight import Hardware
 
-    with console.progress("preparing images") as on_image:
+    with console.working(), console.progress("preparing images") as on_image:
         result = api.search(
             space,
             data=data or (),
@@ -108,7 +108,9 @@ def demo(
     from fissura import api
 
     console = Console.of(as_json)
-    finish(console, api.demo(directory, trials=trials, say=console.say))
+    with console.working():
+        result = api.demo(directory, trials=trials, say=console.say)
+    finish(console, result)
 
 
 def finish(console: Console, result: "SearchResult") -> None:

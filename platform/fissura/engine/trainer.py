@@ -121,7 +121,8 @@ class Trainer:
     def _start(self) -> None:
         torch.manual_seed(derive(self.recipe.seed, "model"))
         if self._runtime.device.type == "cpu":
-            torch.use_deterministic_algorithms(mode=True, warn_only=True)
+            # use_deterministic_algorithms says the same, and imports the whole compiler first
+            torch.set_deterministic_debug_mode("warn")
         resumed = self.progress != Progress()
         # a state holds all weights: the pretrained ones are not needed again
         model = self.recipe.model.model_copy(update={"weights": "none"}) if resumed else self.recipe.model

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from fissura.core.errors import ResourceError
 from fissura.engine.recipe import Recipe
 from fissura.jobs.cluster import Resources
@@ -105,8 +103,7 @@ def check_disk(recipe: Recipe, *, storage: Path, slots: Slots) -> None:
     Raises:
         ResourceError: it has not.
     """
-    with torch.device("meta"):
-        network = recipe.model.model_copy(update={"weights": "none"}).build()
+    network = recipe.model.model_copy(update={"weights": "none"}).build()
     size = sum(parameter.numel() * 4 for parameter in network.parameters())
     # a running trial keeps its best weights, and a state of weights and two moments, twice while it is
     # replaced

@@ -75,11 +75,15 @@ class TrialActor(tune.Trainable):
         except Diverged as error:
             return self._failed(str(error))
         except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-            return self._failed(f"out of memory ({first_line(error)}); lower data.batch_size or the crop")
+            return self._failed(out_of_memory(error))
         except UserError as error:
             return self._failed(str(error))
+        except RuntimeError as error:
+            # PyTorch has no class of its own for a CPU's lack of memory
+            ended = "DefaultCPUAllocator" in str(error)
+            return self._failed(out_of_memory(error) if ended else named(error))
         except Exception as error:
-            return self._failed(f"{type(error).__name__}: {first_line(error)}")
+            return self._failed(named(error))
         record = {name: value for name, value in trainer.kept.items() if isinstance(value, int | float)}
         if trainer.finished:
             close_run(
@@ -102,8 +106,9 @@ class TrialActor(tune.Trainable):
         """Nothing: the trainer finds its state in the run directory."""
 
     def cleanup(self) -> None:
-        """Lets the network and its memory go."""
+        """Lets the network and its memory go, and the interpreter end as it would have."""
         self._trainer = None
+        gc.unfreeze()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._trainer = None
@@ -144,6 +149,11 @@ class TrialActor(tune.Trainable):
         } | values
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return str(error).strip().split("\n", 1)[0][:300]
+def named(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0][:300]}"
+
+
+def out_of_memory(error: BaseException) -> str:
+    """A lack of memory in one line."""
+    return f"out of memory ({named(error)}); lower data.batch_size or the crop"

@@ -12,12 +12,12 @@ from fissura.models import UNet
 
 
 def recipe() -> Recipe:
-    """Width 8, three levels, 96x96 crops, Dice + BCE."""
+    """Width 8, three levels, 96x96 crops, Dice + BCE: about two minutes on CrackForest and one CPU core."""
     return Recipe(
         name="small_unet",
         data=Pipeline(
             resize=Native(),
-            crop=RandomCrop(size=96, per_image=2),
+            crop=RandomCrop(size=96, per_image=4),
             augmentation=Augmentation(horizontal_flip=0.5, vertical_flip=0.5, rotate_90=0.5),
             batch_size=8,
             normalisation="unit",
@@ -29,7 +29,7 @@ def recipe() -> Recipe:
                 loss=DiceBCE(),
                 optimizer=Adam(lr=3e-3),
                 schedule=Cosine(),
-                epochs=8,
+                epochs=24,
             ),
         ),
         protocols=(Tolerant(distance=2), Pixel()),

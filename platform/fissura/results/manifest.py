@@ -1,5 +1,6 @@
 """The manifest of a run: what produced its numbers, from which data, by which code, at which cost."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -74,13 +75,14 @@ class Manifest(Spec):
 
         Code, libraries and device are read from this process; `cpus` None means all that it may use.
         """
+        code, libraries = _this_process()
         return cls(
             run_id=run_id,
             recipe=recipe,
             seed=seed,
             data=data,
-            code_version=code_version(),
-            libraries=library_versions(),
+            code_version=code,
+            libraries=libraries,
             device=device_name(accelerator),
             cpus=cpus or available_cpus(),
             seconds=(finished - started).total_seconds(),
@@ -91,6 +93,12 @@ class Manifest(Spec):
             best_epoch=best_epoch,
             epochs=epochs,
         )
+
+
+@functools.cache
+def _this_process() -> tuple[str, dict[str, str]]:
+    """Code and library versions: those that were imported, whatever becomes of the files."""
+    return code_version(), library_versions()
 
 
 def code_version(package: Path | None = None) -> str:
