@@ -21,7 +21,8 @@ CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="Folder of prepared images; by default in your user cache.")
 ]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="A Ray cluster, or `auto`; by default this machine.")
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster or `auto`; by default this machine."),
 ]
 ProtocolOption = Annotated[
     list[str] | None, typer.Option("--protocol", help=f"{PROTOCOLS}; may be repeated.")
