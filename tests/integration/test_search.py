@@ -221,10 +221,7 @@ class TestAWorkerThatIsKilled:
         words = setting.new("small_unet", "--trials", "1", "--set", "phases.train.epochs=60")
         with setting.started(*words, "--json") as process:
             wait_for(lambda: len(epochs_logged(study, 0)) >= 3, process)
-            workers = [pid for pid in _descendants(process.pid) if "Trainable" in _name(pid)]
-            assert workers, "a trial trains in a Ray worker"
-            for pid in workers:
-                os.kill(pid, signal.SIGKILL)
+            kill_workers(process)
             out, err = process.communicate(timeout=PATIENCE_SECONDS)
 
         assert process.returncode == 0, err
@@ -232,6 +229,23 @@ class TestAWorkerThatIsKilled:
         epochs = epochs_logged(study, 0)
         assert epochs[-1] == 60
         assert len(epochs) <= 61, "at most one epoch is trained again"
+
+    @pytest.mark.slow
+    def test_again_and_again_is_a_failed_trial_and_the_search_goes_on(self, setting: Setting) -> None:
+        study = setting.folder / "studies" / "small_unet"
+        words = setting.new(
+            "small_unet", "--trials", "2", "--set", "phases.train.epochs=30", "--concurrency", "1"
+        )
+        with setting.started(*words, "--json") as process:
+            for epoch in (3, 6):
+                wait_for(lambda epoch=epoch: max(epochs_logged(study, 0), default=0) >= epoch, process)
+                kill_workers(process)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+
+        assert process.returncode == 0, err
+        result = json.loads(out)
+        assert result["trials"] == {"complete": 1, "fail": 1}
+        assert "the trial's process ended" in result["failures"]["0"]
 
 
 class TestSeveralObjectives:
@@ -253,6 +267,13 @@ class TestSeveralObjectives:
         result = json.loads(run.stdout)
         assert result["trials"] == {"complete": 3}
         assert result["best"]["values"].keys() == {"val/f1", "parameters"}
+
+
+def kill_workers(search: "subprocess.Popen[str]") -> None:
+    workers = [pid for pid in _descendants(search.pid) if "Trainable" in _name(pid)]
+    assert workers, "a trial trains in a Ray worker"
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> set[int]:
