@@ -155,7 +155,7 @@ class _Reader:
         else:
             if node is not None:
                 return self._value(node, ())
-            self.problems.append((1, "it is empty; write its content"))
+            self.problems.append((1, "there is no value; write one, or null"))
         return None
 
     def _value(self, node: yaml.Node, location: Location) -> Any:
