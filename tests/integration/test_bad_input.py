@@ -310,8 +310,12 @@ def test_a_setting_is_made_once(place, bridge):
 
 def test_a_profile_is_one_of_the_space_s(place, bridge, tmp_path):
     line = place.refused(*COMMANDS["search"], "--profile", "cpuu", data=bridge)
-    assert line.endswith("profile `cpuu` is not known; the space has none, leave --profile out")
+    assert line.endswith("profile `cpuu` is not known; known: demo")
     file = tmp_path / "mine.yaml"
+    file.write_text(SPACE.split("profiles:")[0], encoding="utf-8")
+    words = [str(file) if word == "small_unet" else word for word in COMMANDS["search"]]
+    line = place.refused(*words, "--profile", "cpuu", data=bridge)
+    assert line.endswith("profile `cpuu` is not known; the space has none, leave --profile out")
     file.write_text(SPACE, encoding="utf-8")
     words = [str(file) if word == "small_unet" else word for word in COMMANDS["search"]]
     line = place.refused(*words, "--profile", "cpuu", data=bridge)

@@ -272,15 +272,15 @@ def test_many_objectives_keep_their_order() -> None:
 
 
 def test_one_field_under_two_names_is_an_error() -> None:
-    told = problems({"phases.0.epochs": {"int": [1, 9]}, "phases.train.epochs": {"int": [1, 9]}})
+    told = problems({"phases.0.epochs": {"int": [1, 30]}, "phases.train.epochs": {"int": [1, 30]}})
     assert told == ["`phases.train.epochs` is the same field as `phases.0.epochs`; remove one"]
-    assert list(load({"phases.0.epochs": {"int": [1, 9]}}).distributions) == ["phases.train.epochs"]
+    assert list(load({"phases.0.epochs": {"int": [1, 30]}}).distributions) == ["phases.train.epochs"]
 
 
 def test_a_grace_that_stops_nothing_is_noted() -> None:
     assert load({WIDTH: {"int": [4, 12]}}, scheduler={"kind": "asha", "grace": 3}).notes == ()
     (note,) = load({WIDTH: {"int": [4, 12]}}, scheduler={"kind": "asha", "grace": 30}).notes
-    assert "`scheduler.grace` is 30 and a trial has 8 epochs: none will be stopped" in note
+    assert "`scheduler.grace` is 30 and a trial has 24 epochs: none will be stopped" in note
 
 
 @pytest.mark.parametrize(("kind", "name"), [("tpe", "TPESampler"), ("random", "RandomSampler")])
@@ -386,7 +386,7 @@ def test_every_point_of_a_space_that_loads_builds_the_recipe_it_names(data: st.D
         log = form != "choice" and min(values) > 0 and data.draw(st.booleans())
         space[path] = {form: values if form == "choice" else sorted(values), **({"log": True} if log else {})}
     text = write({}, profiles={"own": space}).replace(
-        "space: {}", "space: {phases.train.epochs: {int: [1, 9]}}"
+        "space: {}", "space: {phases.train.epochs: {int: [1, 30]}}"
     )
     loaded = load_text(text, source="f", profile="own")
     for point in [loaded.paper_point(), *sample(loaded, trials=3, seed=data.draw(st.integers(0, 99)))]:
