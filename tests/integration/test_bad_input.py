@@ -308,6 +308,11 @@ def test_a_setting_is_made_once(place, bridge):
     assert line == "--set model.width=8: `model.width` is set twice; set it once"
 
 
+def test_a_trial_fits_the_machine(place, bridge):
+    line = place.refused(*COMMANDS["search"], "--cpus-per-trial", "100000", data=bridge)
+    assert line.startswith("--cpus-per-trial 100000: a trial runs on one node, and the largest has ")
+
+
 def test_a_profile_is_one_of_the_space_s(place, bridge, tmp_path):
     line = place.refused(*COMMANDS["search"], "--profile", "cpuu", data=bridge)
     assert line.endswith("profile `cpuu` is not known; known: demo")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+import torch
 
 from fissura.core.errors import ResourceError
 from fissura.engine.runtime import usable_cpus
@@ -20,6 +21,12 @@ class Resources:
     nodes: int
     node_cpus: int
     node_gpus: int
+
+
+def this_machine() -> Resources:
+    """What a Ray of this process's own would hold."""
+    cpus, gpus = usable_cpus(), torch.cuda.device_count()
+    return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ray import tune
 
 from fissura.data.cache import default_cache, prepare
 from fissura.engine.runtime import pick_device
-from fissura.jobs.cluster import connected
+from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude import conclude
 from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_disk, plan_slots
 from fissura.jobs.progress import SearchProgress
@@ -69,6 +69,9 @@ def run_search(
     study, plan, space = make_plan(request, folder, profile="cpu" if local_cpu else "gpu")
     for note in space.notes:
         say(note)
+    if hardware.address is None:
+        # what does not fit is refused before a Ray is started
+        plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     prepare(
         plan.datasets,
