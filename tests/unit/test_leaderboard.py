@@ -303,3 +303,15 @@ def test_numbers_read_well():
     ]  # fmt: skip
     assert [scaled(value) for value in (12, 4_300, 31_000_000)] == ["12", "4.30 k", "31.0 M"]
     assert scaled(123_000, "J") == "123 kJ"
+
+
+def test_the_manifest_of_every_run_goes_with_the_ranking(tmp_path, board):
+    write_leaderboard(board, tmp_path / "out", formats=("parquet", "csv", "html"))
+    rows = pq.read_table(tmp_path / "out" / "leaderboard.parquet").to_pylist()
+    for row in rows:
+        manifests = [json.loads(text) for text in row["manifests"]]
+        assert [manifest["run_id"] for manifest in manifests] == row["run_ids"]
+        assert all(manifest["libraries"] for manifest in manifests)
+    text = (tmp_path / "out" / "leaderboard.html").read_text(encoding="utf-8")
+    assert all(f"Manifest of run {run}" in text for row in rows for run in row["run_ids"])
+    assert "manifests" not in (tmp_path / "out" / "leaderboard.csv").read_text(encoding="utf-8")

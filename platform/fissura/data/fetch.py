@@ -27,7 +27,7 @@ from fissura.data.synthetic import SyntheticSpec, write
 
 CFD_MIRROR = "https://raw.githubusercontent.com/cuilimeng/CrackForest-dataset/master"
 CONNECTIONS = 4
-PATIENCE = 4.0  # seconds until the mirror must accept a connection
+PATIENCE = 3.0  # seconds until the mirror must accept a connection
 SILENCE = 10.0  # seconds that a connection may bring nothing
 DELAYS = (0.3, 1.5)  # seconds before the second and the third attempt at a file
 MOST_FAILURES = 5  # files that may fail before the fetch gives up

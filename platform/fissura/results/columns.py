@@ -167,7 +167,7 @@ def flat(board: Leaderboard) -> pa.Table:
             ("parameters", pa.int64()),
             ("seconds", number),
             ("energy_joules", number),
-            *((name, names) for name in ("run_ids", "code_versions", "notes")),
+            *((name, names) for name in ("run_ids", "code_versions", "notes", "manifests")),
         ]
     )
     rows = [_flat(table, standing) for table in board.tables for standing in table.standings]
@@ -181,6 +181,7 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
         "parameters", "seconds", "energy_joules", "run_ids", "code_versions", "notes",
     )  # fmt: skip
     row |= {name: getattr(standing, name) for name in own}
+    row["manifests"] = [json.dumps(one.plain(), sort_keys=True) for one in standing.manifests]
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
         row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}

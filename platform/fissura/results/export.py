@@ -65,7 +65,8 @@ def as_text(
 
 
 def _csv(board: Leaderboard) -> str:
-    table = flat(board)
+    # a manifest is a page of text: it is in the Parquet and the HTML file
+    table = flat(board).drop_columns(["manifests"])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.column_names)
@@ -187,7 +188,22 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
         if load and pictured not in shown:
             shown.add(pictured)
             parts.append(gallery(table, load=load, budget=budget))
-    return [*parts, html.element("p.muted", EXPLANATION)] if parts else []
+    return [*parts, html.element("p.muted", EXPLANATION), *_manifests(board)] if parts else []
+
+
+def _manifests(board: Leaderboard) -> list[html.Html]:
+    """What produced each run, folded away."""
+    manifests = {
+        one.run_id: one for table in board.tables for row in table.standings for one in row.manifests
+    }
+    return [
+        html.element(
+            "details",
+            html.element("summary", f"Manifest of run {run_id}"),
+            html.element("pre", json.dumps(manifest.plain(), indent=2, sort_keys=True)),
+        )
+        for run_id, manifest in manifests.items()
+    ]
 
 
 def _html_table(table: Table) -> html.Html:

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, sweep
+from fissura.results.manifest import Manifest
 from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups
 from fissura.results.store import CURVES, RunRecord, ThresholdSource
 from fissura.results.text import count
@@ -49,7 +50,8 @@ class Standing:
     it differs from the table's other configurations of the same recipe. `scores` has the names of
     `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the protocol has
     them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is each image's
-    F1, the mean over seeds. `seeds`, `thresholds`, `run_ids` and `directories` go together.
+    F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
+    together.
     """
 
     rank: int | None
@@ -68,6 +70,7 @@ class Standing:
     run_ids: tuple[str, ...]
     directories: tuple[Path, ...]
     code_versions: tuple[str, ...]
+    manifests: tuple[Manifest, ...]
     image_f1: Mapping[str, float]
     notes: tuple[str, ...]
 
@@ -226,6 +229,7 @@ def _standing(
         run_ids=tuple(manifest.run_id for manifest in manifests),
         directories=tuple(part.record.directory for part in entry.parts),
         code_versions=tuple(sorted({manifest.code_version for manifest in manifests})),
+        manifests=tuple(manifests),
         image_f1=dict(zip(entry.parts[0].images, f1.tolist(), strict=True)),
         notes=(*((source,) if source == "swept on test" else ()), *entry.notes),
     )
