@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 import ray
 
-from fissura.core.errors import DataError
+from fissura.core.errors import UserError
 from fissura.engine.evaluate import evaluate
 from fissura.engine.run import MANIFEST
 from fissura.engine.runtime import LocalRuntime
@@ -47,6 +47,6 @@ def _evaluate(context: dict[str, Any], run: str) -> str:
     plan = TrialContext.load(context, source="evaluation context")
     try:
         evaluate(Path(run), datasets=plan.datasets, device=LocalRuntime(cpus=plan.cpus).device)
-    except DataError as error:
+    except UserError as error:
         return str(error)
     return ""
