@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RATE, OBJECTIVE = "phases.train.optimizer.lr", "val/f1"
 RATES = (3e-4, 5e-4, 8e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 8e-3, 1e-2)
-FIXED = {"model.width": 4, "data.crop.size": 32, "phases.train.epochs": 2}
+FIXED = {"model.width": 4, "data.crop.size": 32, "epochs": 2}
 IMAGES = {"train": 16, "val": 4, "test": 4, "height": 64, "width": 64}
 SPACE = f"""
 recipe: small_unet

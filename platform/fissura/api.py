@@ -41,6 +41,9 @@ def search(
     seed: int = 0,
     begin: Literal["new", "resume"] = "new",
     extend: int = 0,
+    sweep: int | None = None,
+    over: Sequence[str] = (),
+    objectives: Sequence[str] = (),
     hardware: "Hardware | None" = None,
     cache: Path | None = None,
     say: Say = silent,
@@ -49,8 +52,14 @@ def search(
     """Searches `space` for the best recipe on `data`; the study is the folder `storage/name`.
 
     "resume" goes on with a study as it was planned; `extend` adds that many trials to it. `profile` "auto"
-    takes the space's `cpu` profile on a machine without a GPU, else its `gpu` profile. `on_image` is told how
-    many images are prepared, and of how many.
+    takes the space's `cpu` profile on a machine without a GPU, else its `gpu` profile.
+
+    `sweep` varies one parameter at a time from the paper's own point: that many values of each range, and
+    each choice's other values, of all parameters or of those at the paths `over`. A new study then has these
+    trials and the paper's own; one that is resumed gets those that it lacks. `objectives` are metrics that
+    take the place of the space's own; with several, every trial runs to its end.
+
+    `on_image` is told how many images are prepared, and of how many.
     """
     from fissura.jobs.environment import prepare_environment
 
@@ -70,6 +79,9 @@ def search(
         seed=seed,
         begin=begin,
         extend=extend,
+        sweep=sweep,
+        over=tuple(over),
+        objectives=tuple(objectives),
     )
     return run_search(request, hardware=hardware or Hardware(), cache=cache, say=say, on_image=on_image)
 

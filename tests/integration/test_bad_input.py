@@ -21,7 +21,7 @@ space:
   phases.train.optimizer.lr: {float: [1.0e-4, 1.0e-2], log: true}
 profiles:
   cpu:
-    phases.train.epochs: 1
+    epochs: 1
 """
 
 
@@ -249,7 +249,7 @@ def test_results_go_into_a_folder(place, bridge, command):
         ),
         ("val/f1", "val/f2", 2, "`objective.metric`: 'val/f2' is none of "),
         ("[4, 12]", "[4, 12", 5, "is not YAML: while parsing a flow sequence"),
-        ("epochs: 1", "epochs: one", 9, "`phases.train.epochs`: must be a whole number (got 'one')"),
+        ("epochs: 1", "epochs: one", 9, "`epochs`: must be a whole number (got 'one')"),
     ],
 )
 def test_a_broken_search_space_is_one_line_with_its_line_number(

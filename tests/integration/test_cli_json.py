@@ -13,7 +13,7 @@ from fissura.data.synthetic import SyntheticSpec, write
 TINY = (
     "model.width=4",
     "model.depth=1",
-    "phases.train.epochs=2",
+    "epochs=2",
     "data.crop.size=32",
     "data.crop.per_image=1",
 )

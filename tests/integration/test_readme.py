@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FISSURA = Path(sys.executable).with_name("fissura")
 # what makes a paper's search small: the words are added to the README's own
-SHRUNK = "--trials 1 --set phases.train.epochs=1 --set data.crop.size=64 --cache cache"
+SHRUNK = "--trials 1 --set epochs=1 --set data.crop.size=64 --cache cache"
 
 
 def commands() -> list[str]:

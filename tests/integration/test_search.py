@@ -118,9 +118,7 @@ def wait_for(done: Callable[[], bool], process: "subprocess.Popen[str]") -> None
 class TestADriverThatIsKilled:
     def test_resumes_with_every_finished_trial_and_repeats_none(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
-        words = setting.new(
-            "small_unet", "--trials", "5", "--set", "phases.train.epochs=12", "--concurrency", "2"
-        )
+        words = setting.new("small_unet", "--trials", "5", "--set", "epochs=12", "--concurrency", "2")
         with setting.started(*words) as process:
             wait_for(lambda: len(ended(study)) >= 2 and len(trials(study)) > len(ended(study)), process)
         before = dict(trials(study))
@@ -154,9 +152,7 @@ class TestAStopThatIsAskedFor:
         self, setting: Setting, number: signal.Signals
     ) -> None:
         study = setting.folder / "studies" / "small_unet"
-        words = setting.new(
-            "small_unet", "--trials", "2", "--set", "phases.train.epochs=400", "--concurrency", "1"
-        )
+        words = setting.new("small_unet", "--trials", "2", "--set", "epochs=400", "--concurrency", "1")
         with setting.started(*words) as process:
             wait_for(lambda: len(epochs_logged(study, 0)) >= 2, process)
             # a terminal sends Ctrl-C to the whole group, a supervisor sends SIGTERM to the driver alone
@@ -199,7 +195,7 @@ class TestTrialsThatFail:
             f"  model.weights: {{choice: [none, {setting.folder / 'nan.safetensors'}]}}\n"
             "  data.batch_size: {choice: [4, 8]}\n"
             "profiles:\n"
-            "  tiny: {model.depth: 2, phases.train.epochs: 1}\n",
+            "  tiny: {model.depth: 2, epochs: 1}\n",
             encoding="utf-8",
         )
 
@@ -218,7 +214,7 @@ class TestTrialsThatFail:
 class TestAWorkerThatIsKilled:
     def test_is_replaced_and_its_trial_goes_on(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
-        words = setting.new("small_unet", "--trials", "1", "--set", "phases.train.epochs=60")
+        words = setting.new("small_unet", "--trials", "1", "--set", "epochs=60")
         with setting.started(*words, "--json") as process:
             wait_for(lambda: len(epochs_logged(study, 0)) >= 3, process)
             kill_workers(process)
@@ -233,9 +229,7 @@ class TestAWorkerThatIsKilled:
     @pytest.mark.slow
     def test_again_and_again_is_a_failed_trial_and_the_search_goes_on(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
-        words = setting.new(
-            "small_unet", "--trials", "2", "--set", "phases.train.epochs=30", "--concurrency", "1"
-        )
+        words = setting.new("small_unet", "--trials", "2", "--set", "epochs=30", "--concurrency", "1")
         with setting.started(*words, "--json") as process:
             for epoch in (3, 6):
                 wait_for(lambda epoch=epoch: max(epochs_logged(study, 0), default=0) >= epoch, process)
@@ -257,7 +251,7 @@ class TestSeveralObjectives:
             "space:\n"
             "  model.depth: {int: [2, 4]}\n"
             "profiles:\n"
-            "  tiny: {phases.train.epochs: 1}\n",
+            "  tiny: {epochs: 1}\n",
             encoding="utf-8",
         )
 
@@ -267,6 +261,27 @@ class TestSeveralObjectives:
         result = json.loads(run.stdout)
         assert result["trials"] == {"complete": 3}
         assert result["best"]["values"].keys() == {"val/f1", "parameters"}
+
+
+class TestASweep:
+    def test_varies_one_parameter_at_a_time_for_the_objectives_that_are_asked_for(
+        self, setting: Setting
+    ) -> None:
+        objectives = ("--objective", "val/f1", "--objective", "parameters")
+        words = setting.new("small_unet", "--set", "epochs=1", "--sweep", "2", "--over", "model.depth")
+
+        run = setting.run(*words, *objectives, "--json")
+
+        assert run.returncode == 0, run.stderr
+        result = json.loads(run.stdout)
+        assert result["trials"] == {"complete": 3}
+        assert result["planned"] == 3
+        assert result["best"]["values"].keys() == {"val/f1", "parameters"}
+        assert "sweep: 2 trials, one parameter at a time" in run.stderr
+        assert "every trial runs to its end" in run.stderr
+        report = (setting.folder / "studies" / "small_unet" / "report.html").read_text(encoding="utf-8")
+        assert "Pareto front" in report
+        assert "rises by at most" in report
 
 
 def kill_workers(search: "subprocess.Popen[str]") -> None:

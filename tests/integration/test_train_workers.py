@@ -13,7 +13,7 @@ from fissura.data.synthetic import SyntheticSpec, write
 FISSURA = Path(sys.executable).with_name("fissura")
 # a mean over pixels, and no statistics of a worker's own share: then the mean gradient is the batch's
 SETTING = (
-    "--set", "phases.train.loss.kind=bce", "--set", "phases.train.epochs=2", "--set", "model.width=4",
+    "--set", "phases.train.loss.kind=bce", "--set", "epochs=2", "--set", "model.width=4",
     "--set", "model.normalisation=none", "--set", "data.crop.size=32", "--set", "data.batch_size=4",
 )  # fmt: skip
 

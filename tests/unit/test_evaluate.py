@@ -23,6 +23,7 @@ from fissura.engine.fit import fit
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Adam, Phase, Recipe
 from fissura.engine.runtime import LocalRuntime
+from fissura.engine.objective import objective_of
 from fissura.engine.validation import validate
 from fissura.losses import DiceBCE
 from fissura.metrics import (
@@ -47,7 +48,8 @@ RECIPE = Recipe(
     name="tiny",
     data=Pipeline(resize=Native(), crop=RandomCrop(size=32, per_image=4), batch_size=4, normalisation="unit"),
     model=UNet(width=4, depth=2),
-    phases=(Phase(name="train", loss=DiceBCE(), optimizer=Adam(lr=0.02), epochs=4),),
+    epochs=4,
+    phases=(Phase(name="train", loss=DiceBCE(), optimizer=Adam(lr=0.02)),),
     protocols=(Tolerant(distance=2), Pixel()),
 )
 
@@ -353,20 +355,21 @@ class TestFieldOfView:
             )
 
 
+def with_data(**values: object) -> Recipe:
+    return RECIPE.model_copy(update={"data": RECIPE.data.model_copy(update=values)})
+
+
 class TestValidation:
     """The judgement of an epoch."""
 
     @pytest.mark.parametrize("batch_size", [1, 2, 8])
     def test_is_the_literal_one(self, run: Path, own: Dataset, drawn: Path, batch_size: int) -> None:
-        pipeline = RECIPE.data.model_copy(update={"batch_size": batch_size})
         predictor, protocol = Predictor.open(run, device=CPU), Tolerant(distance=2)
         predictor.model.train()  # as an epoch leaves it
         judged = validate(
-            predictor.model,
+            objective_of(predictor.model, DiceBCE()),
             data=prepare([own], resize=Native(), directory=drawn.parent / "cache"),
-            pipeline=pipeline,
-            loss=DiceBCE().build(),
-            protocol=protocol,
+            recipe=with_data(batch_size=batch_size),
             device=CPU,
         )
         pairs = [
@@ -389,9 +392,8 @@ class TestValidation:
     ) -> None:
         predictor, loss = Predictor.open(run, device=CPU), DiceBCE().build()
         data = prepare([own], resize=Native(), directory=drawn.parent / "cache")
-        pipeline = RECIPE.data.model_copy(update={"batch_size": 1})
         judged = validate(
-            predictor.model, data=data, pipeline=pipeline, loss=loss, protocol=Pixel(), device=CPU
+            objective_of(predictor.model, DiceBCE()), data=data, recipe=with_data(batch_size=1), device=CPU
         )
         literal = []
         for index in data.indices("val"):
@@ -407,11 +409,9 @@ class TestValidation:
         predictor = Predictor.open(run, device=CPU)
         resize = Fixed(height=24, width=24)
         judged = validate(
-            predictor.model,
+            objective_of(predictor.model, DiceBCE()),
             data=prepare([own], resize=resize, directory=tmp_path / "cache"),
-            pipeline=RECIPE.data.model_copy(update={"resize": resize}),
-            loss=DiceBCE().build(),
-            protocol=Pixel(),
+            recipe=with_data(resize=resize).model_copy(update={"protocols": (Pixel(),)}),
             device=CPU,
         )
         counts = [

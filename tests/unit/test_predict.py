@@ -28,7 +28,8 @@ RECIPE = Recipe(
     name="tiny",
     data=PIPELINE,
     model=MODEL,
-    phases=(Phase(name="train", loss=DiceBCE(), epochs=1),),
+    epochs=1,
+    phases=(Phase(name="train", loss=DiceBCE()),),
     protocols=(Pixel(),),
 )
 
@@ -70,8 +71,15 @@ def logits_of(network: Segmenter, image: np.ndarray) -> np.ndarray:
 
 
 def map_of(logits: np.ndarray) -> np.ndarray:
-    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return rounded(1 / (1 + np.exp(-logits.astype(np.float64))))
+
+
+def rounded(probability: np.ndarray) -> np.ndarray:
     return np.floor(probability * 255 + 0.5).astype(np.uint8)
+
+
+def resized(resize: Native | Fixed) -> Recipe:
+    return RECIPE.model_copy(update={"data": PIPELINE.model_copy(update={"resize": resize})})
 
 
 def assert_same_maps(one: np.ndarray, other: np.ndarray) -> None:
@@ -92,8 +100,7 @@ class TestAMap:
     def test_has_the_image_s_size(
         self, network: Segmenter, height: int, width: int, resize: Native | Fixed
     ) -> None:
-        pipeline = PIPELINE.model_copy(update={"resize": resize})
-        probability = predict(network, photograph(height, width), pipeline=pipeline, device=CPU)
+        probability = predict(network, photograph(height, width), recipe=resized(resize), device=CPU)
         assert probability.shape == (height, width)
         assert probability.dtype == np.uint8
 
@@ -101,7 +108,7 @@ class TestAMap:
         image = photograph(40, 56)
         literal = map_of(logits_of(network, image))
         assert len(np.unique(literal)) > 20
-        assert_same_maps(predict(network, image, pipeline=PIPELINE, device=CPU), literal)
+        assert_same_maps(predict(network, image, recipe=RECIPE, device=CPU), literal)
 
     @pytest.mark.parametrize(("height", "width"), [(33, 17), (5, 48), (7, 7)])
     def test_of_another_size_is_that_of_the_image_with_its_edge_repeated(
@@ -110,22 +117,23 @@ class TestAMap:
         image = photograph(height, width)
         wide = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
         literal = map_of(logits_of(network, wide))[:height, :width]
-        assert_same_maps(predict(network, image, pipeline=PIPELINE, device=CPU), literal)
+        assert_same_maps(predict(network, image, recipe=RECIPE, device=CPU), literal)
 
     def test_of_a_fixed_size_comes_back_to_the_image_s_own(self, network: Segmenter) -> None:
         image = photograph(70, 50)
-        pipeline = PIPELINE.model_copy(update={"resize": Fixed(height=32, width=48)})
+        recipe = resized(Fixed(height=32, width=48))
         small = cv2.resize(image, (48, 32), interpolation=cv2.INTER_AREA)
-        literal = map_of(cv2.resize(logits_of(network, small), (50, 70), interpolation=cv2.INTER_LINEAR))
-        assert_same_maps(predict(network, image, pipeline=pipeline, device=CPU), literal)
+        probability = 1 / (1 + np.exp(-logits_of(network, small)))
+        literal = rounded(cv2.resize(probability, (50, 70), interpolation=cv2.INTER_LINEAR))
+        assert_same_maps(predict(network, image, recipe=recipe, device=CPU), literal)
 
     def test_leaves_the_image_and_the_network_as_they_are(self, network: Segmenter) -> None:
         image = photograph(30, 20)
         image.flags.writeable = False
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        first = predict(network, image, pipeline=PIPELINE, device=CPU)
-        predict(network, photograph(11, 64), pipeline=PIPELINE, device=CPU)
-        assert np.array_equal(predict(network, image, pipeline=PIPELINE, device=CPU), first)
+        first = predict(network, image, recipe=RECIPE, device=CPU)
+        predict(network, photograph(11, 64), recipe=RECIPE, device=CPU)
+        assert np.array_equal(predict(network, image, recipe=RECIPE, device=CPU), first)
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
     def test_does_not_depend_on_who_else_predicts(self, run: Path) -> None:
@@ -148,7 +156,7 @@ class TestARunDirectory:
         moved = run.rename(tmp_path / "elsewhere")
         image = photograph(40, 24)
         predicted = Predictor.open(moved, device=CPU)(image)
-        assert np.array_equal(predicted, predict(network, image, pipeline=PIPELINE, device=CPU))
+        assert np.array_equal(predicted, predict(network, image, recipe=RECIPE, device=CPU))
 
     def test_needs_no_longer_what_it_began_from(self, run: Path) -> None:
         gone = RECIPE.model_copy(update={"model": UNet(width=4, depth=3, weights="gone.safetensors")})

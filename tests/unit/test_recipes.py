@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from fissura.core.errors import SpecError
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop, WholeImage
 from fissura.data.resize import Fixed, Native
-from fissura.engine.recipe import SGD, Adam, Constant, Cosine, Phase, Plateau, Recipe
+from fissura.engine.inference import Sliding, Whole
+from fissura.engine.recipe import SGD, Adam, Constant, Cosine, Given, Phase, Plateau, Recipe
 from fissura.losses import BCE, DiceBCE
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import BackboneUNet, UNet
@@ -22,7 +23,8 @@ BASE = Recipe(
     name="base",
     data=Pipeline(resize=Native(), crop=RandomCrop(size=32)),
     model=UNet(width=4, depth=2),
-    phases=(Phase(name="train", loss=DiceBCE(), epochs=3), Phase(name="tune", loss=BCE(), epochs=2)),
+    epochs=5,
+    phases=(Phase(name="train", loss=DiceBCE(), until=0.6), Phase(name="tune", loss=BCE())),
     protocols=(Pixel(),),
 )
 
@@ -51,11 +53,15 @@ CHANGES = {
     ),
     "resize": changed(data=BASE.data.model_copy(update={"resize": Fixed()})),
     "model": changed(model=UNet(width=5, depth=2)),
-    "loss": changed(phases=(Phase(name="train", loss=DiceBCE(dice_weight=0.5), epochs=3), BASE.phases[1])),
+    "loss": changed(phases=(Phase(name="train", loss=DiceBCE(dice_weight=0.5), until=0.6), BASE.phases[1])),
     "learning rate": changed(
         phases=(BASE.phases[0], BASE.phases[1].model_copy(update={"optimizer": Adam(lr=2e-3)}))
     ),
-    "order of phases": changed(phases=BASE.phases[::-1]),
+    "epochs": changed(epochs=6),
+    "phase split": changed(phases=(BASE.phases[0].model_copy(update={"until": 0.4}), BASE.phases[1])),
+    "inference": changed(inference=Sliding(size=32, stride=8)),
+    "range of maps": changed(map_range="min_max"),
+    "threshold": changed(threshold=Given(value=0.2)),
     "precision": changed(precision="float32"),
     "protocols": changed(protocols=(Pixel(), Tolerant())),
 }
@@ -103,6 +109,10 @@ def test_unet_backbones_is_the_paper_s_setting() -> None:
         "data.augmentation.rotate_90": 0.0,
         "data.augmentation.brightness_contrast": 0.3,
         "data.augmentation.gaussian_noise": 0.2,
+        **{
+            f"data.augmentation.{name}": 0.0
+            for name in ("blur", "hue", "saturation", "brightness", "contrast")
+        },
         "data.batch_size": 4,
         "data.normalisation": "imagenet",
         "model.kind": "backbone_unet",
@@ -123,8 +133,13 @@ def test_unet_backbones_is_the_paper_s_setting() -> None:
         "phases.0.schedule.kind": "plateau",
         "phases.0.schedule.factor": 0.5,
         "phases.0.schedule.patience": 3,
-        "phases.0.epochs": 30,
+        "phases.0.until": 1.0,
         "phases.0.early_stopping": 10,  # reading
+        "epochs": 30,
+        "inference.kind": "whole",
+        "inference.max_pixels": Whole().max_pixels,
+        "map_range": "probability",
+        "threshold.kind": "validation",
         "precision": "mixed",
         "protocols.0.kind": "overlap",
         "protocols.1.kind": "pixel",
@@ -175,7 +190,10 @@ class TestRules:
             ({"name": "Not A Name"}, "pattern"),
             ({"seed": -1}, "greater than or equal to 0"),
             ({"seed": 2**32}, "less than 4294967296"),
-            ({"epochs": 3}, "Extra inputs"),
+            ({"rounds": 3}, "Extra inputs"),
+            ({"epochs": 0}, "greater than or equal to 1"),
+            ({"phases": BASE.phases[::-1]}, "must not fall"),
+            ({"phases": BASE.phases[:1]}, "the last must be 1"),
         ],
     )
     def test_are_kept(self, values: dict[str, Any], rule: str) -> None:
@@ -193,8 +211,15 @@ class TestRules:
         for field in ("phases.1.optimizer.adam.lr", "data.batch_size", "model"):
             assert any(f"`{field}`" in problem for problem in caught.value.problems)
 
-    def test_epochs_are_those_of_all_phases(self) -> None:
-        assert BASE.epochs == 5
+    @pytest.mark.parametrize(
+        ("epochs", "until", "expected"),
+        [(5, 0.6, (3, 2)), (2000, 0.5, (1000, 1000)), (7, 1.0, (7, 0)), (1, 0.5, (0, 1)), (3, 0.01, (0, 3))],
+    )
+    def test_the_epochs_of_phases_are_shares_of_the_recipe_s(
+        self, epochs: int, until: float, expected: tuple[int, int]
+    ) -> None:
+        first = BASE.phases[0].model_copy(update={"until": until})
+        assert changed(epochs=epochs, phases=(first, BASE.phases[1])).phase_epochs == expected
 
     def test_a_whole_image_is_one_sample(self) -> None:
         with pytest.raises(ValidationError):

@@ -14,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 from fissura.results.leaderboard import leaderboard
 from fissura.results.plots import Undrawable, completed, importances, plots
 from fissura.results.report import REASON, StudyFacts, write_report
+from fissura.results.sensitivity import LEAST
 from fissura.results.store import read_runs
 
 LR = FloatDistribution(1e-4, 1e-1, log=True)
@@ -127,7 +128,7 @@ def test_every_plot_of_a_whole_search_is_drawn(searched, tmp_path):
     # No trial reported while it trained; all else is there, with Plotly's code once.
     assert reader.said.count("Not drawn.") == 1
     assert "No trial reported values while it trained." in reader.said
-    assert len(reader.figures) == 5
+    assert len(reader.figures) == 6
     assert sum("Plotly.react" in code and "data-plot" in code for code in reader.scripts) == 1
     assert sum(len(code) > 1_000_000 for code in reader.scripts) == 1
 
@@ -189,7 +190,8 @@ def test_small_and_odd_studies_are_reported_all_the_same(trials, says, tmp_path)
     reader = report(study_of(*trials), tmp_path)
     assert says in reader.said
     # Every plot is there, drawn or with its reason.
-    assert len(reader.figures) + reader.said.count("Not drawn.") == 6
+    whole = 7 if len(completed(study_of(*trials))) >= LEAST else 6
+    assert len(reader.figures) + reader.said.count("Not drawn.") == whole
     assert "Optuna says" not in reader.said
 
 
@@ -208,7 +210,7 @@ def test_several_objectives_have_a_pareto_front(rng, tmp_path):
     reader = report(study, tmp_path, extra=facts)
     assert f"{len(study.best_trials)} trials on the Pareto front of F1, seconds" in reader.said
     assert "Which parameters matter of seconds" in reader.said
-    assert len(reader.figures) == 1 + 2 * 5
+    assert len(reader.figures) == 1 + 2 * 6
 
 
 def test_four_objectives_have_no_picture_of_their_front():

@@ -75,7 +75,7 @@ class TestSuggesting:
         suggested = search.suggest("a")
         recipe = Recipe.load(suggested["recipe"], source="test")
         assert recipe == search._loaded.recipe_for({})
-        assert suggested["number"] == 0
+        assert (suggested["number"], suggested["to_end"]) == (0, True)
         assert search.study.trials[0].user_attrs == {PAPER: True, RUN: suggested["run_id"]}
 
     def test_follows_from_the_seed(self, begin: Callable[..., StudySearch], tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ class TestAnotherProcess:
             end(search, name, value)
 
         scheduler = scheduler_for(loaded, epochs=4, earlier=finished(search.study))
-        weak = Trial("fissura", config={"number": 3}, stub=True)
-        strong = Trial("fissura", config={"number": 4}, stub=True)
-        papers = Trial("fissura", config={"number": 0}, stub=True)
+        weak = Trial("fissura", config={"number": 3, "to_end": False}, stub=True)
+        strong = Trial("fissura", config={"number": 4, "to_end": False}, stub=True)
+        papers = Trial("fissura", config={"number": 0, "to_end": True}, stub=True)
         for trial in (weak, strong, papers):
             scheduler.on_trial_add(None, trial)
 

@@ -272,9 +272,10 @@ def test_many_objectives_keep_their_order() -> None:
 
 
 def test_one_field_under_two_names_is_an_error() -> None:
-    told = problems({"phases.0.epochs": {"int": [1, 30]}, "phases.train.epochs": {"int": [1, 30]}})
-    assert told == ["`phases.train.epochs` is the same field as `phases.0.epochs`; remove one"]
-    assert list(load({"phases.0.epochs": {"int": [1, 30]}}).distributions) == ["phases.train.epochs"]
+    by_index = "phases.0.optimizer.lr"
+    told = problems({by_index: {"float": [0.001, 1.0]}, LR: {"float": [0.001, 1.0]}})
+    assert told == [f"`{LR}` is the same field as `{by_index}`; remove one"]
+    assert list(load({by_index: {"float": [0.001, 1.0]}}).distributions) == [LR]
 
 
 def test_a_grace_that_stops_nothing_is_noted() -> None:
@@ -300,7 +301,7 @@ def test_a_sampler_repeats_itself_by_its_seed(kind: str, name: str) -> None:
 
 
 def test_a_profile_fixes_a_path_and_takes_it_out_of_the_space() -> None:
-    profiles = {"quick": {WIDTH: 4, "phases.train.epochs": 2, "data.crop": {"kind": "random", "size": 64}}}
+    profiles = {"quick": {WIDTH: 4, "epochs": 2, "data.crop": {"kind": "random", "size": 64}}}
     space = load_text(write({WIDTH: {"int": [4, 12]}}, profiles=profiles), source="f", profile="quick")
     assert not space.distributions
     recipe = space.recipe_for(space.paper_point())
@@ -385,16 +386,14 @@ def test_every_point_of_a_space_that_loads_builds_the_recipe_it_names(data: st.D
         form, values = data.draw(FIELDS[path])
         log = form != "choice" and min(values) > 0 and data.draw(st.booleans())
         space[path] = {form: values if form == "choice" else sorted(values), **({"log": True} if log else {})}
-    text = write({}, profiles={"own": space}).replace(
-        "space: {}", "space: {phases.train.epochs: {int: [1, 30]}}"
-    )
+    text = write({}, profiles={"own": space}).replace("space: {}", "space: {epochs: {int: [1, 30]}}")
     loaded = load_text(text, source="f", profile="own")
     for point in [loaded.paper_point(), *sample(loaded, trials=3, seed=data.draw(st.integers(0, 99)))]:
-        assert set(point) == {*space, "phases.train.epochs"}
+        assert set(point) == {*space, "epochs"}
         recipe = loaded.recipe_for(point)
         assert recipe.model.plain()["width"] == point.get(WIDTH, own["model"]["width"])
         assert recipe.data.batch_size == point.get("data.batch_size", own["data"]["batch_size"])
-        assert recipe.epochs == point["phases.train.epochs"]
+        assert recipe.epochs == point["epochs"]
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

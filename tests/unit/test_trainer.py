@@ -24,6 +24,7 @@ from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.engine.checkpoint import Progress, load_state, load_weights, read_progress, save_state
 from fissura.engine.fit import fit
+from fissura.engine.objective import objective_of
 from fissura.engine.recipe import SGD, Adam, Constant, Cosine, Phase, Plateau, Recipe
 from fissura.engine.run import read_manifest
 from fissura.engine.runtime import LocalRuntime
@@ -69,9 +70,10 @@ def tiny(**values: Any) -> Recipe:
             normalisation="unit",
         ),
         model=UNet(width=4, depth=2),
+        epochs=4,
         phases=(
-            Phase(name="first", loss=BCE(), optimizer=SGD(lr=0.05), schedule=Plateau(patience=0), epochs=2),
-            Phase(name="second", loss=DiceBCE(), optimizer=Adam(lr=0.02), schedule=Cosine(), epochs=2),
+            Phase(name="first", loss=BCE(), optimizer=SGD(lr=0.05), schedule=Plateau(patience=0), until=0.5),
+            Phase(name="second", loss=DiceBCE(), optimizer=Adam(lr=0.02), schedule=Cosine()),
         ),
         protocols=(Pixel(),),
     )
@@ -79,7 +81,7 @@ def tiny(**values: Any) -> Recipe:
 
 
 def one_phase(**values: Any) -> tuple[Phase, ...]:
-    return (Phase(**{"name": "train", "loss": DiceBCE(), "epochs": 3, **values}),)
+    return (Phase(**{"name": "train", "loss": DiceBCE(), **values}),)
 
 
 class Stops(LocalRuntime):
@@ -150,6 +152,7 @@ import json, os, resource, signal, sys
 from pathlib import Path
 from fissura.core.errors import ResourceError
 from fissura.data.cache import PreparedData
+from fissura.engine.objective import objective_of
 from fissura.engine.recipe import Recipe
 from fissura.engine.runtime import LocalRuntime
 from fissura.engine.trainer import Trainer
@@ -405,27 +408,21 @@ class TestKeeping:
     def test_keeps_the_weights_of_the_lowest_validation_loss(
         self, data: PreparedData, tmp_path: Path
     ) -> None:
-        recipe = tiny(phases=one_phase(optimizer=Adam(lr=0.05), epochs=40, early_stopping=1))
+        recipe = tiny(epochs=40, phases=one_phase(optimizer=Adam(lr=0.05), early_stopping=1))
         trainer = train(recipe, data, tmp_path / "run")
         losses = [record["val/loss"] for record in trainer.history]
         assert trainer.progress.best_epoch == trainer.progress.epoch - 1, "the recipe shows the case no more"
         assert losses[trainer.progress.best_epoch - 1] == trainer.kept["val/loss"] == min(losses)
         network = recipe.model.build()
         load_weights(network, tmp_path / "run" / "weights.safetensors")
-        judged = validate(
-            network,
-            data=data,
-            pipeline=recipe.data,
-            loss=DiceBCE().build(),
-            protocol=Pixel(),
-            device=torch.device("cpu"),
-        )
+        objective = objective_of(network, DiceBCE())
+        judged = validate(objective, data=data, recipe=recipe, device=torch.device("cpu"))
         for name in judged.keys() - TIMES:
             assert judged[name] == trainer.kept[name]
 
     def test_keeps_the_model_of_the_last_phase(self, data: PreparedData, tmp_path: Path) -> None:
-        heavy = Phase(name="second", loss=DiceBCE(dice_weight=100), optimizer=SGD(lr=1e-6), epochs=2)
-        recipe = tiny(phases=(*one_phase(epochs=2), heavy))
+        heavy = Phase(name="second", loss=DiceBCE(dice_weight=100), optimizer=SGD(lr=1e-6))
+        recipe = tiny(phases=(*one_phase(until=0.5), heavy))
         trainer = train(recipe, data, tmp_path / "run")
         losses = [record["val/loss"] for record in trainer.history]
         assert max(losses[:2]) < min(losses[2:]), "the recipe no longer shows the case"
@@ -462,15 +459,15 @@ class TestEnding:
     def test_early_after_so_many_epochs_without_a_lower_loss(
         self, data: PreparedData, tmp_path: Path, patience: int
     ) -> None:
-        phases = one_phase(optimizer=SGD(lr=1e-30), epochs=9, early_stopping=patience)
-        trainer = train(tiny(**STILL, phases=phases), data, tmp_path / "run")
+        phases = one_phase(optimizer=SGD(lr=1e-30), early_stopping=patience)
+        trainer = train(tiny(**STILL, epochs=9, phases=phases), data, tmp_path / "run")
         assert len({record["val/loss"] for record in trainer.history}) == 1
         assert (trainer.progress.epoch, trainer.progress.best_epoch) == (1 + patience, 1)
         assert trainer.progress.finished == "early stopping"
 
     def test_early_in_one_phase_begins_the_next(self, data: PreparedData, tmp_path: Path) -> None:
-        still = Phase(name="still", loss=BCE(), optimizer=SGD(lr=1e-30), epochs=9, early_stopping=1)
-        trainer = train(tiny(**STILL, phases=(still, *one_phase(epochs=2))), data, tmp_path / "run")
+        still = Phase(name="still", loss=BCE(), optimizer=SGD(lr=1e-30), until=0.8, early_stopping=1)
+        trainer = train(tiny(**STILL, epochs=10, phases=(still, *one_phase())), data, tmp_path / "run")
         assert [record["phase"] for record in trainer.history] == ["still", "still", "train", "train"]
         assert trainer.progress.finished == "all epochs done"
 
@@ -485,7 +482,7 @@ class TestEnding:
     def test_the_schedule_reads_the_validation_loss_once_an_epoch(
         self, data: PreparedData, tmp_path: Path, schedule: Any, share: list[float]
     ) -> None:
-        phases = one_phase(optimizer=SGD(lr=1e-30), schedule=schedule, epochs=4)
+        phases = one_phase(optimizer=SGD(lr=1e-30), schedule=schedule)
         trainer = train(tiny(**STILL, phases=phases), data, tmp_path / "run")
         assert [record["lr"] for record in trainer.history] == pytest.approx([1e-30 * each for each in share])
 
@@ -551,18 +548,18 @@ class TestState:
             network = self.network()
             built = optimizer.build(list(network.parameters()))
             return {
-                "model": network,
+                "objective": network,
                 "optimizer": built,
                 "schedule": Plateau(patience=0).build(built, epochs=9),
                 "scaler": torch.amp.GradScaler("cpu", enabled=False),
             }
 
         def advance(
-            model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, scaler: Any
+            objective: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, scaler: Any
         ) -> list[float]:
             seen = []
             for _ in range(3):
-                loss = model(torch.rand(2, 3, 8, 8)).square().mean()
+                loss = objective(torch.rand(2, 3, 8, 8)).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -15,7 +15,7 @@ from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.recipes import load_recipe
 from fissura.studies.paths import override
 
-SMALL = {"model.width": 4, "model.depth": 2, "data.crop.size": 32, "phases.train.epochs": 2}
+SMALL = {"model.width": 4, "model.depth": 2, "data.crop.size": 32, "epochs": 2}
 
 
 @pytest.fixture(scope="module")

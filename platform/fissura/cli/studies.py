@@ -33,6 +33,27 @@ def search(
     extend: Annotated[
         int, typer.Option(min=0, metavar="N", help="Go on with the study, and add N trials.")
     ] = 0,
+    sweep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Vary one parameter at a time from the paper's point: N values of each range, each choice's"
+            " others. Of a new study, these are the trials, beside the paper's own; with --resume, they are"
+            " added, but for those that it has.",
+        ),
+    ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="A parameter for --sweep, by default all; may be repeated."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC",
+            help="What to make best, such as `val/f1` or `latency_ms`, by default the space's; may be"
+            " repeated, for a Pareto front.",
+        ),
+    ] = None,
     profile: Annotated[
         str,
         typer.Option(help="The space's profile; `auto`: its `cpu` or `gpu`; `none`: the paper's settings."),
@@ -71,6 +92,9 @@ def search(
             seed=seed,
             begin="resume" if resume else "new",
             extend=extend,
+            sweep=sweep,
+            over=over or (),
+            objectives=objective or (),
             hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial),
             cache=cache,
             say=console.say,

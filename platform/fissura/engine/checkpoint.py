@@ -14,6 +14,7 @@ from fissura.core.errors import DataError, ResourceError
 from fissura.core.files import replacing
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+OBJECTIVE = "objective."
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def save_state(
     path: Path,
     *,
-    model: nn.Module,
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     scaler: torch.amp.GradScaler,
@@ -74,7 +75,7 @@ def save_state(
     Raises:
         ResourceError: the file cannot be written; the one before it stands.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in contiguous(model.state_dict()).items()}
+    tensors = {f"{OBJECTIVE}{name}": tensor for name, tensor in contiguous(objective.state_dict()).items()}
     moments = optimizer.state_dict()
     for index, state in moments["state"].items():
         tensors |= {
@@ -98,14 +99,14 @@ def save_state(
 def load_state(
     path: Path,
     *,
-    model: nn.Module,
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Puts what `save_state` wrote back into the model, optimizer, schedule, scaler and random generators."""
+    """Puts what `save_state` wrote back into all that it took, and into the random generators."""
     tensors, plain = _read(path)
-    model.load_state_dict(_below(tensors, "model."))
+    objective.load_state_dict(_below(tensors, OBJECTIVE))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, key = name.split(".", 1)

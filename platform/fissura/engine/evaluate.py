@@ -19,6 +19,7 @@ from fissura.data.content import content_digest, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.engine.predict import Predictor
+from fissura.engine.recipe import Given
 from fissura.engine.run import read_manifest
 from fissura.metrics import AnyProtocol
 from fissura.metrics.counts import Counts, crack_pixels, pool
@@ -65,11 +66,14 @@ def evaluate(
     predictor = Predictor.open(run, device=device)
     recipe, content = predictor.recipe, content_digest(datasets)
     chosen = tuple(dict.fromkeys(protocols or recipe.protocols))
-    if threshold is None:
-        own = datasets if content == manifest.data.digest else ()
-        thresholds = _thresholds(predictor, run, chosen, own=own)
-    else:
+    source: ThresholdSource = "given"
+    if threshold is not None:
         thresholds = [threshold] * len(chosen)
+    elif isinstance(recipe.threshold, Given):
+        source, thresholds = "recipe", [recipe.threshold.value] * len(chosen)
+    else:
+        own = datasets if content == manifest.data.digest else ()
+        source, thresholds = "validation", _thresholds(predictor, run, chosen, own=own)
     rows = [
         _row(
             image,
@@ -82,7 +86,7 @@ def evaluate(
             seed=recipe.seed,
             data_digest=content,
             split=split,
-            threshold_source="validation" if threshold is None else "given",
+            threshold_source=source,
         )
         for image in _count(
             predictor, datasets, chosen, split=split, keep=run, content=content, on_image=on_image

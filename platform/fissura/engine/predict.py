@@ -1,18 +1,16 @@
 """From an image to a crack probability map at the image's own size."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import nn
+from jaxtyping import Float32, UInt8
 
 from fissura.core.errors import DataError
-from fissura.data.pipeline import Pipeline
 from fissura.engine.checkpoint import WEIGHTS, load_weights
+from fissura.engine.inference import probability_map
 from fissura.engine.recipe import Recipe
 from fissura.models import Segmenter
 
@@ -40,7 +38,7 @@ class Predictor:
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
         """Crack probability of each pixel of an RGB image, times 255, rounded."""
-        return predict(self.model, image, pipeline=self.recipe.data, device=self.device)
+        return predict(self.model, image, recipe=self.recipe, device=self.device)
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -58,22 +56,40 @@ def read_recipe(run: Path) -> Recipe:
     return Recipe.load_file(path)
 
 
-@torch.inference_mode()
 def predict(
-    model: Segmenter, image: UInt8[np.ndarray, "h w 3"], *, pipeline: Pipeline, device: torch.device
+    model: Segmenter, image: UInt8[np.ndarray, "h w 3"], *, recipe: Recipe, device: torch.device
 ) -> UInt8[np.ndarray, "h w"]:
     """Crack probability of each pixel, times 255, rounded.
 
-    The image is brought to the recipe's working size and padded (its edge repeated) to the model's stride;
-    the logits are brought back (bilinear) before the sigmoid.
+    The image is read at the recipe's working size by the recipe's inference; the map is brought back
+    (bilinear) to the image's size.
     """
+    import cv2
+
     height, width = image.shape[:2]
-    working = pipeline.resize.image(image)
-    # a copy, since the image may lie in memory that is read-only, which PyTorch does not take
-    pixels = torch.from_numpy(np.array(working, order="C")).to(device).permute(2, 0, 1)[None]
-    below, right = (math.ceil(side / model.stride) * model.stride - side for side in working.shape[:2])
-    padded = nn.functional.pad(pipeline.normalise(pixels), (0, right, 0, below), mode="replicate")
-    logits = model(padded)[..., : working.shape[0], : working.shape[1]].float()
-    if working.shape[:2] != (height, width):
-        logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
-    return np.asarray((logits.sigmoid()[0, 0] * 255).round().to(torch.uint8).cpu(), dtype=np.uint8)
+    probability = probability_map(
+        model,
+        recipe.data.resize.image(image),
+        inference=recipe.inference,
+        normalise=recipe.data.normalise,
+        device=device,
+    )
+    if probability.shape != (height, width):
+        resized = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+        probability = np.asarray(resized, dtype=np.float32)
+    return to_bytes(probability, map_range=recipe.map_range)
+
+
+def to_bytes(
+    probability: Float32[np.ndarray, "h w"], *, map_range: Literal["probability", "min_max"]
+) -> UInt8[np.ndarray, "h w"]:
+    """A map as it is scored and kept: probability times 255, rounded.
+
+    "min_max" first stretches it to 0..1 (Siriborvornratanakul 2022, section 3.3); a map of one value stays as
+    it is.
+    """
+    if map_range == "min_max":
+        low, high = float(probability.min()), float(probability.max())
+        if high > low:
+            probability = (probability - low) / (high - low)
+    return np.asarray(np.rint(probability * 255), dtype=np.uint8)

@@ -1,5 +1,6 @@
 """A recipe: the complete, frozen description of one training and of how its result is judged."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 import torch
@@ -7,7 +8,8 @@ from pydantic import Field, model_validator
 
 from fissura.core.spec import Spec, digest
 from fissura.data.pipeline import Pipeline
-from fissura.losses import AnyLoss
+from fissura.engine.inference import AnyInference, Whole
+from fissura.losses import AmbiguityAware, AnyLoss, Clustering
 from fissura.metrics import AnyProtocol
 from fissura.models import AnyModel
 
@@ -86,31 +88,55 @@ AnySchedule = Annotated[Constant | Plateau | Cosine, Field(discriminator="kind")
 class Phase(Spec):
     """A stretch of training with one loss, one optimizer and one schedule.
 
-    `early_stopping` is the number of epochs without a lower validation loss after which the phase ends;
-    None: never.
+    `until` is the share of the recipe's epochs at whose end the phase ends; it begins where the one before it
+    ends, and one that ends where it begins is left out. `early_stopping` is the number of epochs without a
+    lower validation loss after which the phase ends; None: never.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     loss: AnyLoss
     optimizer: AnyOptimizer = Adam()
     schedule: AnySchedule = Constant()
-    epochs: int = Field(ge=1, le=100_000)
+    until: float = Field(1.0, gt=0, le=1)
     early_stopping: int | None = Field(None, ge=1)
+
+
+class Chosen(Spec):
+    """The threshold of the best F1 on the validation images of the run's own data."""
+
+    kind: Literal["validation"] = "validation"
+
+
+class Given(Spec):
+    """A threshold that the recipe gives: a pixel is a crack where its probability is at least `value`."""
+
+    kind: Literal["given"] = "given"
+    value: float = Field(0.5, ge=0, le=1)
+
+
+AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
 
 
 class Recipe(Spec):
     """Everything that decides a training: the same recipe, data and seed give the same weights on the same
     machine.
 
-    `precision` "mixed" is automatic mixed precision on a GPU; a CPU always computes in float32. `protocols`
-    are those the result is judged by; the first one also judges each epoch.
+    `precision` "mixed" is automatic mixed precision on a GPU and float32 on a CPU; "bfloat16" is mixed
+    precision on CPUs too that compute it natively. Validation and inference are in float32. `inference` is
+    how a finished model reads an image, and `map_range` "min_max" stretches each of its maps to 0..1.
+    `protocols` are those the result is judged by; the first one also judges each epoch, in one pass over
+    each image.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     data: Pipeline = Pipeline()
     model: AnyModel
+    epochs: int = Field(ge=1, le=100_000)
     phases: tuple[Phase, ...] = Field(min_length=1)
-    precision: Literal["float32", "mixed"] = "mixed"
+    precision: Literal["float32", "mixed", "bfloat16"] = "mixed"
+    inference: AnyInference = Whole()
+    map_range: Literal["probability", "min_max"] = "probability"
+    threshold: AnyThreshold = Chosen()
     protocols: tuple[AnyProtocol, ...] = Field(min_length=1)
     seed: int = Field(0, ge=0, lt=2**32)
 
@@ -121,10 +147,30 @@ class Recipe(Spec):
             raise ValueError(f"each phase needs a name of its own, got {names}")
         return self
 
+    @model_validator(mode="after")
+    def _phases_follow_each_other_to_the_end(self) -> Self:
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(ends) or ends[-1] != 1:
+            raise ValueError(f"the phases' `until` must not fall, and the last must be 1, got {ends}")
+        return self
+
+    @model_validator(mode="after")
+    def _ambiguity_is_learnt_before_it_is_clustered(self) -> Self:
+        learnt = False
+        for phase, epochs in zip(self.phases, self.phase_epochs, strict=True):
+            if isinstance(phase.loss, Clustering) and epochs and not learnt:
+                raise ValueError(
+                    f"phase {phase.name} needs the variance that a phase with the loss `ambiguity_aware`"
+                    f" learnt before it; of {self.epochs} epochs the phases get {list(self.phase_epochs)}"
+                )
+            learnt = learnt or (isinstance(phase.loss, AmbiguityAware) and epochs > 0)
+        return self
+
     @property
-    def epochs(self) -> int:
-        """Epochs of all phases together, if none stops early."""
-        return sum(phase.epochs for phase in self.phases)
+    def phase_epochs(self) -> tuple[int, ...]:
+        """Epochs of each phase, if none stops early."""
+        ends = [0, *(round(self.epochs * phase.until) for phase in self.phases)]
+        return tuple(end - begin for begin, end in pairwise(ends))
 
     @property
     def configuration(self) -> str:

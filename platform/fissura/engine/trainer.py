@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fissura.core.errors import DataError, Diverged, Interrupted
 from fissura.core.files import remove_abandoned, write_json
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
 from fissura.data.pipeline import Batch, Epochs
+from fissura.engine.ambiguity import VARIANCE, ambiguous_regions, keep_variance
 from fissura.engine.checkpoint import (
     STATE,
     WEIGHTS,
@@ -28,12 +30,15 @@ from fissura.engine.checkpoint import (
     save_state,
     save_weights,
 )
+from fissura.engine.objective import AmbiguityObjective, Objective, objective_of
 from fissura.engine.recipe import Phase, Recipe
-from fissura.engine.runtime import Runtime
+from fissura.engine.runtime import Runtime, half_precision
 from fissura.engine.tensorboard import add_epoch, begin_curves
 from fissura.engine.validation import validate
+from fissura.losses import Clustering
 
 METRICS, RECIPE = "metrics.json", "recipe.json"
+CHECKED_STEPS = 32  # between two looks at the loss, each of which waits for the device
 Record = dict[str, Any]
 
 
@@ -126,34 +131,21 @@ class Trainer:
         resumed = self.progress != Progress()
         # a state holds all weights: the pretrained ones are not needed again
         model = self.recipe.model.model_copy(update={"weights": "none"}) if resumed else self.recipe.model
-        network = model.build()
-        self.stride = network.stride
-        self._model = self._runtime.prepare(network)
-        self._network = network
-        self._epochs = Epochs(
-            self._data,
-            pipeline=self.recipe.data,
-            stride=network.stride,
-            seed=self.recipe.seed,
-            rank=self._runtime.rank,
-            world_size=self._runtime.world_size,
-            threads=max(1, min(4, self._runtime.cpus - 1)),
-        )
-        mixed = self.recipe.precision == "mixed" and self._runtime.device.type == "cuda"
-        half = torch.bfloat16 if mixed and torch.cuda.is_bf16_supported() else torch.float16
-        self._scaler = torch.amp.GradScaler(
-            self._runtime.device.type, enabled=mixed and half is torch.float16
-        )
+        self._network = model.build()
+        kind, half = self._runtime.device.type, half_precision(self.recipe.precision, self._runtime.device)
+        self._scaler = torch.amp.GradScaler(kind, enabled=half is torch.float16)
         self._autocast: AbstractContextManager[Any] = torch.autocast(
-            self._runtime.device.type, dtype=half, enabled=mixed
+            kind, dtype=half or torch.bfloat16, enabled=half is not None
         )
+        if not resumed:
+            self.progress = replace(self.progress, phase=self._phase_after(-1))
         self._begin_phase()
         if self.rank == 0:
             remove_abandoned(self.run)
         if resumed:
             load_state(
                 self.run / STATE,
-                model=self._network,
+                objective=self._objective,
                 optimizer=self._optimizer,
                 schedule=self._schedule,
                 scaler=self._scaler,
@@ -164,16 +156,53 @@ class Trainer:
             begin_curves(self.run, self.history)
 
     def _begin_phase(self) -> None:
-        phase = self.recipe.phases[self.progress.phase]
-        self._loss = phase.loss.build().to(self._runtime.device)
-        trainable = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
+        phase, device = self.recipe.phases[self.progress.phase], self._runtime.device
+        self._objective: Objective = objective_of(self._network, phase.loss)
+        if device.type == "cuda":
+            self._objective = self._objective.to(memory_format=torch.channels_last)
+        self._model = self._runtime.prepare(self._objective)
+        trainable = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
         self._optimizer = phase.optimizer.build(trainable)
-        self._schedule = phase.schedule.build(self._optimizer, epochs=phase.epochs)
+        epochs = self.recipe.phase_epochs[self.progress.phase]
+        self._schedule = phase.schedule.build(self._optimizer, epochs=epochs)
+        regions = None
+        if isinstance(phase.loss, Clustering):
+            regions = ambiguous_regions(self.run / VARIANCE, data=self._data, gamma=phase.loss.gamma)
+        self._epochs = Epochs(
+            self._data,
+            pipeline=self.recipe.data,
+            stride=self._network.stride,
+            seed=self.recipe.seed,
+            rank=self._runtime.rank,
+            world_size=self._runtime.world_size,
+            threads=max(1, min(4, self._runtime.cpus - 1)),
+            ambiguous=regions,
+        )
+
+    def _end_phase(self) -> None:
+        """What the phases after this one need of it is kept."""
+        if self.rank == 0 and isinstance(self._objective, AmbiguityObjective):
+            keep_variance(
+                self._objective,
+                self.run / VARIANCE,
+                data=self._data,
+                recipe=self.recipe,
+                device=self._runtime.device,
+            )
+        # the others read what rank 0 wrote; two wrappers must not average the same gradients
+        self._runtime.share([0.0])
+        del self._model
+
+    def _phase_after(self, phase: int) -> int:
+        """The next phase that has epochs; the number of phases where there is none."""
+        later = range(phase + 1, len(self.recipe.phases))
+        return next((one for one in later if self.recipe.phase_epochs[one]), len(self.recipe.phases))
 
     def _train(self, phase: Phase) -> Record:
         self._model.train()
         number, loss_sum = self.progress.batch, self.progress.loss_sum
         images, waited, begin = 0, 0.0, time.perf_counter()
+        pending: list[Tensor] = []
         batches = self._epochs.batches_of(self.progress.epoch, start=number)
         while True:
             asked = time.perf_counter()
@@ -181,17 +210,16 @@ class Trainer:
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            loss = self._optimize(batch)
-            number, loss_sum, images = number + 1, loss_sum + loss, images + len(batch.image)
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"the training loss of step {number} of epoch {self.progress.epoch + 1} is {loss}"
-                    f" (learning rate {self._optimizer.param_groups[0]['lr']:g})"
-                )
-            if self._runtime.should_stop():
+            pending.append(self._optimize(batch))
+            number, images = number + 1, images + len(batch.image)
+            stop = self._runtime.should_stop()
+            if stop or len(pending) == CHECKED_STEPS:
+                loss_sum += self._sum_of(pending, last=number)
+            if stop:
                 spent = self.progress.seconds + time.perf_counter() - begin
                 self._save(replace(self.progress, batch=number, loss_sum=loss_sum, seconds=spent))
                 raise Interrupted(f"stopped after step {number} of epoch {self.progress.epoch + 1}")
+        loss_sum += self._sum_of(pending, last=number)
         seconds = time.perf_counter() - begin
         return {
             "train/loss": self._runtime.mean(loss_sum / max(1, number)),
@@ -200,30 +228,38 @@ class Trainer:
             "wait_share": waited / seconds,
         }
 
-    def _optimize(self, batch: Batch) -> float:
+    def _sum_of(self, losses: list[Tensor], *, last: int) -> float:
+        """The sum of the losses of the steps up to `last`, which are forgotten."""
+        values = [float(loss) for loss in losses]
+        losses.clear()
+        for step, value in enumerate(values, start=last - len(values) + 1):
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the training loss of step {step} of epoch {self.progress.epoch + 1} is {value}"
+                    f" (learning rate {self._optimizer.param_groups[0]['lr']:g})"
+                )
+        return math.fsum(values)
+
+    def _optimize(self, batch: Batch) -> Tensor:
+        device = self._runtime.device
         image, target, valid = (
-            part.to(self._runtime.device, non_blocking=True)
-            for part in (batch.image, batch.target, batch.valid)
+            part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
         )
+        unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
         with self._autocast:
-            logits = self._model(self.recipe.data.normalise(image))
-        loss = self._loss(logits.float(), target.float(), valid.float())
+            loss, _ = self._model(self.recipe.data.normalise(image), target.float(), valid.float(), unclear)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return float(loss.detach())
+        detached: Tensor = loss.detach()
+        return detached
 
     def _validate(self) -> Record:
         record: Record = {}
         if self._runtime.rank == 0:
             record = validate(
-                self._network,
-                data=self._data,
-                pipeline=self.recipe.data,
-                loss=self._loss,
-                protocol=self.recipe.protocols[0],
-                device=self._runtime.device,
+                self._objective, data=self._data, recipe=self.recipe, device=self._runtime.device
             )
         # the other ranks need only what decides: the schedule and early stopping read the loss
         record["val/loss"] = self._runtime.share([record.get("val/loss", 0.0)])[0]
@@ -245,13 +281,16 @@ class Trainer:
         else:
             done = replace(done, stale=done.stale + 1)
         stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
-        if stopped or done.phase_epoch >= phase.epochs:
-            if done.phase + 1 < len(self.recipe.phases):
-                done = replace(done, phase=done.phase + 1, phase_epoch=0, best_loss=float("inf"), stale=0)
+        if stopped or done.phase_epoch >= self.recipe.phase_epochs[done.phase]:
+            following = self._phase_after(done.phase)
+            if following < len(self.recipe.phases):
+                done = replace(done, phase=following, phase_epoch=0, best_loss=float("inf"), stale=0)
             else:
                 reason = "early stopping" if stopped else "all epochs done"
                 done = replace(done, finished=reason)
         changed = done.phase != self.progress.phase
+        if changed:
+            self._end_phase()
         self.progress = done
         if changed:
             self._begin_phase()
@@ -271,7 +310,7 @@ class Trainer:
         if self._runtime.rank == 0:
             save_state(
                 self.run / STATE,
-                model=self._network,
+                objective=self._objective,
                 optimizer=self._optimizer,
                 schedule=self._schedule,
                 scaler=self._scaler,

@@ -1,52 +1,57 @@
 """The judgement of one epoch: loss and scores over the validation images at the working size."""
 
+import math
 import time
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from fissura.data.cache import PreparedData
-from fissura.data.pipeline import Pipeline, collate, prepared_patch
-from fissura.metrics import AnyProtocol, Overlap
+from fissura.data.pipeline import collate, prepared_patch
+from fissura.engine.objective import Objective
+from fissura.engine.predict import to_bytes
+from fissura.engine.recipe import Given, Recipe
+from fissura.metrics import Overlap
 from fissura.metrics.counts import pool
 from fissura.metrics.scores import best_threshold, level_of
-from fissura.models import Segmenter
 
 
 @torch.inference_mode()
 def validate(
-    model: Segmenter,
-    *,
-    data: PreparedData,
-    pipeline: Pipeline,
-    loss: nn.Module,
-    protocol: AnyProtocol,
-    device: torch.device,
+    objective: Objective, *, data: PreparedData, recipe: Recipe, device: torch.device
 ) -> dict[str, Any]:
-    """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under `protocol`, at the threshold
-    of the best pooled F1, which is `val/threshold`; `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward
-    pass, milliseconds an image."""
-    model.eval()
+    """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under the recipe's first protocol, at
+    the threshold that the recipe gives, or else at that of the best pooled F1, `val/threshold`;
+    `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward pass and loss, milliseconds an image.
+
+    A loss that is not a number is all that is given of the epoch. Whatever the recipe's inference, an image
+    is read in one pass: a search needs the order of its trials.
+    """
+    objective.eval()
+    pipeline, protocol = recipe.data, recipe.protocols[0]
     indices = data.indices("val")
     losses, counts, overlaps, forward = [], [], [], 0.0
     for start in range(0, len(indices), pipeline.batch_size):
         part = indices[start : start + pipeline.batch_size]
         patches = [prepared_patch(data, index) for index in part]
-        batch = collate(patches, stride=model.stride)
+        batch = collate(patches, stride=objective.model.stride)
         image, target, valid = (tensor.to(device) for tensor in (batch.image, batch.target, batch.valid))
         begin = time.perf_counter()
-        logits = model(pipeline.normalise(image)).float()
-        losses.append(float(loss(logits, target.float(), valid.float())))
+        loss, logits = objective(pipeline.normalise(image), target.float(), valid.float(), None)
+        losses.append(float(loss))
         forward += time.perf_counter() - begin
-        maps = (logits.sigmoid()[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
-        for (_, mask, valid_pixels), wide in zip(patches, maps, strict=True):
-            probability = np.ascontiguousarray(wide[: mask.shape[0], : mask.shape[1]])
-            counts.append(protocol.count(probability, mask, valid_pixels))
-            overlaps.append(Overlap().count(probability, mask, valid_pixels))
+        if not math.isfinite(losses[-1]):
+            return {"val/loss": losses[-1]}
+        maps = logits.sigmoid()[:, 0].cpu().numpy()
+        for patch, wide in zip(patches, maps, strict=True):
+            height, width = patch.mask.shape
+            probability = to_bytes(wide[:height, :width], map_range=recipe.map_range)
+            counts.append(protocol.count(probability, patch.mask, patch.valid))
+            overlaps.append(Overlap().count(probability, patch.mask, patch.valid))
     pooled = pool(counts)
-    threshold = best_threshold(pooled)
+    given = recipe.threshold
+    threshold = given.value if isinstance(given, Given) else best_threshold(pooled)
     scores = protocol.score(pooled, level_of(threshold))
     overlap = Overlap().score(pool(overlaps), level_of(0.5))
     return {

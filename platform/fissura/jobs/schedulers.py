@@ -15,7 +15,8 @@ EPOCH = "epoch"
 
 class StudyASHA(AsyncHyperBandScheduler):
     """Asynchronous successive halving (Li et al., MLSys 2020) that knows the trials of an earlier process of
-    the study, and never stops the paper's own configuration, which the others are compared with."""
+    the study, and lets those run to their end with which others are compared: the paper's own, and a
+    sweep's."""
 
     def remember(self, trials: Sequence[FrozenTrial]) -> None:
         """Puts the trials' values on the rungs that they reached."""
@@ -29,9 +30,21 @@ class StudyASHA(AsyncHyperBandScheduler):
                     )
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Ray's decision; the first trial goes on whatever it is."""
+        """Ray's decision, unless the trial is to run to its end."""
         decision = super().on_trial_result(tune_controller, trial, result)
-        return str(TrialScheduler.CONTINUE if trial.config["number"] == 0 else decision)
+        return str(TrialScheduler.CONTINUE if trial.config["to_end"] else decision)
+
+
+class StudyMedian(MedianStoppingRule):
+    """The median rule, which lets the same trials as `StudyASHA` run to their end."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Ray's decision, unless it is to stop a trial that is to run to its end."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if not trial.config["to_end"] or decision != TrialScheduler.STOP:
+            return str(decision)
+        self._stopped_trials.discard(trial)
+        return str(TrialScheduler.CONTINUE)
 
 
 def scheduler_for(space: LoadedSpace, *, epochs: int, earlier: Sequence[FrozenTrial]) -> TrialScheduler:
@@ -49,7 +62,7 @@ def scheduler_for(space: LoadedSpace, *, epochs: int, earlier: Sequence[FrozenTr
         asha.remember(earlier)
         return asha
     if spec.kind == "median":
-        return MedianStoppingRule(
+        return StudyMedian(
             time_attr=EPOCH, metric=objective.metric, mode=objective.mode, grace_period=spec.grace
         )
     return FIFOScheduler()

@@ -124,6 +124,7 @@ def _run(
         content=plan.content,
         context=context.plain(),
         stop_requested=stop.requested,
+        sweep=plan.swept,
     )
     earlier = finished(search.study)
     todo = plan.trials - len(earlier)

@@ -6,7 +6,7 @@ trained twice.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from fissura.core.errors import SpecError
 from fissura.core.seeding import derive
+from fissura.results.sensitivity import SWEPT
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import PAPER, REASON, RUN, SKIPPED
 
@@ -27,8 +28,9 @@ MOST_SKIPPED = 64
 class StudySearch(OptunaSearch):
     """Suggests the trials of a study until `stop_requested`, or until the space has nothing new.
 
-    A suggestion is `{"number", "run_id", "recipe", "context"}`. What another process left interrupted comes
-    first.
+    A suggestion is `{"number", "run_id", "recipe", "context", "to_end"}`, the last being whether no scheduler
+    may stop it. What another process left interrupted comes first, then the paper's own point and the points
+    of `sweep` (a parameter's path and its value), then what the sampler chooses.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class StudySearch(OptunaSearch):
         content: str,
         context: Mapping[str, Any],
         stop_requested: Callable[[], bool],
+        sweep: Sequence[tuple[str, Any]] = (),
     ) -> None:
         metrics, modes = ([getattr(one, name) for one in space.objectives] for name in ("metric", "mode"))
         single = len(metrics) == 1
@@ -60,9 +63,10 @@ class StudySearch(OptunaSearch):
         self._stop_requested, self.metrics = stop_requested, metrics
         self._trials: dict[str, optuna.Trial] = {}
         self._ended: set[str] = set()
-        trials = self.study.get_trials(deepcopy=False)
-        if not trials:
+        if not earlier:
             self.study.enqueue_trial(space.paper_point(), user_attrs={PAPER: True})
+        self._enqueue(sweep)
+        trials = self.study.get_trials(deepcopy=False)
         self._interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
         self._numbers = {
             trial.user_attrs[RUN]: trial.number
@@ -101,6 +105,7 @@ class StudySearch(OptunaSearch):
             "run_id": run_id,
             "recipe": recipe.plain(),
             "context": self._context,
+            "to_end": trial.number == 0 or SWEPT in trial.user_attrs,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -160,6 +165,16 @@ class StudySearch(OptunaSearch):
     def save(self, checkpoint_path: str) -> None:
         """Writes nothing of worth: the study's database is the state, and Tune's own is never restored."""
         Path(checkpoint_path).touch()
+
+    def _enqueue(self, sweep: Sequence[tuple[str, Any]]) -> None:
+        """Has the points of a sweep wait in the database, but for those that did so before."""
+        trials = self.study.get_trials(deepcopy=False)
+        known = {trial.user_attrs[RUN] for trial in trials if SWEPT in trial.user_attrs}
+        for path, value in sweep:
+            point = self._loaded.completed({path: value})
+            run_id = self._loaded.recipe_for(point).run_id(self._content)
+            if run_id not in known:
+                self.study.enqueue_trial(point, user_attrs={SWEPT: path, RUN: run_id})
 
     def _ask(self) -> optuna.Trial:
         if self._interrupted:

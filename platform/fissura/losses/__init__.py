@@ -4,11 +4,38 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fissura.losses.ambiguity import AmbiguityAware, AmbiguityAwareLoss
 from fissura.losses.bce import BCE, BCELoss
+from fissura.losses.cluster_terms import clustering_bound, clustering_exact, nearest_neighbour_contrast
+from fissura.losses.clustering import Clustering, ClusteringLoss
 from fissura.losses.dice import Dice, DiceLoss
 from fissura.losses.dice_bce import DiceBCE, DiceBCELoss
+from fissura.losses.focal import Focal, FocalLoss
 from fissura.losses.loss import SegmentationLoss
+from fissura.losses.neighbours import nearest_neighbours
+from fissura.losses.regions import ambiguous_region, marginal_region
 
-AnyLoss = Annotated[BCE | Dice | DiceBCE, Field(discriminator="kind")]
+AnyLoss = Annotated[BCE | Dice | DiceBCE | Focal | AmbiguityAware | Clustering, Field(discriminator="kind")]
 
-__all__ = ["BCE", "AnyLoss", "BCELoss", "Dice", "DiceBCE", "DiceBCELoss", "DiceLoss", "SegmentationLoss"]
+__all__ = [
+    "BCE",
+    "AmbiguityAware",
+    "AmbiguityAwareLoss",
+    "AnyLoss",
+    "BCELoss",
+    "Clustering",
+    "ClusteringLoss",
+    "Dice",
+    "DiceBCE",
+    "DiceBCELoss",
+    "DiceLoss",
+    "Focal",
+    "FocalLoss",
+    "SegmentationLoss",
+    "ambiguous_region",
+    "clustering_bound",
+    "clustering_exact",
+    "marginal_region",
+    "nearest_neighbour_contrast",
+    "nearest_neighbours",
+]

@@ -1,23 +1,30 @@
-"""The blocks that every U-Net here is made of."""
+"""The blocks that more than one network here is made of."""
 
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 Normalisation = Literal["none", "batch"]
 
 
-def double_convolution(inputs: int, outputs: int, *, normalisation: Normalisation) -> nn.Sequential:
-    """Twice: a padded 3x3 convolution (without a bias if normalised), batch normalisation or none, a ReLU."""
+def convolutions(inputs: int, outputs: int, *, count: int, normalisation: Normalisation) -> nn.Sequential:
+    """`count` times: a padded 3x3 convolution (without a bias if normalised), batch normalisation or none, a
+    ReLU."""
     layers: list[nn.Module] = []
-    for channels in (inputs, outputs):
+    for channels in (inputs, *[outputs] * (count - 1)):
         layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=normalisation == "none"))
         if normalisation == "batch":
             layers.append(nn.BatchNorm2d(outputs))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def double_convolution(inputs: int, outputs: int, *, normalisation: Normalisation) -> nn.Sequential:
+    """The U-Net's two convolutions."""
+    return convolutions(inputs, outputs, count=2, normalisation=normalisation)
 
 
 class UpBlock(nn.Module):
@@ -47,3 +54,9 @@ def he_initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def resized(maps: Float[Tensor, "b c _ _"], *, like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c h w"]:
+    """Maps up-sampled bilinearly to the size of an image."""
+    size = like.shape[-2:]
+    return maps if maps.shape[-2:] == size else interpolate(maps, size=size, mode="bilinear")

@@ -7,11 +7,14 @@ from types import MappingProxyType
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
 from fissura.engine.recipe import Recipe
-from fissura.recipes import small_unet, unet_backbones
+from fissura.recipes import attention_resunet, cirl, deeplab_focal, small_unet, unet_backbones
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
     {
         "unet_backbones": unet_backbones.recipe,
+        "cirl": cirl.recipe,
+        "attention_resunet": attention_resunet.recipe,
+        "deeplab_focal": deeplab_focal.recipe,
         "small_unet": small_unet.recipe,
     }
 )

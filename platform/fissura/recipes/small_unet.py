@@ -23,13 +23,13 @@ def recipe() -> Recipe:
             normalisation="unit",
         ),
         model=UNet(width=8, depth=3, normalisation="batch"),
+        epochs=24,
         phases=(
             Phase(
                 name="train",
                 loss=DiceBCE(),
                 optimizer=Adam(lr=3e-3),
                 schedule=Cosine(),
-                epochs=24,
             ),
         ),
         protocols=(Tolerant(distance=2), Pixel()),

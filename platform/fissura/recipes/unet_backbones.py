@@ -38,13 +38,13 @@ def recipe() -> Recipe:
             normalisation="imagenet",
         ),
         model=BackboneUNet(encoder="xception", weights="imagenet"),
+        epochs=30,
         phases=(
             Phase(
                 name="train",
                 loss=DiceBCE(dice_weight=1.0, bce_weight=1.0),
                 optimizer=Adam(lr=1e-3),
                 schedule=Plateau(factor=0.5, patience=3),
-                epochs=30,
                 early_stopping=10,
             ),
         ),

@@ -7,6 +7,6 @@ statistics                  intervals, paired differences, significance groups
 leaderboard                 configurations ranked, like with like
 columns, export             the leaderboard as Parquet, CSV, Markdown, LaTeX, HTML
 pictures, gallery           what was found, wrongly found and missed
-plots, report               a search in one HTML file
+plots, sensitivity, report  a search in one HTML file
 html, page.css, text        how pages are built, how they look, how numbers read
 """

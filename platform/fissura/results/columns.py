@@ -105,7 +105,12 @@ def caption(table: Table) -> str:
 
 
 def _source(source: str) -> str:
-    return {"validation": "chosen on validation data", "given": "given beforehand"}.get(source, source)
+    known = {
+        "validation": "chosen on validation data",
+        "recipe": "given by the recipe",
+        "given": "given beforehand",
+    }
+    return known.get(source, source)
 
 
 EXPLANATION = (

@@ -93,7 +93,7 @@ class Leaderboard:
 
 
 def _order(condition: Condition) -> tuple[str, ...]:
-    # "validation", "given", "swept on test": the more a threshold knew of the test data, the later.
+    # "validation", "recipe", "given", "swept on test": the more a threshold knew of the test data, the later.
     known = str(get_args(ThresholdSource).index(condition.threshold_source))
     kinds = [protocol.model_fields["kind"].default for protocol in get_args(get_args(AnyProtocol)[0])]
     kind = condition.protocol.partition(":")[0]

@@ -33,6 +33,7 @@ class Plot:
     shows: str
     draw: Callable[[], Any]
     whole: bool = False  # as wide as the page
+    height: int | None = None  # in pixels; None: the page's own
 
 
 @contextmanager
@@ -247,31 +248,35 @@ def _curves(study: "Study") -> Any:
     return plot_intermediate_values(study)
 
 
-def draw_all(chosen: Sequence[Plot]) -> Html:
-    """The plots with Plotly's code, once; a plot that cannot be drawn says why."""
-    parts, drawn = [], False
-    for number, plot in enumerate(chosen):
-        try:
-            with quiet():
-                figure = plot.draw()
-            body = _figure(figure, f"plot-{number}")
-            drawn = True
-        except Undrawable as reason:
-            body = element("p.none", f"Not drawn. {reason}")
-        except (ValueError, RuntimeError) as error:
-            body = element("p.none", f"Not drawn: Optuna says “{error}”.")
-        shape = "section.whole" if plot.whole else "section"
-        parts.append(element(shape, element("h3", plot.title), element("p.muted", plot.shows), body))
+def draw_all(*groups: Sequence[Plot]) -> list[Html]:
+    """Each group's plots, the last with Plotly's code; a plot that cannot be drawn says why."""
+    drawn = 0
+    bodies = []
+    for group in groups:
+        parts = []
+        for plot in group:
+            try:
+                with quiet():
+                    body = _figure(plot.draw(), f"plot-{drawn}", height=plot.height)
+                drawn += 1
+            except Undrawable as reason:
+                body = element("p.none", f"Not drawn. {reason}")
+            except (ValueError, RuntimeError) as error:
+                body = element("p.none", f"Not drawn: Optuna says “{error}”.")
+            shape = "section.whole" if plot.whole else "section"
+            parts.append(element(shape, element("h3", plot.title), element("p.muted", plot.shows), body))
+        bodies.append(element("div.plots", *parts))
     code = [_plotly(), script(_DRAW)] if drawn else []
-    return join(element("div.plots", *parts), *code)
+    return [*bodies[:-1], join(bodies[-1], *code)]
 
 
-def _figure(figure: Any, name: str) -> Html:
+def _figure(figure: Any, name: str, *, height: int | None) -> Html:
     figure.update_layout(template=None, title=None, width=None, height=None, margin={"t": 40, "r": 16})
     # "<" as an escape: no text of a study can end the element that it stands in.
     plain = Html(figure.to_json().replace("<", "\\u003c"))
     data = Html(f'<script type="application/json" data-plot="{name}">{plain}</script>')
-    return join(element("div.plot", attributes={"id": name}), data)
+    size = {} if height is None else {"style": f"height: {height}px; min-height: 0"}
+    return join(element("div.plot", attributes={"id": name} | size), data)
 
 
 def _plotly() -> Html:

@@ -1,7 +1,7 @@
 """The report of a search: one HTML file whose first screen says what was found."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from fissura.results.leaderboard import Leaderboard
 from fissura.results.manifest import Manifest
 from fissura.results.pictures import Load
 from fissura.results.plots import completed, draw_all, plots, quiet
+from fissura.results.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 REASON = "reason"
 """The user attribute of a failed trial that says why, in one line."""
 
-SECTIONS = ("The search", "Best trials", "Held-out images", "What produced this")
 BEST = 10  # trials in the first table
 LISTED = 2_000  # trials in the table of all
 
@@ -62,12 +62,19 @@ def write_report(
         trials = list(study.get_trials(deepcopy=False))
         done = completed(study)
         ranked = _ranked(study, done)
+        alone = sensitivity(study, objectives=extra.objectives, paper_trial=extra.paper_trial)
+        figures = {"The search": plots(study, objectives=extra.objectives)}
+        if alone:
+            figures["Sensitivity"] = alone
+        sections = {
+            **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
+            "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
+            "Held-out images": _held_out(rows, gallery),
+            "What produced this": _origin(study, extra),
+        }
         body = [
-            _first_screen(study, trials, ranked, title=title, rows=rows, extra=extra),
-            *_section("The search", [draw_all(plots(study, objectives=extra.objectives))]),
-            *_section("Best trials", [*_best(trials, ranked, extra), *_all_trials(trials, extra)]),
-            *_section("Held-out images", _held_out(rows, gallery)),
-            *_section("What produced this", _origin(study, extra)),
+            _first_screen(study, trials, ranked, title=title, rows=rows, extra=extra, sections=sections),
+            *(part for name, parts in sections.items() for part in _section(name, parts)),
         ]
     write_text(path, html.page(title, *body))
     return path
@@ -92,6 +99,7 @@ def _first_screen(
     title: str,
     rows: Leaderboard | None,
     extra: StudyFacts,
+    sections: Iterable[str],
 ) -> html.Html:
     paper = _paper(trials, extra)
     sentences = [
@@ -135,7 +143,7 @@ def _first_screen(
         html.element("div.tiles", *tiles),
         *_failures(trials),
         html.element(
-            "nav", *(html.element("a", name, attributes={"href": f"#{_anchor(name)}"}) for name in SECTIONS)
+            "nav", *(html.element("a", name, attributes={"href": f"#{_anchor(name)}"}) for name in sections)
         ),
     )
 

@@ -20,7 +20,7 @@ PREDICTIONS = "predictions"
 METADATA_KEY = b"fissura"
 MAX_BYTES = 2**31  # of one file, decompressed: a million images without curves
 
-ThresholdSource = Literal["validation", "given", "swept on test"]
+ThresholdSource = Literal["validation", "recipe", "given", "swept on test"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,10 @@ class Choice(_Conditional):
         """Values that together show whether every value is valid: all of them."""
         return list(self.values)
 
+    def spread(self, _: int) -> list[Scalar]:
+        """The values of a sweep: all of them."""
+        return list(self.values)
+
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Any:
         """A value for this trial."""
         return trial.suggest_categorical(name, list(self.values))
@@ -115,6 +119,12 @@ class IntRange(_Conditional):
         """Values that together show whether every value is valid: both ends, and the low end's neighbour."""
         low = self.bounds[0]
         return sorted({low, low + self.step, self.high})
+
+    def spread(self, count: int) -> list[int]:
+        """The values of a sweep: at most `count` from end to end, evenly apart (if `log`, by ratio)."""
+        low, step = self.bounds[0], self.step
+        between = _between(low, self.high, count, log=self.log)
+        return sorted({low + round((value - low) / step) * step for value in between})
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> int:
         """A value for this trial."""
@@ -158,6 +168,17 @@ class FloatRange(_Conditional):
         low, high = self.bounds[0], self.high
         return [low, low + (self.step or (high - low) / math.pi), high]
 
+    def spread(self, count: int) -> list[float]:
+        """The values of a sweep: at most `count` from end to end, evenly apart (if `log`, by ratio)."""
+        low, high = self.bounds[0], self.high
+        between = _between(low, high, count, log=self.log)
+        if self.step is not None:
+            first, step = Decimal(str(low)), Decimal(str(self.step))
+            return sorted({float(first + round((value - low) / self.step) * step) for value in between})
+        # four digits are enough to type and to read, unless they make two values one
+        brief = [min(max(float(f"{value:.4g}"), low), high) for value in between]
+        return brief if len(set(brief)) == count else between
+
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> float:
         """A value for this trial."""
         return trial.suggest_float(name, self.bounds[0], self.high, log=self.log, step=self.step)
@@ -185,6 +206,14 @@ class Constant(_Conditional):
 
     def __str__(self) -> str:
         return shown(self.value)
+
+
+def _between(low: float, high: float, count: int, *, log: bool) -> list[float]:
+    """`count` values from `low` to `high`, both exactly among them."""
+    shares = [index / (count - 1) for index in range(1, count - 1)]
+    ratio = high / low if log else 0.0
+    inner = [low * ratio**share if log else low + (high - low) * share for share in shares]
+    return [low, *inner, high]
 
 
 def _check_range(low: float, high: float, *, log: bool, step: float | None) -> None:

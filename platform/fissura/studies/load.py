@@ -1,7 +1,7 @@
 """Search space files: found by name or path, read strictly, checked against their recipe as a whole."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from fissura.core.spec import nearest
 from fissura.studies import yaml
 from fissura.studies.compile import Parameters
 from fissura.studies.layer import Layer
-from fissura.studies.space import LoadedSpace, RunAll, SearchSpace, broken_key
+from fissura.studies.space import LoadedSpace, Objective, RunAll, SearchSpace, broken_key, objectives_of
 from fissura.studies.wording import problems
 
 if TYPE_CHECKING:
@@ -32,17 +32,26 @@ def load_space(
     *,
     profile: str | None = None,
     fixed: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (),
     recipes: Recipes | None = None,
 ) -> LoadedSpace:
     """The search space of a name (one that comes with fissura) or of a YAML file.
 
-    `fixed` sets paths to values, over the profile's; `recipes` are those that a space may name.
+    `fixed` sets paths to values, over the profile's; `objectives` are metrics to take the place of the
+    space's own, where there are any; `recipes` are those that a space may name.
 
     Raises:
         SpaceError: with one line a problem, all at once.
     """
     document = yaml.read(_find(str(name_or_path)))
-    return load_text(document.text, source=document.source, profile=profile, fixed=fixed, recipes=recipes)
+    return load_text(
+        document.text,
+        source=document.source,
+        profile=profile,
+        fixed=fixed,
+        objectives=objectives,
+        recipes=recipes,
+    )
 
 
 def load_text(
@@ -51,6 +60,7 @@ def load_text(
     source: str,
     profile: str | None = None,
     fixed: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (),
     recipes: Recipes | None = None,
 ) -> LoadedSpace:
     """`load_space` of YAML text that came from the file `source`.
@@ -58,8 +68,9 @@ def load_text(
     Raises:
         SpaceError: with one line a problem, all at once.
     """
+    wanted = objectives_of(objectives)
     document = yaml.parse(text, source=source)
-    return _Loading(document, recipes or _recipes()).load(profile=profile, fixed=fixed or {})
+    return _Loading(document, recipes or _recipes(), wanted).load(profile=profile, fixed=fixed or {})
 
 
 def _find(name: str) -> Path:
@@ -89,13 +100,15 @@ def _mapping(plain: Any) -> dict[str, Any]:
 class _Loading:
     """One file on its way to a LoadedSpace; gathers the problems."""
 
-    def __init__(self, document: yaml.Document, recipes: Recipes) -> None:
+    def __init__(self, document: yaml.Document, recipes: Recipes, objectives: tuple[Objective, ...]) -> None:
         self._document = document
         self._recipes = recipes
+        self._objectives = objectives
         self._plain = dict(document.plain)
         if isinstance(self._plain.get("objective"), dict):
             self._plain["objective"] = [self._plain["objective"]]
         self._problems: set[tuple[int, str]] = set()
+        self._notes_of_objectives: dict[yaml.Location, str] = {}
 
     def load(self, *, profile: str | None, fixed: Mapping[str, Any]) -> LoadedSpace:
         definition, recipe = self._definition(), self._recipe()
@@ -152,7 +165,19 @@ class _Loading:
                 f"`scheduler`: {kind} compares trials by one objective, and there are {len(metrics)}; "
                 "write {kind: none}, or keep one objective",
             )
-        return definition
+        return self._with_objectives(definition)
+
+    def _with_objectives(self, definition: SearchSpace) -> SearchSpace:
+        """The definition with the objectives that were asked for in place of the file's."""
+        if not self._objectives:
+            return definition
+        changed: dict[str, Any] = {"objective": self._objectives}
+        if len(self._objectives) > 1 and not isinstance(definition.scheduler, RunAll):
+            rule = f"compares trials by one objective, and there are {len(self._objectives)}"
+            text = f"`scheduler`: {definition.scheduler.kind} {rule}; every trial runs to its end"
+            self._notes_of_objectives["scheduler",] = text
+            changed["scheduler"] = RunAll()
+        return definition.model_copy(update=changed)
 
     def _recipe(self) -> "Recipe | None":
         name = self._plain.get("recipe")
@@ -165,7 +190,7 @@ class _Loading:
         return None
 
     def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:
-        notes = dict(layer.notes)
+        notes = {**layer.notes, **self._notes_of_objectives}
         scheduler, epochs = definition.scheduler, chosen.recipe_for(chosen.paper_point()).epochs
         if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs:
             grace = scheduler.grace

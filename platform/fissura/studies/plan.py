@@ -1,7 +1,8 @@
 """From what a caller asks for to the plan of a study, new or resumed, checked before anything is started."""
 
+import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,10 @@ from fissura.core.errors import SpaceError
 from fissura.core.files import check_writable
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_datasets
-from fissura.studies.load import load_space, load_text
+from fissura.studies.load import load_space
 from fissura.studies.space import LoadedSpace
-from fissura.studies.study import Plan, Study, find_study
+from fissura.studies.study import RUN, SKIPPED, Plan, Study, find_study
+from fissura.studies.sweep import plan_sweep, run_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Request:
     seed: int
     begin: Literal["new", "resume"]
     extend: int
+    sweep: int | None = None
+    over: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
 
 
 def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Plan, LoadedSpace]:
@@ -44,20 +49,25 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
             f"--name {request.name}: a study's name is that of one folder in --storage; write it in letters,"
             " digits, `_`, `-` and `.`"
         )
+    if request.sweep is not None and request.trials is not None:
+        raise SpaceError(
+            f"--trials {request.trials}: the number of trials follows from --sweep; leave --trials out, and"
+            " have the sampler add others with --extend N"
+        )
+    if request.over and request.sweep is None:
+        raise SpaceError(f"--over {request.over[0]}: says what --sweep varies; give --sweep N too")
     check_writable(storage)
     if request.begin == "resume" or request.extend:
         study = _resumed(request, storage)
         plan = study.plan()
-        plan = plan.model_copy(update={"trials": plan.trials + request.extend})
-        space = load_text(
-            plan.space, source=f"{study.path / 'study.json'}", profile=plan.profile, fixed=plan.fixed
-        )
+        space = plan.load_space(study.path / "study.json")
         if content_digest(plan.datasets, directory=cache) != plan.content:
             raise SpaceError(
                 f"{study.path}: the images or masks changed since the study began, so old and new trials"
                 " could not be compared; put them back, or begin a new study under another --name"
             )
-        return study, plan, space
+        plan = plan.model_copy(update={"trials": plan.trials + request.extend})
+        return study, *_with_sweep(request, plan, space, taken=_taken(study, plan, space))
     if request.space is None:
         raise SpaceError(
             "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
@@ -77,17 +87,59 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         fixed=request.fixed,
         datasets=datasets,
         content=content_digest(datasets, directory=cache),
-        trials=request.trials or space.definition.trials,
+        trials=1 if request.sweep is not None else request.trials or space.definition.trials,
         seed=request.seed,
+        objectives=[objective.metric for objective in space.objectives] if request.objectives else (),
     )
+    plan, space = _with_sweep(request, plan, space, taken=set())
+    if request.sweep is not None and not plan.sweeps:
+        raise SpaceError(
+            f"--sweep {request.sweep}: no parameter of {space.source} has another value than the paper's"
+            f" {f'under --profile {plan.profile}' if plan.profile else 'here'}; search one"
+        )
     return study, plan, space
+
+
+def _with_sweep(
+    request: Request, plan: Plan, space: LoadedSpace, *, taken: set[str]
+) -> tuple[Plan, LoadedSpace]:
+    """The plan with the sweep that is asked for, if it adds a trial; the space with a note about it."""
+    if request.sweep is None:
+        return plan, space
+    sweep, note = plan_sweep(
+        space, values=request.sweep, over=request.over, content=plan.content, taken=taken
+    )
+    sweeps = (*plan.sweeps, sweep) if sweep.points else plan.sweeps
+    trials = plan.trials + len(sweep.points)
+    plan = plan.model_copy(update={"sweeps": sweeps, "trials": trials})
+    return plan, replace(space, notes=(*space.notes, note))
+
+
+def _taken(study: Study, plan: Plan, space: LoadedSpace) -> set[str]:
+    """The runs that a further sweep leaves to the trials that have them.
+
+    A trial that the scheduler stopped has no value to show, so a sweep trains its configuration again.
+    """
+    from optuna.trial import TrialState
+
+    runs = {run_of(space, path, value, content=plan.content) for path, value in plan.swept}
+    # a search that was killed before its first trial has no database, or an empty one
+    with contextlib.suppress(SpaceError, KeyError):
+        runs |= {
+            trial.user_attrs[RUN]
+            for trial in study.load().get_trials(deepcopy=False)
+            if RUN in trial.user_attrs
+            and SKIPPED not in trial.user_attrs
+            and trial.state != TrialState.PRUNED
+        }
+    return runs
 
 
 def _load(name: str, request: Request, *, auto: str) -> LoadedSpace:
     profile = None if request.profile == "none" else request.profile
     if profile == "auto":
         profile = auto if auto in load_space(name).definition.profiles else None
-    return load_space(name, profile=profile, fixed=request.fixed)
+    return load_space(name, profile=profile, fixed=request.fixed, objectives=request.objectives)
 
 
 def _resumed(request: Request, storage: Path) -> Study:
@@ -116,10 +168,18 @@ def _resumed(request: Request, storage: Path) -> Study:
         problems.append(
             f"--profile {request.profile}: the study was planned with {plan.profile or 'none'}; leave it out"
         )
+    space = plan.load_space(study.path / "study.json")
+    metrics = tuple(objective.metric for objective in space.objectives)
+    if request.objectives and request.objectives != metrics:
+        problems.append(
+            f"--objective: the study was planned for {', '.join(metrics)}; leave it out, or begin a new study"
+        )
     if (
         request.space is not None
-        and load_space(request.space, profile=plan.profile, fixed=plan.fixed).definition
-        != load_text(plan.space, source="study.json", profile=plan.profile, fixed=plan.fixed).definition
+        and load_space(
+            request.space, profile=plan.profile, fixed=plan.fixed, objectives=plan.objectives
+        ).definition
+        != space.definition
     ):
         problems.append(
             f"{request.space}: differs from the space that the study began with; begin a new study"

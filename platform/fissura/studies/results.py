@@ -17,7 +17,6 @@ from fissura.results.export import write_leaderboard
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
-from fissura.studies.load import load_text
 from fissura.studies.study import PAPER, RUN, Plan, Study, runs_to_keep
 
 if TYPE_CHECKING:
@@ -52,8 +51,11 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
 def drop_checkpoints(study: Study, trials: "optuna.Study") -> None:
     """Removes the weights of all ended trials but the best ones, so that a long search does not fill the
     disk."""
+    every = trials.get_trials(deepcopy=False)
     kept = set(runs_to_keep(trials, best=KEPT_RUNS))
-    for trial in trials.get_trials(deepcopy=False):
+    # a sweep trains again, and to its end, what a scheduler once stopped
+    kept |= {trial.user_attrs.get(RUN, "") for trial in every if not trial.state.is_finished()}
+    for trial in every:
         if trial.state.is_finished() and RUN in trial.user_attrs and trial.user_attrs[RUN] not in kept:
             for name in (WEIGHTS, STATE):
                 (study.runs / trial.user_attrs[RUN] / name).unlink(missing_ok=True)
@@ -71,7 +73,7 @@ def loader(datasets: Sequence[Dataset]) -> Load:
 
 
 def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard, load: Load) -> Path:
-    space = load_text(plan.space, source=str(study.path), profile=plan.profile, fixed=plan.fixed)
+    space = plan.load_space(study.path)
     paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
     best = [
         study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()

@@ -1,15 +1,16 @@
 """What a search space file says: recipe, objectives, sampler, scheduler, parameters and profiles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
+from fissura.core.errors import SpaceError
 from fissura.core.spec import Spec
 from fissura.studies.compile import Parameters
 from fissura.studies.distributions import AnyDistribution, Choice, FloatRange, IntRange
-from fissura.studies.wording import broken_rule, unknown_key
+from fissura.studies.wording import broken_rule, one_of, unknown_key
 
 if TYPE_CHECKING:
     import optuna
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Metric = Literal[
     "val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall", "latency_ms", "parameters"
 ]
+LOW_IS_GOOD = frozenset({"val/loss", "latency_ms", "parameters"})
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -25,6 +27,25 @@ class Objective(Spec):
 
     metric: Metric
     mode: Literal["min", "max"]
+
+
+def objectives_of(metrics: Sequence[str]) -> tuple[Objective, ...]:
+    """The objectives of these metrics, each in the direction that is good for it.
+
+    Raises:
+        SpaceError: a metric is not known, or is given twice.
+    """
+    known = list(get_args(Metric))
+    problems = [f"--objective: {one_of(metric, known)}" for metric in metrics if metric not in known]
+    problems += [
+        f"--objective {metric}: is given twice; leave one out"
+        for metric in known
+        if list(metrics).count(metric) > 1
+    ]
+    if problems:
+        raise SpaceError(*problems)
+    modes = {metric: "min" if metric in LOW_IS_GOOD else "max" for metric in metrics}
+    return tuple(Objective.model_validate({"metric": name, "mode": mode}) for name, mode in modes.items())
 
 
 class Tpe(Spec):

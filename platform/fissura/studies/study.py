@@ -22,6 +22,10 @@ from fissura.core.errors import SpaceError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
 from fissura.data.datasets import AnyDataset
+from fissura.studies.distributions import Scalar
+from fissura.studies.load import load_text
+from fissura.studies.space import LoadedSpace, Metric
+from fissura.studies.sweep import Sweep
 
 if TYPE_CHECKING:
     import optuna
@@ -31,7 +35,11 @@ RUN, PAPER, REASON, SKIPPED = "run", "paper", "reason", "skipped"
 
 class Plan(Spec):
     """Everything that decides a search; `space` is the search space's text, so that a resumed study cannot
-    drift from it."""
+    drift from it.
+
+    `objectives` take the place of the space's own, where there are any. Of the `trials`, `sweeps` name
+    their own; the sampler chooses the others.
+    """
 
     name: str
     space: str
@@ -41,16 +49,42 @@ class Plan(Spec):
     content: str
     trials: int = Field(ge=1)
     seed: int = Field(ge=0)
+    objectives: tuple[Metric, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+
+    @property
+    def swept(self) -> tuple[tuple[str, Scalar], ...]:
+        """The points of all sweeps."""
+        return tuple(point for sweep in self.sweeps for point in sweep.points)
+
+    def load_space(self, source: Path) -> LoadedSpace:
+        """The space as the study searches it; `source` is named where it breaks a rule."""
+        return load_text(
+            self.space,
+            source=str(source),
+            profile=self.profile,
+            fixed=self.fixed,
+            objectives=self.objectives,
+        )
 
     def command(self) -> str:
-        """A command line that begins this search anew, where the study's space is saved as `space.yaml`."""
+        """The command lines that make this study anew, where its space is saved as `NAME.yaml`.
+
+        The first begins it, each further one adds a sweep.
+        """
+        sweeps, free = list(self.sweeps), self.trials - len(self.swept)
         words = ["fissura", "search", f"{self.name}.yaml"]
         for dataset in self.datasets:
             words += ["--data", f"{dataset.kind}:{dataset.root}"]
-        words += ["--trials", str(self.trials), "--seed", str(self.seed), "--profile", self.profile or "none"]
+        # a sweep that came first brought the paper's own trial with it
+        begins = sweeps.pop(0).words() if sweeps and free == 1 else ["--trials", str(free)]
+        words += [*begins, "--seed", str(self.seed), "--profile", self.profile or "none"]
         for path, value in self.fixed.items():
             words += ["--set", f"{path}={json.dumps(value)}"]
-        return shlex.join(words)
+        for metric in self.objectives:
+            words += ["--objective", metric]
+        added = [["fissura", "search", f"{self.name}.yaml", "--resume", *sweep.words()] for sweep in sweeps]
+        return "\n".join(map(shlex.join, [words, *added]))
 
 
 @dataclass(frozen=True)

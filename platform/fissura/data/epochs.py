@@ -1,0 +1,178 @@
+"""The batches of an epoch: drawn from prepared images, changed and collated, a few ahead of the training.
+
+Every random choice follows from (seed, epoch, place in the epoch) alone, so batches do not depend on how
+many threads or workers draw them, and training can go on from the middle of an epoch.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from fissura.core.errors import DataError
+from fissura.core.seeding import derive
+from fissura.data.augmentation import Changes
+from fissura.data.cache import PreparedData
+from fissura.data.crop import Cutter, Patch
+
+if TYPE_CHECKING:
+    from fissura.data.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (RGB), targets (1 crack), valid pixels (1 counts) and, where such maps were given, ambiguous
+    pixels (1 ambiguous) of one step of one worker."""
+
+    image: UInt8[Tensor, "b 3 h w"]
+    target: UInt8[Tensor, "b 1 h w"]
+    valid: UInt8[Tensor, "b 1 h w"]
+    ambiguous: UInt8[Tensor, "b 1 h w"] | None = None
+
+
+def collate(patches: Sequence[Patch], *, stride: int) -> Batch:
+    """One batch; all patches are padded to the largest, and to a multiple of `stride` pixels. It has
+    ambiguous pixels where its patches have."""
+    height, width = (
+        math.ceil(max(patch.mask.shape[axis] for patch in patches) / stride) * stride for axis in (0, 1)
+    )
+    return Batch(
+        _images([patch.image for patch in patches], height, width),
+        _maps([patch.mask for patch in patches], height, width),
+        _maps([patch.valid for patch in patches], height, width),
+        None
+        if patches[0].ambiguous is None
+        else _maps([patch.ambiguous for patch in patches if patch.ambiguous is not None], height, width),
+    )
+
+
+def _images(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], height: int, width: int
+) -> UInt8[Tensor, "b 3 h w"]:
+    """The images' channels first, their last row and column repeated to the full size."""
+    batch = np.empty((len(images), 3, height, width), np.uint8)
+    for place, image in zip(batch, images, strict=True):
+        rows, columns, _ = image.shape
+        place[:, :rows, :columns] = image.transpose(2, 0, 1)
+        if rows < height:
+            place[:, rows:, :columns] = place[:, rows - 1 : rows, :columns]
+        if columns < width:
+            place[:, :, columns:] = place[:, :, columns - 1 : columns]
+    return torch.from_numpy(batch)
+
+
+def _maps(maps: Sequence[UInt8[np.ndarray, "_ _"]], height: int, width: int) -> UInt8[Tensor, "b 1 h w"]:
+    """The maps, with zeros to the full size."""
+    batch = np.zeros((len(maps), 1, height, width), np.uint8)
+    for place, pixels in zip(batch, maps, strict=True):
+        place[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+    return torch.from_numpy(batch)
+
+
+def prepared_patch(data: PreparedData, index: int) -> Patch:
+    """Image, mask and valid pixels of one prepared entry: views of the memory-mapped cache."""
+    return Patch(data.image(index), data.mask(index), data.valid(index))
+
+
+class Epochs:
+    """The training batches of one worker, epoch by epoch, drawn ahead by a few threads.
+
+    The order is drawn afresh each epoch; the last batch may be smaller. A last batch of a single sample is
+    left out where the others have more, as batch normalisation needs two values a channel. A batch that the
+    workers cannot share equally is filled up with its own first samples, so that all take equally many.
+
+    `ambiguous` holds a map in the size of the mask for each training entry, by its index in `data`; it moves
+    with the mask.
+
+    Raises:
+        DataError: a training entry has no ambiguous map, or one of another size than its mask; the crop
+            cannot be had from the images.
+    """
+
+    def __init__(
+        self,
+        data: PreparedData,
+        *,
+        pipeline: "Pipeline",
+        stride: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        threads: int = 1,
+        ambiguous: Mapping[int, UInt8[np.ndarray, "h w"]] | None = None,
+    ) -> None:
+        self._data, self._pipeline, self._stride, self._seed = data, pipeline, stride, seed
+        self._rank, self._world_size, self._threads = rank, world_size, threads
+        self._ambiguous = ambiguous
+        training = data.indices("train")
+        images = [self._image(index) for index in training]
+        counts = np.array(pipeline.crop.counts(images), np.int64)
+        self._indices = np.repeat(np.array(training, np.int64), counts)
+        self._cutters: dict[int, Cutter] = {}
+        self._changes = [pipeline.augmentation.build() for _ in range(threads + 1)]
+
+    @property
+    def samples(self) -> int:
+        """Training samples an epoch, over all workers."""
+        drawn, size = len(self._indices), self._pipeline.batch_size
+        alone = drawn > size and drawn % size == 1
+        return drawn - 1 if alone else drawn
+
+    @property
+    def batches(self) -> int:
+        """Optimizer steps an epoch."""
+        return math.ceil(self.samples / self._pipeline.batch_size)
+
+    def batches_of(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `start` on."""
+        order = np.random.default_rng(derive(self._seed, "order", epoch)).permutation(len(self._indices))
+        size = self._pipeline.batch_size
+        with ThreadPoolExecutor(self._threads) as pool:
+            ahead: deque[Future[Batch]] = deque()
+            for first in range(start * size, self.samples, size):
+                places = range(first, min(first + size, self.samples))
+                share = math.ceil(len(places) / self._world_size)
+                even = [places[i % len(places)] for i in range(share * self._world_size)]
+                mine = even[self._rank :: self._world_size]
+                changes = self._changes[first // size % len(self._changes)]
+                indices = self._indices[order[mine]].tolist()
+                ahead.append(pool.submit(self._draw, mine, indices, epoch, changes))
+                if len(ahead) > self._threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _draw(self, places: Sequence[int], indices: Sequence[int], epoch: int, changes: Changes) -> Batch:
+        patches = []
+        for place, index in zip(places, indices, strict=True):
+            seed = derive(self._seed, "sample", epoch, place)
+            cut = self._cutter(index)
+            patches.append(changes.apply(cut(np.random.default_rng(seed)), seed=seed))
+        return collate(patches, stride=self._stride)
+
+    def _cutter(self, index: int) -> Cutter:
+        # two threads may make the same one at once: they are equal
+        cutter = self._cutters.get(index)
+        if cutter is None:
+            cutter = self._cutters[index] = self._pipeline.crop.cutter(self._image(index))
+        return cutter
+
+    def _image(self, index: int) -> Patch:
+        patch = prepared_patch(self._data, index)
+        if self._ambiguous is None:
+            return patch
+        ambiguous = self._ambiguous.get(index)
+        if ambiguous is None or ambiguous.shape != patch.mask.shape:
+            found = "none" if ambiguous is None else f"one of {ambiguous.shape}"
+            raise DataError(
+                f"{self._data.entries[index].name}: an ambiguous map of {patch.mask.shape} is needed, got "
+                f"{found}; give one for each training image"
+            )
+        return patch._replace(ambiguous=ambiguous)

@@ -1,0 +1,233 @@
+"""The attention ResU-Net against its drawing: counted, and computed again in NumPy, loop by loop."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import nn
+
+from fissura.core.errors import WeightsError
+from fissura.models import AttentionResUNet, AttentionResUNetNetwork
+from fissura.models.attention_resunet import AttentionGate, ResidualBlock
+
+Array = NDArray[np.float64]
+State = dict[str, Array]
+Final = Literal["relu", "linear"]
+
+
+def state_of(module: nn.Module) -> State:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+
+
+def under(state: State, prefix: str) -> State:
+    return {
+        name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def positive(maps: Array) -> Array:
+    return np.maximum(maps, 0)
+
+
+def pointwise(state: State, name: str, maps: Array) -> Array:
+    mixed: Array = np.einsum("oi,ihw->ohw", state[f"{name}.weight"][:, :, 0, 0], maps)
+    return mixed + state.get(f"{name}.bias", np.zeros(len(mixed)))[:, None, None]
+
+
+def residual_block(state: State, maps: Array) -> Array:
+    """r = conv1x1(x); four times 3x3 and ReLU on r; the sum of the two."""
+    linear = current = pointwise(state, "linear", maps)
+    for layer in (0, 2, 4, 6):
+        weight, bias = (state[f"convolutions.{layer}.{part}"] for part in ("weight", "bias"))
+        height, width = current.shape[1:]
+        padded = np.pad(current, ((0, 0), (1, 1), (1, 1)))
+        current = np.tile(bias[:, None, None], (1, height, width))
+        for row in range(3):
+            for column in range(3):
+                window = padded[:, row : row + height, column : column + width]
+                current += np.einsum("oi,ihw->ohw", weight[:, :, row, column], window)
+        current = positive(current)
+    return linear + current
+
+
+def gate(state: State, x: Array, u: Array) -> Array:
+    """a = sigmoid(W_v relu(W_x x + W_u u + b_u) + b_v), pixel by pixel; a * x."""
+    gated = np.empty_like(x)
+    w_x, w_u, w_v = (
+        state[f"{name}.weight"][:, :, 0, 0] for name in ("from_skip", "from_below", "to_coefficient")
+    )
+    b_u, b_v = state["from_below.bias"], state["to_coefficient.bias"]
+    for row, column in np.ndindex(x.shape[1:]):
+        x_i, u_i = x[:, row, column], u[:, row, column]
+        (v,) = w_v @ positive(w_x @ x_i + w_u @ u_i + b_u) + b_v
+        gated[:, row, column] = 1 / (1 + np.exp(-v)) * x_i
+    return gated
+
+
+def halved(maps: Array) -> Array:
+    channels, height, width = maps.shape
+    pooled: Array = maps.reshape(channels, height // 2, 2, width // 2, 2).max(axis=(2, 4))
+    return pooled
+
+
+def doubled(state: State, maps: Array) -> Array:
+    """Transposed 2x2 convolution of stride 2, and ReLU."""
+    weight, bias = state["up.weight"], state["up.bias"]
+    _, height, width = maps.shape
+    up = np.empty((len(bias), 2 * height, 2 * width))
+    for row, column in np.ndindex(2, 2):
+        up[:, row::2, column::2] = np.einsum("io,ihw->ohw", weight[:, :, row, column], maps)
+    return positive(up + bias[:, None, None])
+
+
+def bilinear(maps: Array, size: tuple[int, int]) -> Array:
+    """Each pixel's centre is looked up between the centres of the small map's pixels."""
+    for axis, length in zip((1, 2), size, strict=True):
+        small = maps.shape[axis]
+        place = np.clip((np.arange(length) + 0.5) * small / length - 0.5, 0, small - 1)
+        left = np.floor(place).astype(int)
+        right = np.minimum(left + 1, small - 1)
+        share = (place - left).reshape((-1, 1) if axis == 1 else -1)
+        maps = maps.take(left, axis) * (1 - share) + maps.take(right, axis) * share
+    return maps
+
+
+def crack_probability(state: State, image: Array, *, depth: int, final: Final) -> tuple[Array, Array]:
+    """What Figure 1 draws, and the two maps before their softmax."""
+    skips, current = [], image
+    for level in range(depth):
+        current = residual_block(under(state, f"encoder.{level}"), halved(current) if level else current)
+        skips.append(current)
+    current, sides = skips.pop(), []
+    for index in range(depth - 1):
+        block = under(state, f"decoder.{index}")
+        up = doubled(block, current)
+        gated = gate(under(block, "gate"), skips.pop(), up)
+        current = residual_block(under(block, "block"), np.concatenate((gated, up)))
+        sides.append(bilinear(pointwise(state, f"sides.{index}", current), image.shape[1:]))
+    maps = pointwise(state, "to_classes", np.concatenate(sides))
+    if final == "relu":
+        maps = positive(maps)
+    return np.exp(maps[1]) / np.exp(maps).sum(axis=0), maps
+
+
+def random_network(spec: AttentionResUNet) -> AttentionResUNetNetwork:
+    """In double precision, with biases that are not 0, and class maps on both sides of 0."""
+    network = spec.build().double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(std=0.2)
+        network.to_classes.weight.mul_(5)
+    return network
+
+
+@pytest.fixture(autouse=True)
+def one_thread(fixed_seeds: None) -> None:
+    """Two threads wait for each other longer than they work on images this small."""
+    torch.set_num_threads(1)
+
+
+def test_a_residual_block_is_the_one_of_section_2_2() -> None:
+    block = ResidualBlock(3, 5, normalisation="none").double()
+    maps = torch.randn(1, 3, 6, 7, dtype=torch.float64)
+    with torch.no_grad():
+        output = block(maps)[0].numpy()
+    np.testing.assert_allclose(output, residual_block(state_of(block), maps[0].numpy()), atol=1e-12)
+
+
+def test_an_attention_gate_is_the_one_of_section_2_3() -> None:
+    module = AttentionGate(4).double()
+    skip, below = torch.randn(2, 1, 4, 5, 6, dtype=torch.float64)
+    with torch.no_grad():
+        output = module(skip, below)[0].numpy()
+    expected = gate(state_of(module), skip[0].numpy(), below[0].numpy())
+    np.testing.assert_allclose(output, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("final", ["relu", "linear"])
+@pytest.mark.parametrize("depth", [2, 4])
+def test_the_sigmoid_of_the_logit_is_the_softmax_of_figure_1(depth: int, final: Final) -> None:
+    network = random_network(AttentionResUNet(width=3, depth=depth, side_channels=4, final=final))
+    image = torch.randn(1, 3, 16, 24, dtype=torch.float64)
+    with torch.no_grad():
+        probability = torch.sigmoid(network(image))[0, 0].numpy()
+    expected, maps = crack_probability(state_of(network), image[0].numpy(), depth=depth, final=final)
+    assert probability.std() > 0.01
+    assert (maps == 0).any() == (final == "relu")
+    np.testing.assert_allclose(probability, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("final", ["relu", "linear"])
+def test_the_cheaper_order_has_the_same_gradients(final: Final) -> None:
+    network = random_network(AttentionResUNet(width=3, depth=3, side_channels=4, final=final))
+    image = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+
+    def gradients(logits: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(logits.sin().sum(), list(network.parameters())))
+
+    for cheap, drawn in zip(
+        gradients(network(image)), gradients(network.head(network.features(image))), strict=True
+    ):
+        torch.testing.assert_close(cheap, drawn)
+
+
+@pytest.mark.parametrize("normalisation", ["none", "batch"])
+@pytest.mark.parametrize(("width", "depth", "side"), [(16, 4, 16), (3, 2, 5), (2, 6, 2)])
+def test_it_has_the_parameters_of_its_drawing(
+    width: int, depth: int, side: int, normalisation: Literal["none", "batch"]
+) -> None:
+    beside = {"none": 1, "batch": 2}[normalisation]  # a bias, or a scale and a shift, a channel
+
+    def block(inputs: int, c: int) -> int:
+        return inputs * c + c + 4 * (9 * c * c + beside * c)
+
+    widths = [width * 2**level for level in range(depth)]
+    encoder = sum(block(inputs, c) for inputs, c in zip((3, *widths), widths, strict=False))
+    decoder = sum(
+        (4 * 2 * c * c + c)  # up
+        + (2 * c * c + c + c + 1)  # the gate: W_x, W_u and b_u, W_v and b_v
+        + block(2 * c, c)
+        + (c * side + side)
+        for c in widths[:-1]
+    )
+    spec = AttentionResUNet(width=width, depth=depth, side_channels=side, normalisation=normalisation)
+    counted = sum(parameter.numel() for parameter in spec.build().parameters())
+    assert counted == encoder + decoder + 2 * side * (depth - 1) + 2
+
+
+def test_each_decoder_block_has_its_own_maps_among_the_features() -> None:
+    """Deep supervision: what the shallow block does is nothing to the maps of the deeper ones."""
+    network = AttentionResUNet(width=4, depth=4, side_channels=3).build()
+    image = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        before = network.features(image)
+        for parameter in network.decoder[2].parameters():
+            parameter.zero_()
+        after = network.features(image)
+    assert before.shape == (1, 9, 16, 16)
+    assert torch.equal(after[:, :6], before[:, :6])
+    assert not torch.equal(after[:, 6:], before[:, 6:])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neither_class_map_is_cut_before_training(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = AttentionResUNet().build()
+    with torch.no_grad():
+        maps = network.to_classes(network.features(torch.randn(4, 3, 48, 48)))
+    assert ((maps > 0).float().mean(dim=(0, 2, 3)) > 0.95).all()
+
+
+def test_imagenet_is_refused() -> None:
+    with pytest.raises(WeightsError, match="never trained on ImageNet"):
+        AttentionResUNet(weights="imagenet").build()
+
+
+@pytest.mark.parametrize("mistake", [{"depth": 1}, {"side_channels": 1}, {"final": "softmax"}, {"width": 0}])
+def test_a_wrong_field_is_refused(mistake: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        AttentionResUNet(**mistake)
