@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fissura.core.files import write_json
 from fissura.data.cache import PreparedData, prepare
-from fissura.data.datasets import parse_dataset
 from fissura.data.crop import AnyCrop, CrackPatches
+from fissura.data.datasets import parse_dataset
 from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.engine.objective import objective_of

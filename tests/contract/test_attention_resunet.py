@@ -214,12 +214,13 @@ def test_each_decoder_block_has_its_own_maps_among_the_features() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_neither_class_map_is_cut_before_training(seed: int) -> None:
+def test_the_class_maps_can_part_by_4_before_the_last_relu_cuts_one(seed: int) -> None:
+    """A logit of -4 says that 1 pixel in 56 is crack: what the first steps of training learn."""
     torch.manual_seed(seed)
     network = AttentionResUNet().build()
     with torch.no_grad():
         maps = network.to_classes(network.features(torch.randn(4, 3, 48, 48)))
-    assert ((maps > 0).float().mean(dim=(0, 2, 3)) > 0.95).all()
+    assert ((maps > 2).float().mean(dim=(0, 2, 3)) > 0.99).all()
 
 
 def test_imagenet_is_refused() -> None:

@@ -18,6 +18,7 @@ from fissura.losses import BCE, DiceBCE
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import BackboneUNet, UNet
 from fissura.recipes import RECIPES, load_recipe
+from fissura.studies.paths import override
 
 BASE = Recipe(
     name="base",
@@ -153,6 +154,120 @@ def test_unet_backbones_takes_each_of_the_paper_s_nine() -> None:
         *("densenet121", "resnet50", "mobilenet_v2", "inception_v3"),
     )
     assert len({BackboneUNet(encoder=encoder).hub_file().repository for encoder in nine}) == 9
+
+
+PAPERS: dict[str, dict[str, Any]] = {
+    "attention_resunet": {
+        "data.crop.size": 48,
+        "data.crop.crack_share": 0.6,
+        "data.crop.per_image": 2000,
+        "data.crop.allocation": "equal",
+        "data.batch_size": 32,
+        **{f"data.augmentation.{name}": 0.0 for name in Augmentation.model_fields},
+        "model.width": 16,
+        "model.depth": 4,
+        "model.final": "relu",
+        "model.normalisation": "none",
+        "phases.0.loss.kind": "dice_bce",
+        "phases.0.loss.dice_weight": 1.0,
+        "phases.0.loss.bce_weight": 1.0,
+        "phases.0.optimizer.kind": "sgd",
+        "phases.0.optimizer.lr": 1e-3,
+        "phases.0.optimizer.momentum": 0.9,
+        "phases.0.optimizer.weight_decay": 1e-6,
+        "epochs": 30,
+        "inference.kind": "sliding",
+        "inference.size": 48,
+        "inference.stride": 1,
+        "inference.weights": "mean",
+        "threshold.value": 0.2,
+        "protocols.0.kind": "tolerant",
+        "protocols.0.distance": 2.0,
+    },
+    "cirl": {
+        "data.crop.size": 256,
+        "data.batch_size": 2,
+        "data.augmentation.horizontal_flip": 0.5,
+        "data.augmentation.vertical_flip": 0.0,
+        "data.augmentation.rotate_90": 1.0,
+        "model.kind": "unet",
+        "phases.0.loss.lam": 0.3,
+        "phases.0.loss.distance": "wasserstein",
+        "phases.1.loss.gamma": 0.4,
+        "phases.1.loss.k": 20,
+        "phases.1.loss.beta": 0.2,
+        "phases.1.loss.term": "bound",
+        **{f"phases.{i}.optimizer.kind": "adam" for i in (0, 1)},
+        **{f"phases.{i}.optimizer.lr": 1e-3 for i in (0, 1)},
+        **{f"phases.{i}.optimizer.weight_decay": 5e-4 for i in (0, 1)},
+        "phases.0.until": 0.5,
+        "epochs": 2000,
+        "protocols.0.kind": "pixel",
+    },
+    "deeplab_focal": {
+        "data.resize.height": 512,
+        "data.resize.width": 512,
+        "data.batch_size": 2,
+        "data.normalisation": "unit",
+        "data.augmentation.rotate_90": 0.0,
+        **{
+            f"data.augmentation.{name}": 0.5
+            for name in (
+                *("horizontal_flip", "vertical_flip", "blur"),
+                *("hue", "saturation", "brightness", "contrast"),
+            )
+        },
+        "model.kind": "deeplabv3",
+        "model.backbone": "resnet101",
+        "model.outputs": 1,
+        "model.trained": "all",
+        "model.weights": "none",
+        "phases.0.loss.kind": "focal",
+        "phases.0.loss.alpha": 3.0,
+        "phases.0.loss.gamma": 2.0,
+        "phases.0.optimizer.kind": "sgd",
+        "phases.0.optimizer.lr": 1e-4,
+        "phases.0.optimizer.momentum": 0.9,
+        "phases.0.optimizer.weight_decay": 5e-4,
+        "phases.0.schedule.kind": "plateau",
+        "phases.0.schedule.factor": 0.1,
+        "phases.0.schedule.patience": 10,
+        "epochs": 300,
+        "map_range": "min_max",
+        "protocols.0.kind": "flexible",
+        "protocols.0.distance": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_recipe_is_its_paper_s_setting(name: str) -> None:
+    found = leaves(RECIPES[name]().plain())
+    assert {path: found.get(path) for path in PAPERS[name]} == PAPERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (
+            "attention_resunet",
+            {"data.crop.allocation": "crack_pixels", "data.crop.per_image": 3500, "epochs": 25},
+        ),
+        ("cirl", {"phases.ambiguity.until": 1}),
+        ("cirl", {"phases.ambiguity.until": 1, "phases.ambiguity.loss.kind": "bce"}),
+        ("cirl", {"phases.ambiguity.loss.distance": "kl"}),
+        ("cirl", {"phases.clustering.loss.term": "nnclr"}),
+        ("cirl", {"phases.clustering.loss.term": "exact"}),
+        *[("cirl", {"model.kind": kind}) for kind in ("backbone_unet", "attention_resunet", "deeplabv3")],
+        ("deeplab_focal", {"model.outputs": 2, "data.normalisation": "imagenet", "model.trained": "head"}),
+        ("deeplab_focal", {"phases.train.loss.kind": "bce"}),
+        ("deeplab_focal", {"model.weights": "coco.safetensors"}),
+    ],
+    ids=str,
+)
+def test_what_a_docstring_names_can_be_set(name: str, values: dict[str, Any]) -> None:
+    changed_recipe = override(load_recipe(name), values)
+    assert changed_recipe.configuration != load_recipe(name).configuration
 
 
 class TestNames:
