@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -125,11 +126,27 @@ class TestWeights:
         with pytest.raises(WeightsError, match="do not fit the network"):
             check_weights(DeepLabV3(backbone="resnet50", weights=str(coco)))
 
-    @pytest.mark.parametrize("name", ["imagenet", "coco"])
-    def test_a_name_is_refused_with_the_way_to_the_file(self, name: str) -> None:
+    @pytest.mark.parametrize(("name", "backbone"), [("imagenet", SMALL), ("coco", "resnet101")])
+    def test_a_pickle_s_name_is_refused_with_the_way_to_the_file(self, name: str, backbone: Backbone) -> None:
         with pytest.raises(WeightsError, match="a pickle, which can run code and is never loaded") as refusal:
-            check_weights(DeepLabV3(weights=name))
-        assert "deeplabv3_resnet101" in str(refusal.value)
+            check_weights(DeepLabV3(backbone=backbone, weights=name))
+        assert f"deeplabv3_{backbone}" in str(refusal.value)
+
+    @pytest.mark.parametrize("backbone", ["resnet101", "resnet50"])
+    def test_imagenet_is_a_resnet_s_file_on_the_hub(self, backbone: Backbone) -> None:
+        own = smp.encoders.encoders[backbone]["pretrained_settings"]["imagenet"]
+        file = DeepLabV3(backbone=backbone, weights="imagenet").hub_file()
+        assert (file.repository, file.revision) == (own["repo_id"], own["revision"])
+
+    def test_a_backbone_s_own_file_leaves_the_head_at_random(self, tmp_path: Path) -> None:
+        """The names are those of the file on the hub, which keeps its classifier."""
+        encoder = smp.encoders.get_encoder("resnet50", weights=None).state_dict()
+        path = tmp_path / "resnet50.safetensors"
+        save_file({**encoder, "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}, path)
+        state = DeepLabV3(backbone="resnet50", weights=str(path)).build().state_dict()
+        backbone = {name.removeprefix("backbone."): state[name] for name in state if name.startswith("back")}
+        assert backbone.keys() == encoder.keys()
+        assert all(torch.equal(backbone[name], encoder[name]) for name in encoder)
 
     def test_the_way_to_the_file_is_python_that_makes_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

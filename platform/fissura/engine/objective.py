@@ -69,7 +69,7 @@ class ClusteringObjective(Objective):
         logits = self.model.head(features).float()
         unclear = torch.zeros_like(target) if ambiguous is None else ambiguous
         with torch.autocast(image.device.type, enabled=False):
-            return self.loss(logits, features.float(), target, valid, unclear), logits
+            return self.loss(logits, features, target, valid, unclear), logits
 
 
 class VarianceView(Segmenter):

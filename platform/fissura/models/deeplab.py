@@ -1,7 +1,7 @@
 """torchvision's DeepLabV3 with another head (Siriborvornratanakul, Advances in Multimedia 2022)."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,12 +9,18 @@ from torch import Tensor, nn
 from fissura.core.errors import WeightsError
 from fissura.models.blocks import resized
 from fissura.models.segmenter import Segmenter
-from fissura.models.weights import ModelSpec, fill, starting_tensors
+from fissura.models.weights import HubFile, ModelSpec, fill, starting_tensors
 
 Backbone = Literal["resnet101", "resnet50", "mobilenet_v3_large"]
 
 STRIDES: Mapping[Backbone, int] = {"resnet101": 8, "resnet50": 8, "mobilenet_v3_large": 16}
 LAST = "classifier.4."
+IMAGENET: Mapping[Backbone, HubFile] = {
+    "resnet101": HubFile(
+        "resnet101", "smp-hub/resnet101.imagenet", "cd7c15e8c51da86ae6a084515fdb962d0c94e7d1"
+    ),
+    "resnet50": HubFile("resnet50", "smp-hub/resnet50.imagenet", "00cb74e366966d59cd9a35af57e618af9f88efe9"),
+}
 
 
 class DeepLabV3(ModelSpec):
@@ -24,9 +30,10 @@ class DeepLabV3(ModelSpec):
     logit is their difference. `trained: head` trains the DeepLab head alone: the backbone keeps its weights
     and its batch statistics.
 
-    `weights` is `none` (random, torchvision's initialisation; the paper's best) or the path of a .safetensors
-    file: a whole network's as a run keeps it, or torchvision's COCO network's. The last convolution is left
-    out where it has another number of maps, and starts at random.
+    `weights` is `none` (random, torchvision's initialisation; the paper's best), `imagenet` (a ResNet's alone,
+    the head random), or the path of a .safetensors file: a whole network's as a run keeps it, torchvision's
+    COCO network's, or the backbone's alone. The last convolution is left out where it has another number of
+    maps, and starts at random.
 
     A training batch holds at least two images: batch normalisation behind the global pooling has one value
     for each image and channel, and PyTorch refuses a single one.
@@ -40,15 +47,21 @@ class DeepLabV3(ModelSpec):
     def build(self) -> "DeepLabV3Network":
         """The network; see `ModelSpec.build`."""
         if self.weights == "coco":
-            self.hub_file()
+            self.hub_file()  # refuses
         tensors = starting_tensors(self)
         network = DeepLabV3Network(self)
         if tensors is not None:
             network.load(tensors, source=self.weights)
         return network
 
-    def hub_file(self) -> NoReturn:
-        """Refuses: torchvision publishes this network as a pickle."""
+    def hub_file(self) -> HubFile:
+        """The ResNet's published ImageNet weights.
+
+        Raises:
+            WeightsError: there are none that are no pickle.
+        """
+        if self.weights != "coco" and self.backbone in IMAGENET:
+            return IMAGENET[self.backbone]
         converted = (
             'python -c "from safetensors.torch import save_file; from torchvision.models.segmentation import '
             f"deeplabv3_{self.backbone} as network; "
@@ -94,11 +107,15 @@ class DeepLabV3Network(Segmenter):
         return resized(self.head(self._maps(image)), like=image)
 
     def load(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes a whole network's weights, but not a last convolution with another number of maps.
+        """Takes a whole network's weights, but not a last convolution with another number of maps; or those
+        of a backbone alone.
 
         Raises:
             WeightsError: they do not fit; `source` names the file.
         """
+        if not any(name.startswith(("backbone.", "classifier.")) for name in tensors):
+            fill(self.backbone, tensors, source=source, own_name=_backbone_name)
+            return
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(LAST)}
         given = tensors.get(f"{LAST}weight")
         if given is not None and len(given) != len(own[f"{LAST}weight"]):
@@ -111,6 +128,10 @@ class DeepLabV3Network(Segmenter):
         for layer in layers:
             maps = layer(maps)
         return maps
+
+
+def _backbone_name(published: str) -> str | None:
+    return None if published.startswith("fc.") else published
 
 
 def _own_name(published: str) -> str | None:
