@@ -1,4 +1,4 @@
-"""CIRL's two phases: a std head that comes and goes, one variance map an image kept at the switch, any base."""
+"""CIRL's two phases: a std head that comes and goes, a variance map an image kept at the switch, any base."""
 
 from pathlib import Path
 from typing import Any

@@ -20,10 +20,10 @@ from fissura.data.resize import Fixed, Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.engine.evaluate import evaluate
 from fissura.engine.fit import fit
+from fissura.engine.objective import objective_of
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Adam, Phase, Recipe
 from fissura.engine.runtime import LocalRuntime
-from fissura.engine.objective import objective_of
 from fissura.engine.validation import validate
 from fissura.losses import DiceBCE
 from fissura.metrics import (

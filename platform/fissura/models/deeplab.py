@@ -30,8 +30,8 @@ class DeepLabV3(ModelSpec):
     logit is their difference. `trained: head` trains the DeepLab head alone: the backbone keeps its weights
     and its batch statistics.
 
-    `weights` is `none` (random, torchvision's initialisation; the paper's best), `imagenet` (a ResNet's alone,
-    the head random), or the path of a .safetensors file: a whole network's as a run keeps it, torchvision's
+    `weights` is `none` (random, torchvision's initialisation; the paper's best), `imagenet` (of a ResNet; the
+    head random), or the path of a .safetensors file: a whole network's as a run keeps it, torchvision's
     COCO network's, or the backbone's alone. The last convolution is left out where it has another number of
     maps, and starts at random.
 

@@ -2,6 +2,7 @@
 
 from typing import Literal, NoReturn
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -64,7 +65,8 @@ class UNetNetwork(Segmenter):
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         """The output of the last decoder block."""
         top, *lower = self.encoder
-        levels = [top(image)]
+        # convolutions this narrow are a third faster so on a CPU; the layout goes from layer to layer
+        levels = [top(image.contiguous(memory_format=torch.channels_last))]
         for convolutions in lower:
             levels.append(convolutions(max_pool2d(levels[-1], 2)))
         current: Tensor = levels.pop()

@@ -1,6 +1,6 @@
-"""Attention residual U-Net trained on patches (Koenig et al., ICIP 2019).
+"""Attention residual U-Net trained on patches (König et al., ICIP 2019).
 
-data       section 3.2: 48x48 patches, 60 % of them with at least one crack pixel, 2000 an image (CrackForest);
+data       section 3.2: 48x48 patches, 60 % of them with at least one crack pixel, 2000 an image (CFD);
            for AigleRN, Eq. 3: `data.crop.allocation=crack_pixels` and `data.crop.per_image=3500`
 model      section 2: residual blocks, attention gates, deep supervision; 16 to 128 filters on four levels
 phases     section 3.2: cross-entropy + Dice (Eq. 4, 5), SGD 1e-3, momentum 0.9, weight decay 1e-6, batch 32,
@@ -12,7 +12,7 @@ protocols  section 3.1: 2 pixels of tolerance
 Deviations and readings:
 - patches are drawn afresh each epoch, where the paper draws its 142,000 once;
 - cross-entropy of two softmax classes is binary cross-entropy of the difference of their maps, and is taken
-  as the mean over pixels, where Eq. 5 has the sum: beside a Dice of at most 1 a sum would leave nothing of it;
+  as the mean over pixels, where Eq. 5 has the sum: beside a Dice of at most 1 a sum leaves nothing of it;
 - Dice is taken over the batch, smoothed by 1, of the crack class alone;
 - pixels are scaled to [0, 1], as the paper names no normalisation; it has no augmentation, and so has this;
 - the maps that deep supervision brings up, the gates' inner channels and the initialisation are not given:
