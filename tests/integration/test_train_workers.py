@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -18,51 +19,70 @@ SETTING = (
 )  # fmt: skip
 
 
-def test_two_workers_agree_with_one(tmp_path: Path) -> None:
-    write(
-        SyntheticSpec(train=8, val=2, test=2, height=48, width=48, crack_width=(1.5, 4.0)),
-        tmp_path / "images",
-    )
+def drawn(folder: Path) -> Path:
+    spec = SyntheticSpec(train=8, val=2, test=2, height=48, width=48, crack_width=(1.5, 4.0))
+    write(spec, folder / "images")
+    return folder
 
-    def train(workers: int) -> dict[str, object]:
-        done = subprocess.run(
-            [
-                FISSURA, "train", "small_unet", "--data", f"synthetic:{tmp_path / 'images'}", *SETTING,
-                "--json", "--storage", str(tmp_path / str(workers)), "--cache", str(tmp_path / "cache"),
-                "--workers", str(workers), "--cpus-per-worker", "1",
-            ],
-            capture_output=True, text=True, timeout=200, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        plain: dict[str, object] = json.loads(done.stdout)
-        return plain
 
-    one, two = train(1), train(2)
+def train(folder: Path, recipe: str, setting: tuple[str, ...], *, workers: int) -> dict[str, Any]:
+    done = subprocess.run(
+        [
+            FISSURA, "train", recipe, "--data", f"synthetic:{folder / 'images'}", *setting,
+            "--json", "--storage", str(folder / str(workers)), "--cache", str(folder / "cache"),
+            "--workers", str(workers), "--cpus-per-worker", "1",
+        ],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plain: dict[str, Any] = json.loads(done.stdout)
+    return plain
 
-    assert two["cpus"] == 2
-    assert Path(str(one["run"])).name == Path(str(two["run"])).name, (
-        "a run is named by what it is, not by who ran it"
-    )
-    histories = [
-        json.loads((Path(str(run["run"])) / "metrics.json").read_text(encoding="utf-8"))["history"]
-        for run in (one, two)
+
+def history(run: dict[str, Any]) -> list[dict[str, Any]]:
+    plain: list[dict[str, Any]] = json.loads((Path(run["run"]) / "metrics.json").read_text("utf-8"))[
+        "history"
     ]
-    for alone, shared in zip(*histories, strict=True):
+    return plain
+
+
+def test_two_workers_agree_with_one(tmp_path: Path) -> None:
+    folder = drawn(tmp_path)
+    one, two = (train(folder, "small_unet", SETTING, workers=workers) for workers in (1, 2))
+    assert two["cpus"] == 2
+    assert Path(one["run"]).name == Path(two["run"]).name, "a run is named by what it is, not by who ran it"
+    for alone, shared in zip(history(one), history(two), strict=True):
         assert shared["train/loss"] == pytest.approx(alone["train/loss"], rel=1e-3)
         assert shared["val/loss"] == pytest.approx(alone["val/loss"], rel=1e-3)
-    weights = [load_file(Path(str(run["run"])) / "weights.safetensors") for run in (one, two)]
+    weights = [load_file(Path(run["run"]) / "weights.safetensors") for run in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     for name, alone in weights[0].items():
         assert float((weights[1][name] - alone).abs().max()) < 2e-3, name
 
 
-def test_more_workers_than_fit_are_refused(tmp_path: Path) -> None:
-    write(
-        SyntheticSpec(train=4, val=1, test=1, height=48, width=48, crack_width=(1.5, 4.0)),
-        tmp_path / "images",
+@pytest.mark.slow
+def test_two_workers_pass_from_one_phase_of_cirl_to_the_next(tmp_path: Path) -> None:
+    """Rank 0 keeps the variance maps, both ranks read them, and the std head is averaged while it lives."""
+    folder = drawn(tmp_path)
+    setting = (
+        *("--set", "model.width=4", "--set", "model.depth=2", "--set", "model.normalisation=none"),
+        *("--set", "data.crop.size=32", "--set", "data.batch_size=4", "--set", "epochs=4"),
+        *("--set", "phases.clustering.loss.gamma=0.05"),
     )
+    one, two = (train(folder, "cirl", setting, workers=workers) for workers in (1, 2))
+    assert [record["phase"] for record in history(two)] == ["ambiguity"] * 2 + ["clustering"] * 2
+    maps = [load_file(Path(run["run"]) / "variance.safetensors") for run in (one, two)]
+    for name, alone in maps[0].items():
+        assert float((maps[1][name] - alone).abs().max()) < 2e-2, name
+    # the mean over images with ambiguous pixels is taken of each worker's share
+    for alone, shared in zip(history(one), history(two), strict=True):
+        assert shared["val/loss"] == pytest.approx(alone["val/loss"], rel=2e-2)
+
+
+def test_more_workers_than_fit_are_refused(tmp_path: Path) -> None:
+    folder = drawn(tmp_path)
     done = subprocess.run(
-        [FISSURA, "train", "small_unet", "--data", f"synthetic:{tmp_path / 'images'}", "--workers", "99",
+        [FISSURA, "train", "small_unet", "--data", f"synthetic:{folder / 'images'}", "--workers", "99",
          "--storage", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
