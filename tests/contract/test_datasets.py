@@ -10,7 +10,7 @@ from scipy.io import savemat
 
 from fissura.core.errors import DataError, SpecError
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import ClassFolder, kinds, parse_dataset, parse_source
+from fissura.data.datasets import kinds, parse_dataset
 from fissura.data.sample import Sample
 
 HEIGHT, WIDTH = 20, 30
@@ -112,10 +112,9 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "folder": pairs("images/{}.jpg", "masks/{}.png", STEMS),
     "synthetic": synthetic,
 }
-WITH_MASKS = [kind for kind, member in kinds().items() if issubclass(member, Dataset)]
 
 
-@pytest.fixture(params=WITH_MASKS)
+@pytest.fixture(params=list(kinds()))
 def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
     LAYOUTS[request.param](tmp_path)
     return parse_dataset(f"{request.param}:{tmp_path}")
@@ -200,7 +199,7 @@ class TestEveryDataset:
 
 
 def test_a_layout_is_tested_for_every_kind_with_masks() -> None:
-    assert list(LAYOUTS) == WITH_MASKS
+    assert list(LAYOUTS) == list(kinds())
 
 
 class TestCFD:
@@ -287,33 +286,6 @@ class TestFolder:
         assert [note.endswith("(1): notes.txt") for note in found.notes] == [True]
 
 
-class TestClassFolder:
-    def test_reads_labels_from_folder_names(self, tmp_path: Path) -> None:
-        for label, count in (("crack", 2), ("sound", 3)):
-            for number in range(count):
-                photo(tmp_path / label / f"{number}.jpg")
-        source = parse_source(f"class_folder:{tmp_path}")
-        assert isinstance(source, ClassFolder)
-        assert source.classes() == ["crack", "sound"]
-        assert [image.name for image in source.images()] == [
-            "crack-0",
-            "crack-1",
-            "sound-0",
-            "sound-1",
-            "sound-2",
-        ]
-        assert source.read_image(source.images()[0]).shape == (HEIGHT, WIDTH, 3)
-
-    def test_one_class_is_an_error(self, tmp_path: Path) -> None:
-        photo(tmp_path / "crack/0.jpg")
-        with pytest.raises(DataError, match="at least two folders"):
-            ClassFolder(root=tmp_path).images()
-
-    def test_has_no_masks_to_segment_with(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="needs a mask"):
-            parse_dataset(f"class_folder:{tmp_path}")
-
-
 class TestParsing:
     def test_a_root_may_hold_colons(self) -> None:
         assert parse_dataset("folder:/data/a:b").root == Path("/data/a:b")
@@ -329,6 +301,6 @@ class TestParsing:
     )
     def test_a_wrong_source_is_one_line(self, text: str, says: str) -> None:
         with pytest.raises(SpecError) as caught:
-            parse_source(text)
+            parse_dataset(text)
         (line,) = caught.value.problems
         assert says in line

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fissura.data.check import MOST_LINES, CheckReport, check
-from fissura.data.datasets import parse_source
+from fissura.data.check import MOST_LINES, CheckReport, check, parse_source
 from fissura.data.duplicates import MOST_BITS, duplicates, fingerprint
 
 

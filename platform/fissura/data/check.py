@@ -6,16 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from itertools import groupby
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from fissura.core.errors import DataError
 from fissura.data.dataset import Dataset
-from fissura.data.datasets.class_folder import ClassFolder, LabelledImage
+from fissura.data.datasets import parse_dataset
 from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
 from fissura.data.images import MaskReading
+from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.sample import SPLITS, Sample
 from fissura.data.walk import listed
 
@@ -80,6 +81,22 @@ class _Findings:
     sizes: Counter[str] = field(default_factory=Counter)
 
 
+def parse_source(text: str) -> Dataset | ClassFolder:
+    """The data set that `KIND:ROOT` names, with masks or a folder a class; nothing is read.
+
+    Raises:
+        SpecError: no such kind, or no root.
+        DataError: squares to be cut from another data set: that one can be checked.
+    """
+    kind, _, root = text.partition(":")
+    if kind == "class_folder" and root:
+        return ClassFolder(root=Path(root).expanduser())
+    if kind in {"patches", "severity"}:
+        cut_from = ":".join(root.split(":")[-2:])
+        raise DataError(f"`{text}`: is cut from another data set; check that one: `{cut_from}`")
+    return parse_dataset(text)
+
+
 def check(
     source: Dataset | ClassFolder, *, on_sample: Callable[[int, int], None] | None = None
 ) -> CheckReport:
@@ -124,24 +141,21 @@ def check(
 
 
 def _check_labels(source: ClassFolder, on_sample: Callable[[int, int], None] | None) -> CheckReport:
-    images, problems, notes = source.find()
-    findings = _Findings([*problems], [], [*notes])
-    for done, image in enumerate(images, start=1):
+    listing = source.files()
+    findings = _Findings([*listing.problems], [], [*listing.notes])
+    for done, image in enumerate(listing.images, start=1):
         try:
-            _keep(findings, image.name, source.read_image(image))
+            _keep(findings, image.name, source.read(image))
         except DataError as error:
             findings.problems += error.problems
         if on_sample is not None:
-            on_sample(done, len(images))
+            on_sample(done, len(listing.images))
     copies = duplicates(findings.prints)
-    labels = {image.name: image.label for image in images}
+    labels = {image.name: listing.classes[image.label] for image in listing.images}
     findings.warnings += _duplicate_lines(copies, labels, places="classes")
-    classes = {label: len(list(members)) for label, members in groupby(images, key=_label)}
+    counts = Counter(labels.values())
+    classes = {name: counts[name] for name in listing.classes if counts[name]}
     return _report(source, findings, samples=classes, crack_share=None, mask_levels={}, copies=copies)
-
-
-def _label(image: LabelledImage) -> str:
-    return image.label
 
 
 def _report(

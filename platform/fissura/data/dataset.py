@@ -48,6 +48,10 @@ class Dataset(Spec, ABC):
     seed: int = Field(0, ge=0)
     validation_share: float = Field(0.15, gt=0, lt=1)
 
+    def __str__(self) -> str:
+        """The data set as `--data` names it."""
+        return f"{self.kind}:{self.root}"
+
     @abstractmethod
     def gather(self, walk: Walk) -> None:
         """Adds all samples to `walk`, in their official splits; all in "train" where none is official."""

@@ -85,8 +85,9 @@ def fetch(
 
 def _no_fetcher(name: str) -> str:
     from fissura.data.datasets import kinds
+    from fissura.data.labelled import labelled_kinds
 
-    known = kinds()
+    known = {**kinds(), **labelled_kinds()}
     if name in known:
         return f"`{name}` cannot be fetched by this program; obtain it yourself: {known[name].info.obtain}"
     near = get_close_matches(name, known, n=1)

@@ -11,7 +11,6 @@ from fissura.core.errors import DataError, SpecError, UserError
 from fissura.data.dataset import Dataset
 from fissura.data.datasets.aiglern import AigleRN
 from fissura.data.datasets.cfd import CFD
-from fissura.data.datasets.class_folder import ClassFolder
 from fissura.data.datasets.crack500 import Crack500
 from fissura.data.datasets.crackbundle import CRKWH100, CrackLS315, CrackTree260, Stone331
 from fissura.data.datasets.cracktree200 import CrackTree200
@@ -39,20 +38,29 @@ AnyDataset = Annotated[
 ]
 
 
-def kinds() -> dict[str, type[Dataset] | type[ClassFolder]]:
-    """Every kind of data set by its name, in the order of the union."""
+LABELS_ONLY = ("class_folder", "patches", "severity")  # the kinds of `fissura.data.labelled`
+
+
+def kinds() -> dict[str, type[Dataset]]:
+    """Every kind of data set with masks by its name, in the order of the union."""
     union = get_args(get_args(AnyDataset)[0])
-    return {member.model_fields["kind"].default: member for member in (*union, ClassFolder)}
+    return {member.model_fields["kind"].default: member for member in union}
 
 
-def parse_source(text: str) -> Dataset | ClassFolder:
-    """The data set that `KIND:ROOT` names, with masks or with labels; nothing is read.
+def parse_dataset(text: str) -> Dataset:
+    """The data set with masks that `KIND:ROOT` names; nothing is read.
 
     Raises:
         SpecError: no such kind, or no root.
+        DataError: the kind has no masks.
     """
     kind, _, root = text.partition(":")
     known = kinds()
+    if kind in LABELS_ONLY:
+        raise DataError(
+            f"`{text}`: segmentation needs a mask of every image, and a {kind} set has labels only; "
+            f"use a kind with masks, such as `folder:ROOT` with images/ and masks/"
+        )
     if kind not in known:
         near = get_close_matches(kind, known, n=1)
         hint = f"did you mean `{near[0]}:...`? " if near else ""
@@ -65,22 +73,6 @@ def parse_source(text: str) -> Dataset | ClassFolder:
             f"`{kind}:/data/{kind}`"
         )
     return known[kind].model_validate({"root": Path(root).expanduser()})
-
-
-def parse_dataset(text: str) -> Dataset:
-    """As `parse_source`, for segmentation.
-
-    Raises:
-        SpecError: no such kind, or no root.
-        DataError: the kind has no masks.
-    """
-    source = parse_source(text)
-    if isinstance(source, ClassFolder):
-        raise DataError(
-            f"`{text}`: segmentation needs a mask of every image, and a {source.kind} set has labels only; "
-            f"use a kind with masks, such as `folder:ROOT` with images/ and masks/"
-        )
-    return source
 
 
 def parse_datasets(texts: Sequence[str]) -> tuple[Dataset, ...]:

@@ -1,0 +1,134 @@
+"""The registry of labelled data: one file a kind, and the union that lists them."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, get_args
+
+from pydantic import Field, ValidationError
+
+from fissura.core.errors import DataError, SpecError, UserError
+from fissura.core.spec import describe
+from fissura.data.datasets import kinds, parse_dataset
+from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
+from fissura.data.labelled.class_folder import ClassFolder
+from fissura.data.labelled.keys import KeyedImage, common_classes, image_keys, labelled_digest
+from fissura.data.labelled.patches import Patches
+from fissura.data.labelled.severity import Severity
+
+__all__ = [
+    "AnyLabelled",
+    "ClassFolder",
+    "KeyedImage",
+    "LabelledDataset",
+    "LabelledImage",
+    "Listing",
+    "Patches",
+    "Severity",
+    "common_classes",
+    "image_keys",
+    "labelled_digest",
+    "labelled_kinds",
+    "parse_labelled",
+]
+
+AnyLabelled = Annotated[ClassFolder | Patches | Severity, Field(discriminator="kind")]
+
+FORMS = {
+    "class_folder": "class_folder:ROOT",
+    "patches": "patches:KIND:ROOT",
+    "severity": "severity:MM_PER_PIXEL[:LIMITS_MM]:KIND:ROOT",
+}
+
+
+def labelled_kinds() -> dict[str, type[ClassFolder | Patches | Severity]]:
+    """Every kind of labelled data by its name, in the order of the union."""
+    union = get_args(get_args(AnyLabelled)[0])
+    return {member.model_fields["kind"].default: member for member in union}
+
+
+def parse_labelled(texts: Sequence[str]) -> tuple[ClassFolder | Patches | Severity, ...]:
+    """The labelled data that the texts name, with absolute roots; nothing is read.
+
+        class_folder:ROOT                            a folder a class
+        patches:KIND:ROOT                            crack and no-crack squares from masks
+        severity:MM_PER_PIXEL[:LIMITS_MM]:KIND:ROOT  squares with a crack, by its width; limits: `0.1,0.2`
+
+    Raises:
+        DataError: with all problems at once; also when none is named, or one twice.
+    """
+    if not texts:
+        raise DataError("--data: name at least one labelled data set, such as `class_folder:/data/walls`")
+    problems: list[str] = []
+    datasets: list[ClassFolder | Patches | Severity] = []
+    for text in texts:
+        try:
+            datasets.append(_parse(text).resolved())
+        except UserError as error:
+            problems += error.problems
+    named = [dataset.label_text for dataset in datasets]
+    problems += [
+        f"--data: {text} is named twice; name it once"
+        for text in sorted({text for text in named if named.count(text) > 1})
+    ]
+    if problems:
+        raise DataError(*problems)
+    return tuple(datasets)
+
+
+def _parse(text: str) -> ClassFolder | Patches | Severity:
+    kind, _, rest = text.partition(":")
+    if kind not in FORMS:
+        raise SpecError(f"`{text}`: labelled data is {' or '.join(FORMS.values())}, {_no_kind(kind, rest)}")
+    if not rest:
+        raise SpecError(f"`{text}`: {kind} data is {FORMS[kind]}: all after `{kind}` is missing; add it")
+    if kind == "class_folder":
+        return ClassFolder(root=Path(rest).expanduser())
+    if kind == "patches":
+        return Patches.model_validate({"source": _source(text, rest)})
+    scale, _, rest = rest.partition(":")
+    head, _, behind = rest.partition(":")
+    limits = head if behind and _numeric(head) else None
+    plain = {
+        "mm_per_pixel": _number(text, scale, "MM_PER_PIXEL"),
+        "source": _source(text, rest if limits is None else behind),
+    }
+    if limits is not None:
+        plain["limits_mm"] = tuple(_number(text, limit, "LIMITS_MM") for limit in limits.split(","))
+    try:
+        return Severity.model_validate(plain)
+    except ValidationError as error:
+        raise SpecError(*(f"`{text}`: {problem}" for problem in describe(error))) from None
+
+
+def _no_kind(kind: str, rest: str) -> str:
+    if kind in kinds():
+        return (
+            f"and `{kind}` has masks and no labels; cut squares from it: `patches:{kind}:{rest or 'ROOT'}`, "
+            f"or at 0.1 mm a pixel `severity:0.1:{kind}:{rest or 'ROOT'}`"
+        )
+    near = get_close_matches(kind, FORMS, n=1)
+    hint = f"did you mean `{near[0]}:...`? " if near else ""
+    return f"and `{kind}` is no kind; {hint}known: {', '.join(FORMS)}"
+
+
+def _source(text: str, source: str) -> dict[str, object]:
+    try:
+        return parse_dataset(source).plain()
+    except UserError as error:
+        raise SpecError(*(f"`{text}`: {problem}" for problem in error.problems)) from None
+
+
+def _numeric(text: str) -> bool:
+    """Whether `text` is meant as numbers: a kind begins with a letter."""
+    return not text[:1].isalpha()
+
+
+def _number(text: str, value: str, what: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise SpecError(
+            f"`{text}`: {what} is in numbers: `{value}` is none; write {FORMS['severity']}, such as "
+            f"`severity:0.05:0.1,0.2:cfd:/data/cfd`"
+        ) from None

@@ -1,0 +1,110 @@
+"""Naming labelled images by what they show: a key each, and a digest of all."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core.errors import DataError
+from fissura.core.spec import digest
+from fissura.data.content import FileHashes
+from fissura.data.labelled.base import LabelledDataset, LabelledImage
+
+
+@dataclass(frozen=True)
+class KeyedImage:
+    """An image with its data set. `key`, 64 hex digits, names its file's bytes and its box, and not where
+    they lie. `source` tells apart the data sets of one list: a kind, or `KIND-2`.
+    """
+
+    source: str
+    dataset: LabelledDataset
+    image: LabelledImage
+    key: str
+
+    @property
+    def group(self) -> str:
+        """The image's group, told apart from those of the other data sets."""
+        return f"{self.source}/{self.image.group}"
+
+    def read(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels, RGB, 0..255; a DataError names a bad file."""
+        return self.dataset.read(self.image)
+
+
+def common_classes(datasets: Sequence[LabelledDataset]) -> tuple[str, ...]:
+    """The classes of all the data sets, lowest first.
+
+    Raises:
+        DataError: their classes differ, or one's folders are no data set.
+    """
+    classes = [dataset.classes() for dataset in datasets]
+    problems = [
+        f"{dataset.label_text}: data sets used together have the same classes: it has {', '.join(own)}, and "
+        f"{datasets[0].label_text} has {', '.join(classes[0])}; name their folders alike, or set `order`"
+        for dataset, own in zip(datasets, classes, strict=True)
+        if own != classes[0]
+    ]
+    if problems or not classes:
+        raise DataError(*(problems or ["no labelled data: name at least one data set"]))
+    return classes[0]
+
+
+def image_keys(datasets: Sequence[LabelledDataset], *, directory: Path | None = None) -> list[KeyedImage]:
+    """All images of all data sets, in order, each with its key. With the cache folder `directory`, unchanged
+    files are not read again.
+
+    Raises:
+        DataError: with the problems of all data sets, or all unreadable files, at once.
+    """
+    found: list[tuple[str, LabelledDataset, LabelledImage]] = []
+    problems: list[str] = []
+    seen = Counter[str]()
+    for dataset in datasets:
+        seen[dataset.kind] += 1
+        source = dataset.kind if seen[dataset.kind] == 1 else f"{dataset.kind}-{seen[dataset.kind]}"
+        try:
+            found += [(source, dataset, image) for image in dataset.images(directory=directory)]
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    hashes = FileHashes(directory).of(image.path for _, _, image in found)
+    return [
+        KeyedImage(source, dataset, image, _key(hashes[image.path], image))
+        for source, dataset, image in found
+    ]
+
+
+def labelled_digest(datasets: Sequence[LabelledDataset], *, directory: Path | None = None) -> str:
+    """Sixteen hex digits that name what the data sets hold: the images' bytes and boxes, names, classes,
+    splits and groups. `directory` as for `image_keys`.
+
+    Raises:
+        DataError: with all problems at once.
+    """
+    return digest_of_keyed(image_keys(datasets, directory=directory))
+
+
+def digest_of_keyed(images: Sequence[KeyedImage]) -> str:
+    """As `labelled_digest`, of images whose keys are known."""
+    datasets = dict.fromkeys((one.source, one.dataset) for one in images)
+    return digest(
+        {
+            "classes": [[source, *dataset.classes()] for source, dataset in datasets],
+            "images": [
+                [one.source, one.image.name, one.image.label, one.image.group, one.image.split, one.key]
+                for one in images
+            ],
+        }
+    )
+
+
+def _key(file: str, image: LabelledImage) -> str:
+    if image.box is None:
+        return file
+    return hashlib.sha256(f"{file}:{','.join(map(str, image.box))}".encode()).hexdigest()
