@@ -21,11 +21,13 @@ LARGEST_FILE_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class HubFile:
-    """The published weights of the encoder `name`: `model.safetensors` of a repository of the hub."""
+    """The published weights of the encoder `name`: `model.safetensors` of a repository of the hub; `field` is
+    where a recipe asks for them."""
 
     name: str
     repository: str
     revision: str
+    field: str = "model.weights"
 
 
 @dataclass(frozen=True)
@@ -221,9 +223,10 @@ def _download(file: HubFile, *, hub: Hub) -> Path:
 
 def _unavailable(files: list[HubFile], reason: str) -> str:
     which = ", ".join(f"{file.name} ({file.repository})" for file in files)
+    field = files[0].field
     return (
-        f"`model.weights: imagenet`: the weights of {which} are not on this machine and the hub does not "
-        f"give them ({reason}); set `model.weights` to none to start from random weights, or to the path of "
+        f"`{field}: imagenet`: the weights of {which} are not on this machine and the hub does not "
+        f"give them ({reason}); set `{field}` to none to start from random weights, or to the path of "
         f"a copy of the repository's {FILE}, or run once where there is a network"
     )
 
