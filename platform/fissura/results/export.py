@@ -78,34 +78,34 @@ def _csv(board: Leaderboard) -> str:
 def _markdown(table: Table) -> str:
     chosen = columns(table)
     lines = [
-        f"### {_markdown_escaped(heading(table))}",
+        f"### {markdown_escaped(heading(table))}",
         "",
-        _markdown_escaped(caption(table)),
+        markdown_escaped(caption(table)),
         "",
-        _markdown_row([column.title for column in chosen]),
-        _markdown_row(["---:" if column.numeric else "---" for column in chosen]),
-        *(_markdown_row([_markdown_cell(column, s) for column in chosen]) for s in table.standings),
+        markdown_row([column.title for column in chosen]),
+        markdown_row(["---:" if column.numeric else "---" for column in chosen]),
+        *(markdown_row([_markdown_cell(column, s) for column in chosen]) for s in table.standings),
         "",
     ]
     return "\n".join(lines)
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def _markdown_cell(column: Column, standing: Standing) -> str:
     entry = column.entry(standing)
-    return _markdown_escaped(f"{entry.text} [{entry.detail}]" if entry.detail else entry.text)
+    return markdown_escaped(f"{entry.text} [{entry.detail}]" if entry.detail else entry.text)
 
 
-def _markdown_escaped(plain: str) -> str:
+def markdown_escaped(plain: str) -> str:
     for mark in "\\|*_`<[":
         plain = plain.replace(mark, f"\\{mark}")
     return plain.replace("\n", ", ")
 
 
-_LATEX = str.maketrans(
+LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
         "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -122,7 +122,7 @@ def _latex(table: Table) -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{f'{heading(table)}. {caption(table)}. {EXPLANATION}'.translate(_LATEX)}}}",
+        rf"  \caption{{{f'{heading(table)}. {caption(table)}. {EXPLANATION}'.translate(LATEX)}}}",
         rf"  \begin{{tabular}}{{{shape}}}",
         r"    \toprule",
         f"    {' & '.join(column.title for column in chosen)} \\\\",
@@ -139,8 +139,8 @@ def _latex(table: Table) -> str:
 def _latex_cell(column: Column, standing: Standing) -> str:
     entry = column.entry(standing)
     # A row that starts with "[" would be read as an argument of the line break before it.
-    small = f" {{\\scriptsize ({entry.detail.translate(_LATEX)})}}" if entry.detail else ""
-    return entry.text.translate(_LATEX) + small
+    small = f" {{\\scriptsize ({entry.detail.translate(LATEX)})}}" if entry.detail else ""
+    return entry.text.translate(LATEX) + small
 
 
 def _header(board: Leaderboard, title: str) -> list[html.Html]:
@@ -213,8 +213,8 @@ def _html_table(table: Table) -> html.Html:
     spread = [standing.scores[table.ranked_by] for standing in table.standings]
     low, high = min(score.low for score in spread), max(score.high for score in spread)
     for row, score in zip(rows, spread, strict=True):
-        ends = [_across(value, low, high) for value in (score.low, score.value, score.high)]
-        row.insert(place, html.Cell(_whisker(*ends), score.value))
+        ends = [across(value, low, high) for value in (score.low, score.value, score.high)]
+        row.insert(place, html.Cell(draw_whisker(*ends), score.value))
     titles = [column.title for column in chosen]
     titles.insert(place, "95 % interval")
     return html.table(titles, rows, numeric=[column.title for column in chosen if column.numeric])
@@ -228,11 +228,11 @@ def _html_cell(column: Column, standing: Standing) -> html.Cell:
     return html.Cell(html.join(*shown, detail), entry.value if entry.value is not None else entry.text)
 
 
-def _across(value: float, low: float, high: float) -> float:
+def across(value: float, low: float, high: float) -> float:
     return 5 + 120 * (value - low) / (high - low) if high > low else 65.0
 
 
-def _whisker(low: float, value: float, high: float) -> html.Html:
+def draw_whisker(low: float, value: float, high: float) -> html.Html:
     """A score and its interval as a dot and a line, on the scale that the table's rows share."""
 
     def line(kind: str, *ends: float) -> html.Html:

@@ -13,7 +13,7 @@ from fissura.results.export import found, sections
 from fissura.results.leaderboard import Leaderboard
 from fissura.results.manifest import Manifest
 from fissura.results.pictures import Load
-from fissura.results.plots import completed, draw_all, plots, quiet
+from fissura.results.plots import Plot, completed, draw_all, plots, quiet
 from fissura.results.sensitivity import sensitivity
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class StudyFacts:
 
     `objectives` names its values; `data` says in a sentence what was trained and validated on; `seconds` is
     the wall time of the search; `command` runs it again; `paper_trial` is the number of the trial that ran
-    the paper's own setting (None: none did); `details` are more facts to list.
+    the paper's own setting (None: none did); `plots` are more sections of pictures, `held_out` the section
+    of that name where it is not a leaderboard's; `details` are more facts to list.
     """
 
     objectives: Sequence[str]
@@ -42,6 +43,8 @@ class StudyFacts:
     seconds: float | None = None
     paper_trial: int | None = 0
     manifest: Manifest | None = None
+    plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
+    held_out: Sequence[html.Html] | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,10 +69,11 @@ def write_report(
         figures = {"The search": plots(study, objectives=extra.objectives)}
         if alone:
             figures["Sensitivity"] = alone
+        figures |= {name: list(own) for name, own in extra.plots.items()}
         sections = {
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
-            "Held-out images": _held_out(rows, gallery),
+            "Held-out images": extra.held_out or _held_out(rows, gallery),
             "What produced this": _origin(study, extra),
         }
         body = [

@@ -1,0 +1,269 @@
+"""Tables of classification runs: CSV for programs; Markdown, LaTeX and HTML for people."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fissura.core.files import write_text
+from fissura.results import html, text
+from fissura.results.class_draws import CLASS_SCORES
+from fissura.results.classification import ClassRow
+from fissura.results.columns import Entry, plain
+from fissura.results.export import SUFFIXES
+from fissura.results.interference import TABLE_2, InterferenceTable
+from fissura.results.sheet import Sheet, as_csv, ends, html_table, latex, markdown, score_entry
+from fissura.results.statistics import Difference, Interval
+
+Format = Literal["csv", "md", "html", "latex"]
+Rows = Sequence[ClassRow] | Sequence[InterferenceTable]
+
+EMPTY = "No classification run has been evaluated yet."
+TITLES = {
+    "f1": "F1",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "false_alarm_rate": "False alarms",
+    "missed_alarm_rate": "Missed alarms",
+    "roc_auc": "ROC-AUC",
+}
+TITLES_2 = {
+    "clean_f1": "Clean F1",
+    "f1": "Interference F1",
+    "false_alarm_rate": "False alarms",
+    "missed_alarm_rate": "Missed alarms",
+}
+_INTERVALS = (
+    "Each score has its 95 % interval, of a bootstrap over groups of images (duplicates and patches of one "
+    "photograph together), and over seeds where there are several."
+)
+_ALARMS = (
+    "False alarms are the share of images at the lowest level that were put above it, missed alarms the "
+    "share of those above it that were put there."
+)
+EXPLANATION = (
+    f"{_INTERVALS} {_ALARMS} Of more than two classes precision, recall and F1 are the mean over classes. "
+    "Configurations of one group do not differ in F1 from the group's best at 5 % (paired bootstrap on the "
+    "same images, Holm's correction)."
+)
+EXPLANATION_2 = (
+    f"{_INTERVALS} {_ALARMS} Both are of the disturbed images. A change is after less before, on the same "
+    "draws of images; its p-value is two-sided and not corrected for the number of changes."
+)
+
+
+def write_classification(
+    rows: Rows, directory: Path, *, name: str, formats: Sequence[Format] = get_args(Format), title: str
+) -> list[Path]:
+    """Writes `directory/name.<suffix>` in each of `formats`, whole or not at all; gives the paths."""
+    paths = []
+    for kind in formats:
+        path = directory / f"{name}.{SUFFIXES[kind]}"
+        write_text(path, as_text(rows, kind=kind, title=title))
+        paths.append(path)
+    return paths
+
+
+def as_text(rows: Rows, *, kind: Format, title: str = "Classification") -> str:
+    """The rows of `class_table`, or the tables of `interference_table`, as the text of one file."""
+    if kind == "csv":
+        tables = [row for row in rows if isinstance(row, InterferenceTable)]
+        lines = [line for table in tables for line in _flat_table(table)]
+        return as_csv(lines or [_flat(row) for row in rows if isinstance(row, ClassRow)])
+    if kind == "html":
+        lead = html.element("p.lead", found(rows))
+        return html.page(title, html.element("header", html.element("h1", title), lead), *sections(rows))
+    made = sheets(rows)
+    if not made:
+        return EMPTY + "\n"
+    if kind == "latex":
+        return "\n".join(latex(sheet, explanation=_explanation(rows)) for sheet in made)
+    return "\n".join([*(markdown(sheet) for sheet in made), _explanation(rows) + "\n"])
+
+
+def sections(rows: Rows) -> list[html.Html]:
+    """A section of HTML for each table, as the sections of a report; nothing where there is no row."""
+    parts = []
+    for sheet in sheets(rows):
+        parts += [
+            html.element("h3", sheet.heading),
+            html.element("p.muted", sheet.caption),
+            html_table(sheet),
+        ]
+    return [*parts, html.element("p.muted", _explanation(rows))] if parts else []
+
+
+def found(rows: Rows) -> str:
+    """The first table's result in a sentence."""
+    if not rows:
+        return EMPTY
+    best = rows[0]
+    if isinstance(best, InterferenceTable):
+        models = text.count(len(best.rows), "model")
+        where = f"{text.count(best.images, 'disturbed image')} of {best.test_set.dataset}"
+        if not best.rows:
+            return f"No model classified all of the {where}, and the clean ones."
+        score = best.rows[0].scores["f1"]
+        return f"On {where} the best of {models} ({best.rows[0].model}) has F1 {_sentence(score)}."
+    score = best.scores["f1"]
+    where = f"On the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
+    return f"{where} of {best.test_set.dataset} the best ({best.recipe}) has F1 {_sentence(score)}."
+
+
+def _sentence(score: Interval) -> str:
+    return f"{score.value:.3f} (95 % interval {score.low:.3f} to {score.high:.3f})"
+
+
+def _explanation(rows: Rows) -> str:
+    return EXPLANATION_2 if rows and isinstance(rows[0], InterferenceTable) else EXPLANATION
+
+
+def sheets(rows: Rows) -> list[Sheet]:
+    """One sheet for each test set and condition, or two for each interference table."""
+    tables = [row for row in rows if isinstance(row, InterferenceTable)]
+    if tables:
+        return [sheet for table in tables for sheet in _interference(table)]
+    several = [row for row in rows if isinstance(row, ClassRow)]
+    return [_classes(list(own)) for _, own in groupby(several, key=lambda row: (row.test_set, row.condition))]
+
+
+Column = tuple[str, Callable[[ClassRow], Entry]]
+
+
+def _classes(rows: list[ClassRow]) -> Sheet:
+    first = rows[0]
+    scored = [name for name in TITLES if any(name in row.scores for row in rows)]
+    words: list[Column] = [("Recipe", lambda row: Entry(row.recipe))]
+    if any(row.differs for row in rows):
+        words.append(("Differs in", lambda row: Entry("\n".join(_differing(row)) or "—")))
+    numbers: list[Column] = [(TITLES[name], _score(name)) for name in scored[1:]]
+    two = len(first.classes) == 2
+    # Of two classes the scores are those of the second already.
+    for index, level in enumerate(first.classes[:1] if two else first.classes):
+        numbers.append((f"P / R / F1 of {level}", _class_scores(index)))
+    costs: list[Column] = [
+        ("Classifier", lambda row: _bytes(row.classifier_bytes)),
+        ("Classifier time", lambda row: _microseconds(row.classifier_microseconds)),
+        ("Backbone", lambda row: _bytes(row.backbone_bytes)),
+        ("Backbone time", lambda row: _microseconds(row.backbone_microseconds)),
+    ]
+    numbers += [cost for cost in costs if any(cost[1](row).value is not None for row in rows)]
+    numbers.append(("Weights", lambda row: Entry(text.scaled(row.parameters), value=row.parameters)))
+    last: list[Column] = [("Runs", lambda row: Entry(", ".join(row.run_ids)))]
+    if any(row.notes for row in rows):
+        last.append(("Notes", lambda row: Entry("; ".join(row.notes))))
+    columns: list[Column] = [
+        ("Rank", lambda row: Entry("—" if row.rank is None else str(row.rank), value=row.rank)),
+        *words,
+        ("F1", _score("f1")),
+        ("Group", lambda row: Entry(row.group or "—")),
+        ("Seeds", lambda row: Entry(str(len(row.seeds)), value=len(row.seeds))),
+        *numbers,
+        *last,
+    ]
+    numeric = ["Rank", "F1", "Seeds", *(title for title, _ in numbers)]
+    images = f"{text.count(first.images, 'image')} in {text.count(first.image_groups, 'group')}"
+    levels = f"scores of {first.classes[1]}" if two else f"classes {', '.join(first.classes)}"
+    return Sheet(
+        heading=f"{first.test_set.dataset}, {first.test_set.split}: {first.condition}",
+        caption=f"{images}; {levels}; ranked by F1; data {first.test_set.data_digest}",
+        titles=[title for title, _ in columns],
+        numeric=numeric,
+        rows=[[entry(row) for _, entry in columns] for row in rows],
+        whisker=("F1", [row.scores["f1"] for row in rows]),
+    )
+
+
+def _differing(row: ClassRow) -> list[str]:
+    return [f"{key} = {plain(value)}" for key, value in row.differs.items()]
+
+
+def _score(name: str) -> Callable[[ClassRow], Entry]:
+    return lambda row: score_entry(row.scores.get(name))
+
+
+def _class_scores(index: int) -> Callable[[ClassRow], Entry]:
+    def entry(row: ClassRow) -> Entry:
+        precision, recall, f1 = (row.class_scores[name][index] for name in CLASS_SCORES)
+        values = " / ".join(text.share(score.value) for score in (precision, recall, f1))
+        return Entry(values, f"F1 {text.share(f1.low)}–{text.share(f1.high)}", f1.value)
+
+    return entry
+
+
+def _bytes(value: int | None) -> Entry:
+    return Entry("—") if value is None else Entry(text.scaled(value, "B"), value=value)
+
+
+def _microseconds(value: float | None) -> Entry:
+    if value is None:
+        return Entry("—")
+    figure = f"{value:#.3g} µs" if value < 999.5 else f"{value / 1000:#.3g} ms"
+    return Entry(figure.replace(". ", " "), value=value)
+
+
+def _interference(table: InterferenceTable) -> list[Sheet]:
+    heading = f"{table.test_set.dataset}, {table.test_set.split}"
+    kinds = ", ".join(kind.replace("_", " ") for kind in table.kinds)
+    caption = f"{text.count(table.images, 'disturbed image')}: {kinds}; data {table.test_set.data_digest}"
+    titles = list(TITLES_2.values())
+    made = [
+        Sheet(
+            heading=f"{heading}: interference",
+            caption="; ".join([caption, *table.notes]),
+            titles=["Model", *titles],
+            numeric=titles,
+            rows=[
+                [Entry(row.model), *(score_entry(row.scores.get(name)) for name in TITLES_2)]
+                for row in table.rows
+            ],
+            whisker=("Interference F1", [row.scores["f1"] for row in table.rows]),
+        )
+    ]
+    if table.pairs:
+        changes = [
+            [
+                Entry(pair.before),
+                Entry(pair.after),
+                *(score_entry(pair.differences.get(name), signed="signed") for name in TITLES_2),
+            ]
+            for pair in table.pairs
+        ]
+        made.append(Sheet(f"{heading}: what changed", caption, ["Before", "After", *titles], titles, changes))
+    return made
+
+
+def _flat(row: ClassRow) -> dict[str, Any]:
+    own = (
+        "condition", "rank", "recipe", "configuration", "group", "images", "image_groups", "classifier_bytes",
+        "classifier_microseconds", "backbone_bytes", "backbone_microseconds", "parameters", "seconds",
+    )  # fmt: skip
+    flat: dict[str, Any] = {**row.test_set._asdict(), **{name: getattr(row, name) for name in own}}
+    for name in TITLES:
+        flat |= ends(name, row.scores.get(name))
+    for name, scores in row.class_scores.items():
+        for level, score in zip(row.classes, scores, strict=True):
+            flat |= ends(f"{name}:{level}", score)
+    lists = {"classes": row.classes, "seeds": row.seeds, "run_ids": row.run_ids, "notes": row.notes}
+    flat |= {name: json.dumps(values) for name, values in lists.items()}
+    flat["confusion"] = json.dumps(row.confusion.tolist())
+    flat["differs"] = json.dumps(dict(row.differs), sort_keys=True)
+    return flat
+
+
+def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
+    """A line a model, then a line a pair: the scores of `model` less those of the model in `less`."""
+    common = {**table.test_set._asdict(), "kinds": json.dumps(table.kinds), "images": table.images}
+    lines: list[dict[str, Any]] = []
+    named: list[tuple[str, str, Mapping[str, Interval | Difference]]] = [
+        *((row.model, "", row.scores) for row in table.rows),
+        *((pair.after, pair.before, pair.differences) for pair in table.pairs),
+    ]
+    for model, less, scores in named:
+        line = {**common, "model": model, "less": less}
+        for name in TABLE_2:
+            line |= ends(name, scores.get(name))
+        lines.append(line)
+    return lines
