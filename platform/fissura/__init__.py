@@ -1,17 +1,37 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
-The verbs of the command line are functions here: `search`, `train`, `evaluate`, `score`, `leaderboard`,
-`report`, `demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and
-Ray alone.
+The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
+`score`, `leaderboard`, `report`, `demo`. They are imported when first used, so that `import fissura` is quick
+and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fissura.api import demo, evaluate, leaderboard, report, score, search, train
+    from fissura.api import (
+        classify,
+        demo,
+        evaluate,
+        interference,
+        leaderboard,
+        report,
+        score,
+        search,
+        train,
+    )
 
-__all__ = ["demo", "evaluate", "leaderboard", "report", "score", "search", "train"]
+__all__ = [
+    "classify",
+    "demo",
+    "evaluate",
+    "interference",
+    "leaderboard",
+    "report",
+    "score",
+    "search",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -242,6 +242,7 @@ class TestAWorkerThatIsKilled:
         assert "the trial's process ended" in result["failures"]["0"]
 
 
+@pytest.mark.slow
 class TestSeveralObjectives:
     def test_give_a_pareto_front(self, setting: Setting) -> None:
         space = setting.folder / "front.yaml"
@@ -263,6 +264,7 @@ class TestSeveralObjectives:
         assert result["best"]["values"].keys() == {"val/f1", "parameters"}
 
 
+@pytest.mark.slow
 class TestASweep:
     def test_varies_one_parameter_at_a_time_for_the_objectives_that_are_asked_for(
         self, setting: Setting

@@ -16,7 +16,9 @@ from PIL import Image
 from fissura.cli.app import app
 from fissura.cli.options import parse_sets
 from fissura.core.errors import DataError, Interrupted
-from fissura.data.datasets import kinds, parse_source
+from fissura.data.check import parse_source
+from fissura.data.datasets import kinds
+from fissura.data.labelled import labelled_kinds
 from fissura.metrics import parse_protocol
 from fissura.recipes import RECIPES
 from fissura.studies.load import search_spaces
@@ -79,6 +81,8 @@ def test_the_commands_are_these():
         "search",
         "train",
         "evaluate",
+        "interference",
+        "export",
         "score",
         "leaderboard show",
         "leaderboard export",
@@ -101,7 +105,7 @@ def test_an_example_names_what_there_is(fissura, path, monkeypatch):
     for text in [data] if isinstance(data, str) else data:
         parse_source(text)
     assert given.get("space", "small_unet") in search_spaces()
-    assert given.get("kind", "cfd") in (*kinds(), "latex")
+    assert given.get("kind", "cfd") in (*kinds(), *labelled_kinds(), "latex")
     if "recipe" in given:
         override(RECIPES[given["recipe"]](), parse_sets(given["sets"]))
     for text in [given["protocol"]] if path == ("score",) else given.get("protocol") or ():
@@ -140,8 +144,9 @@ def test_json_is_one_document_and_all_there_is_on_standard_output(
 def test_the_list_of_data_sets_names_every_kind_at_a_glance(fissura):
     _, out, _ = fissura("data", "list")
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[2 : 2 + len(kinds())]] == list(kinds())
-    assert len(lines) == len(kinds()) + 4
+    every = [*kinds(), *labelled_kinds()]
+    assert [line.split()[0] for line in lines[2 : 2 + len(every)]] == every
+    assert len(lines) == len(every) + 4
     told = fissura("data", "list", "cfd").out
     info = kinds()["cfd"].info
     assert all(text in told for text in (info.title, info.layout, info.obtain, info.licence, info.citation))

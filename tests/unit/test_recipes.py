@@ -77,7 +77,7 @@ class TestEveryRecipe:
     @pytest.mark.parametrize("name", RECIPES)
     def test_comes_back_from_json(self, name: str) -> None:
         recipe = RECIPES[name]()
-        again = Recipe.load(json.loads(json.dumps(recipe.plain())), source="here")
+        again = type(recipe).load(json.loads(json.dumps(recipe.plain())), source="here")
         assert again == recipe
         assert again.configuration == recipe.configuration
 

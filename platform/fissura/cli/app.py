@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fissura.cli import board, data, runs, studies
+from fissura.cli import board, classifiers, data, export, runs, studies
 from fissura.core.errors import FissuraError, Interrupted, UserError
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -27,7 +27,9 @@ app.add_typer(data.app, name="data")
 app.command("search")(studies.search)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
+app.command("interference")(classifiers.interference)
 app.command("score")(runs.score)
+app.command("export")(export.export)
 app.add_typer(board.app, name="leaderboard")
 app.command("report")(studies.report)
 app.command("demo")(studies.demo)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fissura.cli.classifiers import class_text, plain_rows
 from fissura.cli.console import Console, JsonOption, table
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def show(paths: Paths, as_json: JsonOption = False) -> None:
 
     console = Console.of(as_json)
     board = api.leaderboard(paths, say=console.say)
-    console.result(rows(board), lambda: brief(board))
+    classes = api.class_leaderboard(paths, say=console.say)
+    plain = rows(board) if not classes else [*rows(board), *plain_rows(classes)]
+    console.result(plain, lambda: "\n\n".join(filter(None, (brief(board), class_text(classes)))))
 
 
 @app.command()

@@ -32,11 +32,16 @@ def list_kinds(
     Example: [bold]fissura data list cfd[/bold]
     """
     from fissura.data.datasets import kinds
+    from fissura.data.labelled import FORMS, labelled_kinds
 
-    console, known = Console.of(as_json), kinds()
+    console, known = Console.of(as_json), {**kinds(), **labelled_kinds()}
     if kind and kind not in known:
         raise SpecError(f"`{kind}` is no kind of data set{nearest(kind, known)}; known: {', '.join(known)}")
-    rows = [{"kind": name, **vars(one.info)} for name, one in known.items() if kind in (None, name)]
+    rows = [
+        {"kind": name, "form": FORMS.get(name, f"{name}:ROOT"), **vars(one.info)}
+        for name, one in known.items()
+        if kind in (None, name)
+    ]
     console.result(rows, lambda: _card(rows[0]) if kind else _overview(rows))
 
 
@@ -50,7 +55,7 @@ def check(
     Example: [bold]fissura data check folder:/data/bridge[/bold]
     """
     from fissura.data.check import check as check_source
-    from fissura.data.datasets import parse_source
+    from fissura.data.check import parse_source
 
     console = Console.of(as_json)
     source = parse_source(data)
@@ -133,7 +138,7 @@ def _card(row: dict[str, Any]) -> str:
         "obtain": row["obtain"],
         "licence": row["licence"],
         "cite": row["citation"],
-        "name it": f"{row['kind']}:ROOT",
+        "name it": row["form"],
     }
     return "\n".join([row["title"], *(f"  {head + ':':9}{text}" for head, text in lines.items() if text)])
 

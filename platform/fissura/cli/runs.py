@@ -2,10 +2,11 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fissura.cli.classifiers import class_text, plain_rows
 from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import (
     PROTOCOLS,
@@ -16,6 +17,10 @@ from fissura.cli.options import (
     SetOption,
     parse_sets,
 )
+from fissura.core.errors import SpecError
+
+if TYPE_CHECKING:
+    from fissura.results.manifest import Manifest
 
 
 def train(
@@ -60,13 +65,18 @@ def train(
             cache=cache,
             on_epoch=on_epoch,
             on_image=on_image,
+            say=console.say,
         )
     following = ["fissura", "evaluate", str(run), *(word for one in data for word in ("--data", one))]
     console.result(
         {"run": str(run), **manifest.plain()},
-        f"run: {run}\nbest epoch {manifest.best_epoch} of {manifest.epochs}, {manifest.seconds:.0f} s\n"
-        f"next: {shlex.join(following)}",
+        f"run: {run}\n{_spent(manifest)}\nnext: {shlex.join(following)}",
     )
+
+
+def _spent(manifest: "Manifest") -> str:
+    epochs = f"best epoch {manifest.best_epoch} of {manifest.epochs}, " if manifest.epochs else "fitted in "
+    return f"{epochs}{manifest.seconds:.0f} s"
 
 
 def evaluate(
@@ -77,9 +87,16 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="By default chosen on the run's validation images.")
     ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a classifier: `clean` (by default), `shadow`, `stain`, `low_contrast`; may be repeated."
+        ),
+    ] = None,
+    cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run on a data set. The maps are kept in the run, and the scores join its leaderboard.
+    """Score a run on a data set. Maps are kept in the run, and its scores join the leaderboard.
 
     Example: [bold]fissura evaluate studies/runs/1a2b3c4d5e6f --data cfd:/data/cfd[/bold]
     """
@@ -87,6 +104,23 @@ def evaluate(
     from fissura.cli.board import brief, rows
 
     console = Console.of(as_json)
+    if (run / "classifier.npz").is_file():
+        if split == "val" or protocol or threshold is not None:
+            raise SpecError(
+                f"{run}: of a classifier, --split is train or test, and --condition its only other option"
+            )
+        with console.progress("classifying images") as on_image:
+            scores = api.classify(
+                run,
+                data=data,
+                split=split,
+                conditions=condition or ("clean",),
+                cache=cache,
+                say=console.say,
+                on_image=on_image,
+            )
+        console.result({"run": str(run), "scores": plain_rows(scores)}, lambda: class_text(scores))
+        return
     with console.progress("predicting images") as on_image:
         api.evaluate(
             run, data=data, protocols=protocol or (), split=split, threshold=threshold, on_image=on_image

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fissura.cli.board import brief, rows
+from fissura.cli.classifiers import class_text, plain_rows
 from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import AddressOption, CacheOption, SetOption, parse_sets
 
 if TYPE_CHECKING:
-    from fissura.jobs.search import SearchResult
+    from fissura.jobs.outcome import SearchResult
 
 
 def search(
@@ -154,7 +155,7 @@ def _plain(result: "SearchResult") -> dict[str, Any]:
         "seconds": result.seconds,
         "failures": result.failures,
         "files": [str(path) for path in result.conclusion.files],
-        "leaderboard": rows(result.conclusion.board),
+        "leaderboard": rows(result.conclusion.board) + plain_rows(result.conclusion.classes),
     }
 
 
@@ -170,6 +171,8 @@ def _text(result: "SearchResult") -> str:
     lines += [f"trial {number} failed: {reason}" for number, reason in result.failures.items()]
     if result.conclusion.board.tables:
         lines += ["", brief(result.conclusion.board)]
+    if result.conclusion.classes:
+        lines += ["", class_text(result.conclusion.classes)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
         again = [

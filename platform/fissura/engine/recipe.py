@@ -1,13 +1,15 @@
 """A recipe: the complete, frozen description of one training and of how its result is judged."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from fissura.core.spec import Spec, digest
+from fissura.core.errors import SpecError
+from fissura.core.spec import Spec
 from fissura.data.pipeline import Pipeline
+from fissura.engine.experiment import Experiment
 from fissura.engine.inference import AnyInference, Whole
 from fissura.losses import AmbiguityAware, AnyLoss, Clustering
 from fissura.metrics import AnyProtocol
@@ -117,7 +119,7 @@ class Given(Spec):
 AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
 
 
-class Recipe(Spec):
+class Recipe(Experiment):
     """Everything that decides a training: the same recipe, data and seed give the same weights on the same
     machine.
 
@@ -128,7 +130,20 @@ class Recipe(Spec):
     each image.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    task = "segmentation"
+    metrics: ClassVar[frozenset[str]] = frozenset(
+        {
+            "val/loss",
+            "val/f1",
+            "val/dice",
+            "val/iou",
+            "val/precision",
+            "val/recall",
+            "latency_ms",
+            "parameters",
+        }
+    )
+
     data: Pipeline = Pipeline()
     model: AnyModel
     epochs: int = Field(ge=1, le=100_000)
@@ -138,7 +153,6 @@ class Recipe(Spec):
     map_range: Literal["probability", "min_max"] = "probability"
     threshold: AnyThreshold = Chosen()
     protocols: tuple[AnyProtocol, ...] = Field(min_length=1)
-    seed: int = Field(0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _phases_have_names_of_their_own(self) -> Self:
@@ -167,16 +181,23 @@ class Recipe(Spec):
         return self
 
     @property
+    def length(self) -> int:
+        """The recipe's epochs."""
+        return self.epochs
+
+    @property
     def phase_epochs(self) -> tuple[int, ...]:
         """Epochs of each phase, if none stops early."""
         ends = [0, *(round(self.epochs * phase.until) for phase in self.phases)]
         return tuple(end - begin for begin, end in pairwise(ends))
 
-    @property
-    def configuration(self) -> str:
-        """A digest of all but the seed: what a leaderboard row stands for."""
-        return digest({**self.plain(), "seed": None})
 
-    def run_id(self, content: str) -> str:
-        """The name of the run of this recipe on data of this content digest; equal runs have equal names."""
-        return digest({"recipe": self.plain(), "content": content})[:12]
+def segmenter_of(experiment: Experiment) -> Recipe:
+    """The recipe, which must be one of segmentation.
+
+    Raises:
+        SpecError: it classifies images.
+    """
+    if isinstance(experiment, Recipe):
+        return experiment
+    raise SpecError(f"recipe `{experiment.name}` classifies images; name one that segments them")

@@ -34,11 +34,14 @@ def connected(address: str | None) -> Iterator[Resources]:
     """A connection to the cluster at `address` ("auto": the one that this machine is part of).
 
     None starts a Ray on this machine alone for as long as the block lasts. Ray's own logs stay in its
-    session folder.
+    session folder. Inside another such block it is that one's cluster.
 
     Raises:
         ResourceError: no cluster answers at `address`.
     """
+    if ray.is_initialized():
+        yield _resources()
+        return
     local = address is None
     try:
         ray.init(
@@ -55,10 +58,14 @@ def connected(address: str | None) -> Iterator[Resources]:
             " or leave --address out to run on this machine"
         ) from None
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
-        yield Resources(
-            cpus=sum(cpus), gpus=sum(gpus), nodes=len(nodes), node_cpus=max(cpus), node_gpus=max(gpus)
-        )
+        yield _resources()
     finally:
         ray.shutdown()
+
+
+def _resources() -> Resources:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
+    return Resources(
+        cpus=sum(cpus), gpus=sum(gpus), nodes=len(nodes), node_cpus=max(cpus), node_gpus=max(gpus)
+    )

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fissura.core.errors import ResourceError
-from fissura.engine.recipe import Recipe
+from fissura.engine.classifier_recipe import LEARNT, classifier_of
+from fissura.engine.experiment import Experiment
+from fissura.engine.recipe import Recipe, segmenter_of
 from fissura.jobs.cluster import Resources
 from fissura.models import AnyModel, check_weights
 from fissura.studies.distributions import Choice
@@ -45,15 +47,30 @@ def check_all_weights(space: LoadedSpace) -> None:
     check_weights(*_networks(space))
 
 
+def check_all_backbones(space: LoadedSpace) -> None:
+    """Looks whether the pretrained weights of every backbone of the space can be had; those that are learnt
+    from the user's images can.
+
+    Raises:
+        WeightsError: with one line a backbone whose weights cannot.
+    """
+    backbones = (classifier_of(recipe).backbone for recipe in _recipes(space, "backbone."))
+    check_weights(*(one for one in backbones if one.weights not in LEARNT))
+
+
 def _networks(space: LoadedSpace) -> Iterator[AnyModel]:
-    """The networks that the choices of the space lead to, one choice changed at a time."""
-    yield space.recipe_for(space.paper_point()).model
+    return (segmenter_of(recipe).model for recipe in _recipes(space, "model."))
+
+
+def _recipes(space: LoadedSpace, prefix: str) -> Iterator[Experiment]:
+    """The recipes that the choices below `prefix` lead to, one choice changed at a time."""
+    yield space.recipe_for(space.paper_point())
     for path, distribution in space.distributions.items():
-        if path.startswith("model.") and isinstance(distribution, Choice):
+        if path.startswith(prefix) and isinstance(distribution, Choice):
             for value in distribution.values:
                 recipe, _ = space.attempt(space.completed({path: value}))
                 if recipe is not None:
-                    yield recipe.model
+                    yield recipe
 
 
 def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slots:

@@ -8,6 +8,7 @@ from torch import nn
 
 from fissura.engine.runtime import set_threads
 from fissura.jobs.stopping import StopFile
+from fissura.models.synchronised import synchronised
 
 
 class TrainRuntime:
@@ -26,7 +27,7 @@ class TrainRuntime:
         """The model on the device, wrapped so that gradients are averaged; batch norm's statistics too on
         GPUs."""
         if self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            model = synchronised(model)
         model = model.to(self.device)
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices)

@@ -3,48 +3,32 @@
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.study import Study as OptunaStudy
-from optuna.trial import TrialState
 from ray import tune
 
 from fissura.data.cache import default_cache, prepare
+from fissura.engine.recipe import segmenter_of
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude import conclude
+from fissura.jobs.outcome import SearchResult, outcome
 from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_disk, plan_slots
 from fissura.jobs.progress import SearchProgress
 from fissura.jobs.schedulers import scheduler_for
+from fissura.jobs.search_classifiers import search_classifiers
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.studies.plan import Request, make_plan
-from fissura.studies.results import Conclusion
+from fissura.studies.sources import masked
 from fissura.studies.space import LoadedSpace
-from fissura.studies.study import REASON, Plan, Study, best_trials, finished
+from fissura.studies.study import Plan, Study, finished
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A search that ended: its study, the trials by state, the best one, where the results are, why trials
-    failed."""
-
-    study: Path
-    planned: int
-    trials: dict[str, int]
-    best: dict[str, Any] | None
-    interrupted: bool
-    seconds: float
-    conclusion: Conclusion
-    failures: dict[int, str]
 
 
 def run_search(
@@ -69,20 +53,23 @@ def run_search(
     study, plan, space = make_plan(request, folder, profile="cpu" if local_cpu else "gpu")
     for note in space.notes:
         say(note)
+    if space.recipe.task == "classification":
+        return search_classifiers(study, plan, space, hardware, folder, say=say)
     if hardware.address is None:
         # what does not fit is refused before a Ray is started
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
+    datasets = masked(plan.datasets)
     prepare(
-        plan.datasets,
-        resize=space.recipe_for(space.paper_point()).data.resize,
+        datasets,
+        resize=segmenter_of(space.recipe_for(space.paper_point())).data.resize,
         directory=folder,
         on_sample=on_image,
     )
     stop = StopFile(study.path)
     with study.claimed(), connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
-        check_disk(space.recipe_for(space.paper_point()), storage=study.path, slots=slots)
+        check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
         study.write(plan)
         stop.clear()
         say(
@@ -97,7 +84,7 @@ def run_search(
                 say("stopping: running trials have saved their state; the results so far are being written")
             conclusion = conclude(study, optuna_study, slots=slots, say=say)
         stop.clear()
-    return _result(
+    return outcome(
         study,
         plan,
         space,
@@ -141,7 +128,7 @@ def _run(
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=scheduler_for(
-                    space, epochs=space.recipe_for(space.paper_point()).epochs, earlier=earlier
+                    space, epochs=space.recipe_for(space.paper_point()).length, earlier=earlier
                 ),
                 num_samples=todo,
                 max_concurrent_trials=slots.concurrent,
@@ -160,35 +147,3 @@ def _run(
         shutil.rmtree(scratch, ignore_errors=True)
     say(progress.standing())
     return search.study
-
-
-def _result(
-    study: Study,
-    plan: Plan,
-    space: LoadedSpace,
-    optuna_study: OptunaStudy,
-    conclusion: Conclusion,
-    *,
-    interrupted: bool,
-    seconds: float,
-) -> SearchResult:
-    done = finished(optuna_study)
-    states = Counter(trial.state.name.lower() for trial in done)
-    best = best_trials(optuna_study)[:1]
-    metrics = [objective.metric for objective in space.objectives]
-    return SearchResult(
-        study=study.path,
-        planned=plan.trials,
-        trials=dict(states),
-        best={
-            "trial": best[0].number,
-            "values": dict(zip(metrics, best[0].values, strict=True)),
-            "parameters": best[0].params,
-        }
-        if best
-        else None,
-        interrupted=interrupted,
-        seconds=seconds,
-        conclusion=conclusion,
-        failures={t.number: t.user_attrs.get(REASON, "") for t in done if t.state == TrialState.FAIL},
-    )

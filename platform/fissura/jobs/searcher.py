@@ -158,6 +158,11 @@ class StudySearch(OptunaSearch):
             self._trials[trial_id].set_user_attr(REASON, reason)
             self._tell(trial_id, TrialState.FAIL, None)
 
+    def note(self, trial_id: str, attributes: Mapping[str, Any]) -> None:
+        """Keeps more of a trial than its objectives."""
+        for name, value in attributes.items():
+            self._trials[trial_id].set_user_attr(name, value)
+
     def number(self, trial_id: str) -> int:
         """The number of a trial in the study."""
         return self._trials[trial_id].number

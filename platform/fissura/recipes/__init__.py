@@ -6,21 +6,24 @@ from types import MappingProxyType
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
+from fissura.engine.classifier_recipe import ClassifierRecipe
+from fissura.engine.experiment import Experiment
 from fissura.engine.recipe import Recipe
-from fissura.recipes import attention_resunet, cirl, deeplab_focal, small_unet, unet_backbones
+from fissura.recipes import attention_resunet, cirl, cnn_svm, deeplab_focal, small_unet, unet_backbones
 
-RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
     {
         "unet_backbones": unet_backbones.recipe,
         "cirl": cirl.recipe,
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
         "small_unet": small_unet.recipe,
+        "cnn_svm": cnn_svm.recipe,
     }
 )
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str) -> Experiment:
     """The recipe of a name, or of a path to a `recipe.json`.
 
     Raises:
@@ -30,8 +33,18 @@ def load_recipe(name: str) -> Recipe:
         return RECIPES[name]()
     path = Path(name)
     if path.suffix == ".json" or path.is_dir():
-        return Recipe.load_file(path / "recipe.json" if path.is_dir() else path)
+        return read_experiment(path / "recipe.json" if path.is_dir() else path)
     raise SpecError(f"recipe `{name}` is not known{nearest(name, RECIPES)}; known are {', '.join(RECIPES)}")
 
 
-__all__ = ["RECIPES", "load_recipe"]
+def read_experiment(path: Path) -> Experiment:
+    """The recipe in a file, of whichever task.
+
+    Raises:
+        SpecError: there is none, or it breaks a rule.
+    """
+    classifies = ClassifierRecipe.names(path)
+    return ClassifierRecipe.load_file(path) if classifies else Recipe.load_file(path)
+
+
+__all__ = ["RECIPES", "load_recipe", "read_experiment"]

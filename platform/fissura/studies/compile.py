@@ -11,7 +11,7 @@ from fissura.studies.paths import ABSENT, Fault, assign, attempt, resolve
 if TYPE_CHECKING:
     import optuna
 
-    from fissura.engine.recipe import Recipe
+    from fissura.engine.experiment import Experiment
 
 Distribution = Choice | IntRange | FloatRange
 Entry = Distribution | Constant
@@ -26,7 +26,7 @@ class Parameters:
     point is a value for each searched path whose condition holds.
     """
 
-    recipe: "Recipe"
+    recipe: "Experiment"
     entries: Mapping[str, Entry]
 
     @property
@@ -42,7 +42,7 @@ class Parameters:
                 known[path] = entry.suggest(trial, path)
         return self._searched(known)
 
-    def recipe_for(self, point: Mapping[str, Any]) -> "Recipe":
+    def recipe_for(self, point: Mapping[str, Any]) -> "Experiment":
         """The recipe at a point.
 
         Raises:
@@ -65,7 +65,7 @@ class Parameters:
         when = self.entries[path].when
         return all(other in known and among(known[other], values) for other, values in when.items())
 
-    def attempt(self, point: Mapping[str, Any]) -> "tuple[Recipe | None, list[Fault]]":
+    def attempt(self, point: Mapping[str, Any]) -> "tuple[Experiment | None, list[Fault]]":
         """`recipe_for` that returns its faults."""
         known: Point = {}
         for path, entry in self.entries.items():

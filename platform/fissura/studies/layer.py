@@ -17,7 +17,7 @@ from fissura.studies.wording import problems, shown
 from fissura.studies.yaml import Location
 
 if TYPE_CHECKING:
-    from fissura.engine.recipe import Recipe
+    from fissura.engine.experiment import Experiment
 
 Tell = Callable[[Location | None, str], None]
 """Takes a problem and its place in the file; a value from outside the file has none."""
@@ -31,7 +31,7 @@ class Layer:
     An entry that takes the place of another keeps its `when`, unless it has one of its own.
     """
 
-    def __init__(self, recipe: "Recipe", *, tell: Tell) -> None:
+    def __init__(self, recipe: "Experiment", *, tell: Tell) -> None:
         self._recipe = recipe
         self._plain = recipe.plain()
         self._tell = tell

@@ -16,9 +16,9 @@ from fissura.studies.space import LoadedSpace, Objective, RunAll, SearchSpace, b
 from fissura.studies.wording import problems
 
 if TYPE_CHECKING:
-    from fissura.engine.recipe import Recipe
+    from fissura.engine.experiment import Experiment
 
-Recipes = Mapping[str, Callable[[], "Recipe"]]
+Recipes = Mapping[str, Callable[[], "Experiment"]]
 
 
 def search_spaces() -> dict[str, Path]:
@@ -128,6 +128,8 @@ class _Loading:
             if name == profile:
                 layer.add_fixed(fixed)
             layers[name] = layer, layer.parameters()
+        if recipe is not None and definition is not None:
+            self._check_metrics(definition, recipe)
         source = self._document.source
         if self._problems or definition is None:
             told = sorted(self._problems)[: yaml.PROBLEM_LIMIT]
@@ -167,6 +169,14 @@ class _Loading:
             )
         return self._with_objectives(definition)
 
+    def _check_metrics(self, definition: SearchSpace, recipe: "Experiment") -> None:
+        place = None if self._objectives else ("objective",)
+        for metric in (objective.metric for objective in definition.objective):
+            if metric not in recipe.metrics:
+                known = ", ".join(sorted(recipe.metrics))
+                text = f"trials of recipe `{recipe.name}` report {known}; name one of these"
+                self._tell(place, f"`objective`: `{metric}`: {text}")
+
     def _with_objectives(self, definition: SearchSpace) -> SearchSpace:
         """The definition with the objectives that were asked for in place of the file's."""
         if not self._objectives:
@@ -179,7 +189,7 @@ class _Loading:
             changed["scheduler"] = RunAll()
         return definition.model_copy(update=changed)
 
-    def _recipe(self) -> "Recipe | None":
+    def _recipe(self) -> "Experiment | None":
         name = self._plain.get("recipe")
         if not isinstance(name, str):
             return None
@@ -191,7 +201,7 @@ class _Loading:
 
     def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:
         notes = {**layer.notes, **self._notes_of_objectives}
-        scheduler, epochs = definition.scheduler, chosen.recipe_for(chosen.paper_point()).epochs
+        scheduler, epochs = definition.scheduler, chosen.recipe_for(chosen.paper_point()).length
         if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs:
             grace = scheduler.grace
             rule = f"`scheduler.grace` is {grace} and a trial has {epochs} epochs: none will be stopped"

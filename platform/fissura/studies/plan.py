@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from fissura.core.errors import SpaceError
 from fissura.core.files import check_writable
-from fissura.data.content import content_digest
-from fissura.data.datasets import parse_datasets
 from fissura.studies.load import load_space
+from fissura.studies.sources import digest_sources, parse_sources
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import RUN, SKIPPED, Plan, Study, find_study
 from fissura.studies.sweep import plan_sweep, run_of
@@ -61,7 +60,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         study = _resumed(request, storage)
         plan = study.plan()
         space = plan.load_space(study.path / "study.json")
-        if content_digest(plan.datasets, directory=cache) != plan.content:
+        if digest_sources(plan.datasets, directory=cache) != plan.content:
             raise SpaceError(
                 f"{study.path}: the images or masks changed since the study began, so old and new trials"
                 " could not be compared; put them back, or begin a new study under another --name"
@@ -73,7 +72,8 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
             "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
         )
     space = _load(request.space, request, auto=profile)
-    datasets = parse_datasets(request.data)
+    task = space.recipe.task
+    datasets = parse_sources(request.data, task=task)
     study = Study(storage / (request.name or space.name))
     if study.exists:
         raise SpaceError(
@@ -86,7 +86,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         profile=space.profile,
         fixed=request.fixed,
         datasets=datasets,
-        content=content_digest(datasets, directory=cache),
+        content=digest_sources(datasets, directory=cache),
         trials=1 if request.sweep is not None else request.trials or space.definition.trials,
         seed=request.seed,
         objectives=[objective.metric for objective in space.objectives] if request.objectives else (),
@@ -152,8 +152,9 @@ def _resumed(request: Request, storage: Path) -> Study:
     study = named if request.name or named.exists else find_study(storage)
     plan = study.plan()
     problems = []
-    if request.data and parse_datasets(request.data) != plan.datasets:
-        held = ", ".join(f"{dataset.kind}:{dataset.root}" for dataset in plan.datasets)
+    space = plan.load_space(study.path / "study.json")
+    if request.data and parse_sources(request.data, task=space.recipe.task) != plan.datasets:
+        held = ", ".join(map(str, plan.datasets))
         problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
     if request.trials is not None and request.trials != plan.trials:
         problems.append(
@@ -168,7 +169,6 @@ def _resumed(request: Request, storage: Path) -> Study:
         problems.append(
             f"--profile {request.profile}: the study was planned with {plan.profile or 'none'}; leave it out"
         )
-    space = plan.load_space(study.path / "study.json")
     metrics = tuple(objective.metric for objective in space.objectives)
     if request.objectives and request.objectives != metrics:
         problems.append(

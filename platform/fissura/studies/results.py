@@ -13,10 +13,12 @@ from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, WEIGHTS
 from fissura.engine.run import MANIFEST, read_manifest
 from fissura.results import store
+from fissura.results.classification import ClassRow
 from fissura.results.export import write_leaderboard
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
+from fissura.studies.sources import masked
 from fissura.studies.study import PAPER, RUN, Plan, Study, runs_to_keep
 
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Where the results of a study are, and the ranking that they hold."""
+    """Where the results of a study are, and its ranking; `classes` is that of a study of classifiers."""
 
     files: tuple[Path, ...]
     board: Leaderboard
+    classes: tuple[ClassRow, ...] = ()
 
 
 def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusion:
@@ -42,7 +45,7 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
     board = leaderboard(runs.records)
-    load = loader(plan.datasets)
+    load = loader(masked(plan.datasets))
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
     files.append(_report(study, trials, plan, board=board, load=load))
     return Conclusion(tuple(files), board)
@@ -78,7 +81,7 @@ def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderbo
     best = [
         study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
     ]
-    names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in plan.datasets)
+    names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in masked(plan.datasets))
     return write_report(
         trials,
         study.path / REPORT,

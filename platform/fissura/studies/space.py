@@ -16,9 +16,22 @@ if TYPE_CHECKING:
     import optuna
 
 Metric = Literal[
-    "val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall", "latency_ms", "parameters"
+    "val/loss",
+    "val/f1",
+    "val/dice",
+    "val/iou",
+    "val/precision",
+    "val/recall",
+    "latency_ms",
+    "parameters",
+    "cv/f1",
+    "cv/accuracy",
+    "cv/precision",
+    "cv/recall",
+    "bytes",
+    "microseconds",
 ]
-LOW_IS_GOOD = frozenset({"val/loss", "latency_ms", "parameters"})
+LOW_IS_GOOD = frozenset({"val/loss", "latency_ms", "parameters", "bytes", "microseconds"})
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -75,7 +88,23 @@ class Random(Spec):
         return optuna.samplers.RandomSampler(seed=self.seed)
 
 
-AnySampler = Annotated[Tpe | Random, Field(discriminator="kind")]
+class Adaptive(Spec):
+    """The adaptive rule for C and gamma (see `studies.adaptive`): a step multiplies or divides one of them by
+    `factor`, whose root is taken each time that no neighbour is better, until it is below `least`."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    seed: Seed = 0
+    factor: float = Field(4.0, gt=1, le=1000)
+    least: float = Field(1.15, gt=1, le=1000)
+
+    def build(self) -> "optuna.samplers.BaseSampler":
+        """The sampler."""
+        from fissura.studies.adaptive import AdaptiveSampler
+
+        return AdaptiveSampler(factor=self.factor, least=self.least, seed=self.seed)
+
+
+AnySampler = Annotated[Tpe | Random | Adaptive, Field(discriminator="kind")]
 
 
 class Asha(Spec):
@@ -145,6 +174,7 @@ _SECTIONS: Mapping[str, type[Spec]] = {
     "objective": Objective,
     "tpe": Tpe,
     "random": Random,
+    "adaptive": Adaptive,
     "asha": Asha,
     "median": Median,
     "none": RunAll,

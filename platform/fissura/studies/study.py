@@ -21,9 +21,9 @@ from pydantic import Field, JsonValue
 from fissura.core.errors import SpaceError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
-from fissura.data.datasets import AnyDataset
 from fissura.studies.distributions import Scalar
 from fissura.studies.load import load_text
+from fissura.studies.sources import AnySource
 from fissura.studies.space import LoadedSpace, Metric
 from fissura.studies.sweep import Sweep
 
@@ -45,7 +45,7 @@ class Plan(Spec):
     space: str
     profile: str | None
     fixed: dict[str, JsonValue]
-    datasets: tuple[AnyDataset, ...]
+    datasets: tuple[AnySource, ...]
     content: str
     trials: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -75,7 +75,7 @@ class Plan(Spec):
         sweeps, free = list(self.sweeps), self.trials - len(self.swept)
         words = ["fissura", "search", f"{self.name}.yaml"]
         for dataset in self.datasets:
-            words += ["--data", f"{dataset.kind}:{dataset.root}"]
+            words += ["--data", str(dataset)]
         # a sweep that came first brought the paper's own trial with it
         begins = sweeps.pop(0).words() if sweeps and free == 1 else ["--trials", str(free)]
         words += [*begins, "--seed", str(self.seed), "--profile", self.profile or "none"]

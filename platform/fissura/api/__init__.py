@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
+    from fissura.engine.export import Bundle
+    from fissura.jobs.outcome import SearchResult
     from fissura.jobs.preflight import Hardware
-    from fissura.jobs.search import SearchResult
     from fissura.metrics import AnyProtocol
     from fissura.results.leaderboard import Leaderboard
     from fissura.results.manifest import Manifest
@@ -99,28 +101,42 @@ def train(
     cache: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
     on_image: Count | None = None,
+    say: Say = silent,
 ) -> "tuple[Path, Manifest]":
     """Trains one recipe; gives its run directory (named by its content, below `storage/runs`) and manifest.
 
     A run that stands there already is not trained again; an interrupted one goes on. With several `workers`,
     Ray Train shares each step's batch among them. `on_image` is told how many images are prepared, and of how
-    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many.
+    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. Of a
+    classifier, `say` is told what becomes of its images.
     """
     from fissura.data.cache import default_cache, prepare
     from fissura.data.content import content_digest
     from fissura.data.datasets import parse_datasets
     from fissura.engine.fit import fit
+    from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import LocalRuntime
     from fissura.models import check_weights
     from fissura.recipes import load_recipe
     from fissura.studies.paths import override
 
-    chosen = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
-    datasets = parse_datasets(data)
+    asked = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
     storage = storage.expanduser().resolve()
     check_writable(storage)
-    check_weights(chosen.model)
     folder = cache or default_cache()
+    if asked.task == "classification":
+        return train_classifier(
+            asked,
+            data=data,
+            storage=storage,
+            cache=folder,
+            workers=workers,
+            cpus_per_worker=cpus_per_worker,
+            address=address,
+            say=say,
+        )
+    chosen, datasets = segmenter_of(asked), parse_datasets(data)
+    check_weights(chosen.model)
     prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     content = content_digest(datasets, directory=folder)
     run = storage / "runs" / chosen.run_id(content)
@@ -199,6 +215,7 @@ def score(
 
 def leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "Leaderboard":
     """The ranking of all evaluated runs below `paths`; files that are no runs are named through `say`."""
+    from fissura.results.class_store import read_classes
     from fissura.results.leaderboard import leaderboard as rank
     from fissura.results.store import read_runs
 
@@ -208,7 +225,7 @@ def leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "Leaderboard":
     runs = read_runs(paths)
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    if not runs.records:
+    if not runs.records and not read_classes(paths).records:
         raise DataError(
             f"{', '.join(map(str, paths))}: no evaluated run lies there; run `fissura evaluate` on one, or"
             " search first"
@@ -224,6 +241,26 @@ def report(study: Path, *, say: Say = silent) -> Path:
     found = find_study(study)
     write_results(found, found.load(), say=say)
     return found.path / REPORT
+
+
+def export(
+    run: Path,
+    *,
+    to: Literal["onnx"] = "onnx",
+    out: Path,
+    quantise: Literal["none", "int8"] = "none",
+    threshold: float | None = None,
+) -> "Bundle":
+    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime and NumPy alone.
+
+    "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
+    recipe's, or the one that its evaluation chose.
+    """
+    from fissura.engine.export import export_run
+
+    return export_run(
+        run.expanduser().resolve(), out=out.expanduser().resolve(), quantise=quantise, threshold=threshold
+    )
 
 
 def demo(directory: Path = Path("demo"), *, trials: int = 8, say: Say = silent) -> "SearchResult":
@@ -257,3 +294,19 @@ def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
     from fissura.metrics import parse_protocol
 
     return tuple(parse_protocol(text) for text in texts)
+
+
+__all__ = [
+    "class_leaderboard",
+    "classify",
+    "demo",
+    "evaluate",
+    "interference",
+    "leaderboard",
+    "parse_protocols",
+    "report",
+    "score",
+    "search",
+    "train",
+    "train_classifier",
+]

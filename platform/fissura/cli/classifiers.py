@@ -1,0 +1,94 @@
+"""The command about classifiers alone, `interference`, and how their scores are printed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fissura.cli.console import Console, JsonOption, table
+from fissura.cli.options import CacheOption, DataOption
+
+if TYPE_CHECKING:
+    from fissura.results.classification import ClassRow
+    from fissura.results.statistics import Interval
+
+
+def interference(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders of classification runs.")],
+    data: DataOption,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge classifiers under shadow, stain and low contrast; say what changed from the first to each other.
+
+    Example: [bold]fissura interference RUN RUN --data class_folder:/data/walls[/bold]
+    """
+    from fissura import api
+    from fissura.results.classification_export import as_text
+
+    console = Console.of(as_json)
+    with console.progress("classifying images") as on_image:
+        tables = api.interference(runs, data=data, cache=cache, say=console.say, on_image=on_image)
+    plain = [
+        {
+            "dataset": one.test_set.dataset,
+            "images": one.images,
+            "models": {
+                row.model: {name: vars(score) for name, score in row.scores.items()} for row in one.rows
+            },
+        }
+        for one in tables
+    ]
+    console.result(plain, lambda: as_text(tables, kind="md").rstrip())
+
+
+def plain_rows(rows: "Sequence[ClassRow]") -> list[dict[str, Any]]:
+    """The scores of classifiers, for machines."""
+    return [
+        {
+            "dataset": row.test_set.dataset,
+            "split": row.test_set.split,
+            "condition": row.condition,
+            "rank": row.rank,
+            "recipe": row.recipe,
+            "images": row.images,
+            "scores": _plain(row.scores),
+            "classifier_bytes": row.classifier_bytes,
+            "classifier_microseconds": row.classifier_microseconds,
+            "parameters": row.parameters,
+            "runs": list(row.run_ids),
+        }
+        for row in rows
+    ]
+
+
+def _plain(scores: "Mapping[str, Interval]") -> dict[str, dict[str, float]]:
+    return {name: vars(score) for name, score in scores.items()}
+
+
+def class_text(rows: "Sequence[ClassRow]") -> str:
+    """The scores of classifiers as text tables, one a test set and condition."""
+    parts = []
+    for key in dict.fromkeys((row.test_set, row.condition) for row in rows):
+        own = [row for row in rows if (row.test_set, row.condition) == key]
+        test_set, condition = key
+        parts.append(f"{test_set.dataset} {test_set.split}, {condition}, {own[0].images} images")
+        parts.append(table([_line(row) for row in own]))
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def _line(row: "ClassRow") -> dict[str, Any]:
+    f1 = row.scores["f1"]
+    shown = {name: row.scores.get(name) for name in ("accuracy", "false_alarm_rate", "missed_alarm_rate")}
+    return {
+        "rank": row.rank,
+        "recipe": row.recipe,
+        "F1": f1.value,
+        "95 %": f"{f1.low:.4f}..{f1.high:.4f}",
+        **{name.removesuffix("_rate"): score.value if score else None for name, score in shown.items()},
+        "bytes": row.classifier_bytes,
+        "µs": row.classifier_microseconds,
+        "run": ", ".join(row.run_ids),
+    }

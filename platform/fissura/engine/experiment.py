@@ -1,0 +1,36 @@
+"""What a recipe of any task is: a frozen description with a name and a seed, and the digests that name it."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from fissura.core.spec import Spec, digest
+
+
+class Experiment(Spec):
+    """Base of the recipes: everything that decides a training.
+
+    The same recipe, data and seed give the same result on the same machine. `task` says what it does with an
+    image; `metrics` are what its trials report, and so what a search can make best.
+    """
+
+    task: ClassVar[Literal["segmentation", "classification"]]
+    metrics: ClassVar[frozenset[str]]
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Epochs of a trial; 1 where a trial is a single step."""
+
+    @property
+    def configuration(self) -> str:
+        """A digest of all but the seed: what a leaderboard row stands for."""
+        return digest({**self.plain(), "seed": None})
+
+    def run_id(self, content: str) -> str:
+        """The name of the run of this recipe on data of this content digest; equal runs have equal names."""
+        return digest({"recipe": self.plain(), "content": content})[:12]

@@ -1,0 +1,159 @@
+"""A search of classifiers: features once, then batches of settings on what they share.
+
+A Tune trial costs tens of milliseconds beside its work, and a setting of an SVM on shared distances takes
+about as long. So the study's searcher is asked for many settings at a time, and a Ray task judges all of them
+that share a backbone and a whitening; distances and features are read from the object store without a copy.
+"""
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from jaxtyping import Float32, Int64
+from numpy import ndarray
+from optuna.trial import TrialState
+from ray import ObjectRef
+from ray.exceptions import RayError
+
+from fissura.core.errors import UserError
+from fissura.engine.classifier_recipe import ClassifierRecipe
+from fissura.engine.judge import FoldDistances, judge, judge_svms, shares_distances
+from fissura.jobs.material import Material, distances_key
+from fissura.jobs.searcher import StudySearch
+from fissura.jobs.stopping import StopFile
+from fissura.jobs.trial import named
+from fissura.studies.study import best_trials
+
+BATCH = 16
+"""Settings a task, where the sampler learns nothing from waiting for each."""
+
+SAY_EVERY_SECONDS = 3.0
+SAY_AT_LEAST_EVERY_SECONDS = 30.0
+Say = Callable[[str], None]
+Asked = tuple[str, ClassifierRecipe]
+
+
+def judge_all(
+    search: StudySearch,
+    material: Material,
+    *,
+    todo: int,
+    concurrent: int,
+    cpus: int,
+    stop: StopFile,
+    say: Say,
+    sequential: bool,
+) -> None:
+    """Judges `todo` more settings, `concurrent` tasks at a time; one by one where the sampler is `sequential`
+    and each of its settings follows from the one before. A stop cancels what is running."""
+    size, lanes = (1, 1) if sequential else (min(BATCH, max(1, todo // (2 * concurrent))), concurrent)
+    numbers, running = itertools.count(), dict[ObjectRef, list[Asked]]()
+    begin = said = time.monotonic()
+    told = ""
+    while True:
+        while todo > 0 and len(running) < lanes and not stop.requested():
+            asked = _ask(search, min(size, todo), numbers)
+            todo = todo - len(asked) if asked else 0
+            for part in _alike(asked, search.metrics):
+                running |= _submit(part, search, material, cpus=cpus)
+        if not running:
+            return
+        if stop.requested():
+            # what is cancelled stays open in the study, and is what a resumed search begins with
+            for reference in running:
+                ray.cancel(reference, force=True)
+            return
+        ended, _ = ray.wait(list(running), timeout=1.0)
+        for reference in ended:
+            _tell(search, running.pop(reference), reference)
+        silent = time.monotonic() - said
+        if silent >= SAY_EVERY_SECONDS:
+            now = standing(search)
+            if now != told or silent >= SAY_AT_LEAST_EVERY_SECONDS:
+                said, told = time.monotonic(), now
+                minutes, seconds = divmod(int(said - begin), 60)
+                say(f"{minutes}:{seconds:02d} · {now}")
+
+
+def standing(search: StudySearch) -> str:
+    """Trials that are done, and the best of them."""
+    trials = search.study.get_trials(deepcopy=False)
+    done = sum(trial.state == TrialState.COMPLETE for trial in trials)
+    best = best_trials(search.study)
+    value = f" · best {search.metrics[0]} {best[0].values[0]:.4f} (trial {best[0].number})" if best else ""
+    return f"{done} trials{value}"
+
+
+def _ask(search: StudySearch, count: int, numbers: "itertools.count[int]") -> list[Asked]:
+    asked = []
+    for _ in range(count):
+        trial_id = f"setting-{next(numbers)}"
+        suggestion = search.suggest(trial_id)
+        if not isinstance(suggestion, dict):
+            break
+        asked.append((trial_id, ClassifierRecipe.load(suggestion["recipe"], source="trial recipe")))
+    return asked
+
+
+def _alike(asked: Sequence[Asked], metrics: Sequence[str]) -> list[list[Asked]]:
+    """The settings that one task can judge: those that share distances together, each other by itself."""
+    parts: dict[str, list[Asked]] = defaultdict(list)
+    for trial_id, recipe in asked:
+        alike = distances_key(recipe) if shares_distances(recipe, metrics) else trial_id
+        parts[alike].append((trial_id, recipe))
+    return list(parts.values())
+
+
+def _submit(
+    part: list[Asked], search: StudySearch, material: Material, *, cpus: int
+) -> dict[ObjectRef, list[Asked]]:
+    """The running task of a part; what cannot even be prepared fails at once, with the reason."""
+    first = part[0][1]
+    shared = len(part) > 1 or shares_distances(first, search.metrics)
+    try:
+        sample = material.of(first)
+        distances = material.distances(first) if shared else None
+    except UserError as error:
+        for trial_id, _ in part:
+            search.fail(trial_id, reason=str(error))
+        return {}
+    task = ray.remote(num_cpus=cpus, max_retries=1)(_judge)
+    plain = [recipe.plain() for _, recipe in part]
+    reference = task.remote(
+        plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes)
+    )
+    return {reference: part}
+
+
+def _tell(search: StudySearch, part: list[Asked], reference: ObjectRef) -> None:
+    try:
+        results = ray.get(reference)
+    except (RayError, UserError) as error:
+        results = [{"failure": named(error)}] * len(part)
+    for (trial_id, _), result in zip(part, results, strict=True):
+        if "failure" in result:
+            search.fail(trial_id, reason=result["failure"])
+        else:
+            search.note(trial_id, {name: value for name, value in result.items() if value is not None})
+            search.on_trial_complete(trial_id, {**result, "epoch": 1, "finished": True})
+
+
+def _judge(
+    plain: list[dict[str, Any]],
+    features: Float32[ndarray, "n d"],
+    distances: FoldDistances | None,
+    labels: Int64[ndarray, "n"],
+    fold_of: Int64[ndarray, "n"],
+    classes: list[str],
+) -> list[dict[str, Any]]:
+    """A Ray task: the scores of each setting, or `failure`, the reason why it has none."""
+    recipes = [ClassifierRecipe.load(one, source="trial recipe") for one in plain]
+    try:
+        if distances is not None:
+            return list(judge_svms(recipes, distances, labels=labels, fold_of=fold_of))
+        return [judge(one, features, labels=labels, fold_of=fold_of, classes=classes) for one in recipes]
+    except Exception as error:
+        return [{"failure": named(error)}] * len(plain)

@@ -1,0 +1,104 @@
+"""A search of classifiers: backbones and features first, then settings in batches, then the best fitted."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from optuna.study import Study as OptunaStudy
+
+from fissura.jobs.classify import judge_all, standing
+from fissura.jobs.cluster import connected, this_machine
+from fissura.jobs.conclude_classifiers import conclude_classifiers
+from fissura.jobs.material import Material
+from fissura.jobs.outcome import SearchResult, outcome
+from fissura.jobs.preflight import Hardware, Slots, check_all_backbones, plan_slots
+from fissura.jobs.searcher import StudySearch
+from fissura.jobs.stopping import StopFile, stops_on_signals
+from fissura.studies.sources import labelled
+from fissura.studies.space import Adaptive, LoadedSpace
+from fissura.studies.study import Plan, Study, finished
+
+Say = Callable[[str], None]
+
+
+def search_classifiers(
+    study: Study, plan: Plan, space: LoadedSpace, hardware: Hardware, cache: Path, *, say: Say
+) -> SearchResult:
+    """Runs a search of classifiers to its end, or to a stop that was asked for.
+
+    Raises:
+        UserError: anything that would make it fail; no trial was begun.
+    """
+    begin = time.monotonic()
+    check_all_backbones(space)
+    if hardware.address is None:
+        plan_slots(this_machine(), hardware, trials=plan.trials)
+    stop = StopFile(study.path)
+    with study.claimed(), connected(hardware.address) as resources:
+        slots = plan_slots(resources, hardware, trials=plan.trials)
+        study.write(plan)
+        stop.clear()
+        say(
+            f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
+            f"{f', profile {plan.profile}' if plan.profile else ''}; {slots.concurrent} batches at a time"
+        )
+        material = Material(
+            labelled(plan.datasets),
+            storage=study.path.parent,
+            cache=cache,
+            content=plan.content,
+            workers=1,
+            slots=slots,
+            address=hardware.address,
+            say=say,
+        )
+        with stops_on_signals(stop):
+            trials = _run(plan, space, study, material, slots, stop=stop, say=say)
+            interrupted = stop.requested()
+            if interrupted:
+                say("stopping: the results so far are being written")
+            conclusion = conclude_classifiers(study, trials, space, material, cpus=slots.cpus, say=say)
+        stop.clear()
+    seconds = time.monotonic() - begin
+    return outcome(study, plan, space, trials, conclusion, interrupted=interrupted, seconds=seconds)
+
+
+def _run(
+    plan: Plan,
+    space: LoadedSpace,
+    study: Study,
+    material: Material,
+    slots: Slots,
+    *,
+    stop: StopFile,
+    say: Say,
+) -> OptunaStudy:
+    """Judges the settings that are still to do."""
+    search = StudySearch(
+        space,
+        storage=study.storage(),
+        study_name=plan.name,
+        seed=plan.seed,
+        content=plan.content,
+        context={},
+        stop_requested=stop.requested,
+        sweep=plan.swept,
+    )
+    done = len(finished(search.study))
+    if done >= plan.trials:
+        say(f"all {plan.trials} trials are done; add some with --extend N")
+        return search.study
+    if done:
+        say(f"{done} trials are done, {plan.trials - done} to do")
+    judge_all(
+        search,
+        material,
+        todo=plan.trials - done,
+        concurrent=slots.concurrent,
+        cpus=slots.cpus,
+        stop=stop,
+        say=say,
+        sequential=isinstance(space.definition.sampler, Adaptive),
+    )
+    say(standing(search))
+    return search.study

@@ -1,0 +1,47 @@
+"""The images of a study, whatever its task: how they are named, and the digest of what they hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fissura.data.content import content_digest
+from fissura.data.dataset import Dataset
+from fissura.data.datasets import AnyDataset, parse_datasets
+from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
+
+AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
+Source = Dataset | LabelledDataset
+
+
+def parse_sources(
+    texts: Sequence[str], *, task: Literal["segmentation", "classification"]
+) -> tuple[Source, ...]:
+    """The data sets that `--data` names, with masks or with labels as the task needs.
+
+    Raises:
+        UserError: with all problems at once.
+    """
+    return parse_datasets(texts) if task == "segmentation" else parse_labelled(texts)
+
+
+def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
+    """Sixteen hex digits that name what the data sets hold, which all have masks, or all labels.
+
+    Raises:
+        DataError: with all problems of the layouts, or all unreadable files.
+    """
+    if masked(sources):
+        return content_digest(masked(sources), directory=directory)
+    return labelled_digest(labelled(sources), directory=directory)
+
+
+def masked(sources: Sequence[Source]) -> tuple[Dataset, ...]:
+    """Those with masks."""
+    return tuple(source for source in sources if isinstance(source, Dataset))
+
+
+def labelled(sources: Sequence[Source]) -> tuple[LabelledDataset, ...]:
+    """Those with labels."""
+    return tuple(source for source in sources if isinstance(source, LabelledDataset))
