@@ -98,7 +98,7 @@ def no_folder(root):
 
 
 DEFECTS = [
-    (text, "images/003.png", "an image is a PNG, JPEG, TIFF, BMP, GIF or WEBP file", "replace it"),
+    (text, "images/003.png", "an image is an intact PNG, JPEG, TIFF, BMP, GIF or WEBP file", "replace it"),
     (truncated, "images/003.jpg", "damaged or truncated", "fetch or copy it again"),
     (other_size, "masks/003.png", "must have its image's size: it is 32x16", "draw the mask again or resize"),
     (deep, "images/003.png", "8-bit grey or RGB: this one holds more than 8 bits", "convert it to 8-bit RGB"),
@@ -453,7 +453,7 @@ def colour_prediction(predictions, masks):
 def text_prediction(predictions, masks):
     (predictions / "b.png").write_text("hello", encoding="utf-8")
     return (
-        f"{predictions}/b.png: an image is a PNG, JPEG, TIFF, BMP, GIF or WEBP file whatever its name says: "
+        f"{predictions}/b.png: an image is an intact PNG, JPEG, TIFF, BMP, GIF or WEBP file whatever its name says: "
     )
 
 

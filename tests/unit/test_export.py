@@ -32,13 +32,13 @@ from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Fixed, Native
 from fissura.engine import export
 from fissura.engine.checkpoint import save_weights
+from fissura.engine.evaluate import threshold_of
 from fissura.engine.export import (
     Bundle,
     export_classifier,
     export_run,
     export_segmenter,
     segmentation_card,
-    threshold_of,
 )
 from fissura.engine.export_table import classifier_operations, latency_table, network_operations
 from fissura.engine.inference import AnyInference, Sliding, Whole

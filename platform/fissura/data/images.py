@@ -1,18 +1,19 @@
-"""Reading one image file or one mask file, and saying plainly what is wrong with a bad one.
+"""Reading one image file or one mask file of a data set, and saying plainly what is wrong with a bad one.
 
 Rules. Files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
 page stacks (of a phone's MPO the first picture is taken). An alpha channel is dropped where it is opaque and
 refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey photographs become
-RGB.
+RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what the two share.)
 """
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,7 +28,7 @@ MAX_PIXELS = 150_000_000
 LOSSY_THRESHOLD = 127
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BITS_PER_SAMPLE = 258  # TIFF tag
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # TIFF tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,7 +39,57 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_TURNS[tag] for tag in (5, 6, 7, 8)}
-_quiet = threading.Lock()  # warnings.catch_warnings is not safe between threads
+PLAIN_MODES = frozenset({"L", "LA", "RGB", "RGBA"})
+
+
+class _Quiet:
+    """Pillow's warnings are ignored while any thread is inside. `warnings.catch_warnings` alone is not safe
+    between threads: each would put back what another had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._outer = warnings.catch_warnings()
+                self._outer.__enter__()
+                warnings.filterwarnings("ignore", module="PIL")
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._outer.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
+class Picture(NamedTuple):
+    """An image that Pillow has opened, and not decoded yet.
+
+    `turn` makes its pixels upright; None where they are (Pillow turns a TIFF itself). `bits` are those of one
+    channel.
+    """
+
+    image: Image.Image
+    turn: Image.Transpose | None
+    bits: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, upright."""
+        width, height = self.image.size
+        return (width, height) if self.turn in _SIDEWAYS else (height, width)
+
+    def pixels(self, mode: Literal["L", "RGB"]) -> np.ndarray:
+        """uint8 [h w] or [h w 3], upright."""
+        image = self.image.convert(mode)
+        return np.array(image if self.turn is None else image.transpose(self.turn))
 
 
 @dataclass(frozen=True)
@@ -62,11 +113,11 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
     """
-    with _open(path) as image:
-        if image.mode not in {"L", "LA", "RGB", "RGBA"}:
-            raise DataError(_mode_problem(path, image.mode))
-        turn = _turn(image)
-        return _pixels(_opaque(path, image), "RGB", turn)
+    with _open(path) as picture:
+        if picture.image.mode not in PLAIN_MODES:
+            raise DataError(_mode_problem(picture.image.mode))
+        _check_opaque(picture.image)
+        return picture.pixels("RGB")
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -75,8 +126,8 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_rgb`, as far as the header shows it.
     """
-    with _open(path) as image:
-        return (image.width, image.height) if _turn(image) in _SIDEWAYS else (image.height, image.width)
+    with _open(path) as picture:
+        return picture.size
 
 
 def read_binary_mask(path: Path, *, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
@@ -96,9 +147,9 @@ def decode_mask(
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
     """
-    with _open(path) as image:
-        lossy = image.format in {"JPEG", "MPO"}
-        grey = _grey(path, image)
+    with _open(path) as picture:
+        lossy = picture.image.format in {"JPEG", "MPO"}
+        grey = _grey(picture)
     counts = np.bincount(grey.ravel(), minlength=256)
     levels = {int(level): int(counts[level]) for level in np.flatnonzero(counts)}
     if lossy and threshold is None:
@@ -126,32 +177,36 @@ def _two_levels(
     return np.asarray(grey != 0, dtype=np.uint8)
 
 
-def _grey(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w"]:
+def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
+    image = picture.image
     # A GIF knows palettes alone, so there a palette of greys is a grey image.
-    if image.mode not in {"1", "L", "LA", "RGB", "RGBA"} and (image.mode, image.format) != ("P", "GIF"):
-        raise DataError(_mode_problem(path, image.mode))
-    turn = _turn(image)
-    image = _opaque(path, image)
+    if image.mode not in {"1", *PLAIN_MODES} and (image.mode, image.format) != ("P", "GIF"):
+        raise DataError(_mode_problem(image.mode))
+    _check_opaque(image)
     if image.mode in {"1", "L", "LA"} or image.format in {"JPEG", "MPO"}:
-        return _pixels(image, "L", turn)
-    colours = _pixels(image, "RGB", turn)
+        return picture.pixels("L")
+    colours = picture.pixels("RGB")
     if (colours != colours[..., :1]).any():
         raise DataError(
-            f"{path}: a mask is grey: this one has colours; save it as 8-bit grey, 0 background and 255 crack"
+            "a mask is grey: this one has colours; save it as 8-bit grey, 0 background and 255 crack"
         )
     return np.ascontiguousarray(colours[..., 0])
 
 
-def _opaque(path: Path, image: Image.Image) -> Image.Image:
-    if image.mode in {"LA", "RGBA"} and image.getextrema()[-1] != (255, 255):
+def is_opaque(image: Image.Image) -> bool:
+    """Whether nothing shows through an image of `PLAIN_MODES`. It is decoded."""
+    return image.mode not in {"LA", "RGBA"} or image.getextrema()[-1] == (255, 255)
+
+
+def _check_opaque(image: Image.Image) -> None:
+    if not is_opaque(image):
         raise DataError(
-            f"{path}: an image is opaque: this one is transparent in places; flatten it on the background "
-            f"that is meant"
+            "an image is opaque: this one is transparent in places; flatten it on the background that is "
+            "meant"
         )
-    return image
 
 
-def _mode_problem(path: Path, mode: str) -> str:
+def _mode_problem(mode: str) -> str:
     names = {
         "P": "palette colours",
         "PA": "palette colours",
@@ -160,59 +215,74 @@ def _mode_problem(path: Path, mode: str) -> str:
     }
     held = names.get(mode, "more than 8 bits a channel" if mode.startswith("I") else f"{mode} pixels")
     return (
-        f"{path}: an image holds 8-bit grey or RGB: this one holds {held}; convert it to 8-bit RGB (a mask: "
-        f"to 8-bit grey)"
+        f"an image holds 8-bit grey or RGB: this one holds {held}; convert it to 8-bit RGB (a mask: to 8-bit "
+        f"grey)"
     )
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
-    """The one picture of a file, decoded when its pixels are asked for. Every fault becomes a DataError."""
+def _open(path: Path) -> Iterator[Picture]:
+    """`opened`, of at most 8 bits a channel; a DataError, of the block too, gets the file's name."""
     try:
         if not path.is_file():
-            raise DataError(
-                f"{path}: the file is missing (or no regular file); restore it, or remove its partner"
-            )
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty (0 bytes); fetch or copy it again")
-        with path.open("rb") as file:
-            with _quiet, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image = Image.open(file, formats=FORMATS)
-                _check_header(path, image)
-            with image:
-                yield image
+            raise DataError("the file is missing (or no regular file); restore it, or remove its partner")
+        with path.open("rb") as file, opened(file) as picture:
+            if picture.bits > 8:
+                raise DataError(_mode_problem("I"))
+            yield picture
+    except DataError as error:
+        raise DataError(*(f"{path}: {problem}" for problem in error.problems)) from None
+    except OSError as error:
+        raise DataError(f"{path}: {_damaged(error)}") from None
+
+
+@contextmanager
+def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]:
+    """The one picture of an image file, which is decoded when the block asks for its pixels.
+
+    Its size (at most `max_pixels`, and `MAX_PIXELS` whatever that says) and its frames are checked before.
+
+    Raises:
+        DataError: one line, which names no file: the rule it breaks, what it holds, the remedy. Every fault
+            of the file becomes one, in the block too.
+        MemoryError: the pixels do not fit the memory.
+    """
+    beginning = file.read(25)
+    if not beginning:
+        raise DataError("the file is empty (0 bytes); fetch or copy it again")
+    limit = min(max_pixels, MAX_PIXELS)
+    try:
+        with _quiet, Image.open(file, formats=FORMATS) as image:
+            _check_header(image, limit)
+            bits = beginning[24] if image.format == "PNG" else 8
+            if isinstance(image, TiffImageFile):
+                bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
+            yield Picture(image, _turn(image), bits)
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise DataError(_too_large(path, "far more")) from None
+        raise DataError(_too_large(limit, "far more")) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{path}: an image is a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
-            f"this one begins with {_beginning(path)!r}; replace it"
+            f"an image is an intact {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
+            f"this one begins with {beginning[:8]!r}; replace it"
         ) from None
     except Exception as error:
         # Pillow raises almost anything on a broken file: OSError, SyntaxError, struct.error, KeyError...
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(
-            f"{path}: the image is damaged or truncated ({reason}); fetch or copy it again"
-        ) from None
+        raise DataError(_damaged(error)) from None
 
 
-def _check_header(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(_too_large(path, f"{image.width}x{image.height}"))
-    _turn(image)  # reads the EXIF tags here, where their warnings are silenced
-    bits = _beginning(path, 25)[24] if image.format == "PNG" else 8
+def _check_header(image: Image.Image, max_pixels: int) -> None:
+    if math.prod(image.size) > max_pixels:
+        raise DataError(_too_large(max_pixels, f"{image.width}x{image.height}"))
     if isinstance(image, TiffImageFile):
-        bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
-    if bits > 8:
-        raise DataError(_mode_problem(path, "I"))
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise DataError(
-            f"{path}: a file holds one image: this one holds {frames} (frames or pages); save one as PNG"
-        )
+        # libtiff decodes a whole tile, however little of it the image takes
+        tile = image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)
+        if math.prod(tile) > max_pixels:
+            raise DataError(_too_large(max_pixels, f"a tile of {tile[0]}x{tile[1]}"))
+    # to count further frames takes a long time where there are many
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise DataError("a file holds one image: this one holds 2 or more (frames or pages); save one as PNG")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -224,18 +294,10 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
 
 
-def _pixels(image: Image.Image, mode: str, turn: Image.Transpose | None) -> np.ndarray:
-    image = image.convert(mode)
-    return np.array(image if turn is None else image.transpose(turn))
+def _too_large(max_pixels: int, held: str) -> str:
+    return f"an image has at most {max_pixels / 1e6:g} megapixels: this one has {held}; cut it into tiles"
 
 
-def _too_large(path: Path, held: str) -> str:
-    return (
-        f"{path}: an image has at most {MAX_PIXELS // 1_000_000} megapixels: this one has {held}; cut it "
-        f"into tiles"
-    )
-
-
-def _beginning(path: Path, length: int = 8) -> bytes:
-    with path.open("rb") as file:
-        return file.read(length)
+def _damaged(error: Exception) -> str:
+    reason = " ".join(str(error).split())[:100] or type(error).__name__
+    return f"the image is damaged or truncated ({reason}); fetch or copy it again"

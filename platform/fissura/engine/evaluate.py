@@ -19,7 +19,7 @@ from fissura.data.content import content_digest, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.engine.predict import Predictor
-from fissura.engine.recipe import Given
+from fissura.engine.recipe import Given, Recipe
 from fissura.engine.run import read_manifest
 from fissura.metrics import AnyProtocol
 from fissura.metrics.counts import Counts, crack_pixels, pool
@@ -95,6 +95,24 @@ def evaluate(
     ]
     write_run(run, rows, manifest)
     return rows
+
+
+def threshold_of(run: Path, recipe: Recipe) -> float:
+    """The recipe's threshold, or the one that was chosen for the first of its protocols.
+
+    Raises:
+        DataError: none was chosen yet.
+    """
+    if isinstance(recipe.threshold, Given):
+        return recipe.threshold.value
+    path, protocol = run / THRESHOLDS, str(recipe.protocols[0])
+    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if protocol not in kept:
+        raise DataError(
+            f"{run}: the threshold for {protocol} is chosen on the run's validation images when it is first"
+            " evaluated; run `fissura evaluate` on it, or give --threshold"
+        )
+    return kept[protocol]
 
 
 def _thresholds(

@@ -32,12 +32,12 @@ from fissura.core.files import check_writable, sha256
 from fissura.data.resize import Fixed
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import CLASSIFIER, Classifier
-from fissura.engine.evaluate import THRESHOLDS
+from fissura.engine.evaluate import threshold_of
 from fissura.engine.export_table import latency_table, network_operations
 from fissura.engine.inference import Sliding, Whole
 from fissura.engine.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.engine.predict import Predictor
-from fissura.engine.recipe import Given, Recipe
+from fissura.engine.recipe import Recipe
 from fissura.models import BackboneUNet, Segmenter
 from fissura.results.manifest import device_name
 
@@ -220,24 +220,6 @@ def _fixed_size(recipe: Recipe, size: tuple[int, int] | None, stride: int) -> tu
             " images of any; set `data.resize` to a fixed size or `inference` to sliding, and train again"
         )
     return -(-size[0] // stride) * stride, -(-size[1] // stride) * stride
-
-
-def threshold_of(run: Path, recipe: Recipe) -> float:
-    """The recipe's threshold, or the one that was chosen for the first of its protocols.
-
-    Raises:
-        DataError: none was chosen yet.
-    """
-    if isinstance(recipe.threshold, Given):
-        return recipe.threshold.value
-    path, protocol = run / THRESHOLDS, str(recipe.protocols[0])
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if protocol not in kept:
-        raise DataError(
-            f"{run}: the threshold for {protocol} is chosen on the run's validation images when it is first"
-            " evaluated; run `fissura evaluate` on it, or give --threshold"
-        )
-    return kept[protocol]
 
 
 def _networks(

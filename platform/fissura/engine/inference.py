@@ -1,7 +1,7 @@
 """From an image to a probability map: in one pass, or as the mean over overlapping windows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -73,6 +73,32 @@ class Whole(Spec):
 
 
 AnyInference = Annotated[Whole | Sliding, Field(discriminator="kind")]
+
+
+@torch.inference_mode()
+def probability_maps(
+    model: Segmenter,
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    inference: AnyInference,
+    normalise: Normalise,
+    device: torch.device,
+) -> list[Float32[np.ndarray, "h w"]]:
+    """The `probability_map` of each image, all of one size.
+
+    On a GPU, images that are read in one pass go through the network together, and their maps may differ from
+    those of each image alone by rounding. A CPU gains nothing from that, and takes one image at a time.
+    """
+    height, width = images[0].shape[:2]
+    windows = inference.windows(height=height, width=width)
+    if len(images) == 1 or device.type == "cpu" or not windows.one_pass:
+        return [
+            probability_map(model, image, inference=inference, normalise=normalise, device=device)
+            for image in images
+        ]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
+    cut = normalise(pixels).contiguous(memory_format=torch.channels_last)
+    return list(probabilities(model, cut).cpu().numpy())
 
 
 @torch.inference_mode()

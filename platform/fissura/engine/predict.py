@@ -1,5 +1,7 @@
 """From an image to a crack probability map at the image's own size."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -10,7 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from fissura.core.errors import DataError
 from fissura.engine.checkpoint import WEIGHTS, load_weights
-from fissura.engine.inference import probability_map
+from fissura.engine.inference import probability_maps
 from fissura.engine.recipe import Recipe
 from fissura.models import Segmenter
 
@@ -38,7 +40,11 @@ class Predictor:
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
         """Crack probability of each pixel of an RGB image, times 255, rounded."""
-        return predict(self.model, image, recipe=self.recipe, device=self.device)
+        return self.many([image])[0]
+
+    def many(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[UInt8[np.ndarray, "h w"]]:
+        """The same of each image, of any sizes."""
+        return predict_all(self.model, images, recipe=self.recipe, device=self.device)
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -59,25 +65,47 @@ def read_recipe(run: Path) -> Recipe:
 def predict(
     model: Segmenter, image: UInt8[np.ndarray, "h w 3"], *, recipe: Recipe, device: torch.device
 ) -> UInt8[np.ndarray, "h w"]:
-    """Crack probability of each pixel, times 255, rounded.
+    """Crack probability of each pixel, times 255, rounded; see `predict_all`."""
+    return predict_all(model, [image], recipe=recipe, device=device)[0]
 
-    The image is read at the recipe's working size by the recipe's inference; the map is brought back
+
+def predict_all(
+    model: Segmenter, images: Sequence[UInt8[np.ndarray, "h w 3"]], *, recipe: Recipe, device: torch.device
+) -> list[UInt8[np.ndarray, "h w"]]:
+    """Crack probability of each pixel of each image, times 255, rounded.
+
+    An image is read at the recipe's working size by the recipe's inference; the map is brought back
     (bilinear) to the image's size.
     """
+    working = [recipe.data.resize.image(image) for image in images]
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, image in enumerate(working):
+        alike[image.shape].append(place)
+    results: list[UInt8[np.ndarray, "h w"]] = [np.empty((0, 0), np.uint8)] * len(images)
+    for places in alike.values():
+        maps = probability_maps(
+            model,
+            [working[place] for place in places],
+            inference=recipe.inference,
+            normalise=recipe.data.normalise,
+            device=device,
+        )
+        for place, probability in zip(places, maps, strict=True):
+            results[place] = to_bytes(
+                _at_size(probability, *images[place].shape[:2]), map_range=recipe.map_range
+            )
+    return results
+
+
+def _at_size(
+    probability: Float32[np.ndarray, "h w"], height: int, width: int
+) -> Float32[np.ndarray, "height width"]:
     import cv2
 
-    height, width = image.shape[:2]
-    probability = probability_map(
-        model,
-        recipe.data.resize.image(image),
-        inference=recipe.inference,
-        normalise=recipe.data.normalise,
-        device=device,
-    )
-    if probability.shape != (height, width):
-        resized = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
-        probability = np.asarray(resized, dtype=np.float32)
-    return to_bytes(probability, map_range=recipe.map_range)
+    if probability.shape == (height, width):
+        return probability
+    resized = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.float32)
 
 
 def to_bytes(

@@ -65,6 +65,11 @@ class Windows:
     weights: Weights
     batch: int
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether the whole image is one window, each of whose pixels counts 1."""
+        return self.weights == "mean" and len(self.rows.starts) == len(self.columns.starts) == 1
+
     def bands(self) -> Iterator[tuple[Sequence[int], int]]:
         """The windows' tops, a batch's worth of window rows at a time (at least one), and the row of pixels
         that the next band begins with: all above it are then finished."""

@@ -198,6 +198,21 @@ def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
     )
 
 
+def read_mask(path: Path) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
+    """The mask of anyone's file (0 background, 1 crack), and what is odd about it, if anything.
+
+    Raises:
+        DataError: one line: the file is no mask of 0 and 255 or 0 and 1, and no JPEG of one.
+    """
+    reading = decode_mask(path)
+    if reading.remark is None and not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1}):
+        raise DataError(
+            f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
+            "write 255 where there is a crack"
+        )
+    return reading.mask, reading.remark
+
+
 def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[str]) -> dict[str, Path]:
     """The files of `folder` by their names without suffix; its faults go to `problems`."""
     if not folder.is_dir():
@@ -242,19 +257,13 @@ def _read(
             problems.extend(error.problems)
             return None
 
-    def read_mask(path: Path) -> UInt8[np.ndarray, "h w"]:
-        reading = decode_mask(path)
-        if reading.remark:
-            remarks.append(f"{path}: {reading.remark}")
-        elif not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1}):
-            raise DataError(
-                f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
-                "write 255 where there is a crack"
-            )
-        return reading.mask
+    def read_label(path: Path) -> UInt8[np.ndarray, "h w"]:
+        mask, remark = read_mask(path)
+        remarks.extend([f"{path}: {remark}"] if remark else [])
+        return mask
 
-    probability, mask = attempt(read_map, map_path), attempt(read_mask, mask_path)
-    valid = attempt(read_mask, valid_path) if valid_path else None
+    probability, mask = attempt(read_map, map_path), attempt(read_label, mask_path)
+    valid = attempt(read_label, valid_path) if valid_path else None
     if probability is not None:
         for path, other in ((mask_path, mask), (valid_path, valid)):
             if other is not None and other.shape != probability.shape:

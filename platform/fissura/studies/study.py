@@ -6,9 +6,7 @@
 The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
 """
 
-import fcntl
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from pydantic import Field, JsonValue
 from fissura.core.errors import SpaceError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
+from fissura.data.lock import claimed
 from fissura.studies.distributions import Scalar
 from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
@@ -126,23 +125,11 @@ class Study:
         Raises:
             SpaceError: another process searches it.
         """
-        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        refusal = SpaceError(
+            f"{self.path}: another process searches this study; wait for it, or stop it with Ctrl-C or SIGTERM"
+        )
+        with claimed(self.path, refusal=refusal):
             yield
-        except BlockingIOError:
-            raise SpaceError(
-                f"{self.path}: another process searches this study; wait for it, or stop it with Ctrl-C or"
-                " SIGTERM"
-            ) from None
-        finally:
-            os.close(descriptor)
-            # a search that was refused leaves no folder
-            for folder in made:
-                if not any(folder.iterdir()):
-                    folder.rmdir()
 
     @property
     def url(self) -> str:

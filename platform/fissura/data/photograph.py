@@ -1,0 +1,156 @@
+"""Reading a photograph from the bytes that a user sent: leniently, since people send what their cameras and
+programs write, and safely, since anyone may send anything.
+
+What the strict reader of data sets (`fissura.data.images.read_rgb`) accepts is read as it reads it, so that a
+model scores the same here as in its evaluation. Beyond that, 16 bits a channel, 1 bit, palettes, CMYK and
+transparency are brought to 8-bit RGB, each with a remark.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from fissura.core.errors import DataError
+from fissura.data.images import MAX_PIXELS, PLAIN_MODES, Picture, is_opaque, opened
+
+MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
+
+_REDUCED = {
+    "1": ("L", "1 bit a pixel: it shows black and white alone"),
+    "P": ("RGBA", "palette colours, converted to RGB"),
+    "PA": ("RGBA", "palette colours, converted to RGB"),
+    "CMYK": ("RGB", "CMYK ink, converted to RGB without its colour profile"),
+}
+_DEEP_MODES = frozenset({"I;16", "I;16B", "RGB", "RGBA"})
+_TO_RGB = {(3, 3): cv2.COLOR_BGR2RGB, (4, 3): cv2.COLOR_BGRA2RGB, (4, 4): cv2.COLOR_BGRA2RGBA}
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a JPEG marker with a length behind it, or the last
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """`pixels` are uint8 [h w 3], RGB, 0..255, upright. `remarks` say, one line each, what was changed to
+    bring them to that.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    remarks: tuple[str, ...] = ()
+
+
+def read_header(data: bytes) -> tuple[int, int]:
+    """(height, width) in pixels of an image, upright; only the header is read.
+
+    Raises:
+        DataError: as `decode`, as far as the header shows it.
+    """
+    with _picture(io.BytesIO(data), MAX_PIXELS) as picture:
+        return picture.size
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
+    """The photograph in the bytes of a PNG, JPEG, TIFF, BMP, WebP or GIF file, of one picture (of an MPO the
+    first), turned as its EXIF tag says.
+
+    16 bits a channel become round(value / 257), transparency is laid over white; a colour that is declared
+    transparent stays a colour, as in `read_rgb`. It takes at most 40 bytes of memory a pixel. Many threads
+    may call it at once.
+
+    Raises:
+        DataError: one line, which names no file: the rule, what the image holds, the remedy. Such is every
+            image that is damaged or truncated, or none at all; that has several frames or pages, more than
+            `max_pixels` (or `MAX_PIXELS`), floats, Lab colours, more than 8 bits a channel and not 16, or
+            more than `MAX_SCANS` (of a JPEG; no camera or program writes nearly as many).
+    """
+    with _picture(io.BytesIO(data), max_pixels) as picture:
+        image, remarks = picture.image, []
+        if image.format in {"JPEG", "MPO"}:
+            _check_scans(data)
+        if picture.bits > 8:
+            image = _scaled(image, data)
+            remarks.append(f"{picture.bits} bits a channel, scaled to 8")
+        elif image.mode in _REDUCED:
+            mode, remark = _REDUCED[image.mode]
+            image = image.convert(mode)
+            remarks.append(remark)
+        if not is_opaque(image):
+            image = _over_white(image)
+            remarks.append("transparent in places, laid over white")
+        return Photograph(picture._replace(image=image).pixels("RGB"), tuple(remarks))
+
+
+@contextmanager
+def _picture(file: io.BytesIO, max_pixels: int) -> Iterator[Picture]:
+    try:
+        with opened(file, max_pixels=max_pixels) as picture:
+            _check_kind(picture)
+            yield picture
+    except MemoryError:
+        raise DataError(
+            "an image fits the memory that is free: this one does not; send it smaller, or in tiles"
+        ) from None
+
+
+def _check_kind(picture: Picture) -> None:
+    mode, bits = picture.image.mode, picture.bits
+    if mode in (PLAIN_MODES | _REDUCED.keys() if bits <= 8 else _DEEP_MODES) and (bits <= 8 or bits == 16):
+        return
+    held = "floats" if mode == "F" else f"{mode} pixels of {bits} bits a channel"
+    raise DataError(
+        f"an image holds grey, RGB or CMYK of 8 bits a channel, or grey or RGB of 16: this one holds {held}; "
+        f"convert it to 8-bit RGB"
+    )
+
+
+def _check_scans(data: bytes) -> None:
+    """A JPEG of a few kilobytes may have thousands of scans, each of which costs a pass over its pixels."""
+    scans, at = 0, 0
+    while (found := _SEGMENT.search(data, at)) and found.group() != _END:
+        scans += found.group() == _SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    if scans > MAX_SCANS:
+        raise DataError(
+            f"a JPEG has at most {MAX_SCANS} scans: this one has {scans}; save it again, not progressive"
+        )
+
+
+def _scaled(image: Image.Image, data: bytes) -> Image.Image:
+    """An image of 16 bits a channel with 8, in the mode L, RGB or RGBA."""
+    kept = np.asarray(image)
+    deep = kept.astype(np.uint16) if image.mode.startswith("I") else _deep_colours(data, kept)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+        deep = ~deep  # 0 is white, which Pillow sees to in 8 bits alone
+    # rounding is exact: value / 257 comes no nearer to a half than 1/514
+    return Image.fromarray(cv2.convertScaleAbs(deep, alpha=1 / 257))
+
+
+def _deep_colours(data: bytes, high: UInt8[np.ndarray, "h w c"]) -> UInt16[np.ndarray, "h w c"]:
+    """RGB or RGBA, 0..65535, of which Pillow keeps the `high` bytes alone. OpenCV may give half of a damaged
+    image, or turn it otherwise: so the two must agree.
+    """
+    try:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        found = None
+    if found is not None and found.dtype == np.uint16:
+        order = _TO_RGB.get((*found.shape[2:], high.shape[2]))
+        if order is not None:
+            deep = np.asarray(cv2.cvtColor(found, order), dtype=np.uint16)
+            if np.array_equal(deep >> 8, high):
+                return deep
+    raise DataError(
+        "an image of 16 bits a channel is read alike by two readers: this one is not; convert it to 8-bit RGB"
+    )
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return white
