@@ -5,6 +5,8 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
@@ -66,3 +68,90 @@ def fissura(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, out, said.splitlines())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def write_segmenter() -> Callable[..., Path]:
+    """Writes the run of a tiny segmenter of random weights; gives its directory."""
+    import torch
+
+    from fissura.core.files import write_json
+    from fissura.engine.checkpoint import WEIGHTS, save_weights
+    from fissura.engine.recipe import Given, Phase, Recipe
+    from fissura.losses import DiceBCE
+    from fissura.metrics import Pixel
+    from fissura.models import UNet
+    from fissura.results.manifest import DataFacts, Manifest
+
+    def write(run: Path, *, seed: int = 0, threshold: float = 0.5) -> Path:
+        recipe = Recipe(
+            name="tiny",
+            model=UNet(width=4, depth=2),
+            epochs=1,
+            phases=(Phase(name="train", loss=DiceBCE()),),
+            protocols=(Pixel(),),
+            threshold=Given(value=threshold),
+            seed=seed,
+        )
+        torch.manual_seed(seed)
+        network = recipe.model.build()
+        with torch.no_grad():
+            for _ in range(20):  # its statistics are those of images, so that its maps have many levels
+                network(torch.rand(4, 3, 32, 32))
+        noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        manifest = Manifest.collect(
+            run_id=run.name, recipe=recipe.plain(), seed=seed, accelerator="cpu", cpus=1,
+            data=DataFacts(digest="d" * 16, datasets=({"kind": "synthetic"},)), started=noon, finished=noon,
+            parameters=sum(one.numel() for one in network.parameters()), best_epoch=1, epochs=1,
+            energy_joules=None,
+        )  # fmt: skip
+        run.mkdir(parents=True)
+        write_json(run / "recipe.json", recipe.plain())
+        save_weights(network, run / WEIGHTS)
+        write_json(run / "manifest.json", manifest.plain())
+        return run
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def segmenter_run(write_segmenter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a tiny segmenter."""
+    return write_segmenter(tmp_path_factory.mktemp("segmenters") / "0123456789abcdef")
+
+
+@pytest.fixture(scope="session")
+def classifier_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a classifier on a backbone of random weights, which calls dark images `crack`."""
+    import torch
+
+    from fissura.classical.compression import Compression, compact
+    from fissura.classical.estimators import SVM, NoWhitening, pipeline
+    from fissura.engine.classifier_recipe import ClassifierRecipe
+    from fissura.engine.classifier_run import close_classifier_run
+    from fissura.models.backbones import Backbone
+
+    recipe = ClassifierRecipe(
+        name="walls",
+        backbone=Backbone(kind="mobilenet_v3", weights="none", input_size=32),
+        whitening=NoWhitening(),
+    )
+    torch.manual_seed(0)
+    network = recipe.backbone.build().eval()
+    generator = np.random.default_rng(0)
+    greys = np.array([[40], [200]] * 12) + generator.integers(-30, 30, (24, 1))
+    walls = (greys[:, :, None, None] + generator.integers(-9, 9, (24, 32, 32, 3))).astype(np.uint8)
+    with torch.inference_mode():
+        features = network(torch.from_numpy(walls)).numpy()
+    labels = np.tile([0, 1], 12)
+    fitted = pipeline(recipe.whitening, classifier=SVM(C=10), seed=0).fit(features, labels)
+    small = compact(
+        fitted, features=features, labels=labels, compression=Compression(), seed=0,
+        classes=("crack", "sound"),
+    )  # fmt: skip
+    run = tmp_path_factory.mktemp("classifiers") / "fedcba9876543210"
+    close_classifier_run(
+        run, recipe=recipe, network=network, classifier=small, datasets=(), content="d" * 16, metrics={},
+        seconds=1.0, cpus=1,
+    )  # fmt: skip
+    return run

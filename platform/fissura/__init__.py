@@ -1,8 +1,9 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
-`score`, `leaderboard`, `report`, `demo`. They are imported when first used, so that `import fissura` is quick
-and leaves PyTorch and Ray alone.
+`export`, `serve`, `rollout`, `score`, `leaderboard`, `report`, `demo`. They are imported when first used, so
+that `import fissura` is quick and leaves PyTorch and Ray alone.
+`batch` is `fissura.api.batch`: here its name is a package's.
 """
 
 from importlib import import_module
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
         classify,
         demo,
         evaluate,
+        export,
         interference,
         leaderboard,
         report,
+        rollout,
         score,
         search,
+        serve,
         train,
     )
 
@@ -25,11 +29,14 @@ __all__ = [
     "classify",
     "demo",
     "evaluate",
+    "export",
     "interference",
     "leaderboard",
     "report",
+    "rollout",
     "score",
     "search",
+    "serve",
     "train",
 ]
 

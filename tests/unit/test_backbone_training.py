@@ -264,9 +264,14 @@ class TestTraining:
         assert [record["epoch"] for record in result["history"]] == [1, 2, 3]
         assert {"train/loss", "val/loss", "val/f1", "val/accuracy", "lr"} <= result["history"][0].keys()
 
-    def test_learns(self, trained: Path) -> None:
-        losses = [record["train/loss"] for record in read_backbone(trained)["history"]]
-        assert losses[-1] < 0.6 * losses[0]
+    def test_learns(self, runtime: LocalRuntime, tmp_path: Path) -> None:
+        # a few steps from random weights go up and down with the processor's rounding
+        longer = SHORT.model_copy(update={"epochs": 12})
+        result = train_backbone(
+            TRAINED, training=longer, images=given(), directory=tmp_path / "longer", runtime=runtime
+        )
+        losses = [record["train/loss"] for record in result["history"]]
+        assert min(losses[-3:]) < 0.5 * losses[0]
 
     def test_that_is_finished_is_only_read(self, trained: Path, runtime: LocalRuntime) -> None:
         result = train_backbone(

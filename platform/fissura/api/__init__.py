@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fissura.api.batches import batch
 from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
+from fissura.api.serving import rollout, serve
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
 from fissura.data.sample import Split
@@ -297,16 +299,20 @@ def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
 
 
 __all__ = [
+    "batch",
     "class_leaderboard",
     "classify",
     "demo",
     "evaluate",
+    "export",
     "interference",
     "leaderboard",
     "parse_protocols",
     "report",
+    "rollout",
     "score",
     "search",
+    "serve",
     "train",
     "train_classifier",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fissura.cli import board, classifiers, data, export, runs, studies
+from fissura.cli import batch, board, classifiers, data, export, runs, serve, studies
 from fissura.core.errors import FissuraError, Interrupted, UserError
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -30,6 +30,9 @@ app.command("evaluate")(runs.evaluate)
 app.command("interference")(classifiers.interference)
 app.command("score")(runs.score)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
+app.command("rollout")(serve.rollout)
+app.command("batch")(batch.batch)
 app.add_typer(board.app, name="leaderboard")
 app.command("report")(studies.report)
 app.command("demo")(studies.demo)

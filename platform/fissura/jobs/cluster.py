@@ -30,11 +30,12 @@ def this_machine() -> Resources:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Resources]:
+def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resources]:
     """A connection to the cluster at `address` ("auto": the one that this machine is part of).
 
-    None starts a Ray on this machine alone for as long as the block lasts. Ray's own logs stay in its
-    session folder. Inside another such block it is that one's cluster.
+    None starts a Ray on this machine alone for as long as the block lasts, which counts with `cpus` CPUs, by
+    default those that there are. Ray's own logs stay in its session folder. Inside another such block it is
+    that one's cluster.
 
     Raises:
         ResourceError: no cluster answers at `address`.
@@ -46,7 +47,7 @@ def connected(address: str | None) -> Iterator[Resources]:
     try:
         ray.init(
             address="local" if local else address,
-            num_cpus=usable_cpus() if local else None,
+            num_cpus=(cpus or usable_cpus()) if local else None,
             include_dashboard=False if local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -126,7 +126,8 @@ class Study:
             SpaceError: another process searches it.
         """
         refusal = SpaceError(
-            f"{self.path}: another process searches this study; wait for it, or stop it with Ctrl-C or SIGTERM"
+            f"{self.path}: another process searches this study; wait for it, or stop it with Ctrl-C or"
+            " SIGTERM"
         )
         with claimed(self.path, refusal=refusal):
             yield

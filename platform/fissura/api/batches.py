@@ -1,0 +1,119 @@
+"""The verb `batch`: a folder of images through an endpoint, as a function."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from fissura.core.errors import SpecError
+from fissura.data.sample import Split
+
+if TYPE_CHECKING:
+    from fissura.batch.client import BatchReport
+    from fissura.batch.evaluation import Truth
+    from fissura.batch.source import Source
+
+T = TypeVar("T")
+
+
+def batch(
+    images: str | Path,
+    *,
+    endpoint: str,
+    out: Path,
+    masks: Path | None = None,
+    split: Split | None = None,
+    protocols: Sequence[str] = (),
+    model: str | None = None,
+    mm_per_pixel: float | None = None,
+    keep: Sequence[str] = (),
+    failed: Literal["keep", "retry"] = "keep",
+    concurrency: int = 8,
+    token_file: Path | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> "BatchReport":
+    """Scores images through the service at `endpoint` into the folder `out`, one row an image.
+
+    `images` is a folder, a file, a URL such as `s3://bucket/prefix`, or a data set `KIND:ROOT`, of which the
+    `split` (by default "test") is scored and judged by its masks or labels. `masks` is a folder of masks of
+    the images' names: then a folder is judged too, under the `protocols` (by default `pixel`), at the model's
+    own threshold. `keep` names pictures: "masks", "probabilities", "overlays". What was begun in `out` goes
+    on; `failed` says whether images that failed are tried again. The service's token is in `token_file`, or
+    in the variable FISSURA_TOKEN. The first SIGINT or SIGTERM ends the batch; its rows stay.
+    """
+    from fissura.batch.client import Asked, through_endpoint
+    from fissura.batch.pictures import parse_kinds
+    from fissura.metrics import parse_protocol
+    from fissura.serving.tokens import read_token
+
+    token = read_token(token_file)
+    chosen = tuple(parse_protocol(text) for text in dict.fromkeys(protocols))
+    source, truth = _opened(str(images), masks=masks, split=split, cache=cache)
+    if truth is None and chosen:
+        raise SpecError(
+            "--protocol: scores need masks; give --masks, or a data set KIND:ROOT in place of a folder"
+        )
+    asked = Asked(endpoint, model, mm_per_pixel, parse_kinds(keep), chosen)
+
+    async def begin(stop: asyncio.Event) -> "BatchReport":
+        return await through_endpoint(
+            source,
+            truth,
+            asked,
+            out=out.expanduser(),
+            token=token,
+            failed=failed,
+            concurrency=concurrency,
+            stop=stop,
+            on_image=on_image,
+            say=say,
+        )
+
+    return _run(begin)
+
+
+def _opened(
+    images: str, *, masks: Path | None, split: Split | None, cache: Path | None
+) -> "tuple[Source, Truth | None]":
+    from fissura.batch.evaluation import masks_in, names_a_data_set, open_test_set
+    from fissura.batch.source import Source
+    from fissura.data.cache import default_cache
+
+    if names_a_data_set(images):
+        if masks is not None:
+            raise SpecError(f"--masks {masks}: {images} has labels of its own; leave it out")
+        return open_test_set(images, split=split or "test", directory=cache or default_cache())
+    if split is not None:
+        raise SpecError(
+            f"--split {split}: a folder has no splits; name a data set, KIND:ROOT, or leave it out"
+        )
+    source = Source.open(images)
+    return source, None if masks is None else masks_in(masks.expanduser(), source)
+
+
+def _run(begin: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    async def main() -> T:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        ours = threading.current_thread() is threading.main_thread()
+
+        def ask() -> None:
+            stop.set()
+            for number in signals:  # the second one interrupts at once
+                loop.remove_signal_handler(number)
+
+        for number in signals if ours else ():
+            loop.add_signal_handler(number, ask)
+        return await begin(stop)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    with ThreadPoolExecutor(1) as thread:  # a notebook's own loop runs in this one
+        return thread.submit(lambda: asyncio.run(main())).result()

@@ -1,0 +1,186 @@
+"""The verbs about served models, as functions."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fissura.core.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    from fissura.jobs.serve_model import Replicas, Version
+
+Say = Callable[[str], None]
+
+
+def serve(
+    runs: Sequence[str] = (),
+    *,
+    best: Sequence[Path] = (),
+    threshold: float | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: str = "1",
+    cpus_per_replica: int | None = None,
+    gpus_per_replica: float = 0.0,
+    token_file: Path | None = None,
+    roots: Sequence[str] = (),
+    limits: Mapping[str, Any] | None = None,
+    write_config: Path | None = None,
+    address: str | None = None,
+    say: Say = lambda _: None,
+    ready: Callable[[str], None] = lambda _: None,
+) -> Path | None:
+    """Serves runs (`RUN` or `NAME=RUN`) and the best runs of studies; the first is the default model.
+
+    On a Ray of its own it returns when it is interrupted; on the cluster at `address` when all models answer.
+    `ready` is told the service's address when it answers. With `write_config` nothing is served: the file is
+    written, and its path given. `replicas` of each model is a number, or "LEAST:MOST". `limits` are fields of
+    `serving.limits.Limits`. Clients may name what lies below `roots`, and below the folders of the runs that
+    are served, for the next version.
+    """
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(address)
+    from fissura.jobs.serve import Address, run_service
+    from fissura.jobs.serve import write_config as write
+    from fissura.jobs.serve_host import Front
+    from fissura.serving.limits import Limits
+    from fissura.serving.roots import Roots
+    from fissura.serving.tokens import check_exposure, read_token, token_digest
+
+    token = read_token(token_file)
+    check_exposure(host, token)
+    Roots(roots)
+    versions = _versions(runs, best, threshold)
+    front = Front(
+        default=versions[0].name,
+        limits=Limits.load(dict(limits or {}), source="limits"),
+        replicas=_replicas(replicas, cpus_per_replica, gpus_per_replica, models=len(versions)),
+        roots=tuple(dict.fromkeys([*map(_absolute, roots), *(str(one.run.parent) for one in versions)])),
+        jobs=_jobs_folder(roots),
+        token_digest=None if token is None else token_digest(token),
+    )
+    if write_config is not None:
+        write(write_config, front, versions, at=Address(host, port))
+        return write_config
+    run_service(front, versions, at=Address(host, port), address=address, say=say, ready=ready)
+    return None
+
+
+def rollout(
+    run: Path | None = None,
+    *,
+    endpoint: str,
+    name: str | None = None,
+    threshold: float | None = None,
+    token_file: Path | None = None,
+) -> dict[str, Any]:
+    """Puts `run` in the place of a served model, or brings the run before back where `run` is None; gives the
+    card of the model that answers now. The new one is loaded beside the old one; no request fails."""
+    from urllib.parse import quote
+
+    from fissura.serving.tokens import read_token
+
+    token = read_token(token_file)
+    name = name or _call("GET", f"{endpoint}/v1/models", token)["default"]
+    address = f"{endpoint}/v1/models/{quote(name, safe='')}"
+    if run is None:
+        return _call("POST", f"{address}/rollback", token)
+    return _call("PUT", address, token, {"run": str(run.expanduser().resolve()), "threshold": threshold})
+
+
+def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None) -> "list[Version]":
+    from fissura.jobs.serve_model import Version
+
+    # a path may hold a `=` too, and a name no `/`
+    named = [text.partition("=") if "=" in text.partition("/")[0] else ("", "", text) for text in runs]
+    folders = [(name, Path(run).expanduser().resolve()) for name, _, run in named]
+    folders += [("", _best_run(study)) for study in best]
+    if not folders:
+        raise SpecError("name a run's folder to serve, or --best STUDY")
+    versions: list[Version] = []
+    problems: list[str] = []
+    for place, (name, run) in enumerate(folders):
+        chosen = name or ("default" if place == 0 else run.name)
+        try:
+            versions.append(
+                Version.load(
+                    {"name": chosen, "run": str(run), "threshold": threshold}, source=f"{chosen}={run}"
+                )
+            )
+        except SpecError as error:
+            problems += error.problems
+    names = [version.name for version in versions]
+    problems += [
+        f"`{name}` names two runs; give each a name of its own, NAME=RUN"
+        for name in {name for name in names if names.count(name) > 1}
+    ]
+    if problems:
+        raise SpecError(*problems)
+    return versions
+
+
+def _absolute(root: str) -> str:
+    """A root as it is for processes that work in another folder."""
+    return root if "://" in root else str(Path(root).expanduser().resolve())
+
+
+def _jobs_folder(roots: Sequence[str]) -> Path | None:
+    """Where jobs are kept: in the first folder among the roots, hidden from those who list its images."""
+    folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
+    return folders[0] / ".fissura-jobs" if folders else None
+
+
+def _best_run(path: Path) -> Path:
+    from fissura.studies.study import RUN, best_trials, find_study
+
+    study = find_study(path.expanduser())
+    trials = best_trials(study.load())
+    if not trials:
+        raise DataError(f"{study.path}: no trial of this study is complete yet; go on with it by --resume")
+    run: str = trials[0].user_attrs[RUN]
+    return (study.runs / run).resolve()
+
+
+def _replicas(text: str, cpus: int | None, gpus: float, *, models: int) -> "Replicas":
+    from fissura.engine.runtime import usable_cpus
+    from fissura.jobs.serve_model import Replicas
+
+    least, _, most = text.partition(":")
+    if not all(part.isascii() and part.isdigit() for part in (least, most or least)):
+        raise SpecError(f"--replicas {text}: a number, or LEAST:MOST, such as 1:4")
+    highest = int(most or least)
+    share = max(1, usable_cpus() // max(1, highest * models))
+    plain = {"least": int(least), "most": highest, "cpus": cpus or share, "gpus": gpus}
+    if int(least) > highest:
+        raise SpecError(f"--replicas {text}: the first number is at most the second; swap them")
+    return Replicas.load(plain, source="--replicas")
+
+
+def _call(method: str, url: str, token: str | None, body: Any = None) -> dict[str, Any]:
+    """The JSON document that the service answers with.
+
+    Raises:
+        DataError: it cannot be reached, or refuses.
+    """
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    if not url.startswith(("http://", "https://")):
+        raise SpecError(f"--endpoint {url}: an address begins with http:// or https://; mend it")
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urlopen(Request(url, data=data, headers=headers, method=method), timeout=600) as answer:  # noqa: S310
+            document: dict[str, Any] = json.loads(answer.read(2**24))
+            return document
+    except HTTPError as error:
+        try:
+            problem = json.loads(error.read(2**20))
+            raise DataError(f"{problem['title']}: {problem['detail']}; {problem['remedy']}") from None
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{url}: answered {error.code}; is it fissura's service?") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise DataError(f"{url}: does not answer ({error}); start it with `fissura serve`") from None

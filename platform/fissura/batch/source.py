@@ -1,0 +1,220 @@
+"""What is scored: the images of a folder, of an object store's prefix, or a list of files, each under a name.
+
+Names are relative paths with `/`. What cannot be an image of the source (a link that leads out of the folder,
+a folder that cannot be listed) has a name too, so that it is told of as a failure.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from fissura.core.errors import DataError, FissuraError, SpecError
+from fissura.data.images import SUFFIXES
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+MAX_BYTES = 512 * 2**20
+Read = Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images as they were listed once. Two sources of one `label` are the same question; `root` is the folder
+    that results must stay out of, if there is one.
+    """
+
+    label: str
+    readers: Mapping[str, Read]
+    root: Path | None = None
+
+    @classmethod
+    def open(cls, text: str) -> Self:
+        """The images that `text` names: a folder, one file, or a URL such as `s3://bucket/prefix`.
+
+        Raises:
+            DataError: there is no such folder, file or prefix, or no image in it.
+            SpecError: a URL of no known store, or with a password in it.
+            FissuraError: the store cannot be reached.
+        """
+        source = cls._of_store(text) if "://" in text else cls._of_path(Path(text).expanduser())
+        if not source.readers:
+            raise DataError(
+                f"{text}: a folder of images holds files of {', '.join(sorted(SUFFIXES))}: there is none;"
+                " name another folder"
+            )
+        return source
+
+    @classmethod
+    def of_files(cls, label: str, files: Iterable[tuple[str, Path]], *, root: Path | None = None) -> Self:
+        """The files at these paths, wherever they lie, each under its name."""
+        return cls(label, {name: partial(read_file, path, name=name) for name, path in files}, root)
+
+    def names(self) -> list[str]:
+        """All names, sorted, each once."""
+        return sorted(self.readers)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one image, at least 1, at most MAX_BYTES.
+
+        Raises:
+            DataError: one line: the image cannot be read, today or tomorrow.
+            OSError: the store cannot be reached now.
+        """
+        data = self.readers[name]()
+        if not data:
+            raise DataError(f"{name}: the file is empty (0 bytes); fetch or copy it again")
+        return data
+
+    def check_apart(self, out: Path) -> None:
+        """Looks whether the results folder `out` lies outside of the images' own.
+
+        Raises:
+            DataError: it does not.
+        """
+        if self.root is not None and out.resolve().is_relative_to(self.root):
+            raise DataError(
+                f"{out}: results lie outside of the images' folder, or their pictures would be images of the"
+                " next batch; name another folder"
+            )
+
+    @classmethod
+    def _of_path(cls, path: Path) -> Self:
+        if not path.exists():
+            raise DataError(
+                f"{path}: a folder of images, or one image, is expected: it is missing; mend the path"
+            )
+        root = path.resolve()
+        if root.is_dir():
+            return cls(str(root), _walk(root), root)
+        return cls.of_files(str(root), [(path.name, root)])
+
+    @classmethod
+    def _of_store(cls, text: str) -> Self:
+        from pyarrow import ArrowException
+        from pyarrow.fs import FileSelector, FileSystem, FileType
+
+        scheme, _, rest = text.partition("://")
+        if "@" in rest.partition("/")[0]:
+            raise SpecError(
+                f"{scheme}://…: a URL of images holds no password; leave it out, and set the"
+                " store's own variables, such as AWS_ACCESS_KEY_ID"
+            )
+        try:
+            store, prefix = FileSystem.from_uri(text)
+            if store.type_name == "local":
+                return cls._of_path(Path(prefix))
+            found = store.get_file_info(prefix)
+            if found.type == FileType.File:
+                infos = [found]
+            else:
+                infos = store.get_file_info(FileSelector(prefix, recursive=True))
+        except FileNotFoundError:
+            raise DataError(f"{text}: nothing lies below this prefix; mend the URL") from None
+        except ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise SpecError(f"{text}: no URL of a known store ({reason}); write s3://BUCKET/PREFIX") from None
+        except OSError as error:
+            reason = str(error).splitlines()[0][:300]
+            raise FissuraError(
+                f"{text}: cannot be listed ({reason}); look at the network and the credentials, then go on"
+            ) from None
+        beginning = len(prefix.rstrip("/").rpartition("/")[0] if infos == [found] else prefix.rstrip("/")) + 1
+        readers: dict[str, Read] = {}
+        for info in infos:
+            name = info.path[beginning:]
+            if info.type == FileType.File and _is_image(name):
+                readers[name] = partial(_read_object, store, info.path, name=name)
+        return cls(text.rstrip("/"), readers)
+
+
+def read_file(path: Path, *, name: str, below: Path | None = None) -> bytes:
+    """The bytes of a regular file; where `below` is given, one that lies there with all links followed.
+
+    Raises:
+        DataError: one line that begins with `name`: it cannot be read, is none, or is too large.
+    """
+    try:
+        real = os.path.realpath(path, strict=True)
+        if below is not None and not Path(real).is_relative_to(below):
+            raise DataError(
+                f"{name}: a link stays inside its folder: this one leads to {real}; copy the file here"
+            )
+        # a pipe would be waited for
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with open(descriptor, "rb") as file:  # noqa: PTH123  of a descriptor
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{name}: an image is a regular file: this is none; remove or rename it")
+            return _bounded(name, file, size=status.st_size)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error}); mend it or remove it") from None
+
+
+def _bounded(name: str, file: Any, *, size: int | None) -> bytes:
+    data: bytes = file.read(MAX_BYTES + 1) if size is None or size <= MAX_BYTES else b""
+    if len(data) > MAX_BYTES or (size or 0) > MAX_BYTES:
+        raise DataError(
+            f"{name}: an image has at most {MAX_BYTES // 2**20} MB: this one has"
+            f" {(size or len(data)) // 2**20} MB or more; cut it into tiles"
+        )
+    return data
+
+
+def _read_object(store: "FileSystem", path: str, *, name: str) -> bytes:
+    if {"", ".", ".."} & set(name.split("/")) or "\0" in name:
+        raise DataError(f"{name!r}: a name is a plain relative path; rename the object")
+    try:
+        with store.open_input_stream(path) as stream:
+            return _bounded(name, stream, size=None)
+    except (FileNotFoundError, PermissionError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise DataError(f"{name}: cannot be read ({reason}); mend it or remove it") from None
+
+
+def _walk(root: Path) -> dict[str, Read]:
+    """All that `root` holds, but for what is hidden or has no suffix of an image."""
+    readers: dict[str, Read] = {}
+
+    def unlisted(error: OSError) -> None:
+        name = _text(Path(error.filename).relative_to(root))
+        readers[name] = partial(
+            _refuse, f"{name}: the folder cannot be listed ({error.strerror}); mend its permissions"
+        )
+
+    for place, folders, files in os.walk(root, onerror=unlisted):
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        here = Path(place)
+        # what a link inside the root leads to is met where it lies
+        outside = [one for one in folders if not _real(here / one).is_relative_to(root)]
+        for path in [here / one for one in [*outside, *filter(_is_image, files)]]:
+            name = _text(path.relative_to(root))
+            reader: Read = partial(read_file, path, name=name, below=root)
+            if name != path.relative_to(root).as_posix():
+                reader = partial(_refuse, f"{name}: a name is UTF-8: this one is none; rename the file")
+            readers.setdefault(name, reader)
+    return readers
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise DataError(problem)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _text(path: Path) -> str:
+    """A relative path as text that any file can hold: bytes that are no UTF-8 are written out."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(
+        part.startswith(".") and part not in {".", ".."} for part in path.parts
+    )

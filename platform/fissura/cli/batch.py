@@ -1,0 +1,145 @@
+"""The command `batch`: folders of images through a model, one row an image."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fissura.cli.console import Console, JsonOption, table
+from fissura.cli.options import CacheOption, ProtocolOption
+from fissura.cli.runs import score_text
+from fissura.cli.serve import TokenOption
+
+if TYPE_CHECKING:
+    from fissura.batch.client import BatchReport
+
+SHOWN = 10
+
+
+def batch(
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGES", help="A folder, a file, s3://BUCKET/PREFIX, or a data set KIND:ROOT."
+        ),
+    ],
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="The service's address.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the results go; what was begun there goes on.")
+    ],
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Masks of the images' names, to score the model by.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option(help="Of a data set; by default `test`.")
+    ] = None,
+    protocol: ProtocolOption = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="By default the service's default.")
+    ] = None,
+    mm_per_pixel: Annotated[
+        float | None,
+        typer.Option(min=1e-9, max=1e5, help="The width of a pixel on the surface, for lengths in mm."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="`masks`, `probabilities` or `overlays`, beside the table; may be repeated."),
+    ] = None,
+    failed: Annotated[
+        Literal["keep", "retry"], typer.Option(help="What to do with images that failed before.")
+    ] = "keep",
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Images under way at once.")] = 8,
+    token_file: TokenOption = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a folder of images through a service: one row an image; where there are masks, scores too.
+
+    A batch that ended early, for whatever reason, goes on when it is asked again. Exit code 1: one failed.
+
+    Example: [bold]fissura batch walls --endpoint http://127.0.0.1:8000 --out found[/bold]
+    """
+    from fissura import api
+
+    console = Console.of(as_json)
+    with console.progress("scoring images") as on_image:
+        report = api.batch(
+            images,
+            endpoint=endpoint,
+            out=out,
+            masks=masks,
+            split=split,
+            protocols=protocol or (),
+            model=model,
+            mm_per_pixel=mm_per_pixel,
+            keep=keep or (),
+            failed=failed,
+            concurrency=concurrency,
+            token_file=token_file,
+            cache=cache,
+            say=console.say,
+            on_image=on_image,
+        )
+    result = report.result
+    for name, error in report.failures[:SHOWN]:
+        console.say(f"failed: {error}" if error.startswith(name) else f"failed: {name}: {error}")
+    if len(report.failures) > SHOWN:
+        console.say(f"and {len(report.failures) - SHOWN} more; see the column `error`")
+    for remark in (report.scores or {}).get("remarks", ()):
+        console.say(f"note: {remark}")
+    if result.stopped is not None:
+        console.say(
+            f"stopped: {result.stopped}; {result.done} of {result.images} images are done: run the same"
+            " command again to go on"
+        )
+    console.result(batch_plain(report), lambda: batch_text(report))
+    if result.stopped is not None or result.failed:
+        raise typer.Exit(1)
+
+
+def batch_plain(report: "BatchReport") -> dict[str, Any]:
+    """The end of a batch for machines."""
+    result = report.result
+    return {
+        "out": str(report.out),
+        "results": None if result.results is None else str(result.results),
+        "model": report.question.model,
+        "version": report.question.version,
+        "run": report.question.run,
+        "images": result.images,
+        "done": result.done,
+        "failed": result.failed,
+        "stopped": result.stopped,
+        "scores": report.scores,
+    }
+
+
+def batch_text(report: "BatchReport") -> str:
+    """The end of a batch in words and tables."""
+    result = report.result
+    lines = [
+        f"{result.done} of {result.images} images, {result.failed} failed: {result.results or report.out}"
+    ]
+    if report.scores is not None:
+        lines += scores_text(report.scores)
+    return "\n".join(lines)
+
+
+def scores_text(scores: dict[str, Any]) -> list[str]:
+    """The scores of an evaluation by masks, or by labels."""
+    left_out = scores["left_out"]
+    lines = [f"left out of the scores, for they have no result: {len(left_out)}"] if left_out else []
+    if "confusion" not in scores:
+        return [*lines, *(score_text(one) for one in scores["scores"])]
+    single = {name: value for name, value in scores["scores"].items() if not name.startswith("class_")}
+    counts = [
+        {"label": name, **dict(zip(scores["classes"], row, strict=True))}
+        for name, row in zip(scores["classes"], scores["confusion"], strict=True)
+    ]
+    return [
+        *lines,
+        f"{scores['images']} images",
+        table([single]),
+        "images by label and prediction:",
+        table(counts),
+    ]

@@ -1,0 +1,168 @@
+"""Starting the service: on a Ray of this process's own, on a cluster, or written down for `serve deploy`."""
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from ray import serve
+
+from fissura.core.errors import DataError, FissuraError, ResourceError
+from fissura.core.files import write_text
+from fissura.engine.model import open_model
+from fissura.engine.runtime import pick_device
+from fissura.jobs.cluster import connected, this_machine
+from fissura.jobs.serve_host import APPLICATION, Front, front_application
+from fissura.jobs.serve_model import QUIET, Hosting, Version, model_application
+from fissura.jobs.serve_proxy import prepare_proxy
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    def __str__(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def check_versions(versions: Sequence[Version]) -> None:
+    """Opens each run once, so that what cannot be served is refused before anything starts.
+
+    Raises:
+        UserError: with one line for each that cannot.
+    """
+    problems: list[str] = []
+    for version in versions:
+        try:
+            open_model(version.run, device=pick_device("cpu"), threshold=version.threshold)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+
+
+def run_service(
+    front: Front,
+    versions: Sequence[Version],
+    *,
+    at: Address,
+    address: str | None,
+    say: Say,
+    ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serves the versions: on a Ray of its own until it is interrupted; on a cluster it returns when all
+    answer. `ready` is told the service's address when it answers.
+
+    Raises:
+        ResourceError: the port is taken, or a replica does not fit.
+    """
+    check_versions(versions)
+    if address is None:
+        _check_port(at)
+        most = this_machine().node_cpus
+        if front.replicas.cpus > most:
+            raise ResourceError(
+                f"--cpus-per-replica {front.replicas.cpus}: a replica fits this machine of {most} CPUs"
+                "; give it fewer"
+            )
+    prepare_proxy()
+    # a new version is loaded beside the one that it replaces, and threads that wait cost nothing
+    cpus = 2 * len(versions) * front.replicas.most * front.replicas.cpus
+    with connected(address, cpus=cpus):
+        try:
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
+            serve.start(
+                proxy_location="HeadOnly" if address is None else "EveryNode",
+                http_options={"host": at.host, "port": at.port},
+                logging_config=QUIET,
+            )
+            for version in versions:
+                say(f"loading {version.name}: {version.run}")
+                hosting = Hosting(version=version, limits=front.limits, replicas=front.replicas)
+                serve.run(model_application(hosting.plain()), name=version.application, route_prefix=None)
+            serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
+        except RuntimeError as error:
+            raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
+        ready(str(at))
+        if address is None:
+            with _interrupted() as event:
+                event.wait()
+            say("stopping: what was accepted is being answered")
+            with contextlib.suppress(Exception):
+                serve.shutdown()
+
+
+def write_config(path: Path, front: Front, versions: Sequence[Version], *, at: Address) -> None:
+    """Writes the service as a Ray Serve configuration: `serve deploy FILE` starts it on a running cluster."""
+    check_versions(versions)
+    applications: list[dict[str, Any]] = [
+        {
+            "name": version.application,
+            "route_prefix": None,
+            "import_path": f"{model_application.__module__}:{model_application.__name__}",
+            "args": Hosting(version=version, limits=front.limits, replicas=front.replicas).plain(),
+        }
+        for version in versions
+    ]
+    applications.append(
+        {
+            "name": APPLICATION,
+            "route_prefix": "/",
+            "import_path": f"{front_application.__module__}:{front_application.__name__}",
+            "args": front.plain(),
+        }
+    )
+    config = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": at.host, "port": at.port},
+        "applications": applications,
+    }
+    write_text(path, f"{_HEAD}{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}")
+
+
+_HEAD = """\
+# The service for `serve deploy` on a running Ray cluster (docs/serving.md).
+# The next version of a model: `fissura rollout RUN --endpoint URL`; it is loaded beside the old one.
+"""
+
+
+def _check_port(at: Address) -> None:
+    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((at.host, at.port))
+        except OSError as error:
+            raise ResourceError(
+                f"--host {at.host} --port {at.port}: the service cannot listen there ({error.strerror}); name"
+                " another port"
+            ) from None
+
+
+@contextmanager
+def _interrupted() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets."""
+    event = threading.Event()
+
+    def handle(_: int, __: FrameType | None) -> None:
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

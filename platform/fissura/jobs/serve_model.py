@@ -1,0 +1,118 @@
+"""One version of a model on Ray Serve: an application of its own, reached by handle alone."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from ray import serve
+
+from fissura.core.spec import Spec
+from fissura.engine.model import open_model
+from fissura.engine.runtime import LocalRuntime
+from fissura.serving.asked import Asked
+from fissura.serving.hosting import NAME
+from fissura.serving.limits import Limits
+from fissura.serving.worker import Reply, Worker
+
+PREFIX = "fissura-model-"
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""The service counts its requests itself; a line a request in a log costs as much as a small image."""
+
+
+class Replicas(Spec):
+    """How a model is spread: `least` to `most` replicas, each with `cpus` threads and a share of a GPU.
+
+    Ray Serve adds replicas while each has more than `ongoing` images in work, and never gives one more than
+    twice that many.
+    """
+
+    least: int = Field(1, ge=0, le=10_000)
+    most: int = Field(1, ge=1, le=10_000)
+    cpus: int = Field(1, ge=1, le=1024)
+    gpus: float = Field(0, ge=0, le=16)
+    ongoing: int = Field(4, ge=1, le=1000)
+
+
+class Version(Spec):
+    """One version of a hosted model: the run that it is of, and the run before it.
+
+    Of all models the one with the highest `chosen` is the default; 0: it was never chosen.
+    """
+
+    name: str = Field(pattern=NAME)
+    version: int = Field(1, ge=1)
+    run: Path
+    threshold: float | None = Field(None, ge=0, le=1)
+    chosen: int = Field(0, ge=0)
+    previous: "Version | None" = None
+
+    @property
+    def application(self) -> str:
+        """The name of its Ray Serve application."""
+        return f"{PREFIX}{self.name}-v{self.version}"
+
+
+class Hosting(Spec):
+    """Everything that a model's application is built from."""
+
+    version: Version
+    limits: Limits = Limits()
+    replicas: Replicas = Replicas()
+
+
+class ModelReplica:
+    """A replica: the model of a run in this process."""
+
+    def __init__(self, plain: dict[str, Any]) -> None:
+        hosting = Hosting.load(plain, source="hosted model")
+        version = hosting.version
+        runtime = LocalRuntime(device="auto" if hosting.replicas.gpus else "cpu", cpus=hosting.replicas.cpus)
+        model = open_model(version.run, device=runtime.device, threshold=version.threshold)
+        self._version = version
+        self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
+
+    async def answer(self, photograph: bytes, asked: dict[str, Any]) -> Reply:
+        """The reply for one image."""
+        return await self._worker.answer(photograph, Asked.load(asked, source="question"))
+
+    async def describe(self) -> dict[str, Any]:
+        """The version, and the card of its model, in JSON types."""
+        return {"version": self._version.plain(), "card": self._worker.model.card}
+
+    async def process(self) -> int:
+        """The replica's process."""
+        import os
+
+        return os.getpid()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_worker"):
+            self._worker.close()
+
+
+def model_application(plain: dict[str, Any]) -> serve.Application:
+    """The application of a `Hosting` in JSON types; also what `serve.yaml` names."""
+    hosting = Hosting.load(plain, source="hosted model")
+    replicas = hosting.replicas
+    scaling: dict[str, Any] = {"num_replicas": replicas.most}
+    if replicas.least < replicas.most:
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": replicas.least,
+                "max_replicas": replicas.most,
+                "initial_replicas": max(1, replicas.least),
+                "target_ongoing_requests": replicas.ongoing,
+            }
+        }
+    deployment = serve.deployment(
+        ModelReplica,
+        name="model",
+        max_ongoing_requests=2 * replicas.ongoing,
+        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        graceful_shutdown_timeout_s=hosting.limits.seconds,
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        logging_config=QUIET,
+        **scaling,
+    )
+    return deployment.bind(hosting.plain())

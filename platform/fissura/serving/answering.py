@@ -1,0 +1,162 @@
+"""From an admitted request to its response: each image to the host, the replies into one document."""
+
+import asyncio
+import io
+import json
+import logging
+import zipfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import PurePosixPath
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from fissura.core.errors import DataError
+from fissura.data.photograph import read_header
+from fissura.serving.asked import Asked
+from fissura.serving.body import Upload
+from fissura.serving.gate import Gate
+from fissura.serving.hosting import Host, Hosted
+from fissura.serving.limits import Limits
+from fissura.serving.problems import MEDIA_TYPE, Problem, Refused, failed, unreadable
+from fissura.serving.telemetry import Telemetry
+from fissura.serving.worker import Reply
+
+RESULT_HEADER = "Fissura-Result"
+SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
+
+
+class Answering:
+    """Answers for images within the limits; one for all requests of a process."""
+
+    def __init__(self, host: Host, *, limits: Limits, gate: Gate, telemetry: Telemetry) -> None:
+        self._host, self._limits, self._gate, self._telemetry = host, limits, gate, telemetry
+
+    async def replies(self, model: Hosted, uploads: Sequence[Upload], asked: Asked) -> list[Reply]:
+        """The reply for each image, in order; what is wrong with one is in its reply.
+
+        Raises:
+            Refused: too much is waiting, or it takes too long.
+        """
+        async with in_time(self._limits):
+            # in a thread, since there are headers that take seconds
+            sizes = [await asyncio.to_thread(self._pixels, one) for one in uploads]
+            with self._gate.admitted([size for size in sizes if isinstance(size, int)]) as answered:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self._reply(model, one, size, asked, answered))
+                        for one, size in zip(uploads, sizes, strict=True)
+                    ]
+        return [task.result() for task in tasks]
+
+    def _pixels(self, upload: Upload) -> int | Problem:
+        """The pixels of an image by its header, or what is wrong with it."""
+        try:
+            height, width = read_header(upload.data)
+        except DataError as error:
+            return unreadable(error.problems[0])
+        if height * width > self._limits.pixels:
+            return Problem(
+                "too-large",
+                f"an image has at most {self._limits.pixels} pixels",
+                f"this one has {width}x{height}",
+                "cut it into tiles, or start the service with a higher --max-pixels",
+            )
+        return height * width
+
+    async def _reply(
+        self,
+        model: Hosted,
+        upload: Upload,
+        size: int | Problem,
+        asked: Asked,
+        answered: Callable[[int], None],
+    ) -> Reply:
+        if isinstance(size, Problem):
+            reply = Reply({}, problem=size)
+        else:
+            try:
+                reply = await self._host.answer(model, upload.data, asked)
+            except Refused as refused:
+                reply = Reply({}, problem=refused.problem)
+            except Exception:
+                logging.getLogger(__name__).exception("an image was not answered")
+                reply = Reply({}, problem=failed("the service failed on it"))
+            if reply.problem is None:
+                answered(size)
+                self._telemetry.pixels.labels(model.name).inc(size)
+        outcome = reply.problem.kind if reply.problem else "answered"
+        self._telemetry.images.labels(model.name, outcome).inc()
+        return reply
+
+
+@asynccontextmanager
+async def in_time(limits: Limits) -> AsyncIterator[None]:
+    """The block takes no longer than a request may.
+
+    Raises:
+        Refused: it did; what went on in it is cancelled.
+    """
+    try:
+        async with asyncio.timeout(limits.seconds):
+            yield
+    except TimeoutError:
+        raise Refused(
+            Problem(
+                "too-slow",
+                f"a request is read and answered within {limits.seconds:g} s",
+                "this one was not",
+                "send fewer or smaller images at a time",
+            )
+        ) from None
+
+
+def single(upload: Upload, reply: Reply) -> Response:
+    """The response for one image."""
+    if reply.problem:
+        return problem_response(reply.problem)
+    result = result_of(upload, reply)
+    if reply.picture is None:
+        return JSONResponse(result)
+    header = json.dumps(result, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return Response(reply.picture, media_type=reply.media_type, headers={RESULT_HEADER: header})
+
+
+def batch(uploads: Sequence[Upload], replies: Sequence[Reply], asked: Asked) -> Response:
+    """The response for several images: a document, or a zip of the document and the pictures."""
+    document = {"results": [_entry(*pair) for pair in zip(uploads, replies, strict=True)]}
+    if asked.form == "json":
+        return JSONResponse(document)
+    packed = io.BytesIO()
+    # the pictures are compressed already
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("results.json", json.dumps(document, indent=2, allow_nan=False))
+        for place, (upload, reply) in enumerate(zip(uploads, replies, strict=True)):
+            if reply.picture is not None:
+                stem = PurePosixPath((upload.name or "").replace("\\", "/")).stem or "image"
+                safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)[:100]
+                archive.writestr(f"{place:05d}-{safe}{SUFFIX[reply.media_type]}", reply.picture)
+    return Response(packed.getvalue(), media_type="application/zip")
+
+
+def result_of(upload: Upload, reply: Reply) -> dict[str, Any]:
+    """The result of an image, under the client's name for it."""
+    return {**reply.result, "image": {**reply.result["image"], "name": upload.name}}
+
+
+def _entry(upload: Upload, reply: Reply) -> dict[str, Any]:
+    if reply.problem:
+        return {"image": {"name": upload.name}, "problem": reply.problem.plain()}
+    return result_of(upload, reply)
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """The response that tells of a problem."""
+    headers = {}
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(problem.retry_after)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem.plain(), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

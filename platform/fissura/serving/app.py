@@ -1,0 +1,247 @@
+"""The HTTP application: its routes, its errors, its headers. Whoever keeps the models is its `Host`."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from fissura.serving import schema
+from fissura.serving.answering import Answering, batch, in_time, problem_response, single
+from fissura.serving.asked import Form, asked_of
+from fissura.serving.body import expected_length, read_images
+from fissura.serving.gate import Gate
+from fissura.serving.guard import OPEN, Guard
+from fissura.serving.hosting import Host
+from fissura.serving.limits import Limits
+from fissura.serving.model_routes import model_routes
+from fissura.serving.page import page
+from fissura.serving.problems import Kind, Problem, Refused
+from fissura.serving.roots import Roots
+from fissura.serving.telemetry import Telemetry
+
+API_VERSION = "1"
+ModelName = Annotated[
+    str | None, Query(description="By default the default model.", max_length=63, min_length=1)
+]
+_ANSWER = schema.problems(
+    "no-token", "malformed", "not-found", "not-acceptable", "too-large", "not-an-image-type",
+    "unreadable-image", "too-many-waiting", "failed", "not-ready", "too-slow",
+)  # fmt: skip
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+
+
+class Service:
+    """The parts that the routes share."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        limits: Limits,
+        roots: Roots,
+        token_digest: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.host, self.limits, self.roots, self.token_digest = host, limits, roots, token_digest
+        self.gate = Gate(limits, clock=clock)
+        self.telemetry = Telemetry(self.gate)
+        self.answering = Answering(host, limits=limits, gate=self.gate, telemetry=self.telemetry)
+
+    async def scored(
+        self, request: Request, *, model: str | None, task: str, query: dict[str, Any]
+    ) -> Response:
+        """The response to a request with images."""
+        chosen = self.host.models().named(model, task=task)
+        asked = asked_of(query, request.headers.get("accept"))
+        with self.gate.held(size=expected_length(request, self.limits)):
+            async with in_time(self.limits):
+                uploads, is_batch = await read_images(request, self.limits)
+                replies = await self.answering.replies(chosen, uploads, asked)
+            if is_batch:
+                return await asyncio.to_thread(batch, uploads, replies, asked)
+            return single(uploads[0], replies[0])
+
+
+def build_app(service: Service, *more: APIRouter) -> FastAPI:
+    """The application of a service; `more` are routers that stand behind the token too."""
+    app = FastAPI(
+        title="fissura", version=API_VERSION, docs_url=None, redoc_url=None, openapi_url=None,
+        redirect_slashes=False, description="Finds the cracks in photographs.",
+    )  # fmt: skip
+    for router in (
+        _open_routes(service),
+        _scoring_routes(service),
+        model_routes(service.host, service.roots),
+        _inner_routes(service, app),
+        *more,
+    ):
+        app.include_router(router)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_middleware(Guard, service=service)
+    return app
+
+
+def _scoring_routes(service: Service) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["images"])
+
+    @router.post(
+        "/segment",
+        openapi_extra=schema.IMAGES_BODY,
+        response_class=JSONResponse,
+        responses={
+            200: {
+                "model": schema.SegmentationResult | schema.BatchDocument,
+                "content": {"image/png": _PICTURE, "image/jpeg": _PICTURE, "application/zip": _PICTURE},
+                "description": "The cracks of one image, or of each image of a batch.",
+            },
+            **_ANSWER,
+        },
+    )
+    async def segment(
+        request: Request,
+        model: ModelName = None,
+        answer: Annotated[Form | None, Query(description="By default what `Accept` asks for.")] = None,
+        mm_per_pixel: Annotated[float | None, Query(gt=0, lt=1e6, allow_inf_nan=False)] = None,
+        threshold: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
+    ) -> Response:
+        """Finds the cracks in an image, or in each image of a multipart batch."""
+        query = {"answer": answer, "mm_per_pixel": mm_per_pixel, "threshold": threshold}
+        return await service.scored(request, model=model, task="segmentation", query=query)
+
+    @router.post(
+        "/classify",
+        openapi_extra=schema.IMAGES_BODY,
+        response_class=JSONResponse,
+        responses={
+            200: {
+                "model": schema.ClassificationResult | schema.BatchDocument,
+                "description": "The class of one image, or of each image of a batch.",
+            },
+            **_ANSWER,
+        },
+    )
+    async def classify(request: Request, model: ModelName = None) -> Response:
+        """Names the class of an image, or of each image of a multipart batch."""
+        return await service.scored(request, model=model, task="classification", query={"answer": "json"})
+
+    return router
+
+
+def _open_routes(service: Service) -> APIRouter:
+    """What needs no token: it tells nothing of models or images."""
+    router = APIRouter()
+
+    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def front() -> Response:
+        html, policy = page()
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    @router.get("/healthz", response_model=schema.HealthDocument, tags=["health"])
+    async def health() -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "up"})
+
+    @router.get(
+        "/readyz",
+        response_model=schema.HealthDocument,
+        responses=schema.problems("not-ready"),
+        tags=["health"],
+    )
+    async def ready() -> Response:
+        """A model is hosted."""
+        if not service.host.models().hosted:
+            raise Refused(
+                Problem("not-ready", "a model is hosted", "none is yet", "wait, or look at the log")
+            )
+        return JSONResponse({"status": "ready"})
+
+    return router
+
+
+def _inner_routes(service: Service, app: FastAPI) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus"},
+            **schema.problems("no-token"),
+        },
+    )
+    async def metrics() -> Response:
+        """Counters of this service in Prometheus's text format."""
+        return Response(service.telemetry.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(openapi_document(app, token_digest=service.token_digest))
+
+    return router
+
+
+def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[str, Any]:
+    """The OpenAPI document of the application, whole; where there is a token, all but `OPEN` asks for it."""
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["ProblemDocument"] = schema.ProblemDocument.model_json_schema()
+    invalid = schema.problems("invalid-value", "unreadable-image")[422]
+    for operation in (one for path in document["paths"].values() for one in path.values()):
+        if "422" in operation["responses"]:
+            operation["responses"]["422"] = invalid
+    # FastAPI's own form of a 422 is none of this service's
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    if token_digest is not None:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        for path in OPEN & document["paths"].keys():
+            document["paths"][path]["get"]["security"] = []
+    return document
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101  registered for these alone
+    return problem_response(error.problem)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    given = repr(first.get("input"))[:80]
+    return problem_response(
+        Problem(
+            "invalid-value", f"`{field}`: {first['msg']}", f"{given} was sent", "mend it; see /openapi.json"
+        )
+    )
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, Refused):  # FastAPI read the body, and the guard refused it
+        return problem_response(error.__cause__.problem)
+    kinds: dict[int, Kind] = {404: "not-found", 405: "wrong-method"}
+    kind = kinds.get(error.status_code, "malformed")
+    response = problem_response(
+        Problem(
+            kind,
+            "a request goes to one of the service's addresses",
+            f"{request.method} {request.scope['path'][:200]!r} is none"
+            if kind != "malformed"
+            else str(error.detail)[:200],
+            "see /openapi.json",
+        )
+    )
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,144 @@
+"""The images in the body of a request, read within the limits."""
+
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from fissura.serving.limits import Limits
+from fissura.serving.problems import Problem, Refused
+
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "image/gif")
+RAW_TYPES = (*IMAGE_TYPES, "application/octet-stream")
+FIELD = "images"
+MOST_NAME = 255
+
+
+class Upload(NamedTuple):
+    """One image as it was sent: the client's name for it, if any, and its bytes."""
+
+    name: str | None
+    data: bytes
+
+
+def expected_length(request: Request, limits: Limits) -> int:
+    """The bytes that a request says its body has; the most that it may have, where it does not say.
+
+    Raises:
+        Refused: more than a body may have.
+    """
+    text = request.headers.get("content-length", "")
+    # what comes in chunks is as long as it turns out to be, whatever else is said
+    if "transfer-encoding" in request.headers or not (text.isascii() and text.isdigit()):
+        return limits.body_bytes
+    if len(text) > 19 or int(text) > limits.body_bytes:
+        raise _too_large(f"{text[:30]} bytes", limits.body_bytes)
+    return int(text)
+
+
+def bounded(receive: Receive, *, most: int) -> Receive:
+    """`receive` of a body of at most `most` bytes, whatever its headers say; of more it raises Refused."""
+    received = 0
+
+    async def receive_some() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise _too_large("more", most)
+        return message
+
+    return receive_some
+
+
+async def read_images(request: Request, limits: Limits) -> tuple[list[Upload], bool]:
+    """The images of a request, and whether they are a batch.
+
+    Raises:
+        Refused: the body is too large, of no type that is read here, or holds no image or too many.
+    """
+    media = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if media in RAW_TYPES:
+        return [Upload(None, await request.body())], False
+    if media == "multipart/form-data":
+        return await _parts(request, limits), True
+    raise Refused(
+        Problem(
+            "not-an-image-type",
+            f"a body is an image ({', '.join(IMAGE_TYPES)}, application/octet-stream) or multipart/form-data",
+            f"Content-Type is {media[:100]!r}",
+            "send the file's bytes with its type",
+        )
+    )
+
+
+class _BatchParser(MultiPartParser):
+    """Knows whether the last boundary came: without it the last image may be torn, or missing."""
+
+    whole = False
+
+    def on_end(self) -> None:
+        self.whole = True
+
+
+async def _parts(request: Request, limits: Limits) -> list[Upload]:
+    async def whole() -> AsyncGenerator[bytes, None]:
+        async for chunk in request.stream():
+            yield chunk
+        if not parser.whole:
+            # said from within, so that the parser closes the files that it has not finished
+            raise _no_batch("its last boundary is missing", limits)
+
+    parser = _BatchParser(request.headers, whole(), max_files=limits.images, max_fields=0)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, ValueError) as error:
+        raise _no_batch(" ".join(str(getattr(error, "message", error)).split())[:200], limits) from None
+    try:
+        uploads = [await _upload(field, part) for field, part in form.multi_items()]
+    finally:
+        await form.close()
+    if not uploads:
+        raise _no_batch("this one holds none", limits)
+    return uploads
+
+
+def _no_batch(reason: str, limits: Limits) -> Refused:
+    many = "Too many files" in reason
+    return Refused(
+        Problem(
+            "too-large" if many else "malformed",
+            f"a batch is multipart/form-data of 1 to {limits.images} files called `{FIELD}`",
+            reason,
+            "send fewer at a time" if many else f"send each file as a part called `{FIELD}`",
+        )
+    )
+
+
+async def _upload(field: str, part: UploadFile | str) -> Upload:
+    if field != FIELD or isinstance(part, str):
+        raise Refused(
+            Problem(
+                "malformed",
+                f"each part of a batch is a file called `{FIELD}`",
+                f"one is called {field[:100]!r}",
+                "rename it, or leave it out",
+            )
+        )
+    # a client's own charset may make of a name what is no text elsewhere
+    name = (part.filename or "")[-MOST_NAME:].encode(errors="replace").decode()
+    return Upload(name or None, await part.read())
+
+
+def _too_large(held: str, most: int) -> Refused:
+    return Refused(
+        Problem(
+            "too-large",
+            f"a body has at most {most} bytes here",
+            f"this one has {held}",
+            "send less at a time; for images --max-body-mb of the service sets the bound",
+        )
+    )

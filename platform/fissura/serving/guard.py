@@ -1,0 +1,73 @@
+"""What stands around every request: the token, the bound of its body, its count, the headers of its answer,
+and a problem where the service fails."""
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fissura.serving.answering import problem_response
+from fissura.serving.body import bounded
+from fissura.serving.problems import Refused, failed
+from fissura.serving.tokens import check_token
+
+if TYPE_CHECKING:
+    from fissura.serving.app import Service
+
+OPEN = frozenset({"/", "/healthz", "/readyz"})
+"""What needs no token: it tells nothing of models or images."""
+IMAGES = frozenset({"/v1/segment", "/v1/classify"})
+DOCUMENT_BYTES = 2**16
+CLIENT_GONE = 499  # no answer was sent; the number that nginx has for it
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Guard:
+    """Middleware. A body is that of images, or a document of at most `DOCUMENT_BYTES`."""
+
+    def __init__(self, app: ASGIApp, service: "Service") -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.monotonic(), CLIENT_GONE
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+            await send(message)
+
+        try:
+            try:
+                await self._passed(scope, receive, sent)
+            except ClientDisconnect:
+                pass
+            except Refused as refused:
+                await problem_response(refused.problem)(scope, receive, sent)
+            except Exception:
+                if status != CLIENT_GONE:
+                    raise
+                logging.getLogger(__name__).exception("a request was not answered")
+                await problem_response(failed("the service failed"))(scope, receive, sent)
+        finally:
+            telemetry, route = self._service.telemetry, getattr(scope.get("route"), "path", "none")
+            telemetry.requests.labels(route, str(status)).inc()
+            telemetry.seconds.labels(route).observe(time.monotonic() - begin)
+
+    async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service = self._service
+        if scope["path"] not in OPEN:
+            check_token(service.token_digest, Headers(scope=scope).get("authorization"))
+        most = service.limits.body_bytes if scope["path"] in IMAGES else DOCUMENT_BYTES
+        await self._app(scope, bounded(receive, most=most), send)

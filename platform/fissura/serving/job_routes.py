@@ -1,0 +1,118 @@
+"""Routes about jobs: batch work over folders and prefixes that the cluster can read."""
+
+from pathlib import Path as FilePath
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+
+from fissura.batch.pictures import Kind
+from fissura.serving import schema
+from fissura.serving.jobs import ID, Jobs, State, Work
+from fissura.serving.problems import Problem, Refused
+from fissura.serving.roots import Roots
+
+JobId = Annotated[str, Path(pattern=ID)]
+
+
+class JobRequest(BaseModel):
+    """Images to be scored: a folder or an object-store prefix, and the folder for the results."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: str = Field(min_length=1, max_length=4096)
+    out: str = Field(min_length=1, max_length=4096)
+    model: str | None = Field(None, min_length=1, max_length=63)
+    mm_per_pixel: float | None = Field(None, gt=0, lt=1e6, allow_inf_nan=False)
+    pictures: list[Literal["masks", "probabilities", "overlays"]] = Field(default_factory=list, max_length=3)
+
+
+class JobDocument(BaseModel):
+    """A job and how it stands. `images` is null until they are listed; `results` is there when it is done."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    state: State
+    created: float
+    images: int | None
+    source: str
+    out: str
+    model: str | None
+    mm_per_pixel: float | None
+    pictures: list[Kind]
+    done: int
+    failed: int
+    results: str | None
+    reason: str | None
+
+
+class JobsDocument(BaseModel):
+    """All jobs, the newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jobs: list[JobDocument]
+
+
+def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
+    """The routes below /v1/jobs; `jobs` is None where the service was given no root for them."""
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+    common = schema.problems("no-token", "conflict")
+
+    def there() -> Jobs:
+        if jobs is None:
+            raise Refused(
+                Problem(
+                    "conflict",
+                    "jobs read and write below a root that the service was started with",
+                    "this one has none",
+                    "start it with --root FOLDER",
+                )
+            )
+        return jobs
+
+    @router.post(
+        "",
+        status_code=202,
+        response_model=JobDocument,
+        responses={**common, **schema.problems("malformed", "outside-the-roots", "not-found")},
+    )
+    async def submit(asked: JobRequest) -> Response:
+        """Begins to score the images below a folder or prefix; one row an image goes to `out`."""
+        keeper = there()
+        work = Work(
+            images=roots.source(asked.images, what="images"),
+            out=FilePath(roots.folder(asked.out, what="out")),
+            model=asked.model,
+            mm_per_pixel=asked.mm_per_pixel,
+            pictures=tuple(dict.fromkeys(asked.pictures)),
+        )
+        return JSONResponse((await keeper.submit(work)).shown(), status_code=202)
+
+    @router.get("", response_model=JobsDocument, responses=common)
+    async def every() -> Response:
+        """All jobs, the newest first."""
+        return JSONResponse({"jobs": [job.shown() for job in there().all()]})
+
+    @router.get("/{job_id}", response_model=JobDocument, responses={**common, **schema.problems("not-found")})
+    async def one(job_id: JobId) -> Response:
+        """How a job stands."""
+        return JSONResponse(there().get(job_id).shown())
+
+    @router.delete(
+        "/{job_id}", response_model=JobDocument, responses={**common, **schema.problems("not-found")}
+    )
+    async def cancel(job_id: JobId) -> Response:
+        """Ends a job; the rows that it has stay."""
+        return JSONResponse((await there().cancel(job_id)).shown())
+
+    @router.post(
+        "/{job_id}/resume", response_model=JobDocument, responses={**common, **schema.problems("not-found")}
+    )
+    async def resume(job_id: JobId) -> Response:
+        """Goes on with a job that was cancelled or failed."""
+        return JSONResponse((await there().resume(job_id)).shown())
+
+    return router

@@ -1,0 +1,25 @@
+"""What one request, and all requests together, may cost."""
+
+from pydantic import Field
+
+from fissura.core.spec import Spec
+from fissura.data.images import MAX_PIXELS
+
+
+class Limits(Spec):
+    """Every limit of the service.
+
+    One request: `body_bytes` of its body, `images` in a batch, `pixels` of one image (whatever its file's
+    size), `seconds` until its answer. One model: `batch_pixels` that go through the network together. All
+    requests: `waiting_images`, `waiting_bytes` of their bodies, and `waiting_seconds` that the images ahead
+    of a new one may take, at the speed that was seen last; what is beyond is refused, to be sent again.
+    """
+
+    body_bytes: int = Field(256 * 2**20, ge=1024, le=2**34)
+    images: int = Field(64, ge=1, le=10_000)
+    pixels: int = Field(MAX_PIXELS, ge=1024, le=2**32)
+    seconds: float = Field(300.0, gt=0, le=86_400)
+    batch_pixels: int = Field(2**22, ge=1, le=2**32)
+    waiting_images: int = Field(256, ge=1, le=100_000)
+    waiting_bytes: int = Field(2**30, ge=1024, le=2**40)
+    waiting_seconds: float = Field(20.0, gt=0, le=86_400)

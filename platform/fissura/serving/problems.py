@@ -1,0 +1,90 @@
+"""What is wrong with a request, as problem details (RFC 9457): the rule, the value, the remedy."""
+
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Any, Literal
+
+MEDIA_TYPE = "application/problem+json"
+
+Kind = Literal[
+    "malformed",
+    "no-token",
+    "outside-the-roots",
+    "not-found",
+    "wrong-method",
+    "not-acceptable",
+    "conflict",
+    "too-large",
+    "not-an-image-type",
+    "unreadable-image",
+    "invalid-value",
+    "too-many-waiting",
+    "failed",
+    "not-ready",
+    "too-slow",
+]
+
+STATUS: dict[Kind, HTTPStatus] = {
+    "malformed": HTTPStatus.BAD_REQUEST,
+    "no-token": HTTPStatus.UNAUTHORIZED,
+    "outside-the-roots": HTTPStatus.FORBIDDEN,
+    "not-found": HTTPStatus.NOT_FOUND,
+    "wrong-method": HTTPStatus.METHOD_NOT_ALLOWED,
+    "not-acceptable": HTTPStatus.NOT_ACCEPTABLE,
+    "conflict": HTTPStatus.CONFLICT,
+    "too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "not-an-image-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "unreadable-image": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "invalid-value": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "too-many-waiting": HTTPStatus.TOO_MANY_REQUESTS,
+    "failed": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "not-ready": HTTPStatus.SERVICE_UNAVAILABLE,
+    "too-slow": HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem. `title` is the rule that a request must keep, `detail` what this one has, `remedy` what to
+    do; `retry_after` is in seconds, where trying again is the remedy.
+    """
+
+    kind: Kind
+    title: str
+    detail: str
+    remedy: str
+    retry_after: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return int(STATUS[self.kind])
+
+    def plain(self) -> dict[str, Any]:
+        """The problem's JSON document."""
+        named = {"type": f"urn:fissura:problem:{self.kind}", "status": self.status}
+        own = {name: value for name, value in asdict(self).items() if name != "kind" and value is not None}
+        return {**named, **own}
+
+
+class Refused(Exception):
+    """A request, or an image of it, that is not answered."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.title}: {problem.detail}; {problem.remedy}")
+        self.problem = problem
+
+    def __reduce__(self) -> "tuple[type[Refused], tuple[Problem]]":
+        return Refused, (self.problem,)
+
+
+def failed(reason: str) -> Problem:
+    """The problem of what the service is to blame for; what it was stands in the service's log alone."""
+    return Problem("failed", "a request is answered", reason, "try again; the service's log says more")
+
+
+def unreadable(line: str) -> Problem:
+    """The problem of an image that a reader refused with `line`: (rule: )value; remedy."""
+    rest, _, remedy = line.rpartition("; ")
+    rule, _, value = rest.rpartition(": ")
+    return Problem("unreadable-image", rule or "an image can be read", value, remedy)
