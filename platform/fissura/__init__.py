@@ -1,9 +1,8 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
-`export`, `serve`, `rollout`, `score`, `leaderboard`, `report`, `demo`. They are imported when first used, so
-that `import fissura` is quick and leaves PyTorch and Ray alone.
-`batch` is `fissura.api.batch`: here its name is a package's.
+`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `report`, `demo`. They are imported when first
+used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fissura.api import (
+        batch,
         classify,
         demo,
         evaluate,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "batch",
     "classify",
     "demo",
     "evaluate",

@@ -452,9 +452,8 @@ def colour_prediction(predictions, masks):
 
 def text_prediction(predictions, masks):
     (predictions / "b.png").write_text("hello", encoding="utf-8")
-    return (
-        f"{predictions}/b.png: an image is an intact PNG, JPEG, TIFF, BMP, GIF or WEBP file whatever its name says: "
-    )
+    rule = "an image is an intact PNG, JPEG, TIFF, BMP, GIF or WEBP file whatever its name says"
+    return f"{predictions}/b.png: {rule}: "
 
 
 def grey_label(predictions, masks):

@@ -22,9 +22,7 @@ import torch
 from aiohttp import web
 from PIL import Image
 
-import fissura.batch.run
-from fissura.batch.pictures import png
-from fissura.batch.run import Retry
+import fissura.scoring.run
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_datasets
@@ -42,6 +40,8 @@ from fissura.metrics.classification import class_scores
 from fissura.metrics.counts import Counts
 from fissura.metrics.scores import Scores, level_of
 from fissura.results.store import Row
+from fissura.scoring.pictures import png
+from fissura.scoring.run import Retry
 
 CPU = torch.device("cpu")
 THRESHOLD, RUN = 0.5, "0123456789abcdef"  # of the run of the tiny segmenter
@@ -219,7 +219,7 @@ def table(out: Path) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def quick_to_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        fissura.batch.run, "Retry", lambda: Retry(tries=3, first_seconds=0.01, most_seconds=0.02)
+        fissura.scoring.run, "Retry", lambda: Retry(tries=3, first_seconds=0.01, most_seconds=0.02)
     )
 
 
@@ -349,7 +349,9 @@ class TestAProcess:
     """The command in a process of its own, ended when the third image is asked for."""
 
     @pytest.mark.parametrize(
-        "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name
+        "number",
+        [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+        ids=lambda one: one.name,
     )
     def test_that_is_ended_is_gone_on_with_by_the_next(
         self, service: Service, photographs: Path, tmp_path: Path, number: signal.Signals
@@ -563,7 +565,7 @@ class TestTheToken:
 
 
 def test_neither_ray_nor_torch_is_imported(tmp_path: Path) -> None:
-    code = "import sys, fissura.batch.client; print(*({'ray', 'torch'} & set(sys.modules)))"
+    code = "import sys, fissura.scoring.client; print(*({'ray', 'torch'} & set(sys.modules)))"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
-from fissura.batch.evaluation import (
+from fissura.core.errors import DataError, SpecError
+from fissura.data.datasets import parse_dataset
+from fissura.data.labelled import parse_labelled
+from fissura.data.synthetic import SyntheticSpec, write
+from fissura.metrics import parse_protocol
+from fissura.results.score import score_folders
+from fissura.scoring.evaluation import (
     Labels,
     Masks,
     evaluate,
@@ -18,14 +24,8 @@ from fissura.batch.evaluation import (
     names_a_data_set,
     open_test_set,
 )
-from fissura.batch.rows import SCHEMA, write_rows
-from fissura.batch.source import Source
-from fissura.core.errors import DataError, SpecError
-from fissura.data.datasets import parse_dataset
-from fissura.data.labelled import parse_labelled
-from fissura.data.synthetic import SyntheticSpec, write
-from fissura.metrics import parse_protocol
-from fissura.results.score import score_folders
+from fissura.scoring.rows import SCHEMA, write_rows
+from fissura.scoring.source import Source
 
 PROTOCOLS = tuple(parse_protocol(text) for text in ("pixel", "tolerant:2", "overlap", "flexible:1"))
 SHAPE = 20, 30

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fissura.batch import http
-from fissura.batch.http import Patience, open_endpoint
-from fissura.batch.pictures import KINDS
-from fissura.batch.scorer import Busy, Disagreement, Failing, Scored, Unreachable, Unscorable
 from fissura.core.errors import FissuraError, SpecError
 from fissura.engine.measures import measure
 from fissura.results.pictures import RIGHT
+from fissura.scoring import http
+from fissura.scoring.http import Patience, open_endpoint
+from fissura.scoring.pictures import KINDS
+from fissura.scoring.scorer import Busy, Disagreement, Failing, Scored, Unreachable, Unscorable
 
 TOKEN = "0123456789abcdef-secret"  # noqa: S105
 HEIGHT, WIDTH = 9, 14

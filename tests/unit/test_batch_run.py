@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from fissura.batch.run import BatchResult, Retry, score_all
-from fissura.batch.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
-from fissura.batch.sink import Question, Sink, open_sink
-from fissura.batch.source import Source
 from fissura.core.errors import DataError, FissuraError, SpecError
+from fissura.scoring.run import BatchResult, Retry, score_all
+from fissura.scoring.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
+from fissura.scoring.sink import Question, Sink, open_sink
+from fissura.scoring.source import Source
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
 QUESTION = Question(source="/walls", run="1a2b3c4d5e6f", task="classification")

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fissura.batch.pictures import bare_name, picture_path, picture_stems
-from fissura.batch.rows import SCHEMA, read_rows
-from fissura.batch.scorer import Disagreement, Result, Scored
-from fissura.batch.sink import Question, open_sink
 from fissura.core.errors import DataError, SpecError
 from fissura.engine.measures import measure
+from fissura.scoring.pictures import bare_name, picture_path, picture_stems
+from fissura.scoring.rows import SCHEMA, read_rows
+from fissura.scoring.scorer import Disagreement, Result, Scored
+from fissura.scoring.sink import Question, open_sink
 
 SEGMENTED: dict[str, Any] = {
     "model": "cracks",
@@ -228,7 +228,7 @@ class TestImagesThatFailed:
 
 def metadata(out: Path) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = pq.read_schema(out / "results.parquet").metadata
-    return {b"fissura.batch": found[b"fissura.batch"]}
+    return {b"fissura.scoring": found[b"fissura.scoring"]}
 
 
 class TestAnotherFolder:
@@ -460,8 +460,8 @@ import json, os, signal, sys
 from pathlib import Path
 import pandas  # as pyarrow does in every child, which takes long
 import pyarrow.parquet as pq
-from fissura.batch.scorer import Result, Scored
-from fissura.batch.sink import Question, open_sink
+from fissura.scoring.scorer import Result, Scored
+from fissura.scoring.sink import Question, open_sink
 
 place, result = Path(sys.argv[1]), json.loads(sys.argv[2])
 NAMES = ["a.jpg", "b.jpg", "c.jpg"]

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fissura.batch import source as module
-from fissura.batch.source import Source
 from fissura.core.errors import DataError, FissuraError, SpecError, UserError
+from fissura.scoring import source as module
+from fissura.scoring.source import Source
 
 
 def plant(root: Path, *names: str) -> Path:

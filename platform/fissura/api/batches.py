@@ -1,4 +1,4 @@
-"""The verb `batch`: a folder of images through an endpoint, as a function."""
+"""The verb `batch`: a folder of images through an endpoint, or through a run on Ray, as a function."""
 
 import asyncio
 import signal
@@ -12,9 +12,9 @@ from fissura.core.errors import SpecError
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
-    from fissura.batch.client import BatchReport
-    from fissura.batch.evaluation import Truth
-    from fissura.batch.source import Source
+    from fissura.scoring.evaluation import Truth
+    from fissura.scoring.report import BatchReport, Terms
+    from fissura.scoring.source import Source
 
 T = TypeVar("T")
 
@@ -22,8 +22,9 @@ T = TypeVar("T")
 def batch(
     images: str | Path,
     *,
-    endpoint: str,
     out: Path,
+    endpoint: str | None = None,
+    run: Path | None = None,
     masks: Path | None = None,
     split: Split | None = None,
     protocols: Sequence[str] = (),
@@ -33,38 +34,56 @@ def batch(
     failed: Literal["keep", "retry"] = "keep",
     concurrency: int = 8,
     token_file: Path | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
+    address: str | None = None,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> "BatchReport":
-    """Scores images through the service at `endpoint` into the folder `out`, one row an image.
+    """Scores images through the service at `endpoint`, or by `run` in a Ray Data job, into the folder `out`,
+    one row an image.
 
     `images` is a folder, a file, a URL such as `s3://bucket/prefix`, or a data set `KIND:ROOT`, of which the
     `split` (by default "test") is scored and judged by its masks or labels. `masks` is a folder of masks of
     the images' names: then a folder is judged too, under the `protocols` (by default `pixel`), at the model's
     own threshold. `keep` names pictures: "masks", "probabilities", "overlays". What was begun in `out` goes
-    on; `failed` says whether images that failed are tried again. The service's token is in `token_file`, or
-    in the variable FISSURA_TOKEN. The first SIGINT or SIGTERM ends the batch; its rows stay.
+    on; `failed` says whether images that failed are tried again. The first SIGINT or SIGTERM ends the batch;
+    its rows stay.
+
+    Of an endpoint: `model` is a hosted one's name, `concurrency` the images under way at once; the token is
+    in `token_file`, or in the variable FISSURA_TOKEN. Of a run: `workers` (by default one a CPU, or one a
+    share of a GPU) on the cluster at `address`, or on a Ray of its own.
     """
-    from fissura.batch.client import Asked, through_endpoint
-    from fissura.batch.pictures import parse_kinds
     from fissura.metrics import parse_protocol
+    from fissura.scoring.client import through_endpoint
+    from fissura.scoring.pictures import parse_kinds
+    from fissura.scoring.report import Terms
     from fissura.serving.tokens import read_token
 
-    token = read_token(token_file)
+    if (endpoint is None) == (run is None):
+        raise SpecError("name a service by --endpoint URL, or a run by --run RUN, and not both")
     chosen = tuple(parse_protocol(text) for text in dict.fromkeys(protocols))
     source, truth = _opened(str(images), masks=masks, split=split, cache=cache)
     if truth is None and chosen:
         raise SpecError(
             "--protocol: scores need masks; give --masks, or a data set KIND:ROOT in place of a folder"
         )
-    asked = Asked(endpoint, model, mm_per_pixel, parse_kinds(keep), chosen)
+    terms = Terms(mm_per_pixel, parse_kinds(keep), chosen)
+    if run is not None:
+        return _by_run(
+            source, truth, terms, run=run.expanduser().resolve(), out=out.expanduser(), failed=failed,
+            workers=workers, gpus_per_worker=gpus_per_worker, address=address, say=say, on_image=on_image,
+        )  # fmt: skip
+    url, token = str(endpoint), read_token(token_file)
 
     async def begin(stop: asyncio.Event) -> "BatchReport":
         return await through_endpoint(
             source,
             truth,
-            asked,
+            terms,
+            endpoint=url,
+            model=model,
             out=out.expanduser(),
             token=token,
             failed=failed,
@@ -77,12 +96,37 @@ def batch(
     return _run(begin)
 
 
+def _by_run(
+    source: "Source",
+    truth: "Truth | None",
+    terms: "Terms",
+    *,
+    run: Path,
+    out: Path,
+    failed: Literal["keep", "retry"],
+    workers: int | None,
+    gpus_per_worker: float,
+    address: str | None,
+    say: Callable[[str], None],
+    on_image: Callable[[int, int], None] | None,
+) -> "BatchReport":
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(address)
+    from fissura.jobs.batch import run_batch
+
+    return run_batch(
+        source, truth, terms, run=run, out=out, failed=failed, workers=workers,
+        gpus_per_worker=gpus_per_worker, address=address, say=say, on_image=on_image or (lambda *_: None),
+    )  # fmt: skip
+
+
 def _opened(
     images: str, *, masks: Path | None, split: Split | None, cache: Path | None
 ) -> "tuple[Source, Truth | None]":
-    from fissura.batch.evaluation import masks_in, names_a_data_set, open_test_set
-    from fissura.batch.source import Source
     from fissura.data.cache import default_cache
+    from fissura.scoring.evaluation import masks_in, names_a_data_set, open_test_set
+    from fissura.scoring.source import Source
 
     if names_a_data_set(images):
         if masks is not None:

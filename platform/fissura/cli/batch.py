@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
-from fissura.cli.options import CacheOption, ProtocolOption
+from fissura.cli.options import AddressOption, CacheOption, ProtocolOption
 from fissura.cli.runs import score_text
 from fissura.cli.serve import TokenOption
 
 if TYPE_CHECKING:
-    from fissura.batch.client import BatchReport
+    from fissura.scoring.report import BatchReport
 
 SHOWN = 10
 
@@ -23,10 +23,13 @@ def batch(
             metavar="IMAGES", help="A folder, a file, s3://BUCKET/PREFIX, or a data set KIND:ROOT."
         ),
     ],
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="The service's address.")],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the results go; what was begun there goes on.")
     ],
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="The service's address.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A run's folder: scored by Ray, without a service.")
+    ] = None,
     masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Masks of the images' names, to score the model by.")
     ] = None,
@@ -50,10 +53,16 @@ def batch(
     ] = "keep",
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Images under way at once.")] = 8,
     token_file: TokenOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Of a run; by default one a CPU.")] = None,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="Of a run; may be a fraction.")] = 0.0,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Of a run: on the cluster that this machine is part of.")
+    ] = False,
+    address: AddressOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a folder of images through a service: one row an image; where there are masks, scores too.
+    """Score a folder of images through a service, or by a run: one row an image; with masks, scores too.
 
     A batch that ended early, for whatever reason, goes on when it is asked again. Exit code 1: one failed.
 
@@ -65,8 +74,9 @@ def batch(
     with console.progress("scoring images") as on_image:
         report = api.batch(
             images,
-            endpoint=endpoint,
             out=out,
+            endpoint=endpoint,
+            run=run,
             masks=masks,
             split=split,
             protocols=protocol or (),
@@ -76,6 +86,9 @@ def batch(
             failed=failed,
             concurrency=concurrency,
             token_file=token_file,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            address="auto" if cluster and address is None else address,
             cache=cache,
             say=console.say,
             on_image=on_image,

@@ -15,14 +15,19 @@ import ray.data
 from pydantic import Field
 from ray.exceptions import RayError
 
-from fissura.batch.pictures import Kind, draw_from
-from fissura.batch.scorer import Result, Scored
-from fissura.batch.sink import Sink
-from fissura.batch.source import Source
 from fissura.core.errors import DataError, FissuraError
 from fissura.core.spec import Spec
 from fissura.engine.model import open_model
-from fissura.engine.runtime import LocalRuntime
+from fissura.engine.runtime import LocalRuntime, pick_device
+from fissura.jobs.cluster import connected
+from fissura.jobs.stopping import StopFile, stops_on_signals
+from fissura.scoring.evaluation import Truth
+from fissura.scoring.pictures import Kind, draw_from
+from fissura.scoring.report import BatchReport, Terms, question_of, report_of
+from fissura.scoring.run import BatchResult
+from fissura.scoring.scorer import ModelCard, Result, Scored
+from fissura.scoring.sink import Failed, Sink, open_sink
+from fissura.scoring.source import Source
 from fissura.serving.asked import Asked
 from fissura.serving.limits import Limits
 from fissura.serving.worker import Worker
@@ -57,8 +62,8 @@ class ScoringWorker:
         self._asked = Asked.load({"form": form, "mm_per_pixel": scale}, source="batch")
 
     def __call__(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rows `name`, `document` (JSON: the `result`, or the `error` of an image), and bytes, one column a kind
-        of picture."""
+        """Rows `name`, `document` (JSON: the `result` or the `error` of an image), and a column of bytes for
+        each kind of picture."""
         outcomes = asyncio.run(self._all([str(name) for name in block["name"]]))
         columns: dict[str, Any] = {
             "name": [name for name, _, _ in outcomes],
@@ -96,6 +101,61 @@ class ScoringWorker:
             )
         except DataError as error:
             return {"error": str(error)}, {}
+
+
+def run_batch(
+    source: Source,
+    truth: Truth | None,
+    terms: Terms,
+    *,
+    run: Path,
+    out: Path,
+    failed: Failed,
+    workers: int | None,
+    gpus_per_worker: float,
+    address: str | None,
+    say: Callable[[str], None],
+    on_image: Progress,
+) -> BatchReport:
+    """Scores the images of `source` by a run into the folder `out`, and where they are labelled, the run by
+    them; on a Ray of its own, or on the cluster at `address`. A SIGINT or SIGTERM ends it; its rows stay.
+
+    Raises:
+        UserError: what was asked does not fit the run, the folder or the labels.
+        FissuraError: no image could be scored at all.
+    """
+    source.check_apart(out)
+    model = open_model(run, device=pick_device("cpu"))
+    card = ModelCard.model_validate(model.card)
+    question = question_of(source, truth, terms, card)
+    scoring = Scoring(
+        run=run, mm_per_pixel=question.mm_per_pixel, pictures=question.pictures, gpus=gpus_per_worker
+    )
+    names = source.names()
+    with open_sink(out, question, names, failed=failed, say=say) as sink:
+        stop = StopFile(out)
+        stop.clear()
+        with connected(address) as resources, stops_on_signals(stop):
+            most = int(resources.gpus / gpus_per_worker) if gpus_per_worker else resources.cpus
+            score_on_cluster(
+                source,
+                sink,
+                scoring,
+                workers=workers or most,
+                on_image=on_image,
+                stop_requested=stop.requested,
+            )
+        stopped = "a stop was asked for" if stop.requested() else None
+        stop.clear()
+        whole = all(name in sink.done for name in names)
+        result = BatchResult(
+            images=len(names),
+            done=sum(name in sink.done for name in names),
+            failed=sum(name in sink.failed for name in names),
+            stopped=None if whole else stopped,
+            results=sink.finish() if whole else None,
+        )
+        return report_of(out, question, result, source=source, truth=truth, terms=terms, card=card)
 
 
 def score_on_cluster(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
-from fissura.batch.pictures import Kind
+from fissura.scoring.pictures import Kind
 from fissura.serving import schema
 from fissura.serving.jobs import ID, Jobs, State, Work
 from fissura.serving.problems import Problem, Refused

@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fissura.batch.pictures import Kind, draw_from
-from fissura.batch.run import BatchResult, score_all
-from fissura.batch.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
-from fissura.batch.sink import Question, open_sink
-from fissura.batch.source import Source
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
+from fissura.scoring.pictures import Kind, draw_from
+from fissura.scoring.run import BatchResult, score_all
+from fissura.scoring.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
+from fissura.scoring.sink import Question, open_sink
+from fissura.scoring.source import Source
 from fissura.serving.answering import Answering
 from fissura.serving.asked import Asked
 from fissura.serving.body import Upload

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.batch.pictures import jpeg, overlay, png
 from fissura.core.errors import DataError, UserError
 from fissura.data.photograph import Photograph, decode
 from fissura.engine.measures import measure
 from fissura.engine.model import Answer, Classified, Model, Segmented
+from fissura.scoring.pictures import jpeg, overlay, png
 from fissura.serving.asked import MEDIA, Asked
 from fissura.serving.batcher import PixelBatcher
 from fissura.serving.limits import Limits

@@ -7,13 +7,13 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fissura.batch.scorer import Result
 from fissura.core.files import replacing
 from fissura.engine.measures import CrackMeasures
+from fissura.scoring.scorer import Result
 
 MAX_BYTES = 2**33  # of one file, decompressed: some ten million images
 METADATA_KEY = (
-    b"fissura.batch"  # the digest of the question, so that no other batch's rows are taken for these
+    b"fissura.scoring"  # the digest of the question, so that no other batch's rows are taken for these
 )
 
 _MEASURES = {

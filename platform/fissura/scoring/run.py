@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
-from fissura.batch.scorer import Busy, Failing, Scored, Scorer, Unreachable, Unscorable
-from fissura.batch.sink import Sink
-from fissura.batch.source import Source
 from fissura.core.errors import DataError
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec
+from fissura.scoring.scorer import Busy, Failing, Scored, Scorer, Unreachable, Unscorable
+from fissura.scoring.sink import Sink
+from fissura.scoring.source import Source
 
 T = TypeVar("T")
 OnImage = Callable[[int, int], None]

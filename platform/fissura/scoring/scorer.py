@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fissura.batch.pictures import Kind
 from fissura.core.errors import FissuraError
 from fissura.core.spec import describe
+from fissura.scoring.pictures import Kind
 
 Task = Literal["segmentation", "classification"]
 
@@ -16,6 +16,19 @@ Task = Literal["segmentation", "classification"]
 class _Document(BaseModel):
     # a service of a later version may say more
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class ModelCard(BaseModel):
+    """What is known of a model; `name` and `version` are None where nobody serves it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+    name: str | None = None
+    version: int | None = None
+    run: str
+    task: Task
+    threshold: float | None = None
+    classes: tuple[str, ...] = ()
 
 
 class ImageFacts(_Document):

@@ -12,9 +12,6 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
-from fissura.batch.pictures import bare_name, picture_path, picture_stems, png
-from fissura.batch.rows import read_rows
-from fissura.batch.source import Source
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.data.dataset import Dataset
@@ -24,6 +21,9 @@ from fissura.data.sample import Sample, Split
 from fissura.metrics import AnyProtocol
 from fissura.metrics.classification import class_scores, confusion
 from fissura.results.score import ImageScore, read_map, read_mask, report, score_image
+from fissura.scoring.pictures import bare_name, picture_path, picture_stems, png
+from fissura.scoring.rows import read_rows
+from fissura.scoring.source import Source
 
 SCORES = "scores.json"
 

@@ -20,13 +20,13 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from fissura.batch.pictures import KINDS, Kind, picture_path, picture_stems
-from fissura.batch.rows import SCHEMA, NotRows, Row, failed_row, merged, read_rows, scored_row, write_rows
-from fissura.batch.scorer import Scored, Task
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable, remove_abandoned, replacing, write_json
 from fissura.core.spec import Spec, digest
 from fissura.data.lock import claimed
+from fissura.scoring.pictures import KINDS, Kind, picture_path, picture_stems
+from fissura.scoring.rows import SCHEMA, NotRows, Row, failed_row, merged, read_rows, scored_row, write_rows
+from fissura.scoring.scorer import Scored, Task
 
 QUESTION, PARTS, RESULTS = "batch.json", "results", "results.parquet"
 ROWS_A_PART, SECONDS_A_PART = 256, 30.0

@@ -19,22 +19,22 @@ import aiohttp
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from fissura.batch.pictures import Kind, draw
-from fissura.batch.scorer import (
-    Busy,
-    Disagreement,
-    Failing,
-    Result,
-    Scored,
-    Task,
-    Unreachable,
-    Unscorable,
-)
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.spec import Spec, describe, nearest
 from fissura.data.images import MAX_PIXELS
+from fissura.scoring.pictures import Kind, draw
+from fissura.scoring.scorer import (
+    Busy,
+    Disagreement,
+    Failing,
+    ModelCard,
+    Result,
+    Scored,
+    Unreachable,
+    Unscorable,
+)
 
 RESULT_HEADER = "Fissura-Result"
 MAX_HEADER_BYTES = 64 * 2**10
@@ -57,22 +57,16 @@ class Patience(Spec):
     answer: float = 330.0
 
 
-class ModelCard(BaseModel):
+class HostedCard(ModelCard):
     """What a service says of a model that it hosts."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
     name: str
     version: int
-    run: str
-    task: Task
-    threshold: float | None = None
-    classes: tuple[str, ...] = ()
 
 
 class _Models(BaseModel):
     default: str
-    models: tuple[ModelCard, ...]
+    models: tuple[HostedCard, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class Endpoint:
     """A service and one of its models; see `open_endpoint`."""
 
     url: str
-    card: ModelCard
+    card: HostedCard
     _session: aiohttp.ClientSession = field(repr=False)
 
     def scorer(self, *, mm_per_pixel: float | None, pictures: tuple[Kind, ...]) -> "HttpScorer":
@@ -272,7 +266,7 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _chosen(url: str, document: bytes, model: str | None) -> ModelCard:
+def _chosen(url: str, document: bytes, model: str | None) -> HostedCard:
     try:
         models = _Models.model_validate(_json(document, url))
     except ValidationError as error:
