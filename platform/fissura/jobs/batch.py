@@ -6,6 +6,7 @@ Workers read the images where they lie; rows and pictures come back to the one p
 import asyncio
 import json
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def score_on_cluster(
     """
     names = source.names()
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     for images_a_block in (IMAGES_A_BLOCK, 1):
@@ -216,16 +217,19 @@ def _pass(
     """Scores the images once, and gives what went wrong beside them, if anything."""
     blocks = -(-len(todo) // images_a_block)
     data = ray.data.from_items([{"name": name} for name in todo], override_num_blocks=blocks)
-    scored = data.map_batches(
-        ScoringWorker,
-        fn_constructor_args=(source, scoring.plain()),
-        batch_size=None,
-        batch_format="numpy",
-        concurrency=(1, max(1, min(workers, blocks))),
-        num_cpus=scoring.cpus,
-        num_gpus=scoring.gpus,
-        ray_remote_args_fn=_no_retries,
-    )
+    with warnings.catch_warnings():
+        # the argument is deprecated in favour of one that there is none of yet
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scored = data.map_batches(
+            ScoringWorker,
+            fn_constructor_args=(source, scoring.plain()),
+            batch_size=None,
+            batch_format="numpy",
+            concurrency=(1, max(1, min(workers, blocks))),
+            num_cpus=scoring.cpus,
+            num_gpus=scoring.gpus,
+            ray_remote_args_fn=_no_retries,
+        )
     total = len(source.names())
     try:
         for block in scored.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):

@@ -5,8 +5,7 @@ import os
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fissura.serving.answering import problem_response
-from fissura.serving.problems import MEDIA_TYPE, Problem
+from fissura.serving.problems import MEDIA_TYPE, Problem, problem_response
 
 SETTING = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 RETRY_SECONDS = 5

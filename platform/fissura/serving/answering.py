@@ -7,7 +7,6 @@ import logging
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +19,7 @@ from fissura.serving.body import Upload
 from fissura.serving.gate import Gate
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.limits import Limits
-from fissura.serving.problems import MEDIA_TYPE, Problem, Refused, failed, unreadable
+from fissura.serving.problems import Problem, Refused, failed, problem_response, unreadable
 from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 
@@ -150,13 +149,3 @@ def _entry(upload: Upload, reply: Reply) -> dict[str, Any]:
     if reply.problem:
         return {"image": {"name": upload.name}, "problem": reply.problem.plain()}
     return result_of(upload, reply)
-
-
-def problem_response(problem: Problem) -> JSONResponse:
-    """The response that tells of a problem."""
-    headers = {}
-    if problem.retry_after is not None:
-        headers["Retry-After"] = str(problem.retry_after)
-    if problem.status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(problem.plain(), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from fissura.serving import schema
-from fissura.serving.answering import Answering, batch, in_time, problem_response, single
+from fissura.serving.answering import Answering, batch, in_time, single
 from fissura.serving.asked import Form, asked_of
 from fissura.serving.body import expected_length, read_images
 from fissura.serving.gate import Gate
@@ -21,7 +21,7 @@ from fissura.serving.hosting import Host
 from fissura.serving.limits import Limits
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
-from fissura.serving.problems import Kind, Problem, Refused
+from fissura.serving.problems import Kind, Problem, Refused, problem_response
 from fissura.serving.roots import Roots
 from fissura.serving.telemetry import Telemetry
 

@@ -9,9 +9,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fissura.serving.answering import problem_response
 from fissura.serving.body import bounded
-from fissura.serving.problems import Refused, failed
+from fissura.serving.problems import Refused, failed, problem_response
 from fissura.serving.tokens import check_token
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
+from starlette.responses import JSONResponse
+
 MEDIA_TYPE = "application/problem+json"
 
 Kind = Literal[
@@ -88,3 +90,13 @@ def unreadable(line: str) -> Problem:
     rest, _, remedy = line.rpartition("; ")
     rule, _, value = rest.rpartition(": ")
     return Problem("unreadable-image", rule or "an image can be read", value, remedy)
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """The response that tells of a problem."""
+    headers = {}
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(problem.retry_after)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem.plain(), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
