@@ -2,8 +2,12 @@
 
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,25 @@ def fissura(folder: Path, words: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+@contextmanager
+def served(folder: Path, words: str) -> Iterator[str]:
+    """The address of a service while it runs, on a port of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    service = subprocess.Popen(
+        [FISSURA, *shlex.split(words), "--port", str(port)],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        line = service.stdout.readline()
+        assert line == f"serving at http://127.0.0.1:{port}\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        service.send_signal(signal.SIGINT)
+        service.communicate(timeout=60)
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose `data/cfd` has CrackForest's layout: what the README's `data fetch` leaves there."""
@@ -55,6 +78,8 @@ def test_the_commands_are_those_that_are_run_here() -> None:
         ".venv/bin/fissura data check cfd:data/cfd",
         ".venv/bin/fissura search small_unet --data cfd:data/cfd --trials 12 --storage studies",
         ".venv/bin/fissura leaderboard show studies",
+        ".venv/bin/fissura serve --best studies/small_unet",
+        ".venv/bin/fissura batch data/cfd/image --endpoint http://127.0.0.1:8000 --out found",
     ]
 
 
@@ -83,6 +108,12 @@ def test_the_real_example_runs_to_a_leaderboard(workplace: Path) -> None:
     shown = fissura(workplace, board)
     assert shown.returncode == 0, shown.stderr
     assert "cfd test, tolerant:2" in shown.stdout
+
+    serve, batch = (line.split(" ", 1)[1] for line in commands()[6:8])
+    with served(workplace, serve) as address:
+        scored = fissura(workplace, batch.replace("http://127.0.0.1:8000", address))
+    assert scored.returncode == 0, scored.stderr
+    assert f"10 of 10 images, 0 failed: {Path('found/results.parquet')}" in scored.stdout
 
     for link in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (ROOT / link).is_file(), f"the README links to {link}"
