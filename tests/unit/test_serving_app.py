@@ -9,10 +9,11 @@ import logging
 import re
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -82,7 +83,7 @@ class Both(OneModel):
     """The two models side by side."""
 
     def __init__(self, *workers: Worker) -> None:
-        self._workers = {worker.model.task: worker for worker in workers}
+        self._workers = {str(worker.model.task): worker for worker in workers}
         hosted = [
             Hosted(name=name, version=1, card=self._workers[task].model.card)
             for name, task in (("cracks", "segmentation"), ("walls", "classification"))
@@ -108,11 +109,17 @@ def client(segmenter: Worker, classifier: Worker) -> Iterator[TestClient]:
 
 
 def segment(
-    client: TestClient, data: bytes = PNG, *, media: str = "image/png", accept: str = "*/*", **query: Any
+    client: TestClient,
+    data: bytes = PNG,
+    *,
+    media: str = "image/png",
+    accept: str = "*/*",
+    query: Mapping[str, str] = MappingProxyType({}),
+    **named: str | float,
 ) -> Any:
-    return client.post(
-        "/v1/segment", content=data, params=query, headers={"Content-Type": media, "Accept": accept}
-    )
+    """The response to one image; the query is what is named, and `query`."""
+    headers = {"Content-Type": media, "Accept": accept}
+    return client.post("/v1/segment", content=data, params={**query, **named}, headers=headers)
 
 
 def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
@@ -157,7 +164,7 @@ class TestASegmentation:
     def test_mask_is_where_the_map_reaches_the_threshold(
         self, client: TestClient, predictor: Predictor, accept: str, query: dict[str, str]
     ) -> None:
-        response = segment(client, accept=accept, **query)
+        response = segment(client, accept=accept, query=query)
         assert response.headers["content-type"] == "image/png"
         expected = np.where(predictor(PHOTO) >= level_of(0.5), 255, 0)
         assert 0 < expected.mean() < 255
@@ -511,7 +518,7 @@ class TestAProblem:
         ],
     )  # fmt: skip
     def test_invalid_value(self, client: TestClient, query: dict[str, str]) -> None:
-        document = problem(segment(client, **query), 422, "invalid-value")
+        document = problem(segment(client, query=query), 422, "invalid-value")
         assert next(iter(query)) in document["title"]
 
     @pytest.mark.parametrize(
@@ -547,6 +554,23 @@ class TestAProblem:
             assert first.result().status_code == 200
         document = problem(response, 429, "too-many-waiting")
         assert response.headers["retry-after"] == str(document["retry_after"]) == "1"
+
+    def test_too_many_waiting_is_judged_by_the_time_that_images_took(self, segmenter: Worker) -> None:
+        now, large = 0.0, saved(np.zeros((300, 300, 3), np.uint8))
+
+        async def two_seconds() -> Reply:
+            nonlocal now
+            now += 2
+            return await segmenter.answer(large, Asked())
+
+        host = Unhappy(segmenter, two_seconds)
+        service = Service(host, limits=Limits(), roots=Roots(), clock=lambda: now)
+        with TestClient(build_app(service)) as client:
+            assert segment(client, large).status_code == 200
+            problem(segment(client, b"no image"), 422, "unreadable-image")
+        assert service.gate.images == service.gate.bytes == 0
+        with service.gate.admitted([90_000]):
+            assert service.gate.seconds_ahead == pytest.approx(2)
 
     @pytest.mark.parametrize("batch", [False, True])
     def test_failed_tells_nothing_of_the_failure_but_to_the_log(
@@ -667,7 +691,7 @@ def asgi(client: TestClient, path: str, messages: list[Message], headers: dict[s
         "extensions": {},
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
     }  # fmt: skip
-    asyncio.run(asyncio.wait_for(client.app(scope, receive, send), 30))  # type: ignore[call-arg, arg-type]
+    asyncio.run(asyncio.wait_for(client.app(scope, receive, send), 30))
     return sent
 
 
@@ -815,7 +839,7 @@ class TestTheInterface:
     def test_is_described_by_a_valid_document(self, client: TestClient) -> None:
         document = client.get("/openapi.json").json()
         assert document["openapi"].startswith("3.1")
-        from jsonschema import Draft202012Validator
+        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
         for schema in document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)

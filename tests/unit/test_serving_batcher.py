@@ -41,7 +41,7 @@ def together(
     items: Sequence[tuple[int, int]],
     *,
     most: int,
-    meanwhile: Callable[[list["asyncio.Task[int]"]], None] = lambda _: None,
+    meanwhile: Callable[[list["asyncio.Task[int]"]], object] = lambda _: None,
 ) -> list[int | BaseException]:
     """The results of (item, pixels) that come in this order, the first of which is at work when the others
     come; `meanwhile` is called before it ends."""
@@ -123,12 +123,16 @@ class TestAFailure:
             loop = asyncio.get_running_loop()
             gone = threading.Event()
 
+            def go() -> None:
+                tasks[2].cancel()
+                gone.set()
+
             def run(items: Sequence[int]) -> list[int]:
                 tried.append(list(items))
                 if len(items) > 1:
                     raise ValueError("too many")
                 if items == [1]:
-                    loop.call_soon_threadsafe(lambda: (tasks[2].cancel(), gone.set()))
+                    loop.call_soon_threadsafe(go)
                     assert gone.wait(30)
                 return [item * 10 for item in items]
 

@@ -4,6 +4,7 @@ import asyncio
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from tempfile import SpooledTemporaryFile
 
 import pytest
 from hypothesis import given
@@ -270,10 +271,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
     import starlette.formparsers as parsers
 
     files: list[object] = []
-    real = parsers.SpooledTemporaryFile
 
-    def noted(**options: int) -> object:
-        files.append(real(**options))
+    def noted(*, max_size: int) -> object:
+        files.append(SpooledTemporaryFile(max_size=max_size))  # noqa: SIM115
         return files[-1]
 
     monkeypatch.setattr(parsers, "SpooledTemporaryFile", noted)

@@ -39,23 +39,26 @@ def serve(
     `serving.limits.Limits`. Clients may name what lies below `roots`, and below the folders of the runs that
     are served, for the next version.
     """
+    from fissura.serving.limits import Limits
+    from fissura.serving.roots import Roots
+    from fissura.serving.tokens import check_exposure, read_token, token_digest
+
+    # what can be refused at once is, before what takes seconds to import
+    token = read_token(token_file)
+    check_exposure(host, token)
+    Roots(roots)
+    checked = Limits.load(dict(limits or {}), source="limits")
     from fissura.jobs.environment import prepare_environment
 
     prepare_environment(address)
     from fissura.jobs.serve import Address, run_service
     from fissura.jobs.serve import write_config as write
     from fissura.jobs.serve_host import Front
-    from fissura.serving.limits import Limits
-    from fissura.serving.roots import Roots
-    from fissura.serving.tokens import check_exposure, read_token, token_digest
 
-    token = read_token(token_file)
-    check_exposure(host, token)
-    Roots(roots)
     versions = _versions(runs, best, threshold)
     front = Front(
         default=versions[0].name,
-        limits=Limits.load(dict(limits or {}), source="limits"),
+        limits=checked,
         replicas=_replicas(replicas, cpus_per_replica, gpus_per_replica, models=len(versions)),
         roots=tuple(dict.fromkeys([*map(_absolute, roots), *(str(one.run.parent) for one in versions)])),
         jobs=_jobs_folder(roots),

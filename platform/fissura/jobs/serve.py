@@ -1,6 +1,7 @@
 """Starting the service: on a Ray of this process's own, on a cluster, or written down for `serve deploy`."""
 
 import contextlib
+import io
 import logging
 import signal
 import socket
@@ -81,7 +82,7 @@ def run_service(
     prepare_proxy()
     # a new version is loaded beside the one that it replaces, and threads that wait cost nothing
     cpus = 2 * len(versions) * front.replicas.most * front.replicas.cpus
-    with connected(address, cpus=cpus):
+    with contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         try:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             serve.start(
@@ -89,10 +90,13 @@ def run_service(
                 http_options={"host": at.host, "port": at.port},
                 logging_config=QUIET,
             )
+            targets: list[serve.RunTarget] = []
             for version in versions:
                 say(f"loading {version.name}: {version.run}")
                 hosting = Hosting(version=version, limits=front.limits, replicas=front.replicas)
-                serve.run(model_application(hosting.plain()), name=version.application, route_prefix=None)
+                model = model_application(hosting.plain())
+                targets.append(serve.RunTarget(model, name=version.application, route_prefix=None))
+            serve.run_many(targets)
             serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
             raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
@@ -101,6 +105,8 @@ def run_service(
             with _interrupted() as event:
                 event.wait()
             say("stopping: what was accepted is being answered")
+            # until Ray has gone, since it tells of its controller's end as of a failure
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
             with contextlib.suppress(Exception):
                 serve.shutdown()
 
