@@ -80,8 +80,9 @@ def run_service(
                 "; give it fewer"
             )
     prepare_proxy()
-    # a new version is loaded beside the one that it replaces, and threads that wait cost nothing
-    cpus = 2 * len(versions) * front.replicas.most * front.replicas.cpus
+    # a new version is loaded beside the one that it replaces, while the one before that is still being
+    # removed; threads that wait cost nothing
+    cpus = 3 * len(versions) * front.replicas.most * front.replicas.cpus
     with contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         try:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
