@@ -164,7 +164,7 @@ class Jobs:
         """
         self._host.models().named(work.model)
         rival = next(
-            (one for one in self._jobs.values() if one.work.out == work.out and one.id in self._stops), None
+            (one for one in self._jobs.values() if one.work.out == work.out and self._holds(one)), None
         )
         if rival is not None or len(self._jobs) >= MOST_JOBS:
             raise Refused(
@@ -202,7 +202,7 @@ class Jobs:
     async def resume(self, job_id: str) -> Job:
         """Goes on with a job that was cancelled or failed."""
         job = self.get(job_id)
-        if job.state not in ("cancelled", "failed") or job_id in self._stops:
+        if job.state not in ("cancelled", "failed") or self._holds(job):
             raise Refused(
                 Problem(
                     "conflict",
@@ -217,6 +217,10 @@ class Jobs:
         self._begin(job)
         return job
 
+    def _holds(self, job: Job) -> bool:
+        """Whether a job may still write: it waits, runs, or was cancelled and has not ended yet."""
+        return job.id in self._stops and job.state not in ("done", "failed")
+
     def _begin(self, job: Job) -> None:
         self._stops[job.id] = asyncio.Event()
         task = asyncio.get_running_loop().create_task(self._run(job.id))
@@ -230,7 +234,8 @@ class Jobs:
                 if not stop.is_set():
                     await self._in_turn(job_id, stop)
         finally:
-            del self._stops[job_id]
+            if self._stops.get(job_id) is stop:  # it may have been resumed already
+                del self._stops[job_id]
 
     async def _in_turn(self, job_id: str, stop: asyncio.Event) -> None:
         try:
