@@ -11,12 +11,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import uvicorn
 from PIL import Image, ImageOps
 from selenium import webdriver
@@ -30,8 +32,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fissura.engine.measures import measure
+from fissura.engine.model import open_model
 from fissura.results.pictures import RIGHT
+from fissura.serving.app import Service, build_app
+from fissura.serving.hosting import OneModel
+from fissura.serving.limits import Limits
 from fissura.serving.page import page as document
+from fissura.serving.roots import Roots
+from fissura.serving.worker import Worker
 
 THRESHOLD = 0.5
 TOKEN = "correct-horse-battery"  # noqa: S105
@@ -169,10 +177,10 @@ class Watched:
         await answer(scope, receive, send)
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Watched]:
-    """The service on a port of this machine. To try another: put its application here."""
-    watched = Watched(contract_app())
+@contextmanager
+def on_a_port(app: ASGIApp) -> Iterator[Watched]:
+    """The application on a port of this machine, while the block lasts."""
+    watched = Watched(app)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         watched.url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
         config = uvicorn.Config(
@@ -184,6 +192,13 @@ def served() -> Iterator[Watched]:
         yield watched
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Watched]:
+    """A service whose every answer a test knows beforehand."""
+    with on_a_port(contract_app()) as watched:
+        yield watched
 
 
 # ---------------------------------------------------------------- a browser, and what a person does with it
@@ -347,19 +362,26 @@ class Page:
         }
 
 
+@contextmanager
+def opened(service: Watched, browser: webdriver.Chrome, downloads: Path) -> Iterator[Page]:
+    """The page, just opened. Afterwards: no complaint on the console, no request to anyone else."""
+    behaviour = {"behavior": "allow", "downloadPath": str(downloads)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    page = Page(browser, service, downloads)
+    page.screen("light", width=1280, height=900)
+    browser.get(service.url)
+    page.until(lambda: page.one("#about").is_displayed())
+    yield page
+    assert page.console() == []
+    assert [url for url in page.addresses() if not url.startswith((service.url, "data:", "blob:"))] == []
+
+
 @pytest.fixture
 def page(served: Watched, browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
-    """The page, just opened. Afterwards: no complaint on the console, no request to anyone else."""
+    """The page of the service whose answers are known."""
     served.token, served.requests, served.refusals = None, [], []
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    opened = Page(browser, served, tmp_path)
-    opened.screen("light", width=1280, height=900)
-    browser.get(served.url)
-    opened.until(lambda: opened.one("#about").is_displayed())
-    yield opened
-    assert opened.console() == []
-    assert [url for url in opened.addresses() if not url.startswith((served.url, "data:", "blob:"))] == []
+    with opened(served, browser, tmp_path) as found:
+        yield found
 
 
 SIZE = (60, 40)  # width, height
@@ -536,6 +558,26 @@ class TestAPhotograph:
             page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
         page.until(lambda: page.text("#zoom-level") != fitted)
         page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_the_real_service_s_mask_is_what_is_drawn(
+    browser: webdriver.Chrome, segmenter_run: Path, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    worker = Worker(open_model(segmenter_run, device=torch.device("cpu")), Limits(), name="cracks")
+    [answer] = worker.model([pixels])
+    app = build_app(Service(OneModel(worker, name="cracks"), limits=Limits(), roots=Roots()))
+    with on_a_port(app) as service, opened(service, browser, tmp_path) as page:
+        page.choose(tmp_path / "noise.png")
+        page.finished()
+        assert (page.rows()[0][0], len(page.rows())) == ("noise.png", 1)
+        for cracked in (True, False):
+            places = np.argwhere(answer.mask == cracked)
+            assert len(places)
+            for y, x in places[:: max(1, len(places) // 5)]:
+                assert (page.pixel(int(x), int(y), SIZE) == RIGHT) == cracked
+    worker.close()
 
 
 class TestSeveralPhotographs:
