@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from fissura.jobs.serve_proxy import SETTING, ProxyProblems, middlewares, prepare_proxy
+from fissura.jobs.serve_proxy import ProxyProblems, middlewares
 
 PROBLEM = [(b"content-type", b"application/problem+json")]
 TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -78,9 +79,9 @@ class TestAnAnswer:
         assert through([{"type": "websocket.close"}], kind="websocket") == [{"type": "websocket.close"}]
 
 
-def test_ray_serve_finds_it_by_the_name_in_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SETTING, "")
-    prepare_proxy()
-    module, _, name = os.environ[SETTING].rpartition(".")
+def test_ray_serve_finds_it_by_the_name_that_the_documents_give() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    [path] = re.findall(r"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=([\w.]+)", guide)
+    module, _, name = path.rpartition(".")
     assert getattr(__import__(module, fromlist=[name]), name) is middlewares
     assert [one.cls for one in middlewares()] == [ProxyProblems]

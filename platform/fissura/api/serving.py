@@ -51,9 +51,10 @@ def serve(
     from fissura.jobs.environment import prepare_environment
 
     prepare_environment(address)
-    from fissura.jobs.serve import Address, run_service
+    from fissura.jobs.serve import run_service
     from fissura.jobs.serve import write_config as write
     from fissura.jobs.serve_host import Front
+    from fissura.jobs.serve_listener import Address
 
     versions = _versions(runs, best, threshold)
     front = Front(
@@ -65,9 +66,9 @@ def serve(
         token_digest=None if token is None else token_digest(token),
     )
     if write_config is not None:
-        write(write_config, front, versions, at=Address(host, port))
+        write(write_config, front, versions, at=Address(host=host, port=port))
         return write_config
-    run_service(front, versions, at=Address(host, port), address=address, say=say, ready=ready)
+    run_service(front, versions, at=Address(host=host, port=port), address=address, say=say, ready=ready)
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from jaxtyping import Float32, Int64
+from joblib import parallel_config
 from numpy import ndarray
 from optuna.trial import TrialState
 from ray import ObjectRef
@@ -123,7 +124,7 @@ def _submit(
     task = ray.remote(num_cpus=cpus, max_retries=1)(_judge)
     plain = [recipe.plain() for _, recipe in part]
     reference = task.remote(
-        plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes)
+        plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus
     )
     return {reference: part}
 
@@ -148,12 +149,15 @@ def _judge(
     labels: Int64[ndarray, "n"],
     fold_of: Int64[ndarray, "n"],
     classes: list[str],
+    cpus: int,
 ) -> list[dict[str, Any]]:
     """A Ray task: the scores of each setting, or `failure`, the reason why it has none."""
     recipes = [ClassifierRecipe.load(one, source="trial recipe") for one in plain]
     try:
         if distances is not None:
             return list(judge_svms(recipes, distances, labels=labels, fold_of=fold_of))
-        return [judge(one, features, labels=labels, fold_of=fold_of, classes=classes) for one in recipes]
+        # a forest grows its trees in as many threads; the trees are the same
+        with parallel_config(backend="threading", n_jobs=cpus):
+            return [judge(one, features, labels=labels, fold_of=fold_of, classes=classes) for one in recipes]
     except Exception as error:
         return [{"failure": named(error)}] * len(plain)

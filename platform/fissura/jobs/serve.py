@@ -4,11 +4,9 @@ import contextlib
 import io
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,21 +20,10 @@ from fissura.engine.model import open_model
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.serve_host import APPLICATION, Front, front_application
+from fissura.jobs.serve_listener import Address, listener_application, listening
 from fissura.jobs.serve_model import QUIET, Hosting, Version, model_application
-from fissura.jobs.serve_proxy import prepare_proxy
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the service listens."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-
-    def __str__(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def check_versions(versions: Sequence[Version]) -> None:
@@ -79,7 +66,6 @@ def run_service(
                 f"--cpus-per-replica {front.replicas.cpus}: a replica fits this machine of {most} CPUs"
                 "; give it fewer"
             )
-    prepare_proxy()
     # a new version is loaded beside the one that it replaces, while the one before that is still being
     # removed; threads that wait cost nothing
     cpus = 3 * len(versions) * front.replicas.most * front.replicas.cpus
@@ -87,7 +73,7 @@ def run_service(
         try:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             serve.start(
-                proxy_location="HeadOnly" if address is None else "EveryNode",
+                proxy_location="Disabled" if address is None else "EveryNode",
                 http_options={"host": at.host, "port": at.port},
                 logging_config=QUIET,
             )
@@ -98,7 +84,10 @@ def run_service(
                 model = model_application(hosting.plain())
                 targets.append(serve.RunTarget(model, name=version.application, route_prefix=None))
             serve.run_many(targets)
-            serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
+            if address is None:
+                http = serve.run(listener_application(front, at), name=APPLICATION, route_prefix=None)
+            else:
+                serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
         except RuntimeError as error:
             raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
         ready(str(at))
@@ -108,6 +97,8 @@ def run_service(
             say("stopping: what was accepted is being answered")
             # until Ray has gone, since it tells of its controller's end as of a failure
             quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            with contextlib.suppress(Exception):
+                http.close.remote().result(timeout_s=front.limits.seconds)
             with contextlib.suppress(Exception):
                 serve.shutdown()
 
@@ -147,16 +138,13 @@ _HEAD = """\
 
 
 def _check_port(at: Address) -> None:
-    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((at.host, at.port))
-        except OSError as error:
-            raise ResourceError(
-                f"--host {at.host} --port {at.port}: the service cannot listen there ({error.strerror}); name"
-                " another port"
-            ) from None
+    try:
+        listening(at).close()
+    except OSError as error:
+        raise ResourceError(
+            f"--host {at.host} --port {at.port}: the service cannot listen there ({error.strerror}); name"
+            " another port"
+        ) from None
 
 
 @contextmanager

@@ -244,38 +244,37 @@ class RayHost:
                 logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
 
 
+def http_application(front: Front) -> FastAPI:
+    """The HTTP application over the models of this cluster's Ray Serve."""
+    host = RayHost(front)
+    service = Service(host, limits=front.limits, roots=Roots(front.roots), token_digest=front.token_digest)
+    jobs = Jobs(front.jobs, host, service.answering) if front.jobs else None
+
+    @asynccontextmanager
+    async def looking(_: FastAPI) -> AsyncIterator[None]:
+        await host.look()
+        if jobs is not None:
+            await jobs.start()
+        watching = asyncio.get_running_loop().create_task(host.watch())
+        yield
+        watching.cancel()
+        if jobs is not None:
+            await jobs.close()
+
+    app = build_app(service, job_routes(jobs, service.roots))
+    app.router.lifespan_context = looking
+    return app
+
+
 @serve.ingress()
 class Ingress:
-    """The process that answers HTTP."""
+    """The process that answers HTTP behind the proxies of a cluster."""
 
     def __init__(self, plain: dict[str, Any]) -> None:
         self._front = Front.load(plain, source="service")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        host = RayHost(self._front)
-
-        service = Service(
-            host,
-            limits=self._front.limits,
-            roots=Roots(self._front.roots),
-            token_digest=self._front.token_digest,
-        )
-        jobs = Jobs(self._front.jobs, host, service.answering) if self._front.jobs else None
-
-        @asynccontextmanager
-        async def looking(_: FastAPI) -> AsyncIterator[None]:
-            await host.look()
-            if jobs is not None:
-                await jobs.start()
-            watching = asyncio.get_running_loop().create_task(host.watch())
-            yield
-            watching.cancel()
-            if jobs is not None:
-                await jobs.close()
-
-        app = build_app(service, job_routes(jobs, service.roots))
-        app.router.lifespan_context = looking
-        return app
+        return http_application(self._front)
 
 
 def front_application(plain: dict[str, Any]) -> serve.Application:

@@ -1,23 +1,15 @@
 """What Ray Serve's HTTP proxy answers by itself, as problem documents: it speaks plain text, or nothing."""
 
-import os
-
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fissura.serving.problems import MEDIA_TYPE, Problem, problem_response
 
-SETTING = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 RETRY_SECONDS = 5
 
 
-def prepare_proxy() -> None:
-    """Lets the proxies of a Ray that is started from this process on use `middlewares`."""
-    os.environ[SETTING] = f"{middlewares.__module__}.{middlewares.__name__}"
-
-
 def middlewares() -> list[Middleware]:
-    """What Ray Serve puts around its proxy where the variable `SETTING` names this function."""
+    """What Ray Serve puts around its proxy where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names this."""
     return [Middleware(ProxyProblems)]
 
 
