@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 from ray import serve
 
@@ -22,8 +23,7 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 class Replicas(Spec):
     """How a model is spread: `least` to `most` replicas, each with `cpus` threads and a share of a GPU.
 
-    Ray Serve adds replicas while each has more than `ongoing` images in work, and never gives one more than
-    twice that many.
+    Ray Serve adds replicas while each has more than `ongoing` images in work.
     """
 
     least: int = Field(1, ge=0, le=10_000)
@@ -68,6 +68,8 @@ class ModelReplica:
         version = hosting.version
         runtime = LocalRuntime(device="auto" if hosting.replicas.gpus else "cpu", cpus=hosting.replicas.cpus)
         model = open_model(version.run, device=runtime.device, threshold=version.threshold)
+        # the first image of a process waits for libraries: the speed that the gate learns must not be its
+        model([np.zeros((256, 256, 3), np.uint8)])
         self._version = version
         self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
 
@@ -107,7 +109,9 @@ def model_application(plain: dict[str, Any]) -> serve.Application:
     deployment = serve.deployment(
         ModelReplica,
         name="model",
-        max_ongoing_requests=2 * replicas.ongoing,
+        # the gate bounds what waits; Ray Serve's own bound makes its router sleep between looks for a free
+        # replica, and keeps the images from one another that a batch would hold
+        max_ongoing_requests=hosting.limits.waiting_images,
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
         graceful_shutdown_timeout_s=hosting.limits.seconds,
         health_check_period_s=2,
