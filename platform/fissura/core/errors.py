@@ -51,3 +51,8 @@ class WeightsError(UserError):
 
 class ResourceError(UserError):
     """The work does not fit the machine or the cluster."""
+
+
+def named(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0][:300]}"

@@ -10,7 +10,7 @@ from fissura.data.dataset import Dataset
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.runtime import Runtime
-from fissura.engine.trainer import Trainer
+from fissura.engine.training import Training
 from fissura.results.energy import energy_meter
 from fissura.results.manifest import Manifest
 
@@ -31,18 +31,19 @@ def fit(
     Raises:
         DataError: bad images, or none to train or validate on.
         Diverged: a loss is not a number.
+        ResourceError: not even one image at a time fits the memory.
         Interrupted: the runtime asked to stop; call again to go on.
     """
     data = prepare(datasets, resize=recipe.data.resize, directory=cache)
     meter = energy_meter()
-    trainer = Trainer(recipe, data=data, run=run, runtime=runtime)
-    whole = trainer.progress.seconds == 0
-    while not trainer.finished:
-        on_epoch(trainer.step())
+    training = Training(recipe, data=data, run=run, runtime=runtime)
+    whole = training.trainer.progress.seconds == 0
+    while not training.trainer.finished:
+        on_epoch(training.step())
         if meter is not None:
             meter.joules()  # a counter that starts again from 0 must be read before it does so twice
     return close_run(
-        trainer,
+        training.trainer,
         datasets=datasets,
         content=content_digest(datasets, directory=cache),
         cpus=runtime.cpus * runtime.world_size,

@@ -23,22 +23,38 @@ class Objective(nn.Module, ABC):
         self.model, self.loss = model, loss
 
     @abstractmethod
+    def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
+        """What the loss reads of the network, image by image: the crack logits first."""
+
+    @abstractmethod
+    def loss_of(
+        self, outputs: tuple[Tensor, ...], target: Maps, valid: Maps, ambiguous: Maps | None
+    ) -> Float[Tensor, ""]:
+        """The loss of a whole batch, from its outputs, computed in float32; `ambiguous` is read by
+        clustering alone."""
+
     def forward(
         self, image: Float[Tensor, "b 3 h w"], target: Maps, valid: Maps, ambiguous: Maps | None
     ) -> tuple[Float[Tensor, ""], Maps]:
-        """The loss, computed in float32, and the crack logits that it is of."""
+        """The loss, and the crack logits that it is of."""
+        outputs = self.outputs(image)
+        with torch.autocast(image.device.type, enabled=False):
+            return self.loss_of(outputs, target, valid, ambiguous), outputs[0]
 
 
 class PlainObjective(Objective):
     """A loss of logits alone."""
 
-    def forward(
-        self, image: Float[Tensor, "b 3 h w"], target: Maps, valid: Maps, ambiguous: Maps | None
-    ) -> tuple[Float[Tensor, ""], Maps]:
-        """See `Objective.forward`; `ambiguous` is not looked at."""
-        logits = self.model(image).float()
-        with torch.autocast(image.device.type, enabled=False):
-            return self.loss(logits, target, valid), logits
+    def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.model(image).float(),)
+
+    def loss_of(
+        self, outputs: tuple[Tensor, ...], target: Maps, valid: Maps, ambiguous: Maps | None
+    ) -> Float[Tensor, ""]:
+        """See `Objective.loss_of`."""
+        loss: Tensor = self.loss(*outputs, target, valid)
+        return loss
 
 
 class AmbiguityObjective(Objective):
@@ -48,28 +64,34 @@ class AmbiguityObjective(Objective):
         super().__init__(model, loss)
         self.std_head = nn.Conv2d(model.feature_channels, 1, 1)
 
-    def forward(
-        self, image: Float[Tensor, "b 3 h w"], target: Maps, valid: Maps, ambiguous: Maps | None
-    ) -> tuple[Float[Tensor, ""], Maps]:
-        """See `Objective.forward`; `ambiguous` is not looked at."""
+    def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
+        """The logits and the log variances."""
         features = self.model.features(image)
-        logits, log_variance = self.model.head(features).float(), self.std_head(features).float()
-        with torch.autocast(image.device.type, enabled=False):
-            return self.loss(logits, log_variance, target, valid), logits
+        return self.model.head(features).float(), self.std_head(features).float()
+
+    def loss_of(
+        self, outputs: tuple[Tensor, ...], target: Maps, valid: Maps, ambiguous: Maps | None
+    ) -> Float[Tensor, ""]:
+        """See `Objective.loss_of`."""
+        loss: Tensor = self.loss(*outputs, target, valid)
+        return loss
 
 
 class ClusteringObjective(Objective):
     """Phase II of CIRL: the features of ambiguous pixels say which of them belong together."""
 
-    def forward(
-        self, image: Float[Tensor, "b 3 h w"], target: Maps, valid: Maps, ambiguous: Maps | None
-    ) -> tuple[Float[Tensor, ""], Maps]:
-        """See `Objective.forward`; without `ambiguous`, as in validation, no pixel is."""
+    def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
+        """The logits and the features."""
         features = self.model.features(image)
-        logits = self.model.head(features).float()
+        return self.model.head(features).float(), features
+
+    def loss_of(
+        self, outputs: tuple[Tensor, ...], target: Maps, valid: Maps, ambiguous: Maps | None
+    ) -> Float[Tensor, ""]:
+        """See `Objective.loss_of`; without `ambiguous`, as in validation, no pixel is."""
         unclear = torch.zeros_like(target) if ambiguous is None else ambiguous
-        with torch.autocast(image.device.type, enabled=False):
-            return self.loss(logits, features, target, valid, unclear), logits
+        loss: Tensor = self.loss(*outputs, target, valid, unclear)
+        return loss
 
 
 class VarianceView(Segmenter):

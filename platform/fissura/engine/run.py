@@ -35,6 +35,7 @@ def close_run(
         best_epoch=trainer.progress.best_epoch,
         epochs=trainer.progress.epoch,
         energy_joules=joules,
+        accumulation=trainer.accumulation,
     )
     if trainer.rank == 0:
         write_json(path, manifest.plain())

@@ -30,6 +30,7 @@ from fissura.engine.checkpoint import (
     save_state,
     save_weights,
 )
+from fissura.engine.memory import backward_in_parts, micro_batch_of
 from fissura.engine.objective import AmbiguityObjective, Objective, objective_of
 from fissura.engine.recipe import Phase, Recipe
 from fissura.engine.runtime import Runtime, half_precision
@@ -59,6 +60,9 @@ class Trainer:
         self.recipe, self.run = recipe, run
         self._data, self._runtime = data, runtime
         self.device, self.rank = runtime.device, runtime.rank
+        # of a step's batch, what this worker takes, and how much of that at a time
+        self.share = math.ceil(recipe.data.batch_size / runtime.world_size)
+        self.micro_batch = micro_batch_of(run, share=self.share)
         self.progress, self.history = self._read()
         if not self.finished:
             self._start()
@@ -67,6 +71,11 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all phases are done."""
         return bool(self.progress.finished)
+
+    @property
+    def accumulation(self) -> int:
+        """Parts that a step's batch is computed in; 1 where the memory holds it whole."""
+        return math.ceil(self.share / self.micro_batch)
 
     @property
     def kept(self) -> Record:
@@ -101,6 +110,7 @@ class Trainer:
             **train,
             **validation,
             "seconds": seconds,
+            "accumulation": self.accumulation,
         }
         record["parameters"] = sum(parameter.numel() for parameter in self._network.parameters())
         self.history.append(record)
@@ -246,10 +256,21 @@ class Trainer:
             part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
         )
         unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
-        with self._autocast:
-            loss, _ = self._model(self.recipe.data.normalise(image), target.float(), valid.float(), unclear)
+        pixels, parts = self.recipe.data.normalise(image), (target.float(), valid.float(), unclear)
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        if len(image) > self.micro_batch:
+            loss = backward_in_parts(
+                self._objective,
+                pixels,
+                *parts,
+                size=self.micro_batch,
+                autocast=self._autocast,
+                scaler=self._scaler,
+            )
+        else:
+            with self._autocast:
+                loss, _ = self._model(pixels, *parts)
+            self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         detached: Tensor = loss.detach()
@@ -259,7 +280,11 @@ class Trainer:
         record: Record = {}
         if self._runtime.rank == 0:
             record = validate(
-                self._objective, data=self._data, recipe=self.recipe, device=self._runtime.device
+                self._objective,
+                data=self._data,
+                recipe=self.recipe,
+                device=self._runtime.device,
+                micro_batch=self.micro_batch,
             )
         # the other ranks need only what decides: the schedule and early stopping read the loss
         record["val/loss"] = self._runtime.share([record.get("val/loss", 0.0)])[0]

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from fissura.data.cache import PreparedData
 from fissura.data.pipeline import collate, prepared_patch
+from fissura.engine.memory import outputs_in_parts
 from fissura.engine.objective import Objective
 from fissura.engine.predict import to_bytes
 from fissura.engine.recipe import Given, Recipe
@@ -19,14 +21,20 @@ from fissura.metrics.scores import best_threshold, level_of
 
 @torch.inference_mode()
 def validate(
-    objective: Objective, *, data: PreparedData, recipe: Recipe, device: torch.device
+    objective: Objective,
+    *,
+    data: PreparedData,
+    recipe: Recipe,
+    device: torch.device,
+    micro_batch: int | None = None,
 ) -> dict[str, Any]:
     """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under the recipe's first protocol, at
     the threshold that the recipe gives, or else at that of the best pooled F1, `val/threshold`;
     `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward pass and loss, milliseconds an image.
 
     A loss that is not a number is all that is given of the epoch. Whatever the recipe's inference, an image
-    is read in one pass: a search needs the order of its trials.
+    is read in one pass: a search needs the order of its trials. `micro_batch` images go through the network at a
+    time, by default a batch.
     """
     objective.eval()
     pipeline, protocol = recipe.data, recipe.protocols[0]
@@ -38,7 +46,10 @@ def validate(
         batch = collate(patches, stride=objective.model.stride)
         image, target, valid = (tensor.to(device) for tensor in (batch.image, batch.target, batch.valid))
         begin = time.perf_counter()
-        loss, logits = objective(pipeline.normalise(image), target.float(), valid.float(), None)
+        outputs = outputs_in_parts(
+            objective, pipeline.normalise(image), size=micro_batch or len(part), autocast=nullcontext()
+        )
+        loss, logits = objective.loss_of(outputs, target.float(), valid.float(), None), outputs[0]
         losses.append(float(loss))
         forward += time.perf_counter() - begin
         if not math.isfinite(losses[-1]):

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from ray import tune
 
-from fissura.core.errors import Diverged, Interrupted, UserError
+from fissura.core.errors import Interrupted, FissuraError, named
 from fissura.core.spec import Spec
 from fissura.data.cache import PreparedData, prepare
 from fissura.data.datasets import AnyDataset
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.runtime import LocalRuntime
-from fissura.engine.trainer import Trainer
+from fissura.engine.training import Training
 from fissura.jobs.stopping import StopFile
 
 
@@ -54,7 +54,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the first trial of this actor."""
         self._data: tuple[object, PreparedData] | None = None
-        self._trainer: Trainer | None = None
+        self._training: Training | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -67,23 +67,16 @@ class TrialActor(tune.Trainable):
         begin = time.perf_counter()
         self._epoch += 1
         try:
-            trainer = self._trainer or self._open()
-            if not trainer.finished:
-                trainer.step()
+            training = self._training or self._open()
+            if not training.trainer.finished:
+                training.step()
         except Interrupted:
             return self._result(interrupted=True, done=True)
-        except Diverged as error:
+        except FissuraError as error:
             return self._failed(str(error))
-        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-            return self._failed(out_of_memory(error))
-        except UserError as error:
-            return self._failed(str(error))
-        except RuntimeError as error:
-            # PyTorch has no class of its own for a CPU's lack of memory
-            ended = "DefaultCPUAllocator" in str(error)
-            return self._failed(out_of_memory(error) if ended else named(error))
         except Exception as error:
             return self._failed(named(error))
+        trainer = training.trainer
         record = {name: value for name, value in trainer.kept.items() if isinstance(value, int | float)}
         if trainer.finished:
             close_run(
@@ -107,11 +100,11 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         """Lets the network and its memory go, and the interpreter end as it would have."""
-        self._trainer = None
+        self._training = None
         gc.unfreeze()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._trainer = None
+        self._training = None
         self._epoch = 0
         gc.collect()
         # the libraries' hundreds of thousands of objects stay: the next collection need not visit them again
@@ -121,22 +114,22 @@ class TrialActor(tune.Trainable):
         self._config = config
         self._context = TrialContext.load(config["context"], source="trial context")
 
-    def _open(self) -> Trainer:
+    def _open(self) -> Training:
         recipe = Recipe.load(self._config["recipe"], source="trial recipe")
         context = self._context
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:
             self._data = key, prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
-        self._trainer = Trainer(
+        self._training = Training(
             recipe,
             data=self._data[1],
             run=context.study / "runs" / self._config["run_id"],
             runtime=TrialRuntime(cpus=context.cpus, stop=StopFile(context.study)),
         )
-        return self._trainer
+        return self._training
 
     def _failed(self, reason: str) -> dict[str, Any]:
-        self._trainer = None
+        self._training = None
         return self._result(failure=reason, done=True)
 
     def _result(self, **values: Any) -> dict[str, Any]:
@@ -148,12 +141,3 @@ class TrialActor(tune.Trainable):
             "done": False,
         } | values
 
-
-def named(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0][:300]}"
-
-
-def out_of_memory(error: BaseException) -> str:
-    """A lack of memory in one line."""
-    return f"out of memory ({named(error)}); lower data.batch_size or the crop"

@@ -36,7 +36,8 @@ class DataFacts(Spec):
 
 
 class Manifest(Spec):
-    """What produced a run. `recipe` is in plain form; `energy_joules` is None where nothing measures it."""
+    """What produced a run. `recipe` is in plain form; `energy_joules` is None where nothing measures it.
+    `accumulation` parts were computed of each step's batch, since the memory did not hold it whole."""
 
     run_id: str
     recipe: dict[str, JsonValue]
@@ -53,6 +54,7 @@ class Manifest(Spec):
     parameters: int = Field(ge=0)
     best_epoch: int = Field(ge=0)
     epochs: int = Field(ge=0)
+    accumulation: int = Field(1, ge=1)
 
     @classmethod
     def collect(
@@ -70,6 +72,7 @@ class Manifest(Spec):
         best_epoch: int,
         epochs: int,
         energy_joules: float | None,
+        accumulation: int = 1,
     ) -> "Manifest":
         """The manifest of a run that just ended; `started` and `finished` carry a time zone.
 
@@ -87,6 +90,7 @@ class Manifest(Spec):
             cpus=cpus or available_cpus(),
             seconds=(finished - started).total_seconds(),
             energy_joules=energy_joules,
+            accumulation=accumulation,
             started=started,
             finished=finished,
             parameters=parameters,
