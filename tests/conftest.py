@@ -155,3 +155,17 @@ def classifier_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seconds=1.0, cpus=1,
     )  # fmt: skip
     return run
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Prints what a test of a fault measured, in the one form of `docs/reliability.md`, and keeps it as a
+    property of the test in its report."""
+
+    def note(fault: str, **numbers: float) -> None:
+        text = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in numbers.items())
+        request.node.user_properties.append((fault, text))
+        with capsys.disabled():
+            sys.stdout.write(f"\nmeasured | {fault} | {text}\n")
+
+    return note

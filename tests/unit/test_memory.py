@@ -1,26 +1,22 @@
-"""A batch in parts: the gradient of the whole, whatever the loss reads; and a training that runs out of memory."""
+"""A batch in parts has the gradient of the whole, whatever the loss reads; trainings run out of memory."""
 
 import json
-import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fissura.core.errors import ResourceError
-from fissura.data.datasets import parse_dataset
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.fit import fit
 from fissura.engine.memory import backward_in_parts, halve, is_out_of_memory, micro_batch_of
 from fissura.engine.objective import objective_of
 from fissura.engine.run import read_manifest
-from fissura.engine.runtime import LocalRuntime
-from fissura.engine.trainer import Trainer
 from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal
 from fissura.models import UNet
 from fissura.recipes import load_recipe
@@ -68,9 +64,7 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole(loss: AnyLoss, si
     whole.backward()
     expected = gradients(objective)
 
-    parts = backward_in_parts(
-        objective, image, *maps, size=size, autocast=nullcontext(), scaler=SCALER
-    )
+    parts = backward_in_parts(objective, image, *maps, size=size, autocast=nullcontext(), scaler=SCALER)
 
     torch.testing.assert_close(parts, whole.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradients(objective), expected, rtol=1e-9, atol=1e-12)
@@ -114,3 +108,106 @@ def test_running_statistics_move_once_a_part_and_not_in_the_first_pass() -> None
     backward_in_parts(objective, image, *maps, size=2, autocast=nullcontext(), scaler=SCALER)
     counted = {int(m.num_batches_tracked) for m in objective.modules() if isinstance(m, nn.BatchNorm2d)}
     assert counted == {2}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (MemoryError("Unable to allocate 9 GiB"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("DefaultCPUAllocator"), False),
+    ],
+)
+def test_what_a_lack_of_memory_is(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_the_images_at_a_time_are_halved_down_to_one_and_stay_so(tmp_path: Path) -> None:
+    sizes = [micro_batch_of(tmp_path, share=12)]
+    while halve(tmp_path, share=12):
+        sizes.append(micro_batch_of(tmp_path, share=12))
+    assert sizes == [12, 6, 3, 2, 1]
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from fissura.core.errors import FissuraError
+from fissura.data.datasets import parse_dataset
+from fissura.engine.fit import fit
+from fissura.engine.recipe import Recipe
+from fissura.engine.runtime import LocalRuntime
+
+folder, images, megabytes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+recipe = Recipe.load_file(folder / "recipe.json")
+runtime = LocalRuntime(device="cpu", cpus=1)
+# the libraries of a training are loaded before the limit is drawn
+small = recipe.model_copy(update={"data": recipe.data.model_copy(update={"batch_size": 1})})
+data = [parse_dataset(f"synthetic:{images}")]
+fit(small, datasets=data, run=folder / "small", cache=folder / "cache", runtime=runtime)
+size = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20, resource.RLIM_INFINITY))
+try:
+    manifest = fit(recipe, datasets=data, run=folder / "run", cache=folder / "cache", runtime=runtime)
+except FissuraError as error:
+    print(json.dumps({"failed": str(error)}))
+else:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    fit(recipe, datasets=data, run=folder / "whole", cache=folder / "cache", runtime=runtime)
+    print(json.dumps({"accumulation": manifest.accumulation, "epochs": manifest.epochs}))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("memory") / "images"
+    write(SyntheticSpec(train=8, val=1, test=1, height=256, width=256, crack_width=(1.5, 4.0)), folder)
+    return folder
+
+
+def train_within(folder: Path, images: Path, *, megabytes: int) -> dict[str, Any]:
+    """What a training with batches of 8 comes to that may take so much memory beside its libraries."""
+    settings = {
+        "model.width": 16, "model.depth": 2, "model.normalisation": "none", "data.crop.size": 256,
+        "data.crop.per_image": 1, "data.batch_size": 8, "epochs": 1,
+    }  # fmt: skip
+    recipe = override(load_recipe("small_unet"), settings)
+    (folder / "recipe.json").write_text(json.dumps(recipe.plain()))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(folder), str(images), str(megabytes)],
+        capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.slow
+def test_a_training_that_runs_out_of_memory_goes_on_in_parts_to_the_same_weights(
+    tmp_path: Path, images: Path, measured: Callable[..., None]
+) -> None:
+    result = train_within(tmp_path, images, megabytes=200)
+
+    assert 2 <= result["accumulation"] <= 8, "a batch of 8 takes between 300 and 500 MB"
+    measured("out of memory", parts=result["accumulation"], of_batch=8, epochs_lost=0)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["history"][0]["accumulation"] == result["accumulation"]
+    assert read_manifest(tmp_path / "whole").accumulation == 1
+    parts, whole = (load_file(tmp_path / name / "weights.safetensors") for name in ("run", "whole"))
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_training_that_one_image_is_too_much_for_fails_with_the_reason(
+    tmp_path: Path, images: Path
+) -> None:
+    result = train_within(tmp_path, images, megabytes=16)
+
+    assert "out of memory with one image at a time" in result["failed"]
+    assert "lower the crop" in result["failed"]
+    assert micro_batch_of(tmp_path / "run", share=8) == 1

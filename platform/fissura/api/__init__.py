@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fissura.api.batches import batch
 from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
+from fissura.api.nodes import spot_watch
 from fissura.api.serving import rollout, serve
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
@@ -49,6 +50,7 @@ def search(
     over: Sequence[str] = (),
     objectives: Sequence[str] = (),
     hardware: "Hardware | None" = None,
+    trial_timeout: float | None = None,
     cache: Path | None = None,
     say: Say = silent,
     on_image: Count | None = None,
@@ -63,7 +65,9 @@ def search(
     trials and the paper's own; one that is resumed gets those that it lacks. `objectives` are metrics that
     take the place of the space's own; with several, every trial runs to its end.
 
-    `on_image` is told how many images are prepared, and of how many.
+    A trial that finishes no epoch for `trial_timeout` seconds is ended as a failure; by default ten times the
+    longest epoch so far, ten minutes at least. `on_image` is told how many images are prepared, and of how
+    many.
     """
     from fissura.jobs.environment import prepare_environment
 
@@ -87,7 +91,14 @@ def search(
         over=tuple(over),
         objectives=tuple(objectives),
     )
-    return run_search(request, hardware=hardware or Hardware(), cache=cache, say=say, on_image=on_image)
+    return run_search(
+        request,
+        hardware=hardware or Hardware(),
+        cache=cache,
+        say=say,
+        trial_timeout=trial_timeout,
+        on_image=on_image,
+    )
 
 
 def train(
@@ -313,6 +324,7 @@ __all__ = [
     "score",
     "search",
     "serve",
+    "spot_watch",
     "train",
     "train_classifier",
 ]

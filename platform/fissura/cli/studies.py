@@ -66,6 +66,15 @@ def search(
     gpus_per_trial: Annotated[
         float | None, typer.Option(min=0, help="By default 1 where there is one.")
     ] = None,
+    trial_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help="End a trial that finishes no epoch for so long; by default ten times the longest epoch so"
+            " far, ten minutes at least.",
+        ),
+    ] = None,
     address: AddressOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -97,6 +106,7 @@ def search(
             over=over or (),
             objectives=objective or (),
             hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial),
+            trial_timeout=trial_timeout,
             cache=cache,
             say=console.say,
             on_image=on_image,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from fissura.core.errors import DataError
 from fissura.core.files import replacing
@@ -23,12 +23,12 @@ from fissura.losses import ambiguous_region
 VARIANCE = "variance.safetensors"
 
 
-def keep_variance(
-    objective: AmbiguityObjective, path: Path, *, data: PreparedData, recipe: Recipe, device: torch.device
-) -> None:
-    """Predicts and writes the variance map of each training image."""
+def variance_maps(
+    objective: AmbiguityObjective, *, data: PreparedData, recipe: Recipe, device: torch.device
+) -> dict[str, Float16[np.ndarray, "h w"]]:
+    """Predicts the variance map of each training image, by its index."""
     view = VarianceView(objective).eval()
-    maps = {
+    return {
         str(index): probability_map(
             view,
             np.array(data.image(index)),
@@ -38,8 +38,16 @@ def keep_variance(
         ).astype(np.float16)
         for index in data.indices("train")
     }
+
+
+def write_variance(maps: Mapping[str, Float16[np.ndarray, "h w"]], path: Path) -> None:
+    """Keeps the variance maps.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with replacing(path) as scratch:
-        save_file(maps, scratch)
+        scratch.write_bytes(save(dict(maps)))
 
 
 def ambiguous_regions(

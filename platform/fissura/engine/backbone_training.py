@@ -19,6 +19,7 @@ from pydantic import Field
 from torch.nn.functional import cross_entropy
 
 from fissura.core.errors import DataError, Diverged, Interrupted
+from fissura.core.retry import persist
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec
 from fissura.engine.backbone_images import PackedImages, batches_of, steps_of
@@ -134,14 +135,18 @@ class BackboneTrainer:
         self.history.append(record)
         self.progress = replace(self.progress, epoch=self.progress.epoch + 1, seconds=seconds)
         if self._runtime.rank == 0:
-            save_state(
-                self._state,
-                objective=self._objective,
-                optimizer=self._optimizer,
-                schedule=None,
-                scaler=self._scaler,
-                progress=self.progress,
-                history=self.history,
+            persist(
+                lambda: save_state(
+                    self._state,
+                    objective=self._objective,
+                    optimizer=self._optimizer,
+                    schedule=None,
+                    scaler=self._scaler,
+                    progress=self.progress,
+                    history=self.history,
+                ),
+                what=str(self._state),
+                on_wait=self._runtime.waiting,
             )
         return record
 

@@ -1,6 +1,8 @@
 """Weights and training state on disk: safetensors and JSON, each file whole or absent, never a pickle."""
 
+import errno
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fissura.core.errors import DataError, ResourceError
+from fissura.core.errors import DataError
 from fissura.core.files import replacing
 
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
@@ -39,7 +41,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Writes the model's weights and buffers.
 
     Raises:
-        ResourceError: the file cannot be written; the one before it stands.
+        OSError: the file cannot be written; the one before it stands.
     """
     _save(contiguous(model.state_dict()), path)
 
@@ -73,7 +75,7 @@ def save_state(
     """Writes all that training needs to go on as if it had not stopped, the random generators included.
 
     Raises:
-        ResourceError: the file cannot be written; the one before it stands.
+        OSError: the file cannot be written; the one before it stands.
     """
     tensors = {f"{OBJECTIVE}{name}": tensor for name, tensor in contiguous(objective.state_dict()).items()}
     moments = optimizer.state_dict()
@@ -147,14 +149,12 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
-    try:
-        with replacing(path) as scratch:
+    with replacing(path) as scratch:
+        try:
             save_file(tensors, scratch, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise ResourceError(
-            f"{path}: cannot be written ({error}); free some space there, then train again: it goes on from"
-            " its last state"
-        ) from None
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

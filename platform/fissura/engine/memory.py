@@ -1,11 +1,11 @@
 """A step's batch that does not fit the memory: the same gradient, from parts of the batch that do.
 
-A loss may read the whole batch at once (Dice over a batch, the normalised focal loss, means over valid
-pixels), so the gradients of parts cannot just be added up. Instead the outputs of all parts are computed first,
-without what a backward pass needs; the loss of the whole batch gives its gradient with respect to them; and each
-part is computed a second time and takes its share of it (Gao et al., RepL4NLP 2021). So a step is the recipe's
-own, for every loss, at the price of a second forward pass. What reads a batch inside the network differs: batch
-normalisation takes its statistics from a part, and its running ones move once a part.
+A loss may read the whole batch at once (Dice over a batch, the normalised focal loss, a mean over valid
+pixels), so the gradients of parts cannot just be added up. Instead the outputs of all parts are computed
+first, without what a backward pass needs; the loss of the whole batch gives its gradient with respect to
+them; and each part is computed again and takes its share of that (Gao et al., RepL4NLP 2021). So a step is
+the recipe's own, for every loss, at the price of a second forward pass. What reads a batch inside the
+network differs: batch normalisation takes its statistics from a part, and its running ones move once a part.
 
 RUN/memory.json   {"micro_batch": images that one worker computes at a time}; absent: all of a step's
 """
@@ -20,16 +20,25 @@ import torch
 from torch import Tensor
 
 from fissura.core.files import write_json
+from fissura.core.retry import must_stand
 from fissura.engine.objective import Maps, Objective
 
 FILE = "memory.json"
+# PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
+LACK_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "could not create a memory object",
+    "std::bad_alloc",
+    "STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a computation ended for want of memory, the device's or the machine's."""
-    # PyTorch has no class of its own for a CPU's lack of memory
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in LACK_OF_MEMORY)
     )
 
 
@@ -44,6 +53,7 @@ def micro_batch_of(run: Path, *, share: int) -> int:
 def halve(run: Path, *, share: int) -> bool:
     """Has the trainings of `run` that begin from now on compute half as many images at a time; False where it
     is one already."""
+    must_stand(run)
     now = micro_batch_of(run, share=share)
     if now == 1:
         return False
@@ -82,7 +92,7 @@ def backward_in_parts(
         buffer.copy_(before)
     leaves = tuple(output.detach().requires_grad_() for output in outputs)
     loss = objective.loss_of(leaves, target, valid, ambiguous)
-    scaler.scale(loss).backward()
+    torch.autograd.backward(scaler.scale(loss))
     gradients = [None if leaf.grad is None else _parts(leaf.grad, size) for leaf in leaves]
     for number, part in enumerate(_parts(image, size)):
         with autocast:

@@ -38,7 +38,7 @@ def close_run(
         accumulation=trainer.accumulation,
     )
     if trainer.rank == 0:
-        write_json(path, manifest.plain())
+        trainer.keep(lambda: write_json(path, manifest.plain()))
     return manifest
 
 

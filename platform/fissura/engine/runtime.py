@@ -1,5 +1,6 @@
 """The seam between the engine and the place where it runs."""
 
+import logging
 import os
 from typing import Literal, Protocol
 
@@ -31,6 +32,11 @@ class Runtime(Protocol):
         """Whether training must save its state and end now; the same answer on every rank."""
         ...
 
+    def waiting(self, reason: str) -> None:
+        """Tells whoever watches that this worker waits for its storage, and why; "": no longer. May raise, to
+        end the waiting."""
+        ...
+
 
 class LocalRuntime:
     """One worker in this process, on the GPU if there is one."""
@@ -58,6 +64,11 @@ class LocalRuntime:
     def should_stop(self) -> bool:
         """Never."""
         return False
+
+    def waiting(self, reason: str) -> None:
+        """Logs it as a warning, which the standard library shows on standard error."""
+        if reason:
+            logging.getLogger(__name__).warning(reason)
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,6 +1,9 @@
 """A training's curves, as TensorBoard reads them: one event file a run, without threads."""
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,8 +25,17 @@ def begin_curves(run: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 def add_epoch(run: Path, record: Mapping[str, Any]) -> None:
     """Adds the numbers of one epoch to the curves that `begin_curves` began."""
-    with (run / FILE).open("ab") as file:
-        _write(file, _event(record))
+    encoded = BytesIO()
+    _write(encoded, _event(record))
+    with (run / FILE).open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(encoded.getvalue()) < len(encoded.getvalue()):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run / FILE))
+        except OSError:
+            # half an event would hide those after it
+            file.truncate(end)
+            raise
 
 
 def _event(record: Mapping[str, Any]) -> Any:
@@ -38,7 +50,7 @@ def _event(record: Mapping[str, Any]) -> Any:
     return Event(wall_time=record["seconds"], step=record["epoch"], summary=Summary(value=values))
 
 
-def _write(file: BinaryIO, event: Any) -> None:
+def _write(file: BinaryIO | BytesIO, event: Any) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     RecordWriter(file).write(event.SerializeToString())

@@ -7,6 +7,7 @@ record, and is what a search compares.
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from fissura.core.errors import DataError, Diverged, Interrupted
 from fissura.core.files import remove_abandoned, write_json
+from fissura.core.retry import must_stand, persist
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
 from fissura.data.pipeline import Batch, Epochs
-from fissura.engine.ambiguity import VARIANCE, ambiguous_regions, keep_variance
+from fissura.engine.ambiguity import VARIANCE, ambiguous_regions, variance_maps, write_variance
 from fissura.engine.checkpoint import (
     STATE,
     WEIGHTS,
@@ -147,11 +149,13 @@ class Trainer:
         self._autocast: AbstractContextManager[Any] = torch.autocast(
             kind, dtype=half or torch.bfloat16, enabled=half is not None
         )
+        if self.rank == 0:
+            self.run.mkdir(parents=True, exist_ok=True)
         if not resumed:
             self.progress = replace(self.progress, phase=self._phase_after(-1))
         self._begin_phase()
         if self.rank == 0:
-            remove_abandoned(self.run)
+            self.keep(lambda: remove_abandoned(self.run))
         if resumed:
             load_state(
                 self.run / STATE,
@@ -161,9 +165,9 @@ class Trainer:
                 scaler=self._scaler,
             )
         elif self.rank == 0:
-            write_json(self.run / RECIPE, self.recipe.plain())
+            self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
         if self.rank == 0:
-            begin_curves(self.run, self.history)
+            self.keep(lambda: begin_curves(self.run, self.history))
 
     def _begin_phase(self) -> None:
         phase, device = self.recipe.phases[self.progress.phase], self._runtime.device
@@ -192,13 +196,10 @@ class Trainer:
     def _end_phase(self) -> None:
         """What the phases after this one need of it is kept."""
         if self.rank == 0 and isinstance(self._objective, AmbiguityObjective):
-            keep_variance(
-                self._objective,
-                self.run / VARIANCE,
-                data=self._data,
-                recipe=self.recipe,
-                device=self._runtime.device,
+            maps = variance_maps(
+                self._objective, data=self._data, recipe=self.recipe, device=self._runtime.device
             )
+            self.keep(lambda: write_variance(maps, self.run / VARIANCE))
         # the others read what rank 0 wrote; two wrappers must not average the same gradients
         self._runtime.share([0.0])
         del self._model
@@ -302,7 +303,7 @@ class Trainer:
         if loss < done.best_loss:
             done = replace(done, best_loss=loss, best_epoch=done.epoch, stale=0)
             if self._runtime.rank == 0:
-                save_weights(self._network, self.run / WEIGHTS)
+                self.keep(lambda: save_weights(self._network, self.run / WEIGHTS))
         else:
             done = replace(done, stale=done.stale + 1)
         stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
@@ -323,22 +324,33 @@ class Trainer:
     def _write(self) -> None:
         if self._runtime.rank != 0:
             return
-        add_epoch(self.run, self.history[-1])
+        self.keep(lambda: add_epoch(self.run, self.history[-1]))
         if self.finished:
             plain = {"progress": vars(self.progress), "history": self.history}
-            write_json(self.run / METRICS, plain)
-            (self.run / STATE).unlink(missing_ok=True)
+            self.keep(lambda: write_json(self.run / METRICS, plain))
+            self.keep(lambda: (self.run / STATE).unlink(missing_ok=True))
         else:
             self._save(self.progress)
 
     def _save(self, progress: Progress) -> None:
         if self._runtime.rank == 0:
-            save_state(
-                self.run / STATE,
-                objective=self._objective,
-                optimizer=self._optimizer,
-                schedule=self._schedule,
-                scaler=self._scaler,
-                progress=progress,
-                history=self.history,
+            self.keep(
+                lambda: save_state(
+                    self.run / STATE,
+                    objective=self._objective,
+                    optimizer=self._optimizer,
+                    schedule=self._schedule,
+                    scaler=self._scaler,
+                    progress=progress,
+                    history=self.history,
+                )
             )
+
+    def keep(self, write: Callable[[], None]) -> None:
+        """Writes into the run directory, and waits for storage that is full or gone."""
+
+        def attempt() -> None:
+            must_stand(self.run)
+            write()
+
+        persist(attempt, what=str(self.run), on_wait=self._runtime.waiting)

@@ -1,5 +1,5 @@
-"""A training that makes do with the memory there is: when it runs out, it goes on from its last state with half
-as many images at a time."""
+"""A training that makes do with the memory there is: when it runs out, it goes on from its last state with
+half as many images at a time."""
 
 import gc
 from pathlib import Path
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fissura.core.errors import ResourceError, named
+from fissura.core.retry import persist
 from fissura.data.cache import PreparedData
 from fissura.engine.memory import halve, is_out_of_memory
 from fissura.engine.recipe import Recipe
@@ -60,10 +61,12 @@ class Training:
         share, size = self.trainer.share, self.trainer.micro_batch
         if self._runtime.world_size > 1:
             raise ResourceError(
-                f"out of memory with {size} images a worker ({reason}); share the batch among more workers, or"
-                " lower data.batch_size or the crop"
+                f"out of memory with {size} images a worker ({reason}); share the batch among more workers,"
+                " or lower data.batch_size or the crop"
             )
-        if not halve(self._run, share=share):
+        if not persist(
+            lambda: halve(self._run, share=share), what=str(self._run), on_wait=self._runtime.waiting
+        ):
             raise ResourceError(
                 f"out of memory with one image at a time ({reason}); lower the crop or the working size, or"
                 " choose a smaller network"

@@ -33,8 +33,8 @@ def validate(
     `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward pass and loss, milliseconds an image.
 
     A loss that is not a number is all that is given of the epoch. Whatever the recipe's inference, an image
-    is read in one pass: a search needs the order of its trials. `micro_batch` images go through the network at a
-    time, by default a batch.
+    is read in one pass: a search needs the order of its trials. `micro_batch` images go through the network
+    at a time, by default a batch.
     """
     objective.eval()
     pipeline, protocol = recipe.data, recipe.protocols[0]

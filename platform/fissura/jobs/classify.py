@@ -19,13 +19,12 @@ from optuna.trial import TrialState
 from ray import ObjectRef
 from ray.exceptions import RayError
 
-from fissura.core.errors import UserError
+from fissura.core.errors import UserError, named
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.judge import FoldDistances, judge, judge_svms, shares_distances
 from fissura.jobs.material import Material, distances_key
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile
-from fissura.jobs.trial import named
 from fissura.studies.study import best_trials
 
 BATCH = 16

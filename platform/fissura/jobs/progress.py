@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from optuna.trial import TrialState
@@ -22,7 +23,16 @@ Say = Callable[[str], None]
 class SearchProgress(Callback):
     """Follows the trials of one search; a crashed trial gets its reason here, where Ray gives it."""
 
-    def __init__(self, search: StudySearch, study: Study, *, total: int, say: Say) -> None:
+    def __init__(
+        self,
+        search: StudySearch,
+        study: Study,
+        *,
+        total: int,
+        say: Say,
+        waiting: Callable[[], dict[int, str]],
+    ) -> None:
+        self._waiting, self._told, self._unwritten = waiting, set[int](), list[str]()
         self._search, self._study, self._total, self._say = search, study, total, say
         self._log = study.path / "search.log"
         self._begin = self._said = time.monotonic()
@@ -67,16 +77,23 @@ class SearchProgress(Callback):
             if isinstance(amount, int | float):
                 self._gauges[gauge].set(amount, tags)
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Logs why a trial is begun anew from its last state."""
+        self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {_last_line(trial)}")
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tells the study why a trial's process ended."""
-        lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
-        reason = f"the trial's process ended: {lines[-1][:300] if lines else 'no reason was given'}"
+        if self._search.ended(trial.trial_id):
+            return
+        reason = f"the trial's process ended: {_last_line(trial)}"
         self._note(f"trial {self._search.number(trial.trial_id)} failed: {reason}")
         self._search.fail(trial.trial_id, reason=reason)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keeps the disk free of weights that no result will need."""
-        drop_checkpoints(self._study, self._search.study)
+        # storage that is gone now is tidied when the next trial ends
+        with suppress(OSError):
+            drop_checkpoints(self._study, self._search.study)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Says the status line every few seconds; less often while it stays the same."""
@@ -109,8 +126,28 @@ class SearchProgress(Callback):
             metric, value = self._search.metrics[0], best[0].values[0]
             self._gauges["best_value"].set(value, tags | {"metric": metric})
             parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
-        return " · ".join([*parts, f"{self._epochs} epochs"])
+        return " · ".join([*parts, f"{self._epochs} epochs", *self._waits()])
+
+    def _waits(self) -> list[str]:
+        """What the status line says of trials that wait for their storage; the log says it once a trial."""
+        reasons = self._waiting()
+        for number in reasons.keys() - self._told:
+            self._note(f"trial {number} waits: {reasons[number]}")
+        for number in self._told - reasons.keys():
+            self._note(f"trial {number} waits no longer")
+        self._told = set(reasons)
+        return [f"trial {number} waits: {reason}" for number, reason in sorted(reasons.items())]
 
     def _note(self, text: str) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text.rstrip()}\n")
+        """Adds a line to the log, or keeps it until the storage takes it."""
+        self._unwritten.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text.rstrip()}\n")
+        with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
+            file.write("".join(self._unwritten))
+            file.flush()
+            self._unwritten.clear()
+
+
+def _last_line(trial: Trial) -> str:
+    """Ray's reason for the end of a trial's process."""
+    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason was given"

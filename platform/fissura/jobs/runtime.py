@@ -1,5 +1,7 @@
 """The engine's view of a Ray Train worker."""
 
+import logging
+
 import ray.train
 import ray.train.torch
 import torch
@@ -47,3 +49,8 @@ class TrainRuntime:
     def should_stop(self) -> bool:
         """Rank 0's sight of the stop file, so that all ranks stop after the same step."""
         return bool(self.share([float(self._stop.requested())])[0])
+
+    def waiting(self, reason: str) -> None:
+        """Logs it as a warning, in Ray's log of the worker; the other workers wait for this one."""
+        if reason:
+            logging.getLogger(__name__).warning(reason)

@@ -16,6 +16,7 @@ from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude import conclude
 from fissura.jobs.outcome import SearchResult, outcome
+from fissura.jobs.patience import HangWatch, Patience
 from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_disk, plan_slots
 from fissura.jobs.progress import SearchProgress
 from fissura.jobs.schedulers import scheduler_for
@@ -23,6 +24,7 @@ from fissura.jobs.search_classifiers import search_classifiers
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
+from fissura.jobs.waiting import WaitingTrials
 from fissura.studies.plan import Request, make_plan
 from fissura.studies.sources import masked
 from fissura.studies.space import LoadedSpace
@@ -37,10 +39,12 @@ def run_search(
     hardware: Hardware,
     cache: Path | None,
     say: Say,
+    trial_timeout: float | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
     """Runs a search to its end, or to a stop that was asked for.
 
+    A trial without a finished epoch for `trial_timeout` seconds is ended; None: see `Patience`.
     `say` is told what happens, a line at a time; `on_image` how many images are prepared, and of how many.
 
     Raises:
@@ -71,6 +75,7 @@ def run_search(
         slots = plan_slots(resources, hardware, trials=plan.trials)
         check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
         study.write(plan)
+        study.runs.mkdir(exist_ok=True)
         stop.clear()
         say(
             f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
@@ -78,7 +83,9 @@ def run_search(
             f" {slots.cpus} CPUs and {slots.gpus:g} GPUs each"
         )
         with stops_on_signals(stop):
-            optuna_study = _run(plan, space, study, slots, folder, stop=stop, say=say)
+            optuna_study = _run(
+                plan, space, study, slots, folder, stop=stop, say=say, trial_timeout=trial_timeout
+            )
             interrupted = stop.requested()
             if interrupted:
                 say("stopping: running trials have saved their state; the results so far are being written")
@@ -96,13 +103,21 @@ def run_search(
 
 
 def _run(
-    plan: Plan, space: LoadedSpace, study: Study, slots: Slots, cache: Path, *, stop: StopFile, say: Say
+    plan: Plan,
+    space: LoadedSpace,
+    study: Study,
+    slots: Slots,
+    cache: Path,
+    *,
+    stop: StopFile,
+    say: Say,
+    trial_timeout: float | None,
 ) -> OptunaStudy:
     """Runs the trials that are still to do."""
     context = TrialContext(
         study=study.path, datasets=plan.datasets, content=plan.content, cache=cache, cpus=slots.cpus
     )
-    storage = study.storage()
+    storage = study.storage(on_wait=lambda reason: say(reason) if reason else None)
     search = StudySearch(
         space,
         storage=storage,
@@ -120,7 +135,9 @@ def _run(
         return search.study
     if earlier:
         say(f"{len(earlier)} trials are done, {todo} to do")
-    progress = SearchProgress(search, study, total=plan.trials, say=say)
+    waiting = WaitingTrials(study.path).reasons
+    progress = SearchProgress(search, study, total=plan.trials, say=say, waiting=waiting)
+    hangs = HangWatch(search, patience=Patience(trial_timeout), waiting=waiting)
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
     try:
         tune.Tuner(
@@ -138,8 +155,8 @@ def _run(
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[progress],
-                # a crash that comes back is a failed trial; a lost node is not
+                callbacks=[progress, hangs],
+                # a crash that comes back is a failed trial; a node that is taken away is not
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         ).fit()

@@ -158,6 +158,10 @@ class StudySearch(OptunaSearch):
             self._trials[trial_id].set_user_attr(REASON, reason)
             self._tell(trial_id, TrialState.FAIL, None)
 
+    def ended(self, trial_id: str) -> bool:
+        """Whether the study has been told how a trial ended."""
+        return trial_id in self._ended
+
     def note(self, trial_id: str, attributes: Mapping[str, Any]) -> None:
         """Keeps more of a trial than its objectives."""
         for name, value in attributes.items():

@@ -4,7 +4,7 @@ still written."""
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -33,7 +33,10 @@ class StopFile:
         """Whether somebody asked to stop; the folder is looked at no more than twice a second."""
         now = time.monotonic()
         if not self._seen and now - self._looked >= LOOK_EVERY_SECONDS:
-            self._looked, self._seen = now, self._path.exists()
+            self._looked = now
+            # storage that is gone for a while says nothing
+            with suppress(OSError):
+                self._seen = self._path.exists()
         return self._seen
 
 

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
-from fissura.core.errors import Interrupted, FissuraError, named
+from fissura.core.errors import FissuraError, Interrupted, named
+from fissura.core.retry import must_stand, persist
 from fissura.core.spec import Spec
 from fissura.data.cache import PreparedData, prepare
 from fissura.data.datasets import AnyDataset
@@ -17,7 +19,11 @@ from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.runtime import LocalRuntime
 from fissura.engine.training import Training
+from fissura.jobs.preemption import NodeNotice, Preempted
 from fissura.jobs.stopping import StopFile
+from fissura.jobs.waiting import WaitingTrials
+
+LEAVING = "its node is to be taken away; the trial's state is saved, and it goes on on another node"
 
 
 class TrialContext(Spec):
@@ -34,13 +40,25 @@ class TrialContext(Spec):
 class TrialRuntime(LocalRuntime):
     """The actor's view of its node: the CPUs and the GPU that the trial was given."""
 
-    def __init__(self, *, cpus: int, stop: StopFile) -> None:
-        super().__init__(cpus=cpus)
-        self._stop = stop
+    def __init__(self, context: TrialContext, *, number: int, notice: NodeNotice) -> None:
+        super().__init__(cpus=context.cpus)
+        self.stop, self._notice = StopFile(context.study), notice
+        self._number, self._waiting = number, WaitingTrials(context.study)
 
     def should_stop(self) -> bool:
-        """Whether the study's driver asked to stop."""
-        return self._stop.requested()
+        """Whether the study's driver asked to stop, or the node is to be taken away."""
+        return self.stop.requested() or self._notice.noticed()
+
+    def waiting(self, reason: str) -> None:
+        """Tells the driver that the trial waits for its storage, and why; "": no longer.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
+        if ray.is_initialized():
+            self._waiting.tell(self._number, reason)
+        if reason and self.should_stop():
+            raise Interrupted(f"stopped while it waited for its storage ({reason}); its last state stands")
 
 
 class TrialActor(tune.Trainable):
@@ -48,12 +66,13 @@ class TrialActor(tune.Trainable):
 
     Each result holds the kept model's metrics, `epoch`, and how the trial stands: `finished`, `interrupted`,
     and `failure` (the reason, or empty). A failed training is a result and no exception, so the actor lives
-    on for the next trial.
+    on for the next trial. `Preempted` ends the actor instead, and the trial goes on in another one.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the first trial of this actor."""
         self._data: tuple[object, PreparedData] | None = None
+        self._notice = NodeNotice()
         self._training: Training | None = None
         self._begin(config)
 
@@ -67,10 +86,16 @@ class TrialActor(tune.Trainable):
         begin = time.perf_counter()
         self._epoch += 1
         try:
+            if self._notice.noticed():
+                raise Preempted(LEAVING)
             training = self._training or self._open()
             if not training.trainer.finished:
                 training.step()
+        except Preempted:
+            raise
         except Interrupted:
+            if self._notice.noticed() and not self._runtime.stop.requested():
+                raise Preempted(LEAVING) from None
             return self._result(interrupted=True, done=True)
         except FissuraError as error:
             return self._failed(str(error))
@@ -113,18 +138,21 @@ class TrialActor(tune.Trainable):
             torch.cuda.empty_cache()
         self._config = config
         self._context = TrialContext.load(config["context"], source="trial context")
+        self._runtime = TrialRuntime(self._context, number=config["number"], notice=self._notice)
 
     def _open(self) -> Training:
         recipe = Recipe.load(self._config["recipe"], source="trial recipe")
-        context = self._context
+        context, runs = self._context, self._context.study / "runs"
+        # a state that cannot be seen now would be trained anew
+        persist(lambda: must_stand(runs), what=str(runs), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:
             self._data = key, prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
         self._training = Training(
             recipe,
             data=self._data[1],
-            run=context.study / "runs" / self._config["run_id"],
-            runtime=TrialRuntime(cpus=context.cpus, stop=StopFile(context.study)),
+            run=runs / self._config["run_id"],
+            runtime=self._runtime,
         )
         return self._training
 
@@ -140,4 +168,3 @@ class TrialActor(tune.Trainable):
             "failure": "",
             "done": False,
         } | values
-

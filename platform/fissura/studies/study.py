@@ -18,6 +18,7 @@ from pydantic import Field, JsonValue
 
 from fissura.core.errors import SpaceError
 from fissura.core.files import write_json
+from fissura.core.retry import OnWait
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
 from fissura.studies.distributions import Scalar
@@ -137,11 +138,12 @@ class Study:
         """The database, as Optuna and optuna-dashboard name it."""
         return f"sqlite:///{self.path.resolve() / 'study.db'}"
 
-    def storage(self) -> "optuna.storages.RDBStorage":
-        """The open database; it waits for another writer's lock rather than fail."""
-        import optuna
+    def storage(self, *, on_wait: OnWait = lambda _: None) -> "optuna.storages.RDBStorage":
+        """The open database; it waits for another writer's lock, and for storage that is full or gone, rather
+        than fail, and tells `on_wait` of the latter."""
+        from fissura.studies.patient_storage import PatientStorage
 
-        return optuna.storages.RDBStorage(self.url, engine_kwargs={"connect_args": {"timeout": 60}})
+        return PatientStorage(self.url, on_wait=on_wait)
 
     def load(self) -> "optuna.Study":
         """The Optuna study, to read.

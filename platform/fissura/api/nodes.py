@@ -1,0 +1,35 @@
+"""What runs on a cluster's nodes, beside the work itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def spot_watch(
+    *,
+    endpoint: str = "http://169.254.169.254",
+    notice: Path | None = None,
+    every_seconds: float = 5.0,
+    address: str = "auto",
+    node: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> float:
+    """Waits until this node, or the one of Ray's id `node`, is to be taken away, and tells Ray's head, so
+    that its trials save their state and go on elsewhere; gives the seconds that are left.
+
+    The notice comes from EC2's instance metadata at `endpoint`, or is the file `notice`.
+    """
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(address)
+    from fissura.jobs.spot_notice import SpotNotice, this_node, watch
+
+    source = SpotNotice.load(
+        {
+            "endpoint": endpoint,
+            "notice": None if notice is None else str(notice),
+            "every_seconds": every_seconds,
+        },
+        source="spot-watch",
+    )
+    head, here = this_node(address)
+    return watch(source, gcs_address=head, node=node or here, say=say)
