@@ -10,6 +10,7 @@ from fissura.data.content import content_digest
 from fissura.data.datasets import parse_datasets
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.engine.trainer import Trainer
+from fissura.jobs.preemption import NodeNotice, Preempted
 from fissura.jobs.stopping import StopFile
 from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.recipes import load_recipe
@@ -67,9 +68,15 @@ def test_each_epoch_is_a_result_and_the_last_one_closes_the_run(context: TrialCo
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "lower data.batch_size"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "lower data.batch_size"),
-        (MemoryError("Unable to allocate 9 GiB"), "lower data.batch_size"),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "out of memory with one image",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "out of memory with one image",
+        ),
+        (MemoryError("Unable to allocate 9 GiB"), "out of memory with one image"),
         (ZeroDivisionError("division by zero\nmore"), "ZeroDivisionError: division by zero"),
     ],
     ids=["gpu memory", "cpu memory", "numpy memory", "a bug"],
@@ -107,6 +114,28 @@ def test_an_actor_stops_when_the_study_is_asked_to_and_another_goes_on(
     actor.train()
     last = actor.train()
     whole = begin(config(context, run="straight"))
+    whole.train()
+    assert last["val/loss"] == whole.train()["val/loss"], "bit for bit"
+
+
+def test_a_trial_whose_node_is_taken_away_leaves_its_actor_and_goes_on_in_another(
+    context: TrialContext, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = begin(config(context, run="moved"))
+    # the notice comes while the first epoch trains: Ray's head is asked before it, and after each step
+    answers = iter([False])
+    monkeypatch.setattr(NodeNotice, "noticed", lambda _: next(answers, True))
+    with pytest.raises(Preempted):
+        actor.train()
+    assert (context.study / "runs" / "moved" / "state.safetensors").is_file()
+    with pytest.raises(Preempted):
+        actor.train()
+    monkeypatch.undo()
+
+    other = begin(config(context, run="moved"))
+    other.train()
+    last = other.train()
+    whole = begin(config(context, run="unmoved"))
     whole.train()
     assert last["val/loss"] == whole.train()["val/loss"], "bit for bit"
 

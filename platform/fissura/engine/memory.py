@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fissura.core.files import write_json
 from fissura.core.retry import must_stand
@@ -68,6 +68,28 @@ def outputs_in_parts(
     with torch.no_grad(), autocast:
         parts = [objective.outputs(part) for part in _parts(image, size)]
     return parts[0] if len(parts) == 1 else tuple(torch.cat(each) for each in zip(*parts, strict=True))
+
+
+def backward(
+    model: nn.Module,
+    objective: Objective,
+    image: Tensor,
+    maps: tuple[Maps, Maps, Maps | None],
+    *,
+    size: int,
+    autocast: AbstractContextManager[Any],
+    scaler: torch.amp.GradScaler,
+) -> Tensor:
+    """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
+    the loss. `model` is the objective as the runtime prepared it; `maps` are target, valid and ambiguous
+    pixels."""
+    if len(image) > size:
+        return backward_in_parts(objective, image, *maps, size=size, autocast=autocast, scaler=scaler)
+    with autocast:
+        loss, _ = model(image, *maps)
+    torch.autograd.backward(scaler.scale(loss))
+    detached: Tensor = loss.detach()
+    return detached
 
 
 def backward_in_parts(

@@ -32,7 +32,7 @@ from fissura.engine.checkpoint import (
     save_state,
     save_weights,
 )
-from fissura.engine.memory import backward_in_parts, micro_batch_of
+from fissura.engine.memory import backward, micro_batch_of
 from fissura.engine.objective import AmbiguityObjective, Objective, objective_of
 from fissura.engine.recipe import Phase, Recipe
 from fissura.engine.runtime import Runtime, half_precision
@@ -257,25 +257,19 @@ class Trainer:
             part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
         )
         unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
-        pixels, parts = self.recipe.data.normalise(image), (target.float(), valid.float(), unclear)
         self._optimizer.zero_grad(set_to_none=True)
-        if len(image) > self.micro_batch:
-            loss = backward_in_parts(
-                self._objective,
-                pixels,
-                *parts,
-                size=self.micro_batch,
-                autocast=self._autocast,
-                scaler=self._scaler,
-            )
-        else:
-            with self._autocast:
-                loss, _ = self._model(pixels, *parts)
-            self._scaler.scale(loss).backward()
+        loss = backward(
+            self._model,
+            self._objective,
+            self.recipe.data.normalise(image),
+            (target.float(), valid.float(), unclear),
+            size=self.micro_batch,
+            autocast=self._autocast,
+            scaler=self._scaler,
+        )
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        detached: Tensor = loss.detach()
-        return detached
+        return loss
 
     def _validate(self) -> Record:
         record: Record = {}

@@ -1,9 +1,11 @@
 """What a search tells while it runs: one status line every few seconds, a log, and gauges for Prometheus."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -11,6 +13,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.util.metrics import Gauge
 
+from fissura.engine.memory import halve
 from fissura.jobs.searcher import StudySearch
 from fissura.studies.results import drop_checkpoints
 from fissura.studies.study import SKIPPED, Study, best_trials
@@ -18,6 +21,8 @@ from fissura.studies.study import SKIPPED, Study, best_trials
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0
 Say = Callable[[str], None]
+# in what Ray says when its memory monitor kills a worker
+LOW_ON_MEMORY = "running low on memory"
 
 
 class SearchProgress(Callback):
@@ -78,14 +83,21 @@ class SearchProgress(Callback):
                 self._gauges[gauge].set(amount, tags)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Logs why a trial is begun anew from its last state."""
-        self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {_last_line(trial)}")
+        """Logs why a trial is begun anew from its last state; for want of memory, with half as many images at
+        a time."""
+        self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {reason_of(trial)}")
+        if LOW_ON_MEMORY in _last_error(trial):
+            with suppress(OSError):
+                halve(
+                    self._study.runs / trial.config["run_id"],
+                    share=trial.config["recipe"]["data"]["batch_size"],
+                )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tells the study why a trial's process ended."""
         if self._search.ended(trial.trial_id):
             return
-        reason = f"the trial's process ended: {_last_line(trial)}"
+        reason = f"the trial's process ended: {reason_of(trial)}"
         self._note(f"trial {self._search.number(trial.trial_id)} failed: {reason}")
         self._search.fail(trial.trial_id, reason=reason)
 
@@ -147,7 +159,20 @@ class SearchProgress(Callback):
             self._unwritten.clear()
 
 
-def _last_line(trial: Trial) -> str:
-    """Ray's reason for the end of a trial's process."""
-    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+def reason_of(trial: Trial) -> str:
+    """Ray's reason for the last end of a trial's process, in one line."""
+    lines = [line.strip() for line in _last_error(trial).splitlines() if line.strip()]
+    if memory := [line for line in lines if LOW_ON_MEMORY in line]:
+        used = re.search(r"[\d.]+GB used / [\d.]+GB limit", memory[0])
+        return (
+            f"its node was low on memory ({used[0] if used else memory[0][:200]}), so Ray killed it; lower"
+            " data.batch_size or the crop, or have fewer trials at a time with --concurrency"
+        )
     return lines[-1][:300] if lines else "no reason was given"
+
+
+def _last_error(trial: Trial) -> str:
+    """What Ray says of the last failure alone: its file holds all of them, and `Trial.get_error` looks for it
+    where it comes to lie only later."""
+    path = Path(trial.error_file or "")
+    return path.read_text(encoding="utf-8").rpartition("Failure # ")[2] if path.is_file() else ""

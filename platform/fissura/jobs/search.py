@@ -75,7 +75,6 @@ def run_search(
         slots = plan_slots(resources, hardware, trials=plan.trials)
         check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
         study.write(plan)
-        study.runs.mkdir(exist_ok=True)
         stop.clear()
         say(
             f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"

@@ -142,16 +142,16 @@ class TrialActor(tune.Trainable):
 
     def _open(self) -> Training:
         recipe = Recipe.load(self._config["recipe"], source="trial recipe")
-        context, runs = self._context, self._context.study / "runs"
+        context = self._context
         # a state that cannot be seen now would be trained anew
-        persist(lambda: must_stand(runs), what=str(runs), on_wait=self._runtime.waiting)
+        persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:
             self._data = key, prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
         self._training = Training(
             recipe,
             data=self._data[1],
-            run=runs / self._config["run_id"],
+            run=context.study / "runs" / self._config["run_id"],
             runtime=self._runtime,
         )
         return self._training
