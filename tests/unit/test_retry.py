@@ -38,9 +38,10 @@ class TestAWriteThatWaits:
         assert said[2] == "", "the waiting is over"
 
     def test_gives_up_with_the_reason_when_its_time_is_up(self) -> None:
-        begin = time.monotonic()
+        begin, said = time.monotonic(), list[str]()
         with pytest.raises(ResourceError, match=r"here: cannot be written .*No space left.*within 1 s; free"):
-            persist(failing(*[errno.ENOSPC] * 50), what="here", on_wait=lambda _: None, seconds=0.7)
+            persist(failing(*[errno.ENOSPC] * 50), what="here", on_wait=said.append, seconds=0.7)
+        assert said[-1] == ""
         assert time.monotonic() - begin < 5
 
     def test_does_not_wait_for_what_will_not_pass(self) -> None:

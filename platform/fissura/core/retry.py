@@ -52,6 +52,8 @@ def persist(
             if not passing(error) and not isinstance(error, OSError):
                 raise
             if not passing(error) or silent >= seconds:
+                if waited:
+                    on_wait("")
                 raise ResourceError(
                     f"{what}: cannot be written ({error}){f' within {silent:.0f} s' if waited else ''}; free"
                     " some space there, or mend the storage, then go on: what was written before stands"

@@ -71,6 +71,8 @@ class SearchProgress(Callback):
         self._epochs += 1
         value = result.get(self._search.metrics[0])
         standing = result["failure"] or ("interrupted" if result["interrupted"] else "")
+        if (parts := result.get("accumulation", 1)) > 1:
+            standing += f"(each batch in {parts} parts, for want of memory)"
         self._note(f"trial {number} epoch {result['epoch']}: {self._search.metrics[0]} = {value} {standing}")
         self._gauges["epochs_total"].set(self._epochs, {"study": study})
         tags = {"study": study, "trial": str(number)}

@@ -76,7 +76,7 @@ def _run(
     """Judges the settings that are still to do."""
     search = StudySearch(
         space,
-        storage=study.storage(),
+        storage=study.storage(on_wait=lambda reason: say(reason) if reason else None),
         study_name=plan.name,
         seed=plan.seed,
         content=plan.content,

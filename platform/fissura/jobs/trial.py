@@ -58,6 +58,7 @@ class TrialRuntime(LocalRuntime):
         if ray.is_initialized():
             self._waiting.tell(self._number, reason)
         if reason and self.should_stop():
+            self.waiting("")
             raise Interrupted(f"stopped while it waited for its storage ({reason}); its last state stands")
 
 
@@ -143,6 +144,7 @@ class TrialActor(tune.Trainable):
     def _open(self) -> Training:
         recipe = Recipe.load(self._config["recipe"], source="trial recipe")
         context = self._context
+        self._runtime.waiting("")  # a process that was killed while it waited has left word
         # a state that cannot be seen now would be trained anew
         persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
