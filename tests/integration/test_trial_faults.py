@@ -111,7 +111,8 @@ def searching(
         (folder / "said").open("w") as said,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True,
-            env=os.environ | (environment or {}),
+            # Ray's own wait for its raylet is 30 s, which a busy machine takes
+            env=os.environ | {"RAY_raylet_start_wait_time_s": "300"} | (environment or {}),
         ) as process,
     ):  # fmt: skip
         try:
