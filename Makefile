@@ -1,9 +1,11 @@
 # The two commands: `make demo` and `make test`. Both first make the environment, once, in $VENV.
 #   VENV=path    where the environment goes (default .venv)
+#   JOBS=2       test files that run at a time
 #   PYTHON=path  the Python that it is made from (default: the first of python3, python3.14, ... that fits)
 
 VENV ?= .venv
 PYTHON ?=
+JOBS ?= 2
 export VENV PYTHON
 
 export RAY_USAGE_STATS_ENABLED = 0
@@ -45,7 +47,7 @@ layers: env
 
 quick: env
 	@echo '== tests (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -m 'not slow'
+	"$$VENV/bin/python" -m pytest -q -n $(JOBS) --dist loadfile -m 'not slow'
 
 test-slow: env
 	@echo '== slow tests (pytest) =='
