@@ -1,0 +1,63 @@
+"""The command `doctor`: a line a check, with the remedy."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fissura.cli.console import Console, JsonOption
+from fissura.cli.options import CacheOption
+
+if TYPE_CHECKING:
+    from fissura.jobs.doctor.findings import Finding
+
+
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", help="A Ray cluster or `auto`; by default RAY_ADDRESS, or this machine alone."
+        ),
+    ] = None,
+    storage: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of studies, tried from every node.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="KIND:ROOT", help="Read by every node; may be repeated."),
+    ] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every node of a cluster, or this machine: versions, storage, clocks, ports, tokens, GPUs,
+    threads, limits, data. Each line says what was found and what to do.
+
+    Exit code 1 where an error was found; warnings leave it 0.
+
+    Example: [bold]fissura doctor --address auto --storage /shared/studies --data cfd:/shared/cfd[/bold]
+    """
+    from fissura import api
+
+    console = Console.of(as_json)
+    with console.working():
+        findings = api.doctor(address=address, storage=storage, data=data or (), cache=cache, say=console.say)
+    counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warning", "error")}
+    console.result(
+        {"counts": counts, "findings": [asdict(one) for one in findings]}, lambda: _text(findings, counts)
+    )
+    if counts["error"]:
+        raise typer.Exit(1)
+
+
+def _text(findings: "list[Finding]", counts: dict[str, int]) -> str:
+    lines = []
+    for one in findings:
+        where = f"{', '.join(one.nodes)}: " if one.nodes else ""
+        remedy = f"; {one.remedy}" if one.remedy else ""
+        lines.append(f"{one.level:8} {one.check + ':':15} {where}{one.text}{remedy}")
+    warnings, errors = counts["warning"], counts["error"]
+    summary = (
+        f"{counts['ok']} ok, {warnings} warning{'s' * (warnings != 1)}, {errors} error{'s' * (errors != 1)}"
+    )
+    return "\n".join([*lines, summary])

@@ -1,0 +1,159 @@
+"""What is found on the nodes: plain values, so that a check is a function of them and of nothing else.
+
+Sizes are bytes, times seconds. A node's facts cross to the driver as `asdict(...)`.
+"""
+
+from dataclasses import dataclass, field
+
+STORAGE_FOLDER, CACHE_FOLDER, SESSION_FOLDER = "storage", "cache", "Ray's session"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What Ray counts on a node: what it will hand out, whatever is there."""
+
+    cpus: float
+    gpus: float
+    object_store: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a node is asked about: `folders` by purpose, and its Ray's session folder; None and empty without
+    a Ray. `nonce` makes the mark of its token useless to anybody else."""
+
+    node: str
+    nonce: str
+    ray: Counted | None
+    session: str
+    folders: dict[str, str]
+    shm: str = "/dev/shm"  # noqa: S108  the device itself is what is looked at
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder as one node sees it. `problem` is why it cannot be used, or empty."""
+
+    purpose: str
+    path: str
+    free: int = 0
+    total: int = 0
+    filesystem: str = ""
+    options: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port that a Ray process listens on. `role`: `dashboard`, `head`, `client`, `serve` or `other`;
+    `guarded`: whether the process was started with RAY_AUTH_MODE=token."""
+
+    role: str
+    address: str
+    port: int
+    guarded: bool
+
+
+@dataclass(frozen=True)
+class Token:
+    """How Ray's processes of a node authenticate. `mark` names the token without giving it away, `mode` is
+    RAY_AUTH_MODE; `permissions` are those of the file at `path`, None where there is none."""
+
+    mode: str
+    path: str
+    permissions: int | None
+    mark: str
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as nvidia-smi shows it; `others` is the memory that processes hold which are not Ray's."""
+
+    name: str
+    driver: str
+    total: int
+    others: int
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs of a node, by three witnesses: the device files, nvidia-smi and PyTorch."""
+
+    device_files: int = 0
+    smi_problem: str = ""
+    seen: tuple[Gpu, ...] = ()
+    torch_count: int = 0
+    torch_cuda: str = ""
+    torch_problem: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One node. `settings` and the limits are those of its raylet, which its workers inherit; without one,
+    this process's own. `versions` lack what is not installed; `clusters` are the session folders of the Rays
+    whose head runs on the machine."""
+
+    node: str
+    python: str
+    versions: dict[str, str]
+    code: str
+    import_problem: str
+    ray: Counted | None
+    folders: tuple[Folder, ...]
+    cpus: int
+    cpu_limit: float | None
+    memory: int
+    memory_free: int
+    shm: Folder
+    files_limit: int
+    files_open: int
+    settings: dict[str, str]
+    shadows: tuple[str, ...]
+    tools: tuple[str, ...]
+    clusters: tuple[str, ...]
+    listeners: tuple[Listener, ...]
+    token: Token
+    gpus: Gpus
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a node's small writes to the storage came to; `seconds` is the median of a few, each synced."""
+
+    seconds: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The storage as the nodes used it: what each wrote, whose files each saw, and what became of two of
+    them that wanted the same lock (`refused`, as it must be; `granted`; or why it could not be tried)."""
+
+    path: str
+    written: dict[str, Written]
+    saw: dict[str, tuple[str, ...]]
+    locks: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A node's clock less the driver's, right to `bound` seconds."""
+
+    seconds: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that was found. `ranges` are the versions that this fissura takes; `silent` nodes gave a reason
+    instead of facts; `data` gives each data set's digest, or a problem, by node."""
+
+    nodes: tuple[Facts, ...]
+    ranges: dict[str, str]
+    silent: dict[str, str] = field(default_factory=dict)
+    offsets: dict[str, Offset] = field(default_factory=dict)
+    shared: Shared | None = None
+    data: dict[str, dict[str, str]] = field(default_factory=dict)
+    data_problems: dict[str, dict[str, str]] = field(default_factory=dict)
+    address: str | None = None
+    address_problem: str = ""

@@ -1,0 +1,131 @@
+"""What a node does with the storage to learn whether it is one place for all: small files, and two locks."""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+WRITES = 5
+BYTES = 4096
+# what one client of a network file system wrote can stay unseen by another for as long as names are cached
+PATIENCE_SECONDS = 6.0
+HELD, RELEASE, DATABASE = "held", "release", "turns.db"
+FOLDER, SQLITE = "a folder", "SQLite"
+
+
+def write_token(folder: str, node: str, token: str) -> tuple[float, str]:
+    """Writes the file of a node into the scratch folder of the storage; gives the seconds of a synced write
+    of 4 KiB, the median of a few, and what went wrong, or nothing."""
+    place, times = Path(folder), []
+    try:
+        place.mkdir(exist_ok=True)
+        for turn in range(WRITES):
+            begin = time.perf_counter()
+            with (place / f"{node}.{turn}").open("wb") as file:
+                file.write(os.urandom(BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            times.append(time.perf_counter() - begin)
+        (place / f"{node}.token").write_text(token, encoding="ascii")
+    except OSError as error:
+        return 0.0, error.strerror or str(error)
+    return statistics.median(times), ""
+
+
+def read_tokens(folder: str, nodes: list[str], token: str) -> list[str]:
+    """Whose files this node sees there; waits a little for those that it does not see yet."""
+    missing = set(nodes)
+
+    def all_here() -> bool:
+        for node in sorted(missing):
+            with contextlib.suppress(OSError):
+                if (Path(folder) / f"{node}.token").read_text(encoding="ascii") == token:
+                    missing.discard(node)
+        return not missing
+
+    _wait(all_here)
+    return [node for node in nodes if node not in missing]
+
+
+def hold_locks(folder: str) -> dict[str, str]:
+    """Takes both locks that a search takes, its folder's and its database's, until another process has tried;
+    gives why one could not be taken."""
+    place, problems = Path(folder), {}
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_folder_locked(place))
+        except OSError as error:
+            problems[FOLDER] = error.strerror or str(error)
+        try:
+            database = held.enter_context(contextlib.closing(sqlite3.connect(place / DATABASE, timeout=0.1)))
+            database.execute("begin exclusive")
+            database.execute("create table turns (node text)")
+        except sqlite3.Error as error:
+            problems[SQLITE] = str(error)
+        (place / HELD).touch()
+        _wait((place / RELEASE).exists)
+    return problems
+
+
+def try_locks(folder: str) -> dict[str, str]:
+    """Wants the same locks while another process holds them: `refused` is right, `granted` is a fault."""
+    place = Path(folder)
+    if not _wait((place / HELD).exists):
+        return {SQLITE: "the process that was to hold the lock did not come"}
+    found = {}
+    try:
+        with _folder_locked(place):
+            found[FOLDER] = "granted"
+    except BlockingIOError:
+        found[FOLDER] = "refused"
+    except OSError as error:
+        found[FOLDER] = error.strerror or str(error)
+    with contextlib.closing(sqlite3.connect(place / DATABASE, timeout=0.1)) as database:
+        try:
+            database.execute("begin exclusive")
+            found[SQLITE] = "granted"
+        except sqlite3.Error as error:
+            found[SQLITE] = "refused" if "locked" in str(error) else str(error)
+    (place / RELEASE).touch()
+    return found
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait(done: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def read_data(plain: dict[str, Any], cache: str) -> tuple[str, str]:
+    """The digest of the data set `plain` as this node reads it, and what went wrong, or nothing."""
+    from pydantic import TypeAdapter
+
+    from fissura.core.errors import UserError
+    from fissura.studies.sources import AnySource, digest_sources
+
+    try:
+        source = TypeAdapter[AnySource](AnySource).validate_python(plain)
+        return digest_sources([source], directory=Path(cache)), ""
+    except UserError as error:
+        return "", error.problems[0]
+    except OSError as error:
+        return "", f"{error.filename}: {error.strerror or error}"
