@@ -75,6 +75,14 @@ def search(
             " far, ten minutes at least.",
         ),
     ] = None,
+    workers_per_trial: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Train each trial with so many data-parallel workers, on as many nodes as it takes; they"
+            " share its CPUs, GPUs and batches.",
+        ),
+    ] = 1,
     address: AddressOption = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
@@ -105,7 +113,7 @@ def search(
             sweep=sweep,
             over=over or (),
             objectives=objective or (),
-            hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial),
+            hardware=Hardware(address, concurrency, cpus_per_trial, gpus_per_trial, workers_per_trial),
             trial_timeout=trial_timeout,
             cache=cache,
             say=console.say,

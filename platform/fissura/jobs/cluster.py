@@ -14,19 +14,25 @@ from fissura.engine.runtime import usable_cpus
 
 @dataclass(frozen=True)
 class Resources:
-    """What the alive nodes of a cluster hold: in all, and the most that one node has."""
+    """What the alive nodes of a cluster hold: in all, the most that one node has, and `each` one's CPUs and
+    GPUs."""
 
     cpus: int
     gpus: int
     nodes: int
     node_cpus: int
     node_gpus: int
+    each: tuple[tuple[int, int], ...]
+
+    def room(self, *, cpus: int, gpus: int) -> int:
+        """How many workers of so many CPUs and GPUs fit, each on one node."""
+        return sum(min(own[0] // cpus, own[1] // gpus if gpus else own[0]) for own in self.each)
 
 
 def this_machine() -> Resources:
     """What a Ray of this process's own would hold."""
     cpus, gpus = usable_cpus(), torch.cuda.device_count()
-    return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus)
+    return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus, each=((cpus, gpus),))
 
 
 @contextmanager
@@ -68,5 +74,6 @@ def _resources() -> Resources:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
     return Resources(
-        cpus=sum(cpus), gpus=sum(gpus), nodes=len(nodes), node_cpus=max(cpus), node_gpus=max(gpus)
-    )
+        cpus=sum(cpus), gpus=sum(gpus), nodes=len(nodes), node_cpus=max(cpus), node_gpus=max(gpus),
+        each=tuple(zip(cpus, gpus, strict=True)),
+    )  # fmt: skip

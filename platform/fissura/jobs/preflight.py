@@ -21,21 +21,23 @@ MAX_LOCAL_TRIALS = 4
 @dataclass(frozen=True)
 class Hardware:
     """What a search may use: a cluster's address, or None for this machine; None elsewhere: chosen so that
-    nothing idles."""
+    nothing idles. A trial's CPUs and GPUs are shared by its workers."""
 
     address: str | None = None
     concurrent: int | None = None
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
+    workers_per_trial: int = 1
 
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trials run at a time, and what each is given."""
+    """How many trials run at a time, and what each worker of one is given."""
 
     concurrent: int
     cpus: int
     gpus: float
+    workers: int = 1
 
 
 def check_all_weights(space: LoadedSpace) -> None:
@@ -79,6 +81,8 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     Raises:
         ResourceError: a trial fits no node, or not so many fit the cluster.
     """
+    if hardware.workers_per_trial > 1:
+        return _plan_workers(resources, hardware, trials=trials)
     gpus = hardware.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if resources.gpus else 0.0
@@ -112,6 +116,63 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     if problems:
         raise ResourceError(*problems)
     return Slots(concurrent, cpus, gpus)
+
+
+def _plan_workers(resources: Resources, hardware: Hardware, *, trials: int) -> Slots:
+    """As `plan_slots`, of trials whose workers may lie on several nodes, each worker on one."""
+    workers, asked = hardware.workers_per_trial, hardware.cpus_per_trial
+    gpus = min(1, resources.gpus) if hardware.gpus_per_trial is None else int(hardware.gpus_per_trial > 0)
+    problems = []
+    if asked is not None and asked % workers:
+        problems.append(
+            f"--cpus-per-trial {asked}: {workers} workers share a trial's CPUs evenly; ask for a multiple of"
+            f" {workers}"
+        )
+    if hardware.gpus_per_trial not in (None, 0, workers):
+        problems.append(
+            f"--gpus-per-trial {hardware.gpus_per_trial:g}: {workers} workers take a GPU each; ask for"
+            f" {workers}, or for 0 to train on CPUs"
+        )
+    if problems:
+        raise ResourceError(*problems)
+    least = asked // workers if asked else 1
+    room = resources.room(cpus=least, gpus=gpus)
+    usual = room // workers if gpus else min(room, MAX_LOCAL_TRIALS * resources.nodes) // workers
+    concurrent = hardware.concurrent or max(1, min(usual, trials))
+    if workers * concurrent > room:
+        fits = room // workers
+        fewer = f"--concurrency {fits}" if fits else _counted(room, "worker")
+        raise ResourceError(
+            f"--workers-per-trial {workers}: {_counted(concurrent, 'trial')} at a time need room for"
+            f" {workers * concurrent} workers of {least} CPUs and {gpus} GPUs, each on one node; the"
+            f" cluster's {_counted(resources.nodes, 'node')} have room for {room}; ask for {fewer} or fewer"
+        )
+    cpus = least
+    while not asked and resources.room(cpus=cpus + 1, gpus=gpus) >= workers * concurrent:
+        cpus += 1
+    return Slots(concurrent, cpus, float(gpus), workers)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def check_batches(space: LoadedSpace, *, workers: int) -> None:
+    """Looks whether each of a trial's workers has an image of every step's batch.
+
+    Raises:
+        ResourceError: a batch that the space may choose is smaller than the number of workers.
+    """
+    chosen = space.distributions.get("data.batch_size")
+    paper = segmenter_of(space.recipe_for(space.paper_point())).data.batch_size
+    smallest = min(
+        [paper, *(value for value in (chosen.corners() if chosen else ()) if isinstance(value, int))]
+    )
+    if smallest < workers:
+        raise ResourceError(
+            f"--workers-per-trial {workers}: a step's batch is shared by the workers, and the space has"
+            f" batches of {smallest}; ask for {smallest} or fewer, or set data.batch_size={workers}"
+        )
 
 
 def check_disk(recipe: Recipe, *, storage: Path, slots: Slots) -> None:

@@ -10,6 +10,7 @@ import optuna
 from optuna.study import Study as OptunaStudy
 from ray import tune
 
+from fissura.core.errors import ResourceError
 from fissura.data.cache import default_cache, prepare
 from fissura.engine.recipe import segmenter_of
 from fissura.engine.runtime import pick_device
@@ -17,13 +18,14 @@ from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude import conclude
 from fissura.jobs.outcome import SearchResult, outcome
 from fissura.jobs.patience import HangWatch, Patience
-from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_disk, plan_slots
+from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_batches, check_disk, plan_slots
 from fissura.jobs.progress import SearchProgress
 from fissura.jobs.schedulers import scheduler_for
 from fissura.jobs.search_classifiers import search_classifiers
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
+from fissura.jobs.trial_workers import ACTOR_RESOURCES, WorkersContext, WorkersTrial
 from fissura.jobs.waiting import WaitingTrials
 from fissura.studies.plan import Request, make_plan
 from fissura.studies.sources import masked
@@ -58,6 +60,11 @@ def run_search(
     for note in space.notes:
         say(note)
     if space.recipe.task == "classification":
+        if hardware.workers_per_trial > 1:
+            raise ResourceError(
+                f"--workers-per-trial {hardware.workers_per_trial}: a classifier is fitted on one node; leave"
+                " it out (backbones and features use all nodes as it is)"
+            )
         return search_classifiers(study, plan, space, hardware, folder, say=say)
     if hardware.address is None:
         # what does not fit is refused before a Ray is started
@@ -74,11 +81,13 @@ def run_search(
     with study.claimed(), connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
         check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
+        check_batches(space, workers=slots.workers)
         study.write(plan)
         stop.clear()
         say(
             f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
             f"{f', profile {plan.profile}' if plan.profile else ''}; {slots.concurrent} at a time,"
+            f"{f' {slots.workers} workers each, of' if slots.workers > 1 else ''}"
             f" {slots.cpus} CPUs and {slots.gpus:g} GPUs each"
         )
         with stops_on_signals(stop):
@@ -116,6 +125,10 @@ def _run(
     context = TrialContext(
         study=study.path, datasets=plan.datasets, content=plan.content, cache=cache, cpus=slots.cpus
     )
+    trainable = tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus})
+    if slots.workers > 1:
+        context = WorkersContext(**dict(context), workers=slots.workers, gpu=slots.gpus > 0)
+        trainable = tune.with_resources(WorkersTrial, ACTOR_RESOURCES)
     storage = study.storage(on_wait=lambda reason: say(reason) if reason else None)
     search = StudySearch(
         space,
@@ -140,7 +153,7 @@ def _run(
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
     try:
         tune.Tuner(
-            tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus}),
+            trainable,
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=scheduler_for(
