@@ -27,15 +27,10 @@ def doctor(
     Raises:
         UserError: no cluster answers, or a data set or folder is not there.
     """
-    import os
-
     from fissura.data.cache import default_cache
     from fissura.data.datasets import kinds
-    from fissura.jobs.environment import prepare_environment
-    from fissura.studies.sources import parse_sources
-
-    prepare_environment(address or os.environ.get("RAY_ADDRESS"))
     from fissura.jobs.doctor.diagnose import diagnose
+    from fissura.studies.sources import parse_sources
 
     folder = None if storage is None else storage.expanduser().resolve()
     if folder is not None and not folder.is_dir():

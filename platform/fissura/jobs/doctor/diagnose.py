@@ -18,6 +18,7 @@ from fissura.jobs.doctor.facts import CACHE_FOLDER, STORAGE_FOLDER, Asked, Facts
 from fissura.jobs.doctor.findings import Finding
 from fissura.jobs.doctor.probe import PACKAGES, take
 from fissura.jobs.doctor.shared import hold_locks, read_data, read_tokens, try_locks, write_token
+from fissura.jobs.environment import prepare_environment
 from fissura.studies.sources import Source
 
 CONNECT_SECONDS = 3
@@ -41,6 +42,7 @@ def diagnose(
     if address is None:
         seen = _look(ThisMachine(), storage=storage, cache=cache, sources=sources, say=say)
     else:
+        prepare_environment(address)
         from fissura.jobs.cluster import connected
         from fissura.jobs.doctor.cluster_crew import ClusterNodes, travelling
 
@@ -76,7 +78,9 @@ def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[So
     say(f"asking {len(crew.nodes)} node{'s' * (len(crew.nodes) != 1)}")
     nonce = secrets.token_hex(16)
     folders = {CACHE_FOLDER: str(cache)} | ({STORAGE_FOLDER: str(storage)} if storage else {})
-    asked = {node: (Asked(node, nonce, *crew.counted(node), folders),) for node in crew.nodes}
+    asked = {
+        node: (Asked(node, nonce, *crew.counted(node), folders, str(Path.cwd())),) for node in crew.nodes
+    }
     facts = TypeAdapter(dict[str, Facts]).validate_python(crew.ask(take, asked))
     offsets = crew.offsets()
     shared = _share(crew, storage, nonce) if storage and crew.nodes else None

@@ -20,13 +20,15 @@ class Counted:
 @dataclass(frozen=True)
 class Asked:
     """What a node is asked about: `folders` by purpose, and its Ray's session folder; None and empty without
-    a Ray. `nonce` makes the mark of its token useless to anybody else."""
+    a Ray. `nonce` makes the mark of its token useless to anybody else; `started_in` is the driver's folder,
+    which Ray puts on its workers' path."""
 
     node: str
     nonce: str
     ray: Counted | None
     session: str
     folders: dict[str, str]
+    started_in: str
     shm: str = "/dev/shm"  # noqa: S108  the device itself is what is looked at
 
 

@@ -37,7 +37,7 @@ def look_at_gpus(settings: Mapping[str, str]) -> Gpus:
     PyTorch is asked only where another witness saw a GPU.
     """
     files = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    tool = shutil.which("nvidia-smi")
+    tool = shutil.which("nvidia-smi", path=settings.get("PATH"))
     if not files and not tool:
         return Gpus()
     seen, smi_problem = _nvidia_smi(tool) if tool else ((), "nvidia-smi is not on PATH")

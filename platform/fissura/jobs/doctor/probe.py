@@ -54,7 +54,7 @@ def take(asked: Asked) -> dict[str, Any]:
             files_limit=_files_limit(raylet),
             files_open=sum(1 for _ in Path(f"/proc/{raylet or os.getpid()}/fd").iterdir()),
             settings={name: settings[name] for name in SETTINGS if name in settings},
-            shadows=tuple(_shadows([*sys.path, str(Path.cwd())])),
+            shadows=tuple(_shadows([*sys.path, asked.started_in])),
             tools=tuple(
                 tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
             ),
