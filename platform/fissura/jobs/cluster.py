@@ -58,7 +58,7 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resou
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up"
             f" cluster.yaml`,"

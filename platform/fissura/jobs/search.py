@@ -25,7 +25,7 @@ from fissura.jobs.search_classifiers import search_classifiers
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
-from fissura.jobs.trial_workers import ACTOR_RESOURCES, WorkersContext, WorkersTrial
+from fissura.jobs.trial_workers import ACTOR_RESOURCES, FreesWorkers, WorkersContext, WorkersTrial
 from fissura.jobs.waiting import WaitingTrials
 from fissura.studies.plan import Request, make_plan
 from fissura.studies.sources import masked
@@ -167,7 +167,7 @@ def _run(
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[progress, hangs],
+                callbacks=[progress, hangs, FreesWorkers(study.path)],
                 # a crash that comes back is a failed trial; a node that is taken away is not
                 failure_config=tune.FailureConfig(max_failures=1),
             ),

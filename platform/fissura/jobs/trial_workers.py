@@ -19,6 +19,7 @@ from ray import tune
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
+from ray.tune.experiment import Trial
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -50,6 +51,17 @@ class WorkersContext(TrialContext):
     gpu: bool
 
 
+class FreesWorkers(tune.Callback):
+    """Gives back what the workers of a trial held whose actor died."""
+
+    def __init__(self, study: Path) -> None:
+        self._runs = study / "runs"
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Nobody else can: the workers are gone, and Ray keeps their place until the search ends."""
+        release(self._runs / trial.config["run_id"])
+
+
 class TrialStop(StopFile):
     """A wish to stop one trial, or all of the study."""
 
@@ -75,8 +87,9 @@ class WorkersTrial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins the next trial, once the workers of the last have gone."""
-        self._end()
+        """Begins the next trial, once the workers of the last have gone; in another process, if they stay."""
+        if not self._end():
+            return False
         self._begin(new_config)
         return True
 
@@ -150,19 +163,19 @@ class WorkersTrial(tune.Trainable):
             ),
         )
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
+        """Ends the workers, gently and then not; whether Ray Train is done with them."""
         self._stop.request()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._training.is_alive():
-            with contextlib.suppress(Empty):
-                self._results.get(timeout=0.1)
-            if time.monotonic() > deadline:
-                release(self._run)
-                deadline += PATIENCE_SECONDS
+        for _ in range(2):
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while self._training.is_alive() and time.monotonic() < deadline:
+                with contextlib.suppress(Empty):
+                    self._results.get(timeout=0.1)
+            release(self._run)
         self._results.shutdown(force=True)
-        (self._run / WORKERS).unlink(missing_ok=True)
         shutil.rmtree(self._run / RAY_TRAIN, ignore_errors=True)
         self._stop.clear()
+        return not self._training.is_alive()
 
 
 def work(config: dict[str, Any]) -> None:
@@ -227,8 +240,7 @@ def reason_of(error: TrainingFailedError) -> str:
 
 
 def release(run: Path) -> None:
-    """Gives back what the workers of a run held where their actor could not: Ray keeps it for them until the
-    search ends."""
+    """Gives back what the workers of a run hold; those that live still are ended."""
     with contextlib.suppress(OSError, ValueError):
         held = ray.PlacementGroupID(bytes.fromhex((run / WORKERS).read_text(encoding="ascii").strip()))
         remove_placement_group(PlacementGroup(held))
