@@ -16,7 +16,7 @@ import ray
 import ray.train
 import torch
 from ray import tune
-from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
 from ray.tune.experiment import Trial
@@ -82,6 +82,10 @@ class WorkersTrial(tune.Trainable):
     scheduler.
     """
 
+    _training: threading.Thread
+    _over: Result
+    _epoch: int
+
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the first trial of this actor."""
         self._begin(config)
@@ -97,12 +101,14 @@ class WorkersTrial(tune.Trainable):
         """One epoch."""
         if not self._training.is_alive() and not self._over:
             self._training.start()
-        while True:
+        told: Result = {}
+        while not told:
             with contextlib.suppress(Empty):
-                told: Result = self._results.get(timeout=LOOK_EVERY_SECONDS)
-                return told
+                told = self._results.get(timeout=LOOK_EVERY_SECONDS)
             if self._over and self._results.empty():
-                return self._over
+                told = told or self._over
+        self._epoch = told.get("epoch", self._epoch)
+        return {"epoch": self._epoch} | told
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the run directory on the study's storage is the checkpoint."""
@@ -124,7 +130,7 @@ class WorkersTrial(tune.Trainable):
         release(self._run)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._over: Result = {}
+        self._over, self._epoch = {}, 0
         self._training = threading.Thread(target=self._train, daemon=True)
 
     def _train(self) -> None:
@@ -134,13 +140,14 @@ class WorkersTrial(tune.Trainable):
             try:
                 self._trainer().fit()
                 break
-            except TrainingFailedError as error:
+            except Exception as error:
+                release(self._run)
                 if waits_for_room(error):
                     continue
                 crashes += 1
-                reason = reason_of(error)
-                if reason or crashes > MAX_CRASHES:
-                    self._over = result(failure=reason or f"its workers ended: {named(error)}", done=True)
+                again, reason = judged(error)
+                if not again or crashes > MAX_CRASHES:
+                    self._over = result(failure=reason, done=True)
                     return
         self._over = result(interrupted=True, done=True)
 
@@ -218,25 +225,26 @@ def result(*, interrupted: bool = False, failure: str = "", done: bool = False) 
     return {"finished": False, "interrupted": interrupted, "failure": failure, "done": done}
 
 
-def waits_for_room(error: TrainingFailedError) -> bool:
+def waits_for_room(error: Exception) -> bool:
     """Whether the workers never started, since the cluster had no room for them yet."""
     return isinstance(error, ControllerError) and isinstance(
         error.controller_failure, WorkerGroupStartupTimeoutError
     )
 
 
-def reason_of(error: TrainingFailedError) -> str:
-    """Why a worker failed, where it would fail again; nothing where a worker may only have been lost."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        cause = failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+def judged(error: Exception) -> tuple[bool, str]:
+    """Whether to try again, as workers may only have been lost; and why they failed."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
+    causes = [one._base_exc if isinstance(one, UserExceptionWithTraceback) else one for one in failures]
+    for cause in causes:
         if isinstance(cause, Diverged | UserError):
-            return str(cause)
+            return False, str(cause)
         # PyTorch has no class of its own for a CPU's lack of memory
         if isinstance(cause, torch.cuda.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(
             cause
         ):
-            return out_of_memory(cause)
-    return ""
+            return False, out_of_memory(cause)
+    return True, f"its workers ended: {named(causes[0])}"
 
 
 def release(run: Path) -> None:
