@@ -32,7 +32,7 @@ OWN_MOUNTS = """
 mount -t tmpfs -o size=64m own /dev/shm
 mount -t tmpfs -o size=256k own "$1"
 mount -t tmpfs -o size=64k own "$2"
-dd if=/dev/zero of="$2/filled" bs=4k 2>/dev/null
+dd if=/dev/zero of="$2/filled" bs=4k 2>/dev/null || true
 exec "$3" start --address "$4" --num-cpus 1 --block
 """
 

@@ -237,8 +237,15 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
     (
         between.storage,
         shared(locks={"a folder": "granted", "SQLite": "refused"}),
-        "error",
+        "warning",
         "the lock of a folder at once",
+        "on one machine",
+    ),
+    (
+        between.storage,
+        shared(locks={"a folder": "refused", "SQLite": "granted"}),
+        "error",
+        "the lock of SQLite at once",
         "NFS 4.1",
     ),
     (

@@ -6,6 +6,7 @@ from itertools import pairwise
 from fissura.jobs.doctor.facts import STORAGE_FOLDER, Facts, Seen
 from fissura.jobs.doctor.findings import Fault, Finding, faults, span
 from fissura.jobs.doctor.processes import is_loopback
+from fissura.jobs.doctor.shared import FOLDER
 
 SLOW_WRITE_SECONDS = 0.1
 SKEW_SECONDS = 1.0
@@ -56,13 +57,23 @@ def storage(seen: Seen) -> list[Finding]:
 
     found = faults("storage", seen, judge)
     for what, came in shared.locks.items():
-        if came == "granted":
+        if came == "granted" and what == FOLDER:
+            found.append(
+                Finding(
+                    "storage",
+                    "warning",
+                    f"{path}: two processes got the lock of a folder at once, as file systems do that keep"
+                    " it to each machine",
+                    "begin all searches of one study on one machine",
+                )
+            )
+        elif came == "granted":
             found.append(
                 Finding(
                     "storage",
                     "error",
                     f"{path}: two processes got the lock of {what} at once",
-                    "use a file system with locks, such as NFS 4.1; two searches could write the same study",
+                    "use a file system with locks, such as NFS 4.1; a study's database could be torn",
                 )
             )
         elif came != "refused":
