@@ -56,6 +56,25 @@ def test_a_module_in_the_place_of_the_standard_library_s_platform_is_named(tmp_p
     assert facts(tmp_path).shadows == (str(tmp_path / name),)
 
 
+def test_what_a_control_group_allows_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fissura.jobs.doctor.probe._group_files", lambda name: [tmp_path / name])
+    assert facts(tmp_path).cpu_limit is None
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert facts(tmp_path).cpu_limit is None
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{2**28}\n")
+    (tmp_path / "memory.current").write_text(f"{2**27}\n")
+    found = facts(tmp_path)
+    assert (found.cpu_limit, found.memory, found.memory_free) == (1.5, 2**28, 2**27)
+    for name in ("cpu.max", "memory.max", "memory.current"):
+        (tmp_path / name).unlink()
+    (tmp_path / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert facts(tmp_path).cpu_limit is None
+    (tmp_path / "cpu.cfs_quota_us").write_text("400000\n")
+    assert facts(tmp_path).cpu_limit == 4
+
+
 def test_a_token_is_compared_without_being_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "auth_token"
     path.write_text(f"{TOKEN}\n")
