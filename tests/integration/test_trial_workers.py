@@ -38,6 +38,13 @@ ray.init(logging_level="ERROR")
 held = [one["state"] for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
 print(json.dumps([ray.available_resources().get("CPU", 0), held]))
 """
+SPACE = """
+recipe: small_unet
+objective: {{metric: val/loss, mode: min}}
+scheduler: {}
+space:
+  phases.train.optimizer.lr: {{choice: [3.0e-3, 1.0e-9, 2.0e-9]}}
+"""
 # a mean over pixels, and no statistics of a worker's own share: then the mean gradient is the batch's
 EXACT = (
     "--set", "phases.train.loss.kind=bce", "--set", "model.normalisation=none", "--set", "model.width=4",
@@ -64,9 +71,12 @@ class Place:
         folders = ("--storage", str(self.folder / "studies"), "--cache", str(self.folder / "cache"))
         return [FISSURA, "search", *words, *folders]
 
-    def new(self, *words: str) -> tuple[str, ...]:
-        """The words of a new search with two workers a trial."""
-        return (*words, "--data", f"synthetic:{self.images}", "--workers-per-trial", "2", *EXACT)
+    def new(self, *words: str, scheduler: str = "{kind: none}") -> tuple[str, ...]:
+        """The words of a new search with two workers a trial, for three learning rates."""
+        space = self.folder / "small_unet.yaml"
+        space.write_text(SPACE.format(scheduler), encoding="utf-8")
+        data = ("--data", f"synthetic:{self.images}")
+        return (str(space), *words, *data, "--workers-per-trial", "2", *EXACT)
 
     def run(self, *words: str) -> dict[str, Any]:
         """Runs a search to its end; gives its result."""
@@ -167,16 +177,8 @@ def place(tmp_path: Path, cluster: tuple["subprocess.Popen[str]", dict[str, str]
 
 def test_a_trial_that_is_stopped_early_frees_its_workers_for_the_next(place: Place) -> None:
     """One trial at a time fits: the third could not begin while the second held its workers."""
-    space = place.folder / "small_unet.yaml"
-    space.write_text(
-        "recipe: small_unet\n"
-        "objective: {metric: val/loss, mode: min}\n"
-        "scheduler: {kind: asha, grace: 1, reduction: 2}\n"
-        "space:\n"
-        "  phases.train.optimizer.lr: {choice: [3.0e-3, 1.0e-9, 2.0e-9]}\n",
-        encoding="utf-8",
-    )
-    result = place.run(*place.new(str(space), "--trials", "3", "--set", "epochs=6", "--profile", "none"))
+    asha = "{kind: asha, grace: 1, reduction: 2}"
+    result = place.run(*place.new("--trials", "3", "--set", "epochs=6", scheduler=asha))
     assert sum(result["trials"].values()) == 3
     assert result["trials"]["pruned"] >= 1
     assert len(epochs_of(place.study, 0)) == 6
@@ -187,7 +189,7 @@ def test_a_trial_that_is_stopped_early_frees_its_workers_for_the_next(place: Pla
 
 
 def test_two_workers_reach_what_one_reaches(place: Place) -> None:
-    words = place.new("small_unet", "--trials", "1", "--set", "epochs=3")
+    words = place.new("--trials", "1", "--set", "epochs=3")
     place.run(*words)
     (shared,) = place.study.glob("runs/*")
     alone = Place(place.folder / "alone", place.images, place.settings, place.cluster)
@@ -204,7 +206,7 @@ def test_two_workers_reach_what_one_reaches(place: Place) -> None:
 
 
 def test_a_killed_worker_costs_an_epoch_and_a_stop_is_resumed(place: Place) -> None:
-    words = place.new("small_unet", "--trials", "1", "--set", "epochs=60")
+    words = place.new("--trials", "1", "--set", "epochs=60")
     with place.started(*words) as process:
         wait_for(lambda: len(epochs_of(place.study, 0)) >= 3, process)
         os.kill(place.processes("RayTrainWorker")[0], signal.SIGKILL)
@@ -230,7 +232,7 @@ def test_a_killed_worker_costs_an_epoch_and_a_stop_is_resumed(place: Place) -> N
 
 def test_a_trial_s_own_actor_that_is_killed_leaves_nothing_held(place: Place) -> None:
     """Its workers are ended, what they held is given back, and the trial goes on in another actor."""
-    with place.started(*place.new("small_unet", "--trials", "1", "--set", "epochs=30")) as process:
+    with place.started(*place.new("--trials", "1", "--set", "epochs=30")) as process:
         wait_for(lambda: len(epochs_of(place.study, 0)) >= 3, process)
         os.kill(place.processes("ray::ResourceTrainable")[0], signal.SIGKILL)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)

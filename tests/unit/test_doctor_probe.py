@@ -14,12 +14,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from fissura.jobs.doctor.crew import ThisMachine
-from fissura.jobs.doctor.diagnose import unreachable, version_ranges
+from fissura.jobs.doctor.diagnose import version_ranges
 from fissura.jobs.doctor.facts import Asked, Facts, Listener
 from fissura.jobs.doctor.gpus import look_at_gpus
 from fissura.jobs.doctor.probe import look_at_folder, take
 from fissura.jobs.doctor.processes import Process, is_loopback, listeners, ray_processes
 from fissura.jobs.doctor.shared import hold_locks, read_data, read_tokens, try_locks, write_token
+from fissura.jobs.reach import unreachable
 
 TOKEN = "0123456789abcdef" * 4
 
@@ -196,10 +197,13 @@ def test_an_address_at_which_nobody_answers_is_named() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        assert f"RAY_ADDRESS=127.0.0.1:{port} is set" in unreachable(f"127.0.0.1:{port}")
+        assert "refused" in unreachable(f"127.0.0.1:{port}")
         closed.listen()
         assert unreachable(f"127.0.0.1:{port}") == ""
+        assert unreachable(f"ray://127.0.0.1:{port}") == ""
     assert unreachable("auto") == ""
+    assert unreachable("nowhere.invalid:1")
+    assert unreachable("127.0.0.1:99999999")
 
 
 def test_the_ranges_are_those_of_the_installed_package() -> None:
@@ -229,6 +233,11 @@ class TestTheCommand:
         code, _, said = fissura("doctor", "--storage", tmp_path / "none")
         assert code == 2
         assert "no folder lies there; make it" in said[0]
+
+    def test_calls_an_address_at_which_nobody_answers_a_mistake(self, fissura: Callable[..., Any]) -> None:
+        code, _, said = fissura("doctor", "--address", "127.0.0.1:1")
+        assert code == 2
+        assert said[-1].startswith("error: --address 127.0.0.1:1: no Ray cluster answers there")
 
     def test_looks_at_this_machine_where_ray_address_leads_nowhere(
         self, fissura: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

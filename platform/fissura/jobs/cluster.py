@@ -10,6 +10,7 @@ import torch
 
 from fissura.core.errors import ResourceError
 from fissura.engine.runtime import usable_cpus
+from fissura.jobs.reach import unreachable
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resou
         return
     local = address is None
     try:
+        if address is not None and (reason := unreachable(address)):
+            raise ConnectionError(reason)
         ray.init(
             address="local" if local else address,
             num_cpus=(cpus or usable_cpus()) if local else None,

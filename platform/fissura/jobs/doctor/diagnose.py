@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import secrets
 import shutil
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from fissura.jobs.doctor.findings import Finding
 from fissura.jobs.doctor.probe import PACKAGES, take
 from fissura.jobs.doctor.shared import hold_locks, read_data, read_tokens, try_locks, write_token
 from fissura.jobs.environment import prepare_environment
+from fissura.jobs.reach import unreachable
 from fissura.studies.sources import Source
 
-CONNECT_SECONDS = 3
 Say = Callable[[str], None]
 
 
@@ -37,8 +36,10 @@ def diagnose(
     """
     problem = ""
     if address is None and (set_address := os.environ.get("RAY_ADDRESS")):
-        problem = unreachable(set_address)
-        address = None if problem else set_address
+        if reason := unreachable(set_address):
+            problem = f"RAY_ADDRESS={set_address} is set, and nobody answers there ({reason})"
+        else:
+            address = set_address
     if address is None:
         seen = _look(ThisMachine(), storage=storage, cache=cache, sources=sources, say=say)
     else:
@@ -49,18 +50,6 @@ def diagnose(
         with connected(address), travelling():
             seen = _look(ClusterNodes(), storage=storage, cache=cache, sources=sources, say=say)
     return judge(replace(seen, address=address, address_problem=problem))
-
-
-def unreachable(address: str) -> str:
-    """Why nobody answers at a RAY_ADDRESS, or nothing; names such as `auto` are left to Ray."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        return ""
-    try:
-        socket.create_connection((host.removeprefix("ray://"), int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        return f"RAY_ADDRESS={address} is set, and nobody answers there ({error.strerror or error})"
-    return ""
 
 
 def version_ranges() -> dict[str, str]:
