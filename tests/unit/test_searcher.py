@@ -21,8 +21,8 @@ from fissura.studies.load import load_text
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import PAPER, REASON, RUN, SKIPPED, finished
 
-LAPTOP = Resources(cpus=8, gpus=0, nodes=1, node_cpus=8, node_gpus=0, each=((8, 0),))
-CLUSTER = Resources(cpus=64, gpus=8, nodes=4, node_cpus=16, node_gpus=2, each=((16, 2),) * 4)
+LAPTOP = Resources(cpus=8, gpus=0, nodes=1, node_cpus=8, node_gpus=0)
+CLUSTER = Resources(cpus=64, gpus=8, nodes=4, node_cpus=16, node_gpus=2)
 
 
 def space(

@@ -16,24 +16,25 @@ from fissura.jobs.reach import unreachable
 @dataclass(frozen=True)
 class Resources:
     """What the alive nodes of a cluster hold: in all, the most that one node has, and `each` one's CPUs and
-    GPUs."""
+    GPUs, where they are not all alike."""
 
     cpus: int
     gpus: int
     nodes: int
     node_cpus: int
     node_gpus: int
-    each: tuple[tuple[int, int], ...]
+    each: tuple[tuple[int, int], ...] = ()
 
     def room(self, *, cpus: int, gpus: int) -> int:
         """How many workers of so many CPUs and GPUs fit, each on one node."""
-        return sum(min(own[0] // cpus, own[1] // gpus if gpus else own[0]) for own in self.each)
+        each = self.each or ((self.node_cpus, self.node_gpus),) * self.nodes
+        return sum(min(own[0] // cpus, own[1] // gpus if gpus else own[0]) for own in each)
 
 
 def this_machine() -> Resources:
     """What a Ray of this process's own would hold."""
     cpus, gpus = usable_cpus(), torch.cuda.device_count()
-    return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus, each=((cpus, gpus),))
+    return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus)
 
 
 @contextmanager
