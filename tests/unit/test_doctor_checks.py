@@ -137,9 +137,9 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
     ),
     (
         software.standard_platform,
-        bad(shadows=("/work/platform.py",)),
+        bad(shadows=("/w/platform.py",)),
         "error",
-        "/work/platform.py hides",
+        "/w/platform.py hides",
         "rename it",
     ),
     (

@@ -35,7 +35,7 @@ def doctor(
 
     Exit code 1 where an error was found; warnings leave it 0.
 
-    Example: [bold]fissura doctor --address auto --storage /shared/studies --data cfd:/shared/cfd[/bold]
+    Example: [bold]fissura doctor --address auto --storage /shared/studies[/bold]
     """
     from fissura import api
 
