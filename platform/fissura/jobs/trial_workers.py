@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 import ray.train
-import torch
 from ray import tune
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
@@ -24,15 +23,18 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fissura.core.errors import Diverged, Interrupted, UserError
+from fissura.core.errors import FissuraError, Interrupted, named
 from fissura.core.files import write_text
 from fissura.data.cache import prepare
+from fissura.engine.memory import is_out_of_memory
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.trainer import Trainer
+from fissura.engine.training import Training
 from fissura.jobs.runtime import TrainRuntime
 from fissura.jobs.stopping import StopFile
-from fissura.jobs.trial import TrialContext, named, out_of_memory
+from fissura.jobs.trial import TrialContext
+from fissura.jobs.waiting import WaitingTrials
 
 # in a run's folder, while it trains: the name of its workers' resources, and what Ray Train keeps
 WORKERS, RAY_TRAIN = "workers", "ray-train"
@@ -107,6 +109,7 @@ class WorkersTrial(tune.Trainable):
                 told = self._results.get(timeout=LOOK_EVERY_SECONDS)
             if self._over and self._results.empty():
                 told = told or self._over
+        self._waiting.tell(self._config["number"], "")
         self._epoch = told.get("epoch", self._epoch)
         return {"epoch": self._epoch} | told
 
@@ -127,6 +130,7 @@ class WorkersTrial(tune.Trainable):
         self._run.mkdir(parents=True, exist_ok=True)
         self._stop = TrialStop(study=self._context.study, run=self._run)
         self._stop.clear()
+        self._waiting = WaitingTrials(self._context.study)
         release(self._run)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
@@ -143,6 +147,7 @@ class WorkersTrial(tune.Trainable):
             except Exception as error:
                 release(self._run)
                 if waits_for_room(error):
+                    self._waiting.tell(self._config["number"], "the cluster has no room for its workers yet")
                     continue
                 crashes += 1
                 again, reason = judged(error)
@@ -196,12 +201,13 @@ def work(config: dict[str, Any]) -> None:
     recipe = Recipe.load(trial["recipe"], source="trial recipe")
     try:
         data = prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
-        trainer = Trainer(recipe, data=data, run=run, runtime=runtime)
+        training = Training(recipe, data=data, run=run, runtime=runtime)
         told = False
-        while not (told and trainer.finished):
+        while not (told and training.trainer.finished):
             begin = time.perf_counter()
-            if not trainer.finished:
-                trainer.step()
+            if not training.trainer.finished:
+                training.step()
+            trainer = training.trainer
             if trainer.finished:
                 cpus = context.cpus * context.workers
                 close_run(trainer, datasets=context.datasets, content=context.content, cpus=cpus, joules=None)
@@ -237,13 +243,10 @@ def judged(error: Exception) -> tuple[bool, str]:
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
     causes = [one._base_exc if isinstance(one, UserExceptionWithTraceback) else one for one in failures]
     for cause in causes:
-        if isinstance(cause, Diverged | UserError):
+        if isinstance(cause, FissuraError):
             return False, str(cause)
-        # PyTorch has no class of its own for a CPU's lack of memory
-        if isinstance(cause, torch.cuda.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(
-            cause
-        ):
-            return False, out_of_memory(cause)
+        if is_out_of_memory(cause):
+            return False, f"out of memory ({named(cause)}); lower data.batch_size or the crop"
     return True, f"its workers ended: {named(causes[0])}"
 
 
