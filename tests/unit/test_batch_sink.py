@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fissura.core.errors import DataError, SpecError
+from fissura.data.lock import LOCK
 from fissura.engine.measures import measure
 from fissura.scoring.pictures import bare_name, picture_path, picture_stems
 from fissura.scoring.rows import SCHEMA, read_rows
@@ -61,7 +62,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def files(out: Path) -> list[str]:
-    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    """What lies there, but for the lock of who works on it."""
+    found = [path for path in out.rglob("*") if path.is_file() and path.name != LOCK]
+    return sorted(path.relative_to(out).as_posix() for path in found)
 
 
 class TestARow:

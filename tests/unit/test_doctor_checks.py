@@ -63,7 +63,7 @@ def cluster(*nodes: Facts, **changes: Any) -> Seen:
     names = [one.node for one in found]
     shared = Shared(
         "/shared", {name: Written(0.002) for name in names}, {name: tuple(names) for name in names},
-        {"a folder": "refused", "SQLite": "refused"},
+        {"a file": "refused", "SQLite": "refused"},
     )  # fmt: skip
     seen = Seen(
         nodes=found, ranges=RANGES, shared=shared, address="10.0.0.1:6379",
@@ -236,21 +236,21 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
     ),
     (
         between.storage,
-        shared(locks={"a folder": "granted", "SQLite": "refused"}),
-        "warning",
-        "the lock of a folder at once",
-        "on one machine",
+        shared(locks={"a file": "granted", "SQLite": "refused"}),
+        "error",
+        "the lock of a file at once",
+        "NFS 4.1",
     ),
     (
         between.storage,
-        shared(locks={"a folder": "refused", "SQLite": "granted"}),
+        shared(locks={"a file": "refused", "SQLite": "granted"}),
         "error",
         "the lock of SQLite at once",
         "NFS 4.1",
     ),
     (
         between.storage,
-        shared(locks={"a folder": "refused", "SQLite": "disk I/O error"}),
+        shared(locks={"a file": "refused", "SQLite": "disk I/O error"}),
         "error",
         "SQLite cannot be locked (disk I/O error)",
         "a file system with locks",

@@ -151,7 +151,7 @@ class TestSharedFiles:
     def test_are_locked_against_another_process(self, tmp_path: Path) -> None:
         kept, tried = ThisMachine().at_once(hold_locks, try_locks, str(tmp_path))
         assert kept == {}
-        assert tried == {"a folder": "refused", "SQLite": "refused"}
+        assert tried == {"a file": "refused", "SQLite": "refused"}
 
     def test_that_nobody_holds_are_told_apart_from_locked_ones(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +159,7 @@ class TestSharedFiles:
         monkeypatch.setattr("fissura.jobs.doctor.shared.PATIENCE_SECONDS", 0.1)
         assert try_locks(str(tmp_path)) == {"SQLite": "the process that was to hold the lock did not come"}
         (tmp_path / "held").touch()
-        assert try_locks(str(tmp_path)) == {"a folder": "granted", "SQLite": "granted"}
+        assert try_locks(str(tmp_path)) == {"a file": "granted", "SQLite": "granted"}
 
 
 class TestData:

@@ -6,7 +6,6 @@ from itertools import pairwise
 from fissura.jobs.doctor.facts import STORAGE_FOLDER, Facts, Seen
 from fissura.jobs.doctor.findings import Fault, Finding, faults, span
 from fissura.jobs.doctor.processes import is_loopback
-from fissura.jobs.doctor.shared import FOLDER
 
 SLOW_WRITE_SECONDS = 0.1
 SKEW_SECONDS = 1.0
@@ -57,17 +56,7 @@ def storage(seen: Seen) -> list[Finding]:
 
     found = faults("storage", seen, judge)
     for what, came in shared.locks.items():
-        if came == "granted" and what == FOLDER:
-            found.append(
-                Finding(
-                    "storage",
-                    "warning",
-                    f"{path}: two processes got the lock of a folder at once, as file systems do that keep"
-                    " it to each machine",
-                    "begin all searches of one study on one machine",
-                )
-            )
-        elif came == "granted":
+        if came == "granted":
             found.append(
                 Finding(
                     "storage",

@@ -15,8 +15,8 @@ WRITES = 5
 BYTES = 4096
 # what one client of a network file system wrote can stay unseen by another for as long as names are cached
 PATIENCE_SECONDS = 6.0
-HELD, RELEASE, DATABASE = "held", "release", "turns.db"
-FOLDER, SQLITE = "a folder", "SQLite"
+HELD, RELEASE, LOCKED, DATABASE = "held", "release", "locked", "turns.db"
+FILE, SQLITE = "a file", "SQLite"
 
 
 def write_token(folder: str, node: str, token: str) -> tuple[float, str]:
@@ -59,9 +59,9 @@ def hold_locks(folder: str) -> dict[str, str]:
     place, problems = Path(folder), {}
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(_folder_locked(place))
+            held.enter_context(_file_locked(place / LOCKED))
         except OSError as error:
-            problems[FOLDER] = error.strerror or str(error)
+            problems[FILE] = error.strerror or str(error)
         try:
             database = held.enter_context(contextlib.closing(sqlite3.connect(place / DATABASE, timeout=0.1)))
             database.execute("begin exclusive")
@@ -80,12 +80,12 @@ def try_locks(folder: str) -> dict[str, str]:
         return {SQLITE: "the process that was to hold the lock did not come"}
     found = {}
     try:
-        with _folder_locked(place):
-            found[FOLDER] = "granted"
+        with _file_locked(place / LOCKED):
+            found[FILE] = "granted"
     except BlockingIOError:
-        found[FOLDER] = "refused"
+        found[FILE] = "refused"
     except OSError as error:
-        found[FOLDER] = error.strerror or str(error)
+        found[FILE] = error.strerror or str(error)
     with contextlib.closing(sqlite3.connect(place / DATABASE, timeout=0.1)) as database:
         try:
             database.execute("begin exclusive")
@@ -97,8 +97,8 @@ def try_locks(folder: str) -> dict[str, str]:
 
 
 @contextmanager
-def _folder_locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _file_locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
