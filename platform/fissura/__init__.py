@@ -1,8 +1,8 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
-`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `report`, `doctor`, `demo`. They are imported
-when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
+`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `report`, `doctor`, `drill`, `demo`. They are
+imported when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         classify,
         demo,
         doctor,
+        drill,
         evaluate,
         export,
         interference,
@@ -31,6 +32,7 @@ __all__ = [
     "classify",
     "demo",
     "doctor",
+    "drill",
     "evaluate",
     "export",
     "interference",

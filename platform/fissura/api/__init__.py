@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fissura.api.batches import batch
 from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
 from fissura.api.diagnosis import doctor
+from fissura.api.drills import drill
 from fissura.api.nodes import spot_watch
 from fissura.api.serving import rollout, serve
 from fissura.core.errors import DataError
@@ -316,6 +317,7 @@ __all__ = [
     "classify",
     "demo",
     "doctor",
+    "drill",
     "evaluate",
     "export",
     "interference",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fissura.cli import batch, board, classifiers, data, doctor, export, nodes, runs, serve, studies
+from fissura.cli import batch, board, classifiers, data, doctor, drill, export, nodes, runs, serve, studies
 from fissura.core.errors import FissuraError, Interrupted, UserError
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -36,6 +36,7 @@ app.command("batch")(batch.batch)
 app.add_typer(board.app, name="leaderboard")
 app.command("report")(studies.report)
 app.command("doctor")(doctor.doctor)
+app.command("drill")(drill.drill)
 app.command("demo")(studies.demo)
 app.command("spot-watch")(nodes.spot_watch)
 

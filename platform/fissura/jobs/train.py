@@ -1,6 +1,7 @@
 """Training over several workers: Ray Train starts them, the engine trains in each."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from fissura.core.errors import FissuraError, Interrupted, ResourceError
+from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceError
 from fissura.data.dataset import Dataset
+from fissura.engine.checkpoint import STATE, read_progress
 from fissura.engine.fit import fit
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import MANIFEST, read_manifest
@@ -19,6 +21,8 @@ from fissura.jobs.runtime import TrainRuntime
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialContext
 from fissura.results.manifest import Manifest
+
+LOG = "train.log"
 
 
 def train_on_workers(
@@ -35,7 +39,9 @@ def train_on_workers(
     """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
     their number.
 
-    A worker that dies is replaced, and all go on from the last epoch.
+    A worker that dies is replaced, and all go on from the last epoch; where a node is lost and no other has
+    room, fewer go on, and all again once there is room. It is given up where worker after worker dies and no
+    epoch is finished in between. `train.log` in the run tells each epoch, and how many workers trained it.
 
     Raises:
         ResourceError: the workers do not fit the cluster.
@@ -50,6 +56,8 @@ def train_on_workers(
         )
     # Ray Train looks for reports once in this time, and an epoch can be shorter than its default of seconds
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # it learns of a lost node with a delay, and waits so long for workers that no longer fit
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     stop = StopFile(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -68,7 +76,7 @@ def train_on_workers(
             _work,
             train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
             scaling_config=ScalingConfig(
-                num_workers=workers,
+                num_workers=(1, workers),
                 use_gpu=gpu,
                 resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
             ),
@@ -76,12 +84,16 @@ def train_on_workers(
                 name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:
-            if stop.requested():
-                raise Interrupted(f"{run}: stopped on request; run the same command to go on") from None
-            raise FissuraError(f"{run}: the training failed: {error}") from error
+        while True:
+            done = _epochs_done(run)
+            try:
+                trainer.fit()
+                break
+            except Exception as error:
+                if stop.requested():
+                    raise Interrupted(f"{run}: stopped on request; run the same command to go on") from None
+                if _epochs_done(run) == done:
+                    raise FissuraError(f"{run}: the training failed: {error}") from error
     if not (run / MANIFEST).is_file():
         raise Interrupted(f"{run}: stopped on request; run the same command to go on")
     return read_manifest(run)
@@ -90,16 +102,31 @@ def train_on_workers(
 def _work(config: dict[str, Any]) -> None:
     """One worker."""
     context = TrialContext.load(config["context"], source="worker context")
+    runtime = TrainRuntime(cpus=context.cpus, stop=StopFile(context.study))
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        if runtime.rank == 0:
+            with (context.study / LOG).open("a", encoding="utf-8") as file:
+                now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                file.write(f"{now} epoch {record['epoch']}: trained by {runtime.world_size} workers\n")
+        ray.train.report({name: value for name, value in record.items() if isinstance(value, int | float)})
+
     try:
         fit(
             Recipe.load(config["recipe"], source="worker recipe"),
             datasets=context.datasets,
             run=context.study,
             cache=context.cache,
-            runtime=TrainRuntime(cpus=context.cpus, stop=StopFile(context.study)),
-            on_epoch=lambda record: ray.train.report(
-                {name: value for name, value in record.items() if isinstance(value, int | float)}
-            ),
+            runtime=runtime,
+            on_epoch=on_epoch,
         )
     except Interrupted:
         return
+
+
+def _epochs_done(run: Path) -> int:
+    """The epochs that the state in `run` holds."""
+    try:
+        return read_progress(run / STATE)[0].epoch
+    except (OSError, DataError):
+        return 0

@@ -1,0 +1,36 @@
+"""The verb `drill`: what faults cost on a cluster, tried out."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fissura.core.files import check_writable
+
+if TYPE_CHECKING:
+    from fissura.jobs.drill.finding import Finding
+
+Say = Callable[[str], None]
+
+
+def drill(
+    *,
+    address: str | None = None,
+    storage: Path = Path("studies"),
+    faults: Sequence[str] = ("worker", "driver"),
+    nodes: Sequence[str] = (),
+    say: Say = lambda _: None,
+) -> "list[Finding]":
+    """Makes faults in the cluster at `address`, on work of its own, and measures what they cost.
+
+    `faults` are "worker", "driver" and "node"; the last one ends the `nodes` with these ids for good. Without
+    an address it starts a Ray on this machine. It works in a folder below `storage`, which all nodes must
+    share, and removes it.
+    """
+    storage = storage.expanduser().resolve()
+    check_writable(storage)
+    from fissura.jobs.environment import prepare_environment
+
+    prepare_environment(address)
+    from fissura.jobs.drill.run import run_drill
+
+    return run_drill(address=address, storage=storage, faults=faults, nodes=nodes, say=say)

@@ -1,0 +1,132 @@
+"""A whole drill: fault after fault upon work after work, in a fresh folder that is removed afterwards."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import ray
+
+from fissura.core.errors import FissuraError, ResourceError, SpecError
+from fissura.engine.runtime import usable_cpus
+from fissura.jobs.cluster import connected
+from fissura.jobs.drill.driver import DriverKilled
+from fissura.jobs.drill.finding import Finding
+from fissura.jobs.drill.ground import Ground
+from fissura.jobs.drill.marked import Marked
+from fissura.jobs.drill.node import NodeLost
+from fissura.jobs.drill.scenario import Scenario
+from fissura.jobs.drill.work import ALL_WORK, Work
+from fissura.jobs.drill.worker import WorkerKilled
+
+Fault = Literal["worker", "driver", "node"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+USUAL: tuple[Fault, ...] = ("worker", "driver")
+NEEDED_CPUS = 2
+REMOVING_SECONDS = 20.0
+Say = Callable[[str], None]
+
+
+def run_drill(
+    *, address: str | None, storage: Path, faults: Sequence[str], nodes: Sequence[str], say: Say
+) -> list[Finding]:
+    """Makes the `faults` on the cluster at `address`, or on a Ray of this process's own where it is None.
+
+    Each falls upon each work; "node" upon as many works as there are `nodes`, the ids of nodes that may be
+    ended. Everything is written into a folder of its own below `storage`, which all nodes must share. Only
+    processes that the drill started are ended, and the named nodes.
+
+    Raises:
+        SpecError: a fault is not known, or one that ends nodes does not say which, or the other way round.
+        ResourceError: no cluster answers, a node is not in it, or it has fewer than two CPUs.
+    """
+    chosen = check_faults(faults, nodes)
+    # a Ray of its own counts with two CPUs wherever it is: the work is small
+    with connected(address, cpus=max(NEEDED_CPUS, usable_cpus())) as resources:
+        if resources.cpus < NEEDED_CPUS:
+            raise ResourceError(
+                f"--address {address}: a drill needs {NEEDED_CPUS} CPUs, the cluster has {resources.cpus}"
+            )
+        check_nodes(nodes)
+        courses = [
+            *((fault, work) for fault in chosen for work in ALL_WORK),
+            *zip(map(NodeLost, nodes), ALL_WORK, strict=False),
+        ]
+        cluster = ray.get_runtime_context().gcs_address
+        findings: list[Finding] = []
+        with fresh_folder(storage) as folder:
+            for number, (fault, work) in enumerate(courses, start=1):
+                say(f"{number}/{len(courses)} · {fault.name}, {work.name}")
+                ground = Ground(folder / str(number), cluster, Marked())
+                ground.folder.mkdir()
+                findings.append(course(fault, work, ground))
+                say(f"  {'passed' if findings[-1].passed else 'FAILED'}")
+        return findings
+
+
+def course(fault: Scenario, work: Work, ground: Ground) -> Finding:
+    """One fault upon one work; where it is not survived, the reason is the finding's problem."""
+    try:
+        return fault.run(ground, work)
+    except FissuraError as error:
+        return Finding(fault.name, work.name, problems=(str(error),))
+
+
+def check_faults(faults: Sequence[str], nodes: Sequence[str]) -> list[Scenario]:
+    """The scenarios of these names, without those that end nodes.
+
+    Raises:
+        SpecError: one is not known, or "node" and `nodes` do not come together.
+    """
+    problems = [
+        f"--faults {fault}: is not known; choose from {', '.join(FAULTS)}"
+        for fault in faults
+        if fault not in FAULTS
+    ]
+    if "node" in faults and not nodes:
+        problems.append("--faults node: ends a node of the cluster for good; say which with --node NODE_ID")
+    if nodes and "node" not in faults:
+        problems.append("--node: is for --faults node alone; add it, or leave --node out")
+    if len(nodes) > len(ALL_WORK):
+        problems.append(f"--node: name {len(ALL_WORK)} or fewer, one for each work; {len(nodes)} are named")
+    if problems:
+        raise SpecError(*problems)
+    known: dict[str, Scenario] = {"worker": WorkerKilled(), "driver": DriverKilled()}
+    return [known[fault] for fault in dict.fromkeys(faults) if fault in known]
+
+
+def check_nodes(nodes: Sequence[str]) -> None:
+    """Looks whether these nodes can be ended, and this process outlive it.
+
+    Raises:
+        ResourceError: one cannot.
+    """
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    here = ray.get_runtime_context().get_node_id()
+    problems = []
+    for node in nodes:
+        if node not in alive:
+            problems.append(f"--node {node}: is not alive in this cluster; `ray list nodes` names those that are")
+        elif node == here or "node:__internal_head__" in alive[node]:
+            problems.append(f"--node {node}: is the head or this very node, which no search outlives; name another")
+    if problems:
+        raise ResourceError(*problems)
+
+
+@contextmanager
+def fresh_folder(storage: Path) -> Iterator[Path]:
+    """A new folder below `storage`, removed with all that is in it."""
+    storage.mkdir(parents=True, exist_ok=True)
+    folder = storage.resolve() / f"drill-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        # the processes of a driver that was killed write for a moment longer
+        deadline = time.monotonic() + REMOVING_SECONDS
+        while folder.exists() and time.monotonic() < deadline:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.2)
