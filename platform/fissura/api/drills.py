@@ -22,9 +22,10 @@ def drill(
 ) -> "list[Finding]":
     """Makes faults in the cluster at `address`, on work of its own, and measures what they cost.
 
-    `faults` are "worker", "driver" and "node"; the last one ends the `nodes` with these ids for good. Without
-    an address it starts a Ray on this machine. It works in a folder below `storage`, which all nodes must
-    share, and removes it.
+    `faults` are "worker", "driver", "head" and "node": the last one ends the `nodes` with these ids for good,
+    and a head is only ended where there is no address, of a cluster that is started for it. Without an
+    address it starts a Ray on this machine. It works in a folder below `storage`, which all nodes must share,
+    and removes it.
     """
     storage = storage.expanduser().resolve()
     check_writable(storage)

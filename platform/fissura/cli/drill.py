@@ -17,7 +17,11 @@ def drill(
         Path, typer.Option(help="A folder that all nodes share; the drill works in a new one below it.")
     ] = Path("studies"),
     faults: Annotated[
-        str, typer.Option(metavar="A,B", help="What is to happen: `worker`, `driver`, `node`.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="What is to happen: `worker`, `driver`, `head` (of a cluster of its own), `node`.",
+        ),
     ] = "worker,driver",
     node: Annotated[
         list[str] | None,
@@ -30,8 +34,8 @@ def drill(
 ) -> None:
     """Kill workers, drivers and nodes in the middle of small searches and trainings, and tell what it cost.
 
-    Only processes of the drill's own are ended, and nodes that are named. Best on a cluster with nothing else on
-    it: what others take meanwhile looks like resources that did not come back.
+    Only processes of the drill's own are ended, and nodes that are named. Best on a cluster with nothing else
+    on it: what others take meanwhile looks like resources that did not come back.
 
     Example: [bold]fissura drill --address auto --storage /shared/studies[/bold]
     """

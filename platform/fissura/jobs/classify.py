@@ -17,7 +17,7 @@ from joblib import parallel_config
 from numpy import ndarray
 from optuna.trial import TrialState
 from ray import ObjectRef
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from fissura.core.errors import UserError, named
 from fissura.engine.classifier_recipe import ClassifierRecipe
@@ -68,7 +68,8 @@ def judge_all(
             return
         ended, _ = ray.wait(list(running), timeout=1.0)
         for reference in ended:
-            _tell(search, running.pop(reference), reference)
+            for setting in _tell(search, running.pop(reference), reference):
+                running |= _submit([setting], search, material, cpus=cpus)
         silent = time.monotonic() - said
         if silent >= SAY_EVERY_SECONDS:
             now = standing(search)
@@ -120,7 +121,8 @@ def _submit(
         for trial_id, _ in part:
             search.fail(trial_id, reason=str(error))
         return {}
-    task = ray.remote(num_cpus=cpus, max_retries=1)(_judge)
+    # what ends its process again and again is looked for setting by setting; a lost node counts as an end
+    task = ray.remote(num_cpus=cpus, max_retries=1 if len(part) > 1 else 3)(_judge)
     plain = [recipe.plain() for _, recipe in part]
     reference = task.remote(
         plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus
@@ -128,10 +130,14 @@ def _submit(
     return {reference: part}
 
 
-def _tell(search: StudySearch, part: list[Asked], reference: ObjectRef) -> None:
+def _tell(search: StudySearch, part: list[Asked], reference: ObjectRef) -> list[Asked]:
+    """Tells the study what came of a part; gives what is to be judged again, setting by setting, as the
+    process of all of them died."""
     try:
         results = ray.get(reference)
     except (RayError, UserError) as error:
+        if len(part) > 1 and not isinstance(error, RayTaskError | UserError):
+            return part
         results = [{"failure": named(error)}] * len(part)
     for (trial_id, _), result in zip(part, results, strict=True):
         if "failure" in result:
@@ -139,6 +145,7 @@ def _tell(search: StudySearch, part: list[Asked], reference: ObjectRef) -> None:
         else:
             search.note(trial_id, {name: value for name, value in result.items() if value is not None})
             search.on_trial_complete(trial_id, {**result, "epoch": 1, "finished": True})
+    return []
 
 
 def _judge(

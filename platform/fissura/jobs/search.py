@@ -16,6 +16,7 @@ from fissura.engine.recipe import segmenter_of
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude import conclude
+from fissura.jobs.lost_nodes import LostNodes
 from fissura.jobs.outcome import SearchResult, outcome
 from fissura.jobs.patience import HangWatch, Patience
 from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_batches, check_disk, plan_slots
@@ -167,8 +168,8 @@ def _run(
                 name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[progress, hangs, FreesWorkers(study.path)],
-                # a crash that comes back is a failed trial; a node that is taken away is not
+                callbacks=[progress, hangs, FreesWorkers(study.path), LostNodes()],
+                # a crash that comes back is a failed trial; a node that is lost or taken away is not
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         ).fit()

@@ -7,8 +7,8 @@ from fissura.jobs.drill.work import Work
 
 
 class DriverKilled:
-    """SIGKILL to the process that a user started; once the cluster has its resources back, the work is gone on
-    with."""
+    """SIGKILL to the process that a user started; once the cluster has its resources back, the work is gone
+    on with."""
 
     name = "driver"
 

@@ -10,11 +10,11 @@ MOST_EPOCHS_LOST = 1
 class Finding:
     """What a fault cost the work that it fell upon; None: does not apply, or it did not come that far.
 
-    `seconds` pass from the fault to the first progress after it. `epochs_lost` were begun before the fault and
-    are trained again, the one in flight included; of several trainings, the most that one lost. `trials_lost`
-    had ended before and are not there afterwards as they were, `trials_repeated` were done again although they
-    had ended. `resources_seconds` pass from the end of the work (of the driver, where the fault ended it) until
-    the cluster has all that it had before. `problems` say what went wrong otherwise.
+    `seconds` pass from the fault to the first progress after it. `epochs_lost` were begun before the fault
+    and are trained again, the one in flight included; of several trainings, the most that one lost.
+    `trials_lost` had ended before and are not there afterwards, `trials_repeated` were done again although
+    they had ended. `resources_seconds` pass from the end of the work (of the driver, where the fault ended
+    it) until the cluster has all that it had before. `problems` say what went wrong otherwise.
     """
 
     fault: str

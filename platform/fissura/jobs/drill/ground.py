@@ -1,4 +1,4 @@
-"""Where a drill takes place: a cluster that this process is connected to, and a folder that its nodes share."""
+"""Where a drill takes place: a cluster, and a folder that its nodes share."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import ray
 from fissura.core.errors import FissuraError
 from fissura.jobs.drill.marked import Marked
 
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 300.0
 LOOK_EVERY_SECONDS = 0.1
 SAID_LINES = 4
 COUNTED = ("CPU", "GPU")
@@ -53,13 +53,21 @@ class Driver:
                 raise Stuck(f"waited {PATIENCE_SECONDS:.0f} s in vain for {what}: {self._last_words()}")
             time.sleep(LOOK_EVERY_SECONDS)
 
+    def wait_for_end(self) -> None:
+        """Waits until it has ended, well or not.
+
+        Raises:
+            Stuck: it took too long.
+        """
+        self.wait(lambda: self._process.poll() is not None, "its end")
+
     def finish(self) -> None:
-        """Waits for its end.
+        """Waits until it has ended well.
 
         Raises:
             Stuck: it failed, or took too long.
         """
-        self.wait(lambda: self._process.poll() is not None, "its end")
+        self.wait_for_end()
         if self._process.returncode:
             raise Stuck(f"the driver ended with {self._process.returncode}: {self._last_words()}")
 
@@ -83,7 +91,7 @@ class Ground:
         environment = os.environ | self.marked.environment | {"RAY_ADDRESS": self.address}
         with (
             log.open("ab") as file,
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603  the words are the drill's own
                 [*PROGRAM, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -114,8 +122,8 @@ def seconds_until_free(expected: dict[str, float]) -> float:
     while (free := free_resources()) != expected:
         if time.monotonic() - begin > PATIENCE_SECONDS:
             raise Stuck(
-                f"{PATIENCE_SECONDS:.0f} s after the work {free} are free, {expected} were before; where nothing"
-                " else began on the cluster meanwhile, its resources did not come back"
+                f"{PATIENCE_SECONDS:.0f} s after the work {free} are free, {expected} were before; where"
+                " nothing else began on the cluster meanwhile, its resources did not come back"
             )
         time.sleep(LOOK_EVERY_SECONDS)
     return time.monotonic() - begin

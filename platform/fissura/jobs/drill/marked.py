@@ -1,4 +1,4 @@
-"""The Ray processes that a drill started, known by a mark in their environment, on whichever node they run."""
+"""The Ray processes that a drill started, known by a mark in their environment, on whichever node they are."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def _end_node() -> None:
     workers = [
         int(folder.name)
         for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and f"RAY_RAYLET_PID={raylet}" in _environment(folder)
+        if folder.name.isdigit() and f"RAY_RAYLET_PID={raylet}" in environment_of(folder)
     ]
     # the raylet first: it must not tell anybody of the others
     for pid in (int(raylet), *(pid for pid in workers if pid != mine)):
@@ -104,7 +104,7 @@ def _end_node() -> None:
 def _title(folder: Path, token: str) -> bytes | None:
     """The title of a process of this node that carries the mark; nodes may share a machine in tests."""
     marks = {f"{MARK}={token}", f"RAY_RAYLET_PID={os.environ['RAY_RAYLET_PID']}"}
-    if not marks <= _environment(folder):
+    if not marks <= environment_of(folder):
         return None
     try:
         return (folder / "cmdline").read_bytes().split(b"\0", 1)[0]
@@ -112,7 +112,9 @@ def _title(folder: Path, token: str) -> bytes | None:
         return None
 
 
-def _environment(folder: Path) -> set[str]:
+def environment_of(folder: Path) -> set[str]:
+    """The environment that the process began with whose folder in /proc this is, as `NAME=VALUE`; nothing
+    where it has ended."""
     try:
         return set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))
     except OSError:

@@ -8,7 +8,7 @@ from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fissura.jobs.drill.finding import Finding
-from fissura.jobs.drill.ground import COUNTED, Ground, free_resources, seconds_until_free
+from fissura.jobs.drill.ground import Ground, free_resources, seconds_until_free
 from fissura.jobs.drill.marked import end_node
 from fissura.jobs.drill.scenario import Stopwatch, finding, wait_for_middle
 from fissura.jobs.drill.work import Work
@@ -53,8 +53,8 @@ class _Hold:
 
 @contextmanager
 def _room(*, on: str, cpus: int) -> Iterator[None]:
-    """Inside the block the drill holds the cluster's free CPUs but for `cpus` of them, on the node `on` where it
-    has so many, so that work comes there."""
+    """Inside the block the drill holds the cluster's free CPUs but for `cpus` of them, on the node `on` where
+    it has so many, so that work comes there."""
     free = {node: int(amount.get("CPU", 0)) for node, amount in available_resources_per_node().items()}
     holds = []
     for node in sorted(free, key=lambda one: one != on):

@@ -1,4 +1,4 @@
-"""What all faults have alike: work is begun, the fault is made in its middle, the work goes on, all is counted."""
+"""What all faults have alike: one is made in the middle of some work, the work goes on, all is counted."""
 
 import time
 from typing import Protocol
@@ -63,5 +63,3 @@ def finding(
         resources_seconds=round(resources_seconds, 1),
         problems=tuple(f"trial {trial} failed: {reason}" for trial, reason in after.failed.items()),
     )
-
-

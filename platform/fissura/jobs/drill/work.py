@@ -1,32 +1,33 @@
 """The work that a fault falls upon: small, on synthetic images, and read off the files that it writes."""
 
 import itertools
-from collections import Counter
+import json
+import sqlite3
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from optuna.trial import TrialState
-
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.jobs.train import LOG
-from fissura.studies.study import REASON, RUN, Study, finished
+from fissura.studies.study import REASON, RUN, SKIPPED, Study
 
-EPOCHS = 60
+EPOCHS = 40
 TRIALS = 2
-SETTINGS = 48
+SETTINGS = 16
+ENDED = ("COMPLETE", "PRUNED", "FAIL")
 SMALL = ("--set", "model.width=4", "--set", "model.depth=2", "--set", "data.crop.size=32")
 
 
 @dataclass(frozen=True)
 class State:
-    """How far some work is: the epochs that each training (a trial's number, or a run) told of, in order; when
-    each trial ended that has; why trials failed; how many have a configuration that another one has too."""
+    """How far some work is: the epochs that each training (a trial's number, or a run) told of, in order;
+    when each trial ended that has; why trials failed; how many share a configuration with another one."""
 
     epochs: Mapping[str, tuple[int, ...]]
-    ended: Mapping[int, datetime] = field(default_factory=dict)
+    ended: Mapping[int, str] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
     doubled: int = 0
 
@@ -117,14 +118,15 @@ class ClassifierSearch:
             "sampler: {kind: random, seed: 0}\n"
             "scheduler: {kind: none}\n"
             "space:\n"
-            "  classifier.trees: {int: [50, 300], log: true}\n"
+            "  classifier.trees: {int: [20, 60], log: true}\n"
             "  classifier.depth: {int: [4, 30]}\n",
             encoding="utf-8",
         )
         return [
             "search", str(space), "--data", f"patches:synthetic:{images(folder)}", "--profile", "none",
             "--set", "backbone.weights=none", "--set", "backbone.input_size=32", "--set", "folds=3",
-            "--set", "backbone.kind=mobilenet_v3", "--set", "classifier.kind=forest", "--trials", str(SETTINGS), "--concurrency", "1",
+            "--set", "backbone.kind=mobilenet_v3", "--set", "classifier.kind=forest",
+            "--set", "classifier.trees=40", "--trials", str(SETTINGS), "--concurrency", "1",
             "--cpus-per-trial", "1", "--gpus-per-trial", "0", *_places(folder),
         ]  # fmt: skip
 
@@ -138,7 +140,7 @@ class ClassifierSearch:
 
     def midway(self, state: State) -> bool:
         """Some settings are judged."""
-        return 4 <= len(state.ended) < SETTINGS * 3 // 4
+        return 2 <= len(state.ended) < SETTINGS // 2
 
 
 class Training:
@@ -175,7 +177,7 @@ ALL_WORK: tuple[Work, ...] = (SegmentationSearch(), ClassifierSearch(), Training
 def images(folder: Path) -> Path:
     """The synthetic images of a ground, drawn where they are not there."""
     place = folder.parent / "images"
-    write(SyntheticSpec(train=24, val=4, test=4, height=96, width=96, crack_width=(1.5, 4.0)), place)
+    write(SyntheticSpec(train=12, val=4, test=4, height=96, width=96, crack_width=(1.5, 4.0)), place)
     return place
 
 
@@ -206,16 +208,37 @@ def _places(folder: Path) -> tuple[str, ...]:
     return ("--storage", str(folder / "studies"), "--cache", str(folder.parent / "cache"))
 
 
-def _trials(study: Study) -> tuple[dict[int, datetime], dict[int, str], int]:
-    if not study.exists or not (study.path / "study.db").is_file():
+def _trials(study: Study) -> tuple[dict[int, str], dict[int, str], int]:
+    """Read without Optuna, which would make the tables that the search is about to make."""
+    path = study.path / "study.db"
+    if not path.is_file():
         return {}, {}, 0
-    trials = finished(study.load())
-    runs = Counter(trial.user_attrs.get(RUN) for trial in trials)
-    ended = {trial.number: trial.datetime_complete for trial in trials if trial.datetime_complete is not None}
-    failed = {
-        trial.number: trial.user_attrs.get(REASON, "") for trial in trials if trial.state == TrialState.FAIL
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
+            trials = database.execute(
+                "select trial_id, number, state, datetime_complete from trials"
+            ).fetchall()
+            kept = database.execute("select trial_id, key, value_json from trial_user_attributes").fetchall()
+    except sqlite3.OperationalError:
+        return {}, {}, 0
+    attributes: dict[int, dict[str, str]] = defaultdict(dict)
+    for trial, key, value in kept:
+        attributes[trial][key] = json.loads(value)
+    ended = {
+        number: (trial, state, at)
+        for trial, number, state, at in trials
+        if state in ENDED and SKIPPED not in attributes[trial]
     }
-    return ended, failed, sum(runs.values()) - len(runs)
+    runs = [attributes[trial].get(RUN) for trial, _, _ in ended.values()]
+    return (
+        {number: at for number, (_, _, at) in ended.items()},
+        {
+            number: attributes[trial].get(REASON, "no reason was given")
+            for number, (trial, state, _) in ended.items()
+            if state == "FAIL"
+        },
+        len(runs) - len(set(runs)),
+    )
 
 
 def _train_log(path: Path) -> tuple[int, ...]:
