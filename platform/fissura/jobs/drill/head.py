@@ -22,12 +22,12 @@ from fissura.jobs.drill.scenario import Stopwatch, finding, wait_for_middle
 from fissura.jobs.drill.work import Work
 
 CPUS = 2
-START_SECONDS = 180
+STARTS = 3
 
 
 class HeadRestarted:
-    """All processes of the head of a cluster of the drill's own are killed, the driver ends by itself, the head
-    is started again, and the work is gone on with from what is on disk."""
+    """All processes of the head of a cluster of the drill's own are killed, the driver ends by itself, the
+    head is started again, and the work is gone on with from what is on disk."""
 
     name = "head"
 
@@ -81,17 +81,20 @@ class Head:
             Stuck: it did not come up.
         """
         name, _, token = self._mark.partition("=")
-        started = subprocess.run(  # noqa: S603  every word is ours
-            [
-                sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self._port}",
-                f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={self._scratch}",
-                "--disable-usage-stats",
-            ],
-            capture_output=True, text=True, check=False,
-            env=os.environ | {name: token, "RAY_raylet_start_wait_time_s": f"{START_SECONDS}"},
-        )  # fmt: skip
-        if started.returncode:
-            raise Stuck(f"the head did not start: {started.stdout[-500:]} {started.stderr[-500:]}")
+        words = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self._port}",
+            f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={self._scratch}",
+            "--disable-usage-stats",
+        ]  # fmt: skip
+        for _ in range(STARTS):
+            started = subprocess.run(  # noqa: S603  every word is ours
+                words, capture_output=True, text=True, check=False, env=os.environ | {name: token}
+            )
+            if not started.returncode:
+                return
+            # Ray gives a busy machine half a minute
+            self.kill()
+        raise Stuck(f"the head did not start: {started.stdout[-500:]} {started.stderr[-500:]}")
 
     def kill(self) -> None:
         """Ends all of its processes with SIGKILL, as a power cut would."""

@@ -1,4 +1,4 @@
-"""The Ray processes that a drill started, known by a mark in their environment, on whichever node they are."""
+"""The Ray processes that a drill started, known by a mark in their environment, on any node."""
 
 import json
 import os
