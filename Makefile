@@ -16,12 +16,13 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test lint types layers quick test-slow test-fuzz bench env clean
+.PHONY: help demo test lint types layers quick test-slow test-faults test-fuzz bench env clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
 	@echo 'make test       lint, types, layers, and the quick tests; stops at the first that fails'
 	@echo 'make test-slow  the tests that take minutes'
+	@echo 'make test-faults  workers, drivers, nodes and heads killed in mid-search, and what that costs'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
 	@echo 'make bench      every benchmark, one after the other'
 	@echo 'make env        the environment alone'
@@ -52,6 +53,10 @@ quick: env
 test-slow: env
 	@echo '== slow tests (pytest) =='
 	"$$VENV/bin/python" -m pytest -q -m slow
+
+test-faults: env
+	@echo '== faults (pytest) =='
+	"$$VENV/bin/python" -m pytest -q -s tests/integration/test_drill.py
 
 test-fuzz: env
 	@echo '== fuzzing (pytest) =='
