@@ -56,7 +56,7 @@ def weights_at_the_start(run: Path) -> dict[str, Tensor]:
     """The weights that the training of `run` began with."""
     recipe = Recipe.load_file(run / "recipe.json")
     torch.manual_seed(derive(recipe.seed, "model"))
-    return dict(recipe.model.build().named_parameters())
+    return {name: one.detach() for name, one in recipe.model.build().named_parameters()}
 
 
 def test_two_workers_agree_with_one(tmp_path: Path) -> None:

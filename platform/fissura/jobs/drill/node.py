@@ -24,7 +24,7 @@ class NodeLost:
 
     def run(self, ground: Ground, work: Work) -> Finding:
         """Makes the fault, and gives what it cost."""
-        lost = available_resources_per_node()[self._node]
+        lost = available_resources_per_node().get(self._node, {})
         expected = {name: free - lost.get(name, 0.0) for name, free in free_resources().items()}
         with ground.started(work.begin(ground.folder)) as driver:
             with _room(on=self._node, cpus=work.cpus):
