@@ -204,7 +204,8 @@ def trained_since(folder: Path, begun: int) -> list[str]:
     """The epochs that the only trial tells of after it began for the nth time."""
     told = lines(folder, "*/search.log", " trial 0 ")
     begins = [number for number, line in enumerate(told) if " begins as run " in line]
-    return told[begins[begun - 1] + 1 :] if len(begins) >= begun else []
+    since = told[begins[begun - 1] + 1 :] if len(begins) >= begun else []
+    return [line for line in since if " epoch " in line]
 
 
 def test_a_trial_that_loses_its_node_twice_has_not_failed(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from fissura.studies.study import REASON, RUN, SKIPPED, Study
 EPOCHS = 40
 TRIALS = 2
 SETTINGS = 16
+EPOCH = re.compile(r" trial (?P<trial>\d+) epoch (?P<epoch>\d+): ")
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
 SMALL = ("--set", "model.width=4", "--set", "model.depth=2", "--set", "data.crop.size=32")
 
@@ -91,9 +93,8 @@ class SegmentationSearch:
         study = Study(folder / "studies" / "drill")
         log, epochs = study.path / "search.log", dict[str, list[int]]()
         for line in log.read_text("utf-8").splitlines() if log.is_file() else ():
-            if " epoch " in line and not line.endswith("interrupted"):
-                trial, _, rest = line.split(" trial ")[1].partition(" epoch ")
-                epochs.setdefault(trial, []).append(int(rest.split(":")[0]))
+            if (told := EPOCH.search(line)) and not line.endswith("interrupted"):
+                epochs.setdefault(told["trial"], []).append(int(told["epoch"]))
         return State({trial: tuple(done) for trial, done in epochs.items()}, *_trials(study))
 
     def midway(self, state: State) -> bool:
