@@ -1,5 +1,6 @@
 """A trial whose node is lost goes on on another one, and that is no failure of its own."""
 
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -17,7 +18,8 @@ class LostNodes(Callback):
     """
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Looks at why the trial is begun anew; Ray adds each reason to the same text."""
-        reason = str(trial.get_error() or "").rsplit("Failure #", 1)[-1]
-        if any(words in reason for words in SAID_OF_LOST_NODES):
+        """Looks at why the trial is begun anew."""
+        # Ray adds each reason to this file; `get_error` reads a copy that is made later
+        reasons = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
+        if any(words in reasons.rsplit("Failure #", 1)[-1] for words in SAID_OF_LOST_NODES):
             trial.max_failures += 1
