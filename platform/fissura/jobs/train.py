@@ -2,15 +2,19 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceError
+from fissura.core.files import write_text
 from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, read_progress
 from fissura.engine.fit import fit
@@ -22,7 +26,7 @@ from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialContext
 from fissura.results.manifest import Manifest
 
-LOG = "train.log"
+LOG, RESERVATION = "train.log", "reservation"
 
 
 def train_on_workers(
@@ -84,19 +88,39 @@ def train_on_workers(
                 name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
             ),
         )
-        while True:
-            done = _epochs_done(run)
-            try:
-                trainer.fit()
-                break
-            except Exception as error:
-                if stop.requested():
-                    raise Interrupted(f"{run}: stopped on request; run the same command to go on") from None
-                if _epochs_done(run) == done:
-                    raise FissuraError(f"{run}: the training failed: {error}") from error
+        with _reservation(trainer, run):
+            while True:
+                done = _epochs_done(run)
+                try:
+                    trainer.fit()
+                    break
+                except Exception as error:
+                    if stop.requested():
+                        raise Interrupted(
+                            f"{run}: stopped on request; run the same command to go on"
+                        ) from None
+                    if _epochs_done(run) == done:
+                        raise FissuraError(f"{run}: the training failed: {error}") from error
     if not (run / MANIFEST).is_file():
         raise Interrupted(f"{run}: stopped on request; run the same command to go on")
     return read_manifest(run)
+
+
+@contextmanager
+def _reservation(trainer: TorchTrainer, run: Path) -> Iterator[None]:
+    """Gives back the workers' places that an earlier driver of this run reserved, if it was killed: Ray Train
+    would hold them against us for three minutes."""
+    note = run / RESERVATION
+    if note.is_file():
+        # where the actor is not there, the cluster is another one
+        with suppress(ValueError, RayError):
+            coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+            ray.get(coordinator.cancel_request.remote(note.read_text("utf-8")), timeout=60)
+    write_text(note, f"train-{trainer.train_run_context.run_id}")
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
 
 
 def _work(config: dict[str, Any]) -> None:
