@@ -22,7 +22,7 @@ help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
 	@echo 'make test       lint, types, layers, and the quick tests; stops at the first that fails'
 	@echo 'make test-slow  the tests that take minutes'
-	@echo 'make test-faults  workers, drivers, nodes and heads killed in mid-search, and what that costs'
+	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage want root'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
 	@echo 'make bench      every benchmark, one after the other'
 	@echo 'make env        the environment alone'
@@ -56,7 +56,7 @@ test-slow: env
 
 test-faults: env
 	@echo '== faults (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -s tests/integration/test_drill.py
+	"$$VENV/bin/python" -m pytest -q -s tests/integration/test_drill.py tests/integration/test_trial_faults.py
 
 test-fuzz: env
 	@echo '== fuzzing (pytest) =='

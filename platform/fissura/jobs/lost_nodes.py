@@ -1,10 +1,11 @@
 """A trial whose node is lost goes on on another one, and that is no failure of its own."""
 
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+
+from fissura.jobs.progress import last_error
 
 # what Ray says of the actor, once the node is known to be dead and before; of a process that died it says
 # "its worker process has died"
@@ -19,7 +20,5 @@ class LostNodes(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Looks at why the trial is begun anew."""
-        # Ray adds each reason to this file; `get_error` reads a copy that is made later
-        reasons = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
-        if any(words in reasons.rsplit("Failure #", 1)[-1] for words in SAID_OF_LOST_NODES):
+        if any(words in last_error(trial) for words in SAID_OF_LOST_NODES):
             trial.max_failures += 1

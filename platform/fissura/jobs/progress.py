@@ -88,7 +88,7 @@ class SearchProgress(Callback):
         """Logs why a trial is begun anew from its last state; for want of memory, with half as many images at
         a time."""
         self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {reason_of(trial)}")
-        if LOW_ON_MEMORY in _last_error(trial):
+        if LOW_ON_MEMORY in last_error(trial):
             with suppress(OSError):
                 halve(
                     self._study.runs / trial.config["run_id"],
@@ -163,7 +163,7 @@ class SearchProgress(Callback):
 
 def reason_of(trial: Trial) -> str:
     """Ray's reason for the last end of a trial's process, in one line."""
-    lines = [line.strip() for line in _last_error(trial).splitlines() if line.strip()]
+    lines = [line.strip() for line in last_error(trial).splitlines() if line.strip()]
     if memory := [line for line in lines if LOW_ON_MEMORY in line]:
         used = re.search(r"[\d.]+GB used / [\d.]+GB limit", memory[0])
         return (
@@ -173,7 +173,7 @@ def reason_of(trial: Trial) -> str:
     return lines[-1][:300] if lines else "no reason was given"
 
 
-def _last_error(trial: Trial) -> str:
+def last_error(trial: Trial) -> str:
     """What Ray says of the last failure alone: its file holds all of them, and `Trial.get_error` looks for it
     where it comes to lie only later."""
     path = Path(trial.error_file or "")
