@@ -91,6 +91,7 @@ def test_the_commands_are_these():
         "leaderboard export",
         "report",
         "doctor",
+        "drill",
         "demo",
         "spot-watch",
     }
