@@ -9,6 +9,7 @@ from fissura.core.errors import DataError, SpecError
 from fissura.engine.classifier_recipe import ClassifierRecipe, classifier_of
 from fissura.engine.judge import (
     check_features,
+    fit,
     fold_distances,
     judge,
     judge_svms,
@@ -121,6 +122,16 @@ def test_a_forest_and_a_compressed_machine_report_bytes_and_time(problem) -> Non
         assert 0.5 < scores["cv/f1"] <= 1
         assert scores["bytes"] > 100
         assert scores["microseconds"] > 0
+
+
+def test_a_forest_is_the_same_whatever_the_threads_that_grew_it(problem) -> None:
+    features, labels, _ = problem
+    setting = recipe(classifier=Forest(trees=9).model_dump())
+    one, four = (
+        fit(setting, features, labels=labels, classes=CLASSES, threads=threads) for threads in (1, 4)
+    )
+    assert one.nbytes == four.nbytes
+    assert (one.decision(features) == four.decision(features)).all()
 
 
 def test_features_that_are_of_no_use_are_refused() -> None:

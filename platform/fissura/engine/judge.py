@@ -100,14 +100,15 @@ def judge(
     labels: Int64[np.ndarray, "n"],
     fold_of: Int64[np.ndarray, "n"],
     classes: Sequence[str],
+    threads: int = 1,
 ) -> dict[str, float | None]:
     """The scores of any setting, compressed as it will be used; with `bytes` and `microseconds` an image, the
-    means over the folds."""
+    means over the folds. See `fit`."""
     predictions = np.empty_like(labels)
     sizes, times = [], []
     for fold in range(recipe.folds):
         inside = fold_of != fold
-        small = fit(recipe, features[inside], labels=labels[inside], classes=classes)
+        small = fit(recipe, features[inside], labels=labels[inside], classes=classes, threads=threads)
         predictions[~inside] = small.predict(features[~inside])
         sizes.append(small.nbytes)
         times.append(microseconds(small, features[~inside]))
@@ -123,11 +124,15 @@ def fit(
     *,
     labels: Int64[np.ndarray, "n"],
     classes: Sequence[str],
+    threads: int = 1,
 ) -> Compact:
-    """The recipe's classifier, fitted to all of the features, in its small form."""
-    fitted = pipeline(recipe.whitening, classifier=recipe.classifier, seed=recipe.seed).fit(features, labels)
+    """The recipe's classifier, fitted to all of the features, in its small form. A forest grows its trees in
+    so many `threads`; they are the same trees."""
+    estimator = pipeline(recipe.whitening, classifier=recipe.classifier, seed=recipe.seed)
+    if "classifier__n_jobs" in estimator.get_params():
+        estimator.set_params(classifier__n_jobs=threads)
     return compact(
-        fitted,
+        estimator.fit(features, labels),
         features=features,
         labels=labels,
         classes=classes,

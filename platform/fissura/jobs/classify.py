@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from jaxtyping import Float32, Int64
-from joblib import parallel_config
 from numpy import ndarray
 from optuna.trial import TrialState
 from ray import ObjectRef
@@ -162,8 +161,9 @@ def _judge(
     try:
         if distances is not None:
             return list(judge_svms(recipes, distances, labels=labels, fold_of=fold_of))
-        # a forest grows its trees in as many threads; the trees are the same
-        with parallel_config(backend="threading", n_jobs=cpus):
-            return [judge(one, features, labels=labels, fold_of=fold_of, classes=classes) for one in recipes]
+        return [
+            judge(one, features, labels=labels, fold_of=fold_of, classes=classes, threads=cpus)
+            for one in recipes
+        ]
     except Exception as error:
         return [{"failure": named(error)}] * len(plain)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from joblib import parallel_config
 
 from fissura.core.errors import DataError
 from fissura.engine.classifier_recipe import ClassifierRecipe
@@ -31,12 +30,16 @@ def fit_run(
     begin = time.perf_counter()
     sample = material.of(recipe)
     features = ray.get(sample.features)
-    with parallel_config(backend="threading", n_jobs=cpus):
-        if not scores:
-            scores = judge(
-                recipe, features, labels=sample.labels, fold_of=sample.fold_of, classes=material.classes
-            )
-        classifier = fit(recipe, features, labels=sample.labels, classes=material.classes)
+    if not scores:
+        scores = judge(
+            recipe,
+            features,
+            labels=sample.labels,
+            fold_of=sample.fold_of,
+            classes=material.classes,
+            threads=cpus,
+        )
+    classifier = fit(recipe, features, labels=sample.labels, classes=material.classes, threads=cpus)
     if not np.isfinite(classifier.decision(features[:1])).all():
         raise DataError(f"{run}: the fitted classifier gives no numbers; choose another setting")
     return close_classifier_run(
