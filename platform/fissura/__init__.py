@@ -1,8 +1,8 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
-`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `report`, `doctor`, `drill`, `demo`. They are
-imported when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
+`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `report`, `dashboard`, `doctor`, `drill`,
+`demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fissura.api import (
         batch,
         classify,
+        dashboard,
         demo,
         doctor,
         drill,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "batch",
     "classify",
+    "dashboard",
     "demo",
     "doctor",
     "drill",

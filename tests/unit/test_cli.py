@@ -90,6 +90,7 @@ def test_the_commands_are_these():
         "leaderboard show",
         "leaderboard export",
         "report",
+        "dashboard",
         "doctor",
         "drill",
         "demo",

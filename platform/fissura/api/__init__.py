@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fissura.api.batches import batch
 from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
+from fissura.api.dashboards import dashboard
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
 from fissura.api.nodes import spot_watch
@@ -315,6 +316,7 @@ __all__ = [
     "batch",
     "class_leaderboard",
     "classify",
+    "dashboard",
     "demo",
     "doctor",
     "drill",

@@ -8,7 +8,20 @@ from collections.abc import Sequence
 
 import typer
 
-from fissura.cli import batch, board, classifiers, data, doctor, drill, export, nodes, runs, serve, studies
+from fissura.cli import (
+    batch,
+    board,
+    classifiers,
+    dashboard,
+    data,
+    doctor,
+    drill,
+    export,
+    nodes,
+    runs,
+    serve,
+    studies,
+)
 from fissura.core.errors import FissuraError, Interrupted, UserError
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
@@ -35,6 +48,7 @@ app.command("rollout")(serve.rollout)
 app.command("batch")(batch.batch)
 app.add_typer(board.app, name="leaderboard")
 app.command("report")(studies.report)
+app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(doctor.doctor)
 app.command("drill")(drill.drill)
 app.command("demo")(studies.demo)

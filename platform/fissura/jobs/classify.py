@@ -8,31 +8,39 @@ that share a backbone and a whitening; distances and features are read from the 
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from jaxtyping import Float32, Int64
 from numpy import ndarray
-from optuna.trial import TrialState
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from fissura.core.errors import UserError, named
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.judge import FoldDistances, judge, judge_svms, shares_distances
+from fissura.jobs.gauges import SearchGauges
 from fissura.jobs.material import Material, distances_key
 from fissura.jobs.searcher import StudySearch
+from fissura.jobs.standing import Standing
 from fissura.jobs.stopping import StopFile
-from fissura.studies.study import best_trials
 
 BATCH = 16
 """Settings a task, where the sampler learns nothing from waiting for each."""
 
-SAY_EVERY_SECONDS = 3.0
-SAY_AT_LEAST_EVERY_SECONDS = 30.0
-Say = Callable[[str], None]
 Asked = tuple[str, ClassifierRecipe]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Settings that one task judges, which began at `begun` (monotonic) after their features had taken
+    `waited` seconds."""
+
+    asked: Sequence[Asked]
+    waited: float
+    begun: float
 
 
 def judge_all(
@@ -43,15 +51,13 @@ def judge_all(
     concurrent: int,
     cpus: int,
     stop: StopFile,
-    say: Say,
+    standing: Standing,
     sequential: bool,
 ) -> None:
     """Judges `todo` more settings, `concurrent` tasks at a time; one by one where the sampler is `sequential`
     and each of its settings follows from the one before. A stop cancels what is running."""
     size, lanes = (1, 1) if sequential else (min(BATCH, max(1, todo // (2 * concurrent))), concurrent)
-    numbers, running = itertools.count(), dict[ObjectRef, list[Asked]]()
-    begin = said = time.monotonic()
-    told = ""
+    numbers, running = itertools.count(), dict[ObjectRef, Batch]()
     while True:
         while todo > 0 and len(running) < lanes and not stop.requested():
             asked = _ask(search, min(size, todo), numbers)
@@ -67,24 +73,9 @@ def judge_all(
             return
         ended, _ = ray.wait(list(running), timeout=1.0)
         for reference in ended:
-            for setting in _tell(search, running.pop(reference), reference):
+            for setting in _tell(search, running.pop(reference), reference, standing.gauges):
                 running |= _submit([setting], search, material, cpus=cpus)
-        silent = time.monotonic() - said
-        if silent >= SAY_EVERY_SECONDS:
-            now = standing(search)
-            if now != told or silent >= SAY_AT_LEAST_EVERY_SECONDS:
-                said, told = time.monotonic(), now
-                minutes, seconds = divmod(int(said - begin), 60)
-                say(f"{minutes}:{seconds:02d} · {now}")
-
-
-def standing(search: StudySearch) -> str:
-    """Trials that are done, and the best of them."""
-    trials = search.study.get_trials(deepcopy=False)
-    done = sum(trial.state == TrialState.COMPLETE for trial in trials)
-    best = best_trials(search.study)
-    value = f" · best {search.metrics[0]} {best[0].values[0]:.4f} (trial {best[0].number})" if best else ""
-    return f"{done} trials{value}"
+        standing.tick()
 
 
 def _ask(search: StudySearch, count: int, numbers: "itertools.count[int]") -> list[Asked]:
@@ -109,9 +100,10 @@ def _alike(asked: Sequence[Asked], metrics: Sequence[str]) -> list[list[Asked]]:
 
 def _submit(
     part: list[Asked], search: StudySearch, material: Material, *, cpus: int
-) -> dict[ObjectRef, list[Asked]]:
+) -> dict[ObjectRef, Batch]:
     """The running task of a part; what cannot even be prepared fails at once, with the reason."""
     first = part[0][1]
+    asked_at = time.monotonic()
     shared = len(part) > 1 or shares_distances(first, search.metrics)
     try:
         sample = material.of(first)
@@ -126,24 +118,34 @@ def _submit(
     reference = task.remote(
         plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus
     )
-    return {reference: part}
+    begun = time.monotonic()
+    return {reference: Batch(part, waited=begun - asked_at, begun=begun)}
 
 
-def _tell(search: StudySearch, part: list[Asked], reference: ObjectRef) -> list[Asked]:
-    """Tells the study what came of a part; gives what is to be judged again, setting by setting, as the
+def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: SearchGauges) -> Sequence[Asked]:
+    """Tells the study what came of a batch; gives what is to be judged again, setting by setting, as the
     process of all of them died."""
     try:
         results = ray.get(reference)
     except (RayError, UserError) as error:
-        if len(part) > 1 and not isinstance(error, RayTaskError | UserError):
-            return part
-        results = [{"failure": named(error)}] * len(part)
-    for (trial_id, _), result in zip(part, results, strict=True):
+        if len(batch.asked) > 1 and not isinstance(error, RayTaskError | UserError):
+            return batch.asked
+        results = [{"failure": named(error)}] * len(batch.asked)
+    seconds = batch.waited + time.monotonic() - batch.begun
+    for (trial_id, _), result in zip(batch.asked, results, strict=True):
         if "failure" in result:
             search.fail(trial_id, reason=result["failure"])
         else:
             search.note(trial_id, {name: value for name, value in result.items() if value is not None})
             search.on_trial_complete(trial_id, {**result, "epoch": 1, "finished": True})
+        number = search.number(trial_id)
+        gauges.epoch(
+            number,
+            value=result.get(search.metrics[0]),
+            seconds=seconds / len(batch.asked),
+            wait_share=batch.waited / seconds,
+        )
+        gauges.ended(number)
     return []
 
 

@@ -1,26 +1,21 @@
-"""What a search tells while it runs: one status line every few seconds, a log, and gauges for Prometheus."""
+"""What Ray Tune's trials tell while they run: the log of the study, and its standing."""
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
 from ray.tune import Callback
 from ray.tune.experiment import Trial
-from ray.util.metrics import Gauge
 
 from fissura.engine.memory import halve
 from fissura.jobs.searcher import StudySearch
+from fissura.jobs.standing import Say, Standing
 from fissura.studies.results import drop_checkpoints
-from fissura.studies.study import SKIPPED, Study, best_trials
+from fissura.studies.study import Study
 
-EVERY_SECONDS = 3.0
-AT_LEAST_EVERY_SECONDS = 15.0
-Say = Callable[[str], None]
 # in what Ray says when its memory monitor kills a worker
 LOW_ON_MEMORY = "running low on memory"
 
@@ -38,25 +33,9 @@ class SearchProgress(Callback):
         waiting: Callable[[], dict[int, str]],
     ) -> None:
         self._waiting, self._told, self._unwritten = waiting, set[int](), list[str]()
-        self._search, self._study, self._total, self._say = search, study, total, say
+        self._search, self._study = search, study
+        self.standing = Standing(search, total=total, unit="epochs", say=say, also=self._waits)
         self._log = study.path / "search.log"
-        self._begin = self._said = time.monotonic()
-        self._epochs, self._standing = 0, ""
-        self._gauges = {
-            name: Gauge(f"fissura_{name}", description=text, tag_keys=("study", *tags))
-            for name, text, tags in (
-                ("trials", "Trials of the study by state.", ("state",)),
-                ("best_value", "Best value of the first objective.", ("metric",)),
-                ("trial_value", "Value of the first objective, by trial.", ("trial",)),
-                ("epochs_total", "Epochs trained in this search.", ()),
-                ("epoch_seconds", "Seconds of the last epoch, by trial.", ("trial",)),
-                (
-                    "data_wait_share",
-                    "Share of the training time spent waiting for data, by trial.",
-                    ("trial",),
-                ),
-            )
-        }
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Logs what the trial is."""
@@ -67,22 +46,18 @@ class SearchProgress(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Logs an epoch."""
-        number, study = self._search.number(trial.trial_id), self._search.study.study_name
-        self._epochs += 1
+        number = self._search.number(trial.trial_id)
         value = result.get(self._search.metrics[0])
         standing = result["failure"] or ("interrupted" if result["interrupted"] else "")
         if (parts := result.get("accumulation", 1)) > 1:
             standing += f"(each batch in {parts} parts, for want of memory)"
         self._note(f"trial {number} epoch {result['epoch']}: {self._search.metrics[0]} = {value} {standing}")
-        self._gauges["epochs_total"].set(self._epochs, {"study": study})
-        tags = {"study": study, "trial": str(number)}
-        for gauge, amount in (
-            ("trial_value", value),
-            ("epoch_seconds", result.get("time_this_iter_s")),
-            ("data_wait_share", result.get("wait_share")),
-        ):
-            if isinstance(amount, int | float):
-                self._gauges[gauge].set(amount, tags)
+        self.standing.gauges.epoch(
+            number,
+            value=value,
+            seconds=result.get("time_this_iter_s"),
+            wait_share=result.get("wait_share"),
+        )
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Logs why a trial is begun anew from its last state; for want of memory, with half as many images at
@@ -97,6 +72,7 @@ class SearchProgress(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tells the study why a trial's process ended."""
+        self.standing.gauges.ended(self._search.number(trial.trial_id))
         if self._search.ended(trial.trial_id):
             return
         reason = f"the trial's process ended: {reason_of(trial)}"
@@ -105,42 +81,14 @@ class SearchProgress(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keeps the disk free of weights that no result will need."""
+        self.standing.gauges.ended(self._search.number(trial.trial_id))
         # storage that is gone now is tidied when the next trial ends
         with suppress(OSError):
             drop_checkpoints(self._study, self._search.study)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Says the status line every few seconds; less often while it stays the same."""
-        silent = time.monotonic() - self._said
-        if silent < EVERY_SECONDS:
-            return
-        standing = self.standing()
-        if standing != self._standing or silent >= AT_LEAST_EVERY_SECONDS:
-            self._said, self._standing = time.monotonic(), standing
-            minutes, seconds = divmod(int(self._said - self._begin), 60)
-            self._say(f"{minutes}:{seconds:02d} · {standing}")
-
-    def standing(self) -> str:
-        """Trials by state, and the best value so far."""
-        study = self._search.study
-        trials = [t for t in study.get_trials(deepcopy=False) if SKIPPED not in t.user_attrs]
-        states = Counter(trial.state for trial in trials)
-        tags = {"study": study.study_name}
-        for state in TrialState:
-            self._gauges["trials"].set(states[state], tags | {"state": state.name.lower()})
-        done = sum(states[state] for state in TrialState if state.is_finished())
-        parts = [f"{done}/{self._total} trials", f"{states[TrialState.RUNNING]} running"]
-        parts += [
-            f"{states[state]} {name}"
-            for state, name in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"))
-            if states[state]
-        ]
-        best = best_trials(study)
-        if best:
-            metric, value = self._search.metrics[0], best[0].values[0]
-            self._gauges["best_value"].set(value, tags | {"metric": metric})
-            parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
-        return " · ".join([*parts, f"{self._epochs} epochs", *self._waits()])
+        """Looks how the search stands."""
+        self.standing.tick()
 
     def _waits(self) -> list[str]:
         """What the status line says of trials that wait for their storage; the log says it once a trial."""

@@ -175,5 +175,5 @@ def _run(
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    say(progress.standing())
+    say(progress.standing.line())
     return search.study

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from optuna.study import Study as OptunaStudy
 
-from fissura.jobs.classify import judge_all, standing
+from fissura.jobs.classify import judge_all
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude_classifiers import conclude_classifiers
 from fissura.jobs.material import Material
 from fissura.jobs.outcome import SearchResult, outcome
 from fissura.jobs.preflight import Hardware, Slots, check_all_backbones, plan_slots
 from fissura.jobs.searcher import StudySearch
+from fissura.jobs.standing import Standing
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.studies.sources import labelled
 from fissura.studies.space import Adaptive, LoadedSpace
@@ -90,6 +91,7 @@ def _run(
         return search.study
     if done:
         say(f"{done} trials are done, {plan.trials - done} to do")
+    standing = Standing(search, total=plan.trials, unit="settings", say=say)
     judge_all(
         search,
         material,
@@ -97,8 +99,8 @@ def _run(
         concurrent=slots.concurrent,
         cpus=slots.cpus,
         stop=stop,
-        say=say,
+        standing=standing,
         sequential=isinstance(space.definition.sampler, Adaptive),
     )
-    say(standing(search))
+    say(standing.line())
     return search.study

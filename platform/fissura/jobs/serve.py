@@ -3,12 +3,8 @@
 import contextlib
 import io
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -16,6 +12,7 @@ from ray import serve
 
 from fissura.core.errors import DataError, FissuraError, ResourceError
 from fissura.core.files import write_text
+from fissura.core.signals import interrupted
 from fissura.engine.model import open_model
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
@@ -92,7 +89,7 @@ def run_service(
             raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
         ready(str(at))
         if address is None:
-            with _interrupted() as event:
+            with interrupted() as event:
                 event.wait()
             say("stopping: what was accepted is being answered")
             # until Ray has gone, since it tells of its controller's end as of a failure
@@ -145,19 +142,3 @@ def _check_port(at: Address) -> None:
             f"--host {at.host} --port {at.port}: the service cannot listen there ({error.strerror}); name"
             " another port"
         ) from None
-
-
-@contextmanager
-def _interrupted() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets."""
-    event = threading.Event()
-
-    def handle(_: int, __: FrameType | None) -> None:
-        event.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,0 +1,23 @@
+"""Being asked to end."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def interrupted() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets while the block lasts."""
+    event = threading.Event()
+
+    def handle(_: int, __: FrameType | None) -> None:
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
