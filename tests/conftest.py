@@ -2,12 +2,16 @@
 
 import os
 import random
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -169,3 +173,30 @@ def measured(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str])
             sys.stdout.write(f"\nmeasured | {fault} | {text}\n")
 
     return note
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Chrome]":
+    """Chromium without a window, that reaches nothing but this machine."""
+    from selenium import webdriver
+
+    tools = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if missing := [name for name, path in tools.items() if path is None]:
+        reason = f"pages are tested in Chromium: no {' and no '.join(missing)} here; install them"
+        # a test that is left out in CI would never be missed
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(tools["chromium"])
+    for flag in (
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+        "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage",
+        "window-size=1280,1000", "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "lang=en-GB",
+        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(tools["chromedriver"]))
+    driver.get("about:blank")
+    driver.get_log("performance")  # of the browser's own first page
+    yield driver
+    driver.quit()

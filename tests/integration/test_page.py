@@ -4,9 +4,7 @@ import base64
 import csv
 import io
 import json
-import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -202,31 +200,6 @@ def served() -> Iterator[Watched]:
 
 
 # ---------------------------------------------------------------- a browser, and what a person does with it
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Chromium without a window, that reaches nothing but this machine."""
-    tools = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if missing := [name for name, path in tools.items() if path is None]:
-        reason = f"the page is tested in Chromium: no {' and no '.join(missing)} here; install them"
-        # a test that is left out in CI would never be missed
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(tools["chromium"])
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-        "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage",
-        "window-size=1280,1000", "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "lang=en-GB",
-        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(tools["chromedriver"]))
-    driver.get("about:blank")
-    logged(driver, "performance")  # of the browser's own first page
-    yield driver
-    driver.quit()
 
 
 def logged(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:

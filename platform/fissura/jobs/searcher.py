@@ -6,6 +6,7 @@ trained twice.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ class StudySearch(OptunaSearch):
         self._stop_requested, self.metrics = stop_requested, metrics
         self._trials: dict[str, optuna.Trial] = {}
         self._ended: set[str] = set()
+        with warnings.catch_warnings():  # what optuna-dashboard writes at its axes
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(metrics)
         if not earlier:
             self.study.enqueue_trial(space.paper_point(), user_attrs={PAPER: True})
         self._enqueue(sweep)
