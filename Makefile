@@ -16,7 +16,7 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test lint types layers quick test-slow test-faults test-fuzz bench env clean
+.PHONY: help demo test lint types layers quick test-slow test-faults test-fuzz test-dashboards bench env clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage want root'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
+	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
 	@echo 'make bench      every benchmark, one after the other'
 	@echo 'make env        the environment alone'
 	@echo 'make clean      remove the environment that make made, and the caches; never your results'
@@ -61,6 +62,10 @@ test-faults: env
 test-fuzz: env
 	@echo '== fuzzing (pytest) =='
 	"$$VENV/bin/python" -m pytest -q tests/integration/test_serving_fuzz.py
+
+test-dashboards: env
+	@echo '== dashboards (promtool, Prometheus, Chromium) =='
+	"$$VENV/bin/python" -m pytest -q tests/unit/test_dashboards.py tests/dashboards
 
 bench: env
 	@for script in benchmarks/*.py; do

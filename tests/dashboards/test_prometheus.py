@@ -195,7 +195,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Ray as `ray start` starts it, with a token, and Prometheus with the committed configuration, but for
     its addresses and how often it scrapes."""
     folder, mark = tmp_path_factory.mktemp("cluster"), secrets.token_hex(8)
-    port, agent, dashboard, metrics, service, web = free_ports(6)
+    port, agent, client, dashboard, metrics, service, web = free_ports(7)
     token = secrets.token_hex(16)
     settings = {
         name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "FISSURA_"))
@@ -211,7 +211,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}",
                 "--num-cpus=5", f"--temp-dir={session}", "--dashboard-host=127.0.0.1",
                 f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-                "--ray-client-server-port=0", f"--metrics-export-port={metrics}",
+                f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
             ],
             env=environment, stdout=log, stderr=log,
         )  # fmt: skip
@@ -227,7 +227,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         prometheus = stack.enter_context(
             observed(folder, nodes=nodes, service=service, token=token, web=web, environment=environment)
         )
-        yield Cluster(folder, environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}, prometheus, service, token)
+        reaches = environment | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        yield Cluster(folder, reaches, head, prometheus, service, token)
     end_by = time.monotonic() + 30
     while (left := marked(mark)) and time.monotonic() < end_by:
         time.sleep(0.5)
