@@ -312,7 +312,8 @@ def served(cluster: Cluster, write_segmenter: Callable[..., Path]) -> Cluster:
     }
 
     def asked() -> bool:
-        asyncio.run(ask(cluster, [photograph] * 12 + [b"\xff\xd8\xff torn"]))
+        asyncio.run(ask(cluster, [photograph] * 12))
+        asyncio.run(ask(cluster, [b"\xff\xd8\xff torn"]))
         return all(cluster.prometheus.most(query) > 0 for query in statuses.values())
 
     until(asked, what="answers, refusals and errors in Prometheus")
