@@ -230,7 +230,9 @@ def ray_head(
 ) -> "tuple[subprocess.Popen[bytes], int]":
     """Ray's head and its port. Ray gives its node 30 seconds to start, which a busy machine does not keep."""
     for _ in range(6):
-        port, agent, client, dashboard, metrics = free_ports(5)
+        port, agent, client, dashboard, metrics, autoscaler, head_metrics = free_ports(7)
+        # by default these two are the same for every Ray of a machine
+        own = {"AUTOSCALER_METRIC_PORT": str(autoscaler), "DASHBOARD_METRIC_PORT": str(head_metrics)}
         with log.open("w") as said:
             head = subprocess.Popen(
                 [
@@ -239,7 +241,7 @@ def ray_head(
                     f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
                     f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}",
                 ],
-                env=environment, stdout=said, stderr=said,
+                env=environment | own, stdout=said, stderr=said,
             )  # fmt: skip
         stack.callback(end, head)
         nodes = session / "prom_metrics_service_discovery.json"
