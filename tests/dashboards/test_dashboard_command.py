@@ -161,7 +161,7 @@ class TestABrowser:
             record = json.loads(file.read_text())["history"][-1]
             last[f"{file.parent.name}/tensorboard"] = (record["epoch"], record["val/f1"])
         assert last
-        browser.get(f"{opened.urls['tensorboard']}?tagFilter=^val/f1$&smoothing=0#timeseries")
+        browser.get(f"{opened.urls['tensorboard']}?forceSVG=true&tagFilter=^val/f1$&smoothing=0#timeseries")
 
         def table() -> dict[str, list[str]]:
             rows = browser.execute_script(
@@ -176,9 +176,12 @@ class TestABrowser:
         for name, (epoch, value) in last.items():
             assert float(shown[name][0]) == pytest.approx(value, abs=1e-4)
             assert int(shown[name][1]) == epoch
-        assert (
-            browser.execute_script("return document.querySelectorAll('scalar-card line-chart').length") == 1
+        # one line a run, with a point an epoch
+        lines = "return [...document.querySelectorAll('scalar-card line-chart svg.ng-star-inserted > path')]"
+        points = until(
+            lambda: browser.execute_script(f"{lines}.map(path => path.getAttribute('d').split('L').length)")
         )
+        assert sorted(points) == sorted(int(words[1]) for words in table().values())
         browser.save_screenshot(str(tmp_path / "curves.png"))
 
 

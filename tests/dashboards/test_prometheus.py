@@ -384,6 +384,42 @@ def searched(cluster: Cluster) -> Cluster:
     return cluster
 
 
+HELD = """
+import time
+import ray
+from ray.util.metrics import Gauge
+from fissura.jobs.gauges import SearchGauges
+
+ray.init(log_to_driver=False)
+Gauge("set_once", tag_keys=("study",)).set(1, {"study": "held"})
+gauges = SearchGauges("held", metric="val/f1")
+gauges.epoch(3, value=0.5, seconds=1.0, wait_share=0.1)
+end = time.monotonic() + 70
+while time.monotonic() < end:
+    gauges.show({}, best=0.5)
+    time.sleep(3)
+"""
+
+
+def test_a_trial_whose_epochs_are_long_stays_in_the_graphs_though_ray_forgets_its_gauges(
+    searched: Cluster,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELD], env=searched.environment, cwd=searched.folder, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+    def shown_for(metric: str) -> float:
+        [line] = searched.prometheus.drawn(f'{metric}{{study="held"}}')
+        seconds = [float(at) for at, _ in line["values"]]
+        return seconds[-1] - seconds[0]
+
+    assert shown_for("ray_fissura_trial_value") > 50
+    assert shown_for("ray_fissura_epochs_total") > 50
+    assert shown_for("ray_set_once") < 45
+
+
 class TestEveryPanel:
     @pytest.mark.parametrize(
         ("page", "title", "legend"),
