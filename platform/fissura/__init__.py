@@ -1,8 +1,9 @@
 """fissura: find, train, compare and serve the best crack model for your own images.
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
-`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `report`, `dashboard`, `doctor`, `drill`,
-`demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
+`export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `plan`, `report`, `dashboard`, `doctor`,
+`drill`, `demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and
+Ray alone.
 """
 
 from importlib import import_module
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         export,
         interference,
         leaderboard,
+        plan,
         report,
         rollout,
         score,
@@ -39,6 +41,7 @@ __all__ = [
     "export",
     "interference",
     "leaderboard",
+    "plan",
     "report",
     "rollout",
     "score",

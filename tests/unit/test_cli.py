@@ -79,6 +79,7 @@ def test_the_commands_are_these():
         "data prepare",
         "data fetch",
         "search",
+        "plan",
         "train",
         "evaluate",
         "interference",

@@ -14,6 +14,7 @@ from fissura.api.dashboards import dashboard
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
 from fissura.api.nodes import spot_watch
+from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
@@ -325,6 +326,7 @@ __all__ = [
     "interference",
     "leaderboard",
     "parse_protocols",
+    "plan",
     "report",
     "rollout",
     "score",

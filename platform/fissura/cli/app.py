@@ -18,6 +18,7 @@ from fissura.cli import (
     drill,
     export,
     nodes,
+    plan,
     runs,
     serve,
     studies,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command("search")(studies.search)
+app.command("plan")(plan.plan)
 app.command("train")(runs.train)
 app.command("evaluate")(runs.evaluate)
 app.command("interference")(classifiers.interference)

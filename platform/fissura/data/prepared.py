@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -82,6 +82,16 @@ class PreparedData:
     def indices(self, split: Split) -> list[int]:
         """The entries of a split, in order."""
         return [index for index, entry in enumerate(self.entries) if entry.split == split]
+
+    def some(self, *, train: int, val: int) -> "PreparedData":
+        """At most so many entries of the two splits, spread over each; only for use in this process."""
+        chosen: set[int] = set()
+        for split, most in (("train", train), ("val", val)):
+            indices = self.indices(cast(Split, split))
+            count = min(most, len(indices))
+            chosen |= {indices[place * len(indices) // count] for place in range(count)}
+        entries = tuple(self.entries[index] for index in sorted(chosen))
+        return PreparedData(self.directory, self.digest, entries, self._pixels)
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """The image, RGB, as a read-only view."""

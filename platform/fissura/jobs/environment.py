@@ -22,6 +22,8 @@ def prepare_environment(address: str | None) -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     # the study's log and its trials hold the reason of each failure
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    # Tune's own state is never restored, and a snapshot of it walks all trials
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     # the old output engine is the one that "silent" silences
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"

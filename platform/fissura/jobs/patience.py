@@ -49,11 +49,13 @@ class HangWatch(Callback):
     ) -> None:
         self._search, self._patience, self._waiting, self._clock = search, patience, waiting, clock
         self._heard: dict[str, float] = {}
+        self._trials: dict[str, Trial] = {}
         self._looked = clock()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The clock of the trial starts."""
         self._heard[trial.trial_id] = self._clock()
+        self._trials[trial.trial_id] = trial
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -61,12 +63,15 @@ class HangWatch(Callback):
         """An epoch: the trial makes progress."""
         self._patience.longest = max(self._patience.longest, result.get("time_this_iter_s", 0.0))
         self._heard[trial.trial_id] = self._clock()
+        self._trials[trial.trial_id] = trial
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Looks for trials that hang."""
         now = self._clock()
         gap, self._looked = now - self._looked, now
-        running = {trial.trial_id: trial for trial in trials if trial.status == Trial.RUNNING}
+        # of all trials, of which there may be many, those that run are few
+        running = {name: trial for name, trial in self._trials.items() if trial.status == Trial.RUNNING}
+        self._trials = {name: running[name] for name in self._heard.keys() & running.keys()}
         self._heard = {
             trial: heard + (gap if gap > GAP_SECONDS else 0)
             for trial, heard in self._heard.items()

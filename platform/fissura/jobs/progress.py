@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 from fissura.engine.memory import halve
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.standing import Say, Standing
-from fissura.studies.results import drop_checkpoints
+from fissura.studies.results import Checkpoints
 from fissura.studies.study import Study
 
 # in what Ray says when its memory monitor kills a worker
@@ -34,7 +34,15 @@ class SearchProgress(Callback):
     ) -> None:
         self._waiting, self._told, self._unwritten = waiting, set[int](), list[str]()
         self._search, self._study = search, study
-        self.standing = Standing(search, total=total, unit="epochs", say=say, also=self._waits)
+        self._checkpoints = Checkpoints(study, search.study)
+        self.standing = Standing(
+            search,
+            total=total,
+            unit="epochs",
+            say=say,
+            best=lambda: self._checkpoints.ranking.trials,
+            also=self._waits,
+        )
         self._log = study.path / "search.log"
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -72,19 +80,15 @@ class SearchProgress(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tells the study why a trial's process ended."""
-        self.standing.gauges.ended(self._search.number(trial.trial_id))
-        if self._search.ended(trial.trial_id):
-            return
-        reason = f"the trial's process ended: {reason_of(trial)}"
-        self._note(f"trial {self._search.number(trial.trial_id)} failed: {reason}")
-        self._search.fail(trial.trial_id, reason=reason)
+        if not self._search.ended(trial.trial_id):
+            reason = f"the trial's process ended: {reason_of(trial)}"
+            self._note(f"trial {self._search.number(trial.trial_id)} failed: {reason}")
+            self._search.fail(trial.trial_id, reason=reason)
+        self._ended(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Keeps the disk free of weights that no result will need."""
-        self.standing.gauges.ended(self._search.number(trial.trial_id))
-        # storage that is gone now is tidied when the next trial ends
-        with suppress(OSError):
-            drop_checkpoints(self._study, self._search.study)
+        """Keeps the disk free of weights that no result will need, and memory of what nobody reads."""
+        self._ended(trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Looks how the search stands."""
@@ -99,6 +103,16 @@ class SearchProgress(Callback):
             self._note(f"trial {number} waits no longer")
         self._told = set(reasons)
         return [f"trial {number} waits: {reason}" for number, reason in sorted(reasons.items())]
+
+    def _ended(self, trial: Trial) -> None:
+        self.standing.gauges.ended(self._search.number(trial.trial_id))
+        # weights on storage that is gone now are removed at the end of the search
+        with suppress(OSError):
+            self._checkpoints.ended(self._search.trial(trial.trial_id))
+        # Tune keeps running means of each number that a trial reports, tens of kilobytes a trial, to the end
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+        trial.evaluated_params = {}
 
     def _note(self, text: str) -> None:
         """Adds a line to the log, or keeps it until the storage takes it."""

@@ -6,33 +6,49 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from fissura.studies.space import LoadedSpace
+from fissura.studies.halving import Halving
+from fissura.studies.space import Asha, LoadedSpace, Objective
 
 EPOCH = "epoch"
 
 
-class StudyASHA(AsyncHyperBandScheduler):
-    """Asynchronous successive halving (Li et al., MLSys 2020) that knows the trials of an earlier process of
-    the study, and lets those run to their end with which others are compared: the paper's own, and a
-    sweep's."""
+class StudyASHA(FIFOScheduler):
+    """`studies.halving.Halving` as Ray Tune's scheduler, with the values of an earlier process of the study.
+    Those trials run to their end with which others are compared: the paper's own, and a sweep's."""
+
+    def __init__(self, spec: Asha, *, objective: Objective, epochs: int) -> None:
+        super().__init__()
+        longest = max(epochs, spec.grace)
+        self._halving = Halving(grace=spec.grace, reduction=spec.reduction, longest=longest)
+        self._name, self._sign = objective.metric, 1 if objective.mode == "max" else -1
+        self._longest = longest
 
     def remember(self, trials: Sequence[FrozenTrial]) -> None:
         """Puts the trials' values on the rungs that they reached."""
-        bracket = self._brackets[0]
         for trial in trials:
-            for milestone, recorded in bracket._rungs:
-                reached = [step for step in trial.intermediate_values if step >= milestone]
+            for rung in self._halving.rungs:
+                reached = [step for step in trial.intermediate_values if step >= rung]
                 if reached:
-                    recorded[f"earlier-{trial.number}"] = (
-                        self._metric_op * trial.intermediate_values[min(reached)]
-                    )
+                    value = self._sign * trial.intermediate_values[min(reached)]
+                    self._halving.record(f"earlier-{trial.number}", rung=rung, value=value)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Ray's decision, unless the trial is to run to its end."""
-        decision = super().on_trial_result(tune_controller, trial, result)
-        return str(TrialScheduler.CONTINUE if trial.config["to_end"] else decision)
+        """STOP for a trial that falls behind, unless it is to run to its end."""
+        stops = result.get(EPOCH, 0) >= self._longest or self._falls_behind(trial, result)
+        stops = stops and not trial.config["to_end"]
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Keeps the last value of a trial for the others."""
+        self._falls_behind(trial, result)
+
+    def _falls_behind(self, trial: Trial, result: dict[str, Any]) -> bool:
+        epoch, value = result.get(EPOCH), result.get(self._name)
+        if epoch is None or value is None:
+            return False
+        return self._halving.falls_behind(trial.trial_id, epoch=epoch, value=self._sign * value)
 
 
 class StudyMedian(MedianStoppingRule):
@@ -51,14 +67,7 @@ def scheduler_for(space: LoadedSpace, *, epochs: int, earlier: Sequence[FrozenTr
     """The scheduler that a search space asks for. `epochs` is the longest trial's length."""
     spec, objective = space.definition.scheduler, space.objectives[0]
     if spec.kind == "asha":
-        asha = StudyASHA(
-            time_attr=EPOCH,
-            metric=objective.metric,
-            mode=objective.mode,
-            max_t=max(epochs, spec.grace),
-            grace_period=spec.grace,
-            reduction_factor=spec.reduction,
-        )
+        asha = StudyASHA(spec, objective=objective, epochs=epochs)
         asha.remember(earlier)
         return asha
     if spec.kind == "median":

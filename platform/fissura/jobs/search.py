@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.study import Study as OptunaStudy
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from fissura.core.errors import ResourceError
 from fissura.data.cache import default_cache, prepare
@@ -148,8 +149,37 @@ def _run(
         return search.study
     if earlier:
         say(f"{len(earlier)} trials are done, {todo} to do")
+    scheduler = scheduler_for(space, epochs=space.recipe_for(space.paper_point()).length, earlier=earlier)
+    run_trials(
+        trainable,
+        search,
+        study,
+        todo=todo,
+        scheduler=scheduler,
+        concurrent=slots.concurrent,
+        total=plan.trials,
+        say=say,
+        trial_timeout=trial_timeout,
+    )
+    return search.study
+
+
+def run_trials(
+    trainable: type[tune.Trainable],
+    search: StudySearch,
+    study: Study,
+    *,
+    todo: int,
+    scheduler: TrialScheduler,
+    concurrent: int,
+    total: int,
+    say: Say,
+    trial_timeout: float | None = None,
+) -> None:
+    """Runs `todo` more trials, of `total` in all, `concurrent` at a time, by Ray Tune; each is a `trainable`
+    with the promises of `TrialActor`, in actors that serve trial after trial."""
     waiting = WaitingTrials(study.path).reasons
-    progress = SearchProgress(search, study, total=plan.trials, say=say, waiting=waiting)
+    progress = SearchProgress(search, study, total=total, say=say, waiting=waiting)
     hangs = HangWatch(search, patience=Patience(trial_timeout), waiting=waiting)
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
     try:
@@ -157,11 +187,9 @@ def _run(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=search,
-                scheduler=scheduler_for(
-                    space, epochs=space.recipe_for(space.paper_point()).length, earlier=earlier
-                ),
+                scheduler=scheduler,
                 num_samples=todo,
-                max_concurrent_trials=slots.concurrent,
+                max_concurrent_trials=concurrent,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -176,4 +204,3 @@ def _run(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     say(progress.standing.line())
-    return search.study

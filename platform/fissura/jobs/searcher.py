@@ -19,8 +19,10 @@ from ray.tune.search.optuna import OptunaSearch
 from fissura.core.errors import SpecError
 from fissura.core.seeding import derive
 from fissura.results.sensitivity import SWEPT
+from fissura.studies.courses import SECONDS
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import PAPER, REASON, RUN, SKIPPED
+from fissura.studies.study_memory import StudyMemory
 
 RANDOM_DRAWS = 256
 MOST_SKIPPED = 64
@@ -49,7 +51,8 @@ class StudySearch(OptunaSearch):
         metrics, modes = ([getattr(one, name) for one in space.objectives] for name in ("metric", "mode"))
         single = len(metrics) == 1
         # what this process asks for differs from what an earlier one did
-        earlier = _count_trials(storage, study_name)
+        self._memory = memory = StudyMemory(storage, name=study_name)
+        earlier = _count_trials(memory, study_name)
         sampler = space.definition.sampler
         super().__init__(
             space=space.suggest,
@@ -57,13 +60,15 @@ class StudySearch(OptunaSearch):
             mode=modes[0] if single else modes,
             sampler=sampler.model_copy(update={"seed": derive(sampler.seed, seed, earlier) % 2**32}).build(),
             study_name=study_name,
-            storage=storage,
+            storage=memory,
         )
         self.study: optuna.Study = self._ot_study
         self._loaded, self._content, self._context = space, content, dict(context)
         self._stop_requested, self.metrics = stop_requested, metrics
+        # of the trials that have not ended; of all, only where they lie
         self._trials: dict[str, optuna.Trial] = {}
-        self._ended: set[str] = set()
+        self._places: dict[str, int] = {}
+        self._seconds: dict[str, dict[int, float]] = {}
         with warnings.catch_warnings():  # what optuna-dashboard writes at its axes
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(metrics)
@@ -102,7 +107,8 @@ class StudySearch(OptunaSearch):
         else:
             return Searcher.FINISHED
         trial.set_user_attr(RUN, run_id)
-        self._trials[trial_id] = trial
+        self._memory.write()
+        self._trials[trial_id], self._places[trial_id] = trial, trial._trial_id
         self._numbers[run_id] = trial.number
         return {
             "number": trial.number,
@@ -115,13 +121,12 @@ class StudySearch(OptunaSearch):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the value of an epoch for the plots, and for the scheduler of a resumed search."""
         value, trial = result.get(self.metrics[0]), self._trials.get(trial_id)
+        if trial is not None and result.get("step_seconds"):
+            self._seconds.setdefault(trial_id, {})[int(result["epoch"])] = round(result["step_seconds"], 4)
         if trial is None or len(self.metrics) > 1 or value is None or not math.isfinite(value):
             return
         step = int(result["epoch"])
-        if (
-            trial_id not in self._ended
-            and step not in trial.storage.get_trial(trial._trial_id).intermediate_values
-        ):
+        if step not in self.trial(trial_id).intermediate_values:
             trial.report(value, step)
 
     def on_trial_complete(
@@ -136,7 +141,7 @@ class StudySearch(OptunaSearch):
         A crashed one (`error`) waits for `fail`, which knows the reason.
         """
         result = result or {}
-        if error or trial_id in self._ended or trial_id not in self._trials or result.get("interrupted"):
+        if error or trial_id not in self._trials or result.get("interrupted"):
             return
         # Ray shows a searcher the last result of a trial here alone
         self.on_trial_result(trial_id, result)
@@ -158,13 +163,13 @@ class StudySearch(OptunaSearch):
 
     def fail(self, trial_id: str, *, reason: str) -> None:
         """Tells the study that a trial failed, and why."""
-        if trial_id in self._trials and trial_id not in self._ended:
+        if trial_id in self._trials:
             self._trials[trial_id].set_user_attr(REASON, reason)
             self._tell(trial_id, TrialState.FAIL, None)
 
     def ended(self, trial_id: str) -> bool:
         """Whether the study has been told how a trial ended."""
-        return trial_id in self._ended
+        return trial_id in self._places and trial_id not in self._trials
 
     def note(self, trial_id: str, attributes: Mapping[str, Any]) -> None:
         """Keeps more of a trial than its objectives."""
@@ -173,7 +178,11 @@ class StudySearch(OptunaSearch):
 
     def number(self, trial_id: str) -> int:
         """The number of a trial in the study."""
-        return self._trials[trial_id].number
+        return self.trial(trial_id).number
+
+    def trial(self, trial_id: str) -> optuna.trial.FrozenTrial:
+        """A trial as the study has it now."""
+        return self._memory.get_trial(self._places[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Writes nothing of worth: the study's database is the state, and Tune's own is never restored."""
@@ -212,8 +221,10 @@ class StudySearch(OptunaSearch):
         return None
 
     def _tell(self, trial_id: str, state: TrialState, values: list[float] | None) -> None:
-        self._ended.add(trial_id)
-        self.study.tell(self._trials[trial_id], values, state=state)
+        trial = self._trials.pop(trial_id)
+        if seconds := self._seconds.pop(trial_id, None):
+            trial.set_user_attr(SECONDS, list(seconds.values()))
+        self.study.tell(trial, values, state=state)
 
 
 def _count_trials(storage: optuna.storages.BaseStorage, study_name: str) -> int:

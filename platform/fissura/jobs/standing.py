@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from fissura.jobs.gauges import SearchGauges
 from fissura.jobs.searcher import StudySearch
@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 class Standing:
     """The standing of a search of `total` trials; `unit` is what its gauges count: epochs, or settings. What
-    `also` gives ends the line."""
+    `also` gives ends the line. `best` gives the completed trials, best first, where somebody keeps them."""
 
     def __init__(
         self,
@@ -26,9 +26,11 @@ class Standing:
         total: int,
         unit: str,
         say: Say,
+        best: Callable[[], Sequence[FrozenTrial]] | None = None,
         also: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._search, self._total, self._unit, self._say, self._also = search, total, unit, say, also
+        self._best = best or (lambda: best_trials(search.study))
         self.gauges = SearchGauges(search.study.study_name, metric=search.metrics[0])
         self._begin = self._looked = self._said = time.monotonic()
         self._line = ""
@@ -56,7 +58,7 @@ class Standing:
             for state, name in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"))
             if states[state]
         ]
-        best = best_trials(study)
+        best = self._best()
         if best:
             metric, value = self._search.metrics[0], best[0].values[0]
             parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")

@@ -19,7 +19,7 @@ from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
 from fissura.studies.sources import masked
-from fissura.studies.study import PAPER, RUN, Plan, Study, runs_to_keep
+from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, runs_to_keep
 
 if TYPE_CHECKING:
     import optuna
@@ -54,14 +54,41 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
 def drop_checkpoints(study: Study, trials: "optuna.Study") -> None:
     """Removes the weights of all ended trials but the best ones, so that a long search does not fill the
     disk."""
-    every = trials.get_trials(deepcopy=False)
-    kept = set(runs_to_keep(trials, best=KEPT_RUNS))
-    # a sweep trains again, and to its end, what a scheduler once stopped
-    kept |= {trial.user_attrs.get(RUN, "") for trial in every if not trial.state.is_finished()}
-    for trial in every:
+    kept = set(runs_to_keep(trials, best=KEPT_RUNS)) | _open_runs(trials)
+    for trial in trials.get_trials(deepcopy=False):
         if trial.state.is_finished() and RUN in trial.user_attrs and trial.user_attrs[RUN] not in kept:
-            for name in (WEIGHTS, STATE):
-                (study.runs / trial.user_attrs[RUN] / name).unlink(missing_ok=True)
+            _drop(study, trial.user_attrs[RUN])
+
+
+class Checkpoints:
+    """Does what `drop_checkpoints` does as trials end, without a look at all the trials that ended before."""
+
+    def __init__(self, study: Study, trials: "optuna.Study") -> None:
+        self._study, self._trials = study, trials
+        self.ranking = Ranking(trials)
+        self._kept = set(self.ranking.runs(best=KEPT_RUNS))
+
+    def ended(self, trial: "optuna.trial.FrozenTrial") -> None:
+        """Removes the weights that a trial's end makes needless: its own, or those that it takes the place
+        of."""
+        self.ranking.add(trial)
+        before, self._kept = self._kept, set(self.ranking.runs(best=KEPT_RUNS))
+        for run in (before | {trial.user_attrs[RUN]}) - self._kept - _open_runs(self._trials):
+            _drop(self._study, run)
+
+
+def _open_runs(trials: "optuna.Study") -> set[str]:
+    """The runs of trials that have not ended: a sweep trains again, and to its end, what a scheduler once
+    stopped."""
+    from optuna.trial import TrialState
+
+    going = trials.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    return {trial.user_attrs.get(RUN, "") for trial in going}
+
+
+def _drop(study: Study, run: str) -> None:
+    for name in (WEIGHTS, STATE):
+        (study.runs / run / name).unlink(missing_ok=True)
 
 
 def loader(datasets: Sequence[Dataset]) -> Load:

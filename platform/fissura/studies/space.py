@@ -70,9 +70,9 @@ class Tpe(Spec):
 
     def build(self) -> "optuna.samplers.BaseSampler":
         """The sampler."""
-        import optuna
+        from fissura.studies.tpe import BoundedTPE
 
-        return optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup)
+        return BoundedTPE(seed=self.seed, startup=self.startup)
 
 
 class Random(Spec):
