@@ -197,6 +197,9 @@ def run_trials(
                 storage_path=str(scratch),
                 verbose=0,
                 callbacks=[progress, hangs, FreesWorkers(study.path), LostNodes()],
+                # the run directory is the checkpoint; Tune's own would lie in a folder of this machine, which
+                # no other node sees
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 # a crash that comes back is a failed trial; a node that is lost or taken away is not
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
