@@ -36,7 +36,8 @@ class DataFacts(Spec):
 
 
 class Manifest(Spec):
-    """What produced a run. `recipe` is in plain form; `energy_joules` is None where nothing measures it.
+    """What produced a run. `recipe` is in plain form; `energy_joules` is None where nothing measures it;
+    `host` is the machine's name (rank 0's of several), and empty in runs from before it was kept.
     `accumulation` parts were computed of each step's batch, since the memory did not hold it whole."""
 
     run_id: str
@@ -45,6 +46,7 @@ class Manifest(Spec):
     data: DataFacts
     code_version: str
     libraries: dict[str, str]
+    host: str = ""
     device: str
     cpus: int = Field(ge=1)
     seconds: float = Field(ge=0)
@@ -76,7 +78,7 @@ class Manifest(Spec):
     ) -> "Manifest":
         """The manifest of a run that just ended; `started` and `finished` carry a time zone.
 
-        Code, libraries and device are read from this process; `cpus` None means all that it may use.
+        Code, libraries, host and device are read from this process; `cpus` None means all that it may use.
         """
         code, libraries = _this_process()
         return cls(
@@ -86,6 +88,7 @@ class Manifest(Spec):
             data=data,
             code_version=code,
             libraries=libraries,
+            host=platform.node(),
             device=device_name(accelerator),
             cpus=cpus or available_cpus(),
             seconds=(finished - started).total_seconds(),
