@@ -16,13 +16,14 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test lint types layers quick test-slow test-faults test-fuzz test-dashboards bench env clean
+.PHONY: help demo test lint types layers quick test-slow test-faults test-cluster test-fuzz test-dashboards bench env clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
 	@echo 'make test       lint, types, layers, and the quick tests; stops at the first that fails'
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage want root'
+	@echo 'make test-cluster  `ray up` on hosts of its own: as root, on Linux, with openssh-server, iproute2 and rsync'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
 	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
 	@echo 'make bench      every benchmark, one after the other'
@@ -49,7 +50,7 @@ layers: env
 
 quick: env
 	@echo '== tests (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -n $(JOBS) --dist loadfile -m 'not slow'
+	"$$VENV/bin/python" -m pytest -q -n $(JOBS) --dist loadfile -m 'not slow and not cluster'
 
 test-slow: env
 	@echo '== slow tests (pytest) =='
@@ -58,6 +59,10 @@ test-slow: env
 test-faults: env
 	@echo '== faults (pytest) =='
 	"$$VENV/bin/python" -m pytest -q -s tests/integration/test_drill.py tests/integration/test_trial_faults.py
+
+test-cluster: env
+	@echo '== a cluster of hosts (pytest) =='
+	"$$VENV/bin/python" -m pytest -q -m cluster --tb=short --durations=0 --durations-min=10 tests/cluster
 
 test-fuzz: env
 	@echo '== fuzzing (pytest) =='

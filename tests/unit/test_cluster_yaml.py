@@ -1,35 +1,13 @@
 """cluster.yaml, and its form for one's own machines: valid by Ray's schema, with no port or door open."""
 
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "cluster.yaml").read_text()
-GUIDE = (ROOT / "docs" / "cluster.md").read_text()
-
-
-def on_aws() -> dict[str, Any]:
-    plain: dict[str, Any] = yaml.safe_load(TEXT)
-    return plain
-
-
-def on_premises() -> dict[str, Any]:
-    """cluster.yaml after the edits that the guide describes, read from the guide itself."""
-    plain = on_aws()
-    [sentence] = re.findall(r"Take out (.*?) and the storage line", GUIDE, flags=re.DOTALL)
-    storage = plain["metadata"]["storage"]
-    for key in re.findall(r"`(\w+)`", sentence):
-        del plain[key]
-    plain["setup_commands"].remove(storage)
-    [block] = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
-    return plain | yaml.safe_load(block)
-
+from cluster.forms import GUIDE, ROOT, TEXT, on_aws, on_premises
 
 FORMS = [pytest.param(on_aws(), id="aws"), pytest.param(on_premises(), id="own machines")]
 COMMAND_LISTS = [
@@ -69,6 +47,11 @@ def test_the_dashboard_listens_on_loopback_and_the_first_autoscaler_rules(form: 
     assert "--dashboard-host=127.0.0.1" in start
     assert "RAY_enable_autoscaler_v2=0" in start.partition("ray start")[0]
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in start
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_head_takes_no_trials(form: dict[str, Any]) -> None:
+    assert "ray start --head --num-cpus=0 --num-gpus=0" in form["head_start_ray_commands"][1]
 
 
 def test_the_workers_find_the_head() -> None:
