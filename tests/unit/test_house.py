@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "platform" / "fissura"
 TOP_LEVEL = {
-    *("pyproject.toml", "README.md", "Makefile", "LICENSE", "cluster.yaml"),
+    *("pyproject.toml", "README.md", "Makefile", "LICENSE", "cluster.yaml", "cluster.kuberay.yaml"),
     *("platform", "search_spaces", "dashboards", "benchmarks", "docs", "tests"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
