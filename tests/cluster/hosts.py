@@ -20,8 +20,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+T = TypeVar("T")
 TOOLS = {
     "sshd": "openssh-server",
     "ssh": "openssh-client",
@@ -59,17 +60,18 @@ def missing() -> list[str]:
     return lacks
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float, what: str, every: float = 0.2) -> None:
-    """Waits until `condition` holds, which is asked `every` so many seconds.
+def wait_for(condition: Callable[[], T], *, seconds: float, what: str, every: float = 0.2) -> T:
+    """What `condition` gives as soon as that is true; it is asked `every` so many seconds.
 
     Raises:
-        TimeoutError: it did not within `seconds`.
+        TimeoutError: it was not within `seconds`.
     """
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {seconds:g} s")
         time.sleep(every)
+    return found
 
 
 @dataclass(frozen=True)
