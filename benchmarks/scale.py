@@ -6,14 +6,16 @@ progress, log, the removal of checkpoints.
 
 - `trials`: one process runs N no-op trials on one node; at several numbers of trials on the way it notes the
   seconds a trial since the mark before, the median time to suggest one, and the driver's memory.
+- `suggest`: studies in memory that hold N trials; the CPU time to suggest the next one, by this project's
+  bounded TPE and by Optuna's own.
 - `nodes`: trials that wait for a fixed time, one at a time a simulated node (`ray.cluster_utils.Cluster`; a
   node counts with one CPU). Waiting needs no core, so 16 nodes fit a machine of two. Ideal is the waiting
   alone, shared out; efficiency is ideal by measured, the start of processes left out.
 - `extrapolate`: searches of 100,000 trials on 1,000 nodes, simulated by `studies.simulation` with what the
   first part measured of the driver. Nothing of that size was run.
 
-Run: python benchmarks/scale.py [--trials 10000] [--nodes 1 2 4 8 16] [--only trials|nodes|extrapolate]
-[--out FILE]
+Run: python benchmarks/scale.py [--trials 10000] [--nodes 1 2 4 8 16] [--out FILE]
+  [--only trials|suggest|nodes|extrapolate]
 """
 
 import argparse
@@ -37,6 +39,7 @@ ROOT = Path(__file__).parent
 RESULT = ROOT / "results" / "scale.json"
 MARKS = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 WAIT_SECONDS, WAITS_A_NODE = 2.0, 20
+SUGGESTED = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 EPOCH_SECONDS = (1.0, 10.0, 60.0)
 SPACE = """
 recipe: small_unet
@@ -242,6 +245,45 @@ def by_trials(trials: int) -> dict[str, Any]:
     return found
 
 
+def by_suggestions() -> list[dict[str, Any]]:
+    """The part that asks for one more trial of studies of several lengths."""
+    import numpy as np
+    import optuna
+
+    from fissura.studies.tpe import BoundedTPE
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spans = {f"x{number}": optuna.distributions.FloatDistribution(0, 1) for number in range(6)}
+    rng, rows = np.random.default_rng(0), []
+    for trials in SUGGESTED:
+        row: dict[str, Any] = {"trials": trials}
+        for name, sampler in (
+            ("bounded", BoundedTPE(seed=0, startup=10)),
+            ("optuna", optuna.samplers.TPESampler(seed=0)),
+        ):
+            study = optuna.create_study(sampler=sampler)
+            points = rng.random((trials, len(spans)))
+            for point in points:
+                params = dict(zip(spans, map(float, point), strict=True))
+                trial = optuna.trial.create_trial(params=params, distributions=spans, value=float(sum(point)))
+                study.add_trial(trial)
+            spent = []
+            for _ in range(7):
+                begin = time.thread_time()
+                trial = study.ask(spans)
+                spent.append(1000 * (time.thread_time() - begin))
+                study.tell(trial, 3.0)
+            # the first one looks at all trials once, as when a study is resumed
+            row[f"{name}_ms"] = median(spent[1:])
+            row[f"{name}_first_ms"] = spent[0]
+        rows.append(row)
+        print(
+            f"{trials:8} trials: {row['bounded_ms']:7.1f} ms a suggestion, Optuna's {row['optuna_ms']:7.1f}",
+            flush=True,
+        )
+    return rows
+
+
 def by_nodes(counts: Sequence[int]) -> list[dict[str, Any]]:
     """The part that goes through several numbers of nodes."""
     found = []
@@ -319,7 +361,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--only", choices=["trials", "nodes", "extrapolate"])
+    parser.add_argument("--only", choices=["trials", "suggest", "nodes", "extrapolate"])
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -334,6 +376,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     if options.only in (None, "trials"):
         found["trials"] = by_trials(options.trials) | {"load_before": load}
+    if options.only in (None, "suggest"):
+        found["suggest"] = by_suggestions()
     if options.only in (None, "nodes"):
         found["nodes"] = by_nodes(options.nodes)
     if options.only in (None, "extrapolate"):

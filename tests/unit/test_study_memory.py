@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from fissura.studies.study import RUN, Ranking, best_trials
 from fissura.studies.study_memory import StudyMemory
-from fissura.studies.tpe import BoundedTPE
+from fissura.studies.tpe import BEST, BoundedTPE
 
 
 @pytest.fixture
@@ -133,17 +133,28 @@ def test_tpe_is_optunas_up_to_its_bound_and_as_good_beyond_it() -> None:
     assert min(abs(x - 2) for x in bounded) < 0.1
 
 
-def test_tpe_beyond_its_bound_looks_at_no_more_than_the_bound_and_the_best() -> None:
-    from fissura.studies.tpe import BEST, _Recent
-
-    study = optuna.create_study()
+def test_tpe_beyond_its_bound_looks_at_the_best_the_running_and_the_latest() -> None:
+    sampler = BoundedTPE(seed=0, startup=5, history=20)
+    study = optuna.create_study(sampler=sampler)
     for value in range(200):
         study.add_trial(optuna.trial.create_trial(value=float(value)))
     running = study.ask()
     for _ in range(30):
         study.add_trial(optuna.trial.create_trial(value=500.0))
-    seen = _Recent.of(study, 20)._get_trials(deepcopy=False)
-    assert {trial.number for trial in seen} == {*range(BEST), running.number, *range(211, 231)}
+    stopped = study.ask()
+    stopped.report(-1.0, 3)
+    study.tell(stopped, state=TrialState.PRUNED)
+
+    def seen() -> set[int]:
+        return {trial.number for trial in sampler._within(study)._get_trials(deepcopy=False)}
+
+    assert seen() == {*range(BEST), running.number, *range(212, 232)}
+    for value in (-1.0, 500.0):
+        study.tell(study.ask(), value)
+    # what ends is ranked as it ends
+    for _ in range(30):
+        study.tell(study.ask(), 500.0)
+    assert seen() == {*range(BEST - 1), 232, running.number, *range(244, 264)}
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize"], ["maximize", "minimize"]])
