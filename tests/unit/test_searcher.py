@@ -228,6 +228,28 @@ def test_each_scheduler_of_a_space_has_its_own_of_ray() -> None:
     assert isinstance(scheduler_for(space(), epochs=4, earlier=[]), FIFOScheduler)
 
 
+@pytest.mark.parametrize("kind", ["none", "median", "asha"])
+def test_the_next_trial_is_sought_among_those_that_have_not_ended(kind: str) -> None:
+    class Controller:
+        def __init__(self, *trials: Trial) -> None:
+            self._trials = {*trials}
+
+        def get_live_trials(self) -> set[Trial]:
+            return self._trials
+
+    def trial(number: int, status: str) -> Trial:
+        made = Trial("fissura", config={"number": number}, stub=True)
+        made.set_status(status)
+        return made
+
+    scheduler = scheduler_for(space(scheduler=f"{{kind: {kind}}}"), epochs=4, earlier=[])
+    running, paused = trial(1, Trial.RUNNING), trial(2, Trial.PAUSED)
+    third, fourth = trial(3, Trial.PENDING), trial(4, Trial.PENDING)
+    assert scheduler.choose_trial_to_run(Controller(running, paused, fourth, third)) is third
+    assert scheduler.choose_trial_to_run(Controller(running, paused)) is paused
+    assert scheduler.choose_trial_to_run(Controller(running)) is None
+
+
 class TestSharingACluster:
     def test_leaves_nothing_idle(self) -> None:
         slots = plan_slots(LAPTOP, Hardware(), trials=20)

@@ -14,7 +14,20 @@ from fissura.studies.space import Asha, LoadedSpace, Objective
 EPOCH = "epoch"
 
 
-class StudyASHA(FIFOScheduler):
+class StudyFIFO(FIFOScheduler):
+    """Lets every trial run to its end."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The next trial in turn, sought among those that have not ended: Ray's own looks at all."""
+        live = sorted(tune_controller.get_live_trials(), key=lambda trial: int(trial.config["number"]))
+        for status in (Trial.PENDING, Trial.PAUSED):
+            for trial in live:
+                if trial.status == status:
+                    return trial
+        return None
+
+
+class StudyASHA(StudyFIFO):
     """`studies.halving.Halving` as Ray Tune's scheduler, with the values of an earlier process of the study.
     Those trials run to their end with which others are compared: the paper's own, and a sweep's."""
 
@@ -51,7 +64,7 @@ class StudyASHA(FIFOScheduler):
         return self._halving.falls_behind(trial.trial_id, epoch=epoch, value=self._sign * value)
 
 
-class StudyMedian(MedianStoppingRule):
+class StudyMedian(StudyFIFO, MedianStoppingRule):
     """The median rule, which lets the same trials as `StudyASHA` run to their end."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -74,4 +87,4 @@ def scheduler_for(space: LoadedSpace, *, epochs: int, earlier: Sequence[FrozenTr
         return StudyMedian(
             time_attr=EPOCH, metric=objective.metric, mode=objective.mode, grace_period=spec.grace
         )
-    return FIFOScheduler()
+    return StudyFIFO()
