@@ -119,6 +119,13 @@ def test_the_real_example_runs_to_a_leaderboard(workplace: Path) -> None:
         assert (ROOT / link).is_file(), f"the README links to {link}"
 
 
+def test_the_plan_that_stands_in_a_sentence_is_made(tmp_path: Path) -> None:
+    [words] = re.findall(r"`fissura (plan [^`]+)`", README)
+    planned = fissura(tmp_path, words)
+    assert planned.returncode == 0, planned.stderr
+    assert "at a time" in planned.stdout
+
+
 def test_the_demo_ranks_a_search_and_trains_nothing_twice(tmp_path: Path) -> None:
     first = fissura(tmp_path, "demo --dir demo --trials 2")
     assert first.returncode == 0, first.stderr
