@@ -50,7 +50,7 @@ layers: env
 
 quick: env
 	@echo '== tests (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -n $(JOBS) --dist loadfile -m 'not slow and not cluster'
+	"$$VENV/bin/python" -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not slow and not cluster'
 
 test-slow: env
 	@echo '== slow tests (pytest) =='

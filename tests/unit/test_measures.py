@@ -154,9 +154,11 @@ class TestCracks:
                 found.append(measure(mask, mm_per_pixel=None))
         apart, together = found
         assert apart.length_px == pytest.approx(together.length_px, abs=1e-9)
-        assert apart.largest_width_px == together.largest_width_px
+        # OpenCV's distances end in another bit where the image lies otherwise in memory
+        assert (apart.largest_width_px or 0) == pytest.approx(together.largest_width_px or 0, rel=1e-6)
         assert together.length_px == skeleton_length(mask)
-        assert (together.largest_width_px or 0) == crack_width(mask.astype(np.uint8)).max()
+        widest = crack_width(mask.astype(np.uint8)).max()
+        assert (together.largest_width_px or 0) == pytest.approx(widest, rel=1e-6)
 
     def test_that_are_few_and_small_are_measured_in_their_boxes_alone(self) -> None:
         mask = np.zeros((1000, 1500), np.uint8)

@@ -284,7 +284,7 @@ def test_a_grace_that_stops_nothing_is_noted() -> None:
     assert "`scheduler.grace` is 30 and a trial has 24 epochs: none will be stopped" in note
 
 
-@pytest.mark.parametrize(("kind", "name"), [("tpe", "TPESampler"), ("random", "RandomSampler")])
+@pytest.mark.parametrize(("kind", "name"), [("tpe", "BoundedTPE"), ("random", "RandomSampler")])
 def test_a_sampler_repeats_itself_by_its_seed(kind: str, name: str) -> None:
     space = load({LR: {"float": [0.001, 1.0], "log": True}}, sampler={"kind": kind, "seed": 5})
 
