@@ -109,7 +109,7 @@ def model_application(plain: dict[str, Any]) -> serve.Application:
     deployment = serve.deployment(
         ModelReplica,
         name="model",
-        # the gate bounds what waits; Ray Serve's own bound makes its router sleep between looks for a free
+        # the gate bounds what waits; at a bound of its own Ray Serve's router sleeps between looks for a free
         # replica, and keeps the images from one another that a batch would hold
         max_ongoing_requests=hosting.limits.waiting_images,
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
