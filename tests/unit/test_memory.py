@@ -149,8 +149,9 @@ from fissura.engine.runtime import LocalRuntime
 folder, images, megabytes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 recipe = Recipe.load_file(folder / "recipe.json")
 runtime = LocalRuntime(device="cpu", cpus=1)
-# the libraries of a training are loaded before the limit is drawn
-small = recipe.model_copy(update={"data": recipe.data.model_copy(update={"batch_size": 1})})
+# the libraries of a training are loaded before the limit is drawn; small images leave little memory behind
+crop = recipe.data.crop.model_copy(update={"size": 32})
+small = recipe.model_copy(update={"data": recipe.data.model_copy(update={"batch_size": 1, "crop": crop})})
 data = [parse_dataset(f"synthetic:{images}")]
 fit(small, datasets=data, run=folder / "small", cache=folder / "cache", runtime=runtime)
 size = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024

@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from fissura.core.errors import DataError
 from fissura.core.spec import digest
+from fissura.engine.allocator import return_memory
 from fissura.models.backbones import FeatureNetwork
 
 FORMAT = 1  # raised when the same backbone and weights come to give other features
@@ -195,6 +196,7 @@ def _compute(
         if not _lacks_memory(error):
             raise
         computed = None
+        return_memory()
     if computed is not None:
         into[rows] = computed
         broken = np.flatnonzero(~np.isfinite(computed).all(axis=1))

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
+from fissura.engine.allocator import keep_memory
+
 
 class Runtime(Protocol):
     """One worker's view of the machine. The engine sees nothing else of Ray, DDP or a notebook."""
@@ -48,6 +50,7 @@ class LocalRuntime:
         self.device = pick_device(device)
         self.cpus = cpus or usable_cpus()
         set_threads(self.cpus)
+        keep_memory()
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """The model on the device."""

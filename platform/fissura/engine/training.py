@@ -9,6 +9,7 @@ import torch
 from fissura.core.errors import ResourceError, named
 from fissura.core.retry import persist
 from fissura.data.cache import PreparedData
+from fissura.engine.allocator import return_memory
 from fissura.engine.memory import halve, is_out_of_memory
 from fissura.engine.recipe import Recipe
 from fissura.engine.runtime import Runtime
@@ -73,6 +74,7 @@ class Training:
             )
         del self.trainer
         gc.collect()
+        return_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.trainer = self._open()

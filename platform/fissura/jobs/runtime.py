@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from fissura.engine.allocator import keep_memory
 from fissura.engine.runtime import set_threads
 from fissura.jobs.stopping import StopFile
 from fissura.models.synchronised import synchronised
@@ -24,6 +25,7 @@ class TrainRuntime:
         self.cpus = cpus
         self._stop = stop
         set_threads(cpus)
+        keep_memory()
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """The model on the device, wrapped so that gradients are averaged; batch norm's statistics too on
