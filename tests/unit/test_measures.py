@@ -172,6 +172,24 @@ class TestCracks:
         assert count > 1000
         assert [region.shape for region in regions] == [(200, 200)]
 
+    def test_on_several_sheets_and_beside_large_ones_are_each_measured_once(
+        self, rng: np.random.Generator
+    ) -> None:
+        mask = np.zeros((500, 700), np.uint8)
+        for y in range(20, 440, 80):
+            for x in range(20, 640, 50):
+                cv2.ellipse(mask, (x, y), tuple(map(int, rng.integers(1, 22, 2))), 0, 0, 360, 1, -1)
+        mask[490:495] = 1
+        count, labels = cv2.connectedComponents(mask, connectivity=8)
+        alone = [(labels == label).astype(np.uint8) for label in range(1, count)]
+        shapes = [region.shape for region in measures._regions(mask)[1]]
+        assert (5, 700) in shapes
+        assert 2 < len(shapes) < 10
+        found = measure(mask, mm_per_pixel=None)
+        assert found.cracks == count - 1
+        assert found.length_px == pytest.approx(sum(map(skeleton_length, alone)), abs=1e-6)
+        assert found.largest_width_px == pytest.approx(max(crack_width(one).max() for one in alone), rel=1e-6)
+
     def test_that_touch_by_a_corner_are_one(self) -> None:
         mask = np.zeros((20, 20), bool)
         mask[2, 2:8] = mask[3, 8:14] = mask[10, 2:8] = True

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from fissura.data.labelled.severity import crack_width
 
 Region = UInt8[np.ndarray, "h w"]
 
-BOX_COST = 1000  # pixels that take as long as the work that a box costs whatever its size
+BOX_COST = 300  # pixels that take as long as the work that a box costs whatever its size
+SMALL, SHEET = 64, 256  # sides, in pixels, of the largest box that goes on a sheet, and of a sheet
 MOST_WORK = 4e9  # pixels of boxes times the width of what is in them, some ten seconds of thinning
 
 
@@ -112,7 +114,8 @@ def skeleton_length(mask: Bool[np.ndarray, "h w"] | Region) -> float:
 
 def _regions(mask: Region) -> tuple[int, Iterator[Region]]:
     """How many cracks there are, and parts of the mask (0, 1) that hold them all and can be measured apart:
-    each crack alone in its bounding box, or the mask as it is where that is less work.
+    each crack alone in its bounding box, small ones together on sheets, or the mask as it is where that is
+    less work.
 
     Neither thinning nor widths of a crack depend on another, since pixels of two cracks never touch.
     """
@@ -122,8 +125,31 @@ def _regions(mask: Region) -> tuple[int, Iterator[Region]]:
     left, top, width, height = boxes[1:, :4].T.astype(np.int64)  # of the labels from 1 on
     if np.sum(width * height + BOX_COST) >= mask.size:
         return count - 1, iter([mask])
-    corners = zip(top, top + height, left, left + width, strict=True)
-    return count - 1, (
-        np.asarray(labels[low:high, first:last] == label, dtype=np.uint8)
-        for label, (low, high, first, last) in enumerate(corners, start=1)
-    )
+
+    def box(place: np.intp) -> Region:
+        rows = slice(top[place], top[place] + height[place])
+        columns = slice(left[place], left[place] + width[place])
+        return np.asarray(labels[rows, columns] == place + 1, dtype=np.uint8)
+
+    small = np.maximum(width, height) <= SMALL
+    by_height = np.flatnonzero(small)[np.argsort(height[small], kind="stable")]
+    return count - 1, chain(map(box, np.flatnonzero(~small)), _sheets(map(box, by_height)))
+
+
+def _sheets(boxes: Iterable[Region]) -> Iterator[Region]:
+    """The boxes, of rising heights, side by side and a pixel of background apart: a hundred specks are then
+    no more work than one crack."""
+    sheet = np.zeros((SHEET, SHEET), np.uint8)
+    top = left = bottom = 0
+    for box in boxes:
+        height, width = box.shape
+        if left + width > SHEET:
+            top, left = bottom + 1, 0
+        if top + height > SHEET:
+            yield sheet[:bottom]
+            sheet, top, left, bottom = np.zeros_like(sheet), 0, 0, 0
+        bottom = top + height
+        sheet[top:bottom, left : left + width] = box
+        left += width + 1
+    if bottom:
+        yield sheet[:bottom]
