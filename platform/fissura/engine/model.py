@@ -61,6 +61,11 @@ class SegmentationModel:
     task: Task = "segmentation"
 
     @property
+    def batches(self) -> bool:
+        """Whether several images go through the network together."""
+        return self.predictor.device.type != "cpu"
+
+    @property
     def card(self) -> dict[str, Any]:
         """What a reader wants to know of the model, in JSON types."""
         return {
@@ -81,6 +86,7 @@ class ClassificationModel:
     manifest: Manifest
     classifier: Classifier
     task: Task = "classification"
+    batches: bool = True
 
     @property
     def card(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def run_service(
     # removed; threads that wait cost nothing
     cpus = 3 * len(versions) * front.replicas.most * front.replicas.cpus
     with contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
+        if address is None:
+            folder = quiet.enter_context(
+                tempfile.TemporaryDirectory(prefix="fissura-", ignore_cleanup_errors=True)
+            )
+            front = front.model_copy(update={"lines": Path(folder)})
         try:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             serve.start(
@@ -77,7 +83,9 @@ def run_service(
             targets: list[serve.RunTarget] = []
             for version in versions:
                 say(f"loading {version.name}: {version.run}")
-                hosting = Hosting(version=version, limits=front.limits, replicas=front.replicas)
+                hosting = Hosting(
+                    version=version, limits=front.limits, replicas=front.replicas, lines=front.lines
+                )
                 model = model_application(hosting.plain())
                 targets.append(serve.RunTarget(model, name=version.application, route_prefix=None))
             serve.run_many(targets)

@@ -26,6 +26,7 @@ from fissura.core.errors import UserError
 from fissura.core.spec import Spec
 from fissura.engine.model import open_model
 from fissura.engine.runtime import pick_device
+from fissura.jobs.serve_lines import Lines
 from fissura.jobs.serve_model import PREFIX, QUIET, Hosting, Replicas, Version, model_application
 from fissura.serving.app import Service, build_app
 from fissura.serving.asked import Asked
@@ -38,7 +39,7 @@ from fissura.serving.roots import Roots
 from fissura.serving.worker import Reply
 
 APPLICATION = "fissura"
-LOOK_EVERY_SECONDS = 1.0
+LOOK_EVERY_SECONDS = 2.0
 DESCRIBED_WITHIN_SECONDS = 10.0
 ATTEMPTS = 3
 UP = {"RUNNING", "UNHEALTHY"}
@@ -47,7 +48,8 @@ UP = {"RUNNING", "UNHEALTHY"}
 
 class Front(Spec):
     """Everything that the HTTP application is built from. `default` is the name of the default model; clients
-    may name what lies below `roots`; `jobs` is the folder in which jobs are kept, None where there are none.
+    may name what lies below `roots`; `jobs` is the folder in which jobs are kept, None where there are none;
+    `lines` the one in which replicas of this machine listen, None where Ray Serve leads to them.
     """
 
     default: str
@@ -55,6 +57,7 @@ class Front(Spec):
     replicas: Replicas = Replicas()
     roots: tuple[str, ...] = ()
     jobs: Path | None = None
+    lines: Path | None = None
     token_digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
 
 
@@ -64,6 +67,7 @@ class RayHost:
     def __init__(self, front: Front) -> None:
         self._front = front
         self._versions: dict[str, tuple[Version, Hosted, DeploymentHandle]] = {}
+        self._lines = Lines(front.lines)
         self._answering: Counter[str] = Counter()
         self._changing, self._looking = asyncio.Lock(), asyncio.Lock()
         self._removals: dict[str, asyncio.Task[None]] = {}
@@ -76,7 +80,6 @@ class RayHost:
 
     async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
         """The reply of the model's present version. An image whose replica dies is given to another one."""
-        plain = asked.plain()
         for attempt in range(ATTEMPTS):
             found = self._versions.get(model.name)
             if found is None:
@@ -84,11 +87,13 @@ class RayHost:
             version, _, handle = found
             self._answering[version.application] += 1
             try:
-                reply: Reply = await handle.answer.remote(photograph, plain)
+                if line := self._lines.free(version.application):
+                    return await line.answer(photograph, asked)
+                reply: Reply = await handle.answer.remote(photograph, asked.plain())
                 return reply
             except RayTaskError:
                 raise Refused(failed("its model failed on it")) from None
-            except (RayError, RayServeException):
+            except (RayError, RayServeException, ConnectionError):
                 if attempt + 1 < ATTEMPTS:
                     with contextlib.suppress(RayError, RayServeException):
                         await self.look()
@@ -145,7 +150,8 @@ class RayHost:
             return await self._load(before.model_copy(update=changes))
 
     async def _load(self, version: Version) -> Hosted:
-        hosting = Hosting(version=version, limits=self._front.limits, replicas=self._front.replicas)
+        front = self._front
+        hosting = Hosting(version=version, limits=front.limits, replicas=front.replicas, lines=front.lines)
         try:
             # what cannot be opened is refused before a replica tries it again and again
             await asyncio.to_thread(
@@ -189,6 +195,7 @@ class RayHost:
             await self._look()
 
     async def _look(self) -> None:
+        await self._lines.look()
         status = await asyncio.to_thread(serve.status)
         running = {
             name
@@ -225,7 +232,7 @@ class RayHost:
 
     async def _drained(self, application: str) -> None:
         """Removes an application when its last answers are given; another process of this kind looks within a
-        second or two, and gives it no more either."""
+        few seconds, and gives it no more either."""
         await asyncio.sleep(3 * LOOK_EVERY_SECONDS)
         while self._answering[application] > 0:
             await asyncio.sleep(LOOK_EVERY_SECONDS / 4)

@@ -1,5 +1,7 @@
 """One version of a model on Ray Serve: an application of its own, reached by handle alone."""
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from ray import serve
 from fissura.core.spec import Spec
 from fissura.engine.model import open_model
 from fissura.engine.runtime import LocalRuntime
+from fissura.jobs.serve_lines import line_path
 from fissura.serving.asked import Asked
 from fissura.serving.hosting import NAME
 from fissura.serving.limits import Limits
+from fissura.serving.line import listen
 from fissura.serving.worker import Reply, Worker
 
 PREFIX = "fissura-model-"
@@ -53,17 +57,20 @@ class Version(Spec):
 
 
 class Hosting(Spec):
-    """Everything that a model's application is built from."""
+    """Everything that a model's application is built from. `lines` is the folder in which its replicas listen
+    for the HTTP process of their machine; None: they are reached through Ray Serve.
+    """
 
     version: Version
     limits: Limits = Limits()
     replicas: Replicas = Replicas()
+    lines: Path | None = None
 
 
 class ModelReplica:
     """A replica: the model of a run in this process."""
 
-    def __init__(self, plain: dict[str, Any]) -> None:
+    async def __init__(self, plain: dict[str, Any]) -> None:  # type: ignore[misc]
         hosting = Hosting.load(plain, source="hosted model")
         version = hosting.version
         runtime = LocalRuntime(device="auto" if hosting.replicas.gpus else "cpu", cpus=hosting.replicas.cpus)
@@ -72,6 +79,9 @@ class ModelReplica:
         model([np.zeros((256, 256, 3), np.uint8)])
         self._version = version
         self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
+        self._line: asyncio.Server | None = None
+        if hosting.lines is not None and hosting.replicas.least == hosting.replicas.most:
+            self._line = await listen(line_path(hosting.lines, version.application), self._worker.answer)
 
     async def answer(self, photograph: bytes, asked: dict[str, Any]) -> Reply:
         """The reply for one image."""
@@ -83,8 +93,6 @@ class ModelReplica:
 
     async def process(self) -> int:
         """The replica's process."""
-        import os
-
         return os.getpid()
 
     def __del__(self) -> None:

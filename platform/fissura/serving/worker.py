@@ -46,7 +46,7 @@ class Worker:
         self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="photograph")
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._batcher: PixelBatcher[UInt8[np.ndarray, "h w 3"], Answer] = PixelBatcher(
-            self._answers, most_pixels=limits.batch_pixels, executor=self._network
+            self._answers, most_pixels=limits.batch_pixels if model.batches else 1, executor=self._network
         )
 
     def close(self) -> None:
