@@ -20,7 +20,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, read_rgb, read_size
-from fissura.data.photograph import MAX_SCANS, Photograph, decode, read_header
+from fissura.data.photograph import (
+    MAX_BLOCKS,
+    MAX_JUNK_BYTES,
+    MAX_SCANS,
+    Photograph,
+    decode,
+    read_header,
+)
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)
@@ -112,6 +119,17 @@ def scans(count: int) -> bytes:
     last = whole.rindex(b"\xff\xda")
     header = whole[last : last + 2 + int.from_bytes(whole[last + 2 : last + 4])]
     return whole.removesuffix(b"\xff\xd9") + (header + b"\0") * count + b"\xff\xd9"
+
+
+def notes(count: int) -> bytes:
+    """A PNG with so many empty notes before its pixels."""
+    head, mark, rest = PLAIN["PNG"].partition(struct.pack(">I", 13) + b"IHDR")
+    return head + mark + rest[:17] + chunk(b"tEXt", b"") * count + rest[17:]
+
+
+def segments(more: bytes) -> bytes:
+    """A JPEG that begins with these segments."""
+    return PLAIN["JPEG"][:2] + more + PLAIN["JPEG"][2:]
 
 
 def with_alpha(alpha: int) -> np.ndarray:
@@ -266,6 +284,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a GIF bomb": (PLAIN["grey GIF"][:6] + b"\xff" * 4 + PLAIN["grey GIF"][10:], "megapixels"),
     "a JPEG bomb": (re.sub(rb"(?s)(\xff\xc0...)....", b"\\1" + b"\xff\xfe" * 2, PLAIN["JPEG"]), "megapixels"),
     "a tile of far more pixels than the image": (tiled_tiff(16, 16_384), "a tile of 16384x16384"),
+    "a PNG that begins with a million notes": (notes(10**6), f"{MAX_BLOCKS} blocks beside its pixels"),
+    "a PNG that ends with a million notes": (
+        png(PHOTO, colour=2, bits=8, behind=chunk(b"tEXt", b"") * 10**6),
+        f"{MAX_BLOCKS} blocks",
+    ),
+    "a JPEG of a million notes": (segments(b"\xff\xfe\0\2" * 10**6), f"{MAX_BLOCKS} blocks"),
+    "a JPEG of many bytes of padding": (segments(b"\xff" * 2**25), f"{MAX_JUNK_BYTES} bytes of no meaning"),
+    "a JPEG of many bytes of junk": (segments(bytes(2**25)), f"{MAX_JUNK_BYTES} bytes of no meaning"),
     "a JPEG of many scans": (scans(MAX_SCANS), f"at most {MAX_SCANS} scans: this one has"),
 }
 
@@ -432,6 +458,16 @@ class TestABadImage:
 
         monkeypatch.setattr(kind, "n_frames", property(counted))
         assert "2 or more" in str(quietly(animated(kind.format, frames=3)))
+
+
+class TestAFileOfFewNotes:
+    def test_is_read(self) -> None:
+        for data in (notes(MAX_BLOCKS - 10), segments(b"\xff\xfe\0\2" * (MAX_BLOCKS - 20))):
+            assert isinstance(quietly(data), Photograph)
+
+    def test_is_read_whatever_its_notes_hold(self) -> None:
+        data = segments(b"\xff\xe5" + struct.pack(">H", 2 + 40_000) + b"\xff\xfe\0\2" * 10_000)
+        assert isinstance(quietly(data), Photograph)
 
 
 class TestAJpegOfFewScans:

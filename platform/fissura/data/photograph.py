@@ -21,6 +21,8 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, PLAIN_MODES, Picture, is_opaque, opened
 
+MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write some tens
+MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG
 MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
 
 _REDUCED = {
@@ -33,6 +35,7 @@ _DEEP_MODES = frozenset({"I;16", "I;16B", "RGB", "RGBA"})
 _TO_RGB = {(3, 3): cv2.COLOR_BGR2RGB, (4, 3): cv2.COLOR_BGRA2RGB, (4, 4): cv2.COLOR_BGRA2RGBA}
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a JPEG marker with a length behind it, or the last
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
 @contextmanager
 def _picture(file: io.BytesIO, max_pixels: int) -> Iterator[Picture]:
     try:
+        _check_blocks(file.getbuffer())
         with opened(file, max_pixels=max_pixels) as picture:
             _check_kind(picture)
             yield picture
@@ -107,6 +111,45 @@ def _check_kind(picture: Picture) -> None:
         f"an image holds grey, RGB or CMYK of 8 bits a channel, or grey or RGB of 16: this one holds {held}; "
         f"convert it to 8-bit RGB"
     )
+
+
+def _check_blocks(data: memoryview) -> None:
+    """Pillow reads the blocks before and behind the pixels one by one, and junk byte by byte: of a file of
+    some hundred megabytes that can be nothing else, for minutes."""
+    if data[: len(_PNG)] == _PNG:
+        blocks, junk = _png_blocks(data), 0
+    elif data[: len(_JPEG)] == _JPEG:
+        blocks, junk = _jpeg_blocks(data)
+    else:
+        return
+    if blocks > MAX_BLOCKS or junk > MAX_JUNK_BYTES:
+        raise DataError(
+            f"a PNG or JPEG holds at most {MAX_BLOCKS} blocks beside its pixels, and {MAX_JUNK_BYTES} bytes of"
+            f" no meaning: this one holds more; save it again without notes"
+        )
+
+
+def _png_blocks(data: memoryview) -> int:
+    """The chunks that hold no pixels, and those that are empty; or a number beyond the limit."""
+    blocks, at = 0, len(_PNG)
+    while at + 8 <= len(data) and blocks <= MAX_BLOCKS:
+        length = int.from_bytes(data[at : at + 4])
+        blocks += length == 0 or data[at + 4 : at + 8] != b"IDAT"
+        at += length + 12
+    return blocks
+
+
+def _jpeg_blocks(data: memoryview) -> tuple[int, int]:
+    """The segments before the first scan, and the bytes between them; or numbers beyond the limits."""
+    blocks, junk, at = 0, 0, len(_JPEG)
+    while blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
+        found = _SEGMENT.search(data, at)
+        junk += (found.start() if found else max(at, len(data))) - at
+        if found is None or found.group() in (_SCAN, _END):
+            break
+        blocks += 1
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return blocks, junk
 
 
 def _check_scans(data: bytes) -> None:
