@@ -5,6 +5,7 @@ import pytest
 from fissura.core.errors import ResourceError
 from fissura.jobs.cluster import Resources
 from fissura.jobs.preflight import Hardware, Slots, check_batches, plan_slots
+from fissura.jobs.train import cpus_each
 from fissura.studies.load import load_text
 from fissura.studies.space import LoadedSpace
 
@@ -84,3 +85,40 @@ def test_each_worker_has_an_image_of_every_batch_of_the_space() -> None:
         check_batches(space("data.batch_size: {int: [3, 9]}"), workers=4)
     with pytest.raises(ResourceError, match=r"or set data\.batch_size=9"):
         check_batches(space("model.width: {choice: [4, 8]}"), workers=9)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "asked", "cpus"),
+    [
+        ([(8, 0)], 2, None, 4),
+        ([(8, 0)], 2, 1, 1),
+        # half of all CPUs would fit one node alone
+        ([(6, 0), (2, 0)], 2, None, 3),
+        ([(16, 2)] * 2, 4, None, 8),
+        ([(0, 0), (4, 1), (4, 1)], 2, None, 4),
+    ],
+)
+def test_a_training_s_workers_share_the_nodes(
+    nodes: list[tuple[int, int]], workers: int, asked: int | None, cpus: int
+) -> None:
+    resources = cluster(*nodes)
+    gpus = min(1, resources.gpus)
+    assert cpus_each(resources, workers=workers, gpus=gpus, asked=asked) == cpus
+    assert resources.room(cpus=cpus, gpus=gpus) >= workers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "asked", "said"),
+    [
+        ([(1, 0)], 2, None, "of 1 CPUs and 0 GPUs, lies on one node; the cluster's nodes have room for 1"),
+        ([(3, 0), (3, 0)], 2, 4, "have room for 0; ask for fewer workers, or for fewer CPUs a worker"),
+        ([(8, 1)], 2, None, "of 1 CPUs and 1 GPUs"),
+    ],
+)
+def test_a_training_s_workers_that_no_node_can_hold_are_refused(
+    nodes: list[tuple[int, int]], workers: int, asked: int | None, said: str
+) -> None:
+    resources = cluster(*nodes)
+    with pytest.raises(ResourceError, match=f"--workers {workers}: ") as error:
+        cpus_each(resources, workers=workers, gpus=min(1, resources.gpus), asked=asked)
+    assert said in str(error.value)

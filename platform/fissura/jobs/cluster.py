@@ -30,6 +30,13 @@ class Resources:
         each = self.each or ((self.node_cpus, self.node_gpus),) * self.nodes
         return sum(min(own[0] // cpus, own[1] // gpus if gpus else own[0]) for own in each)
 
+    def most_cpus(self, *, workers: int, gpus: int) -> int:
+        """The most CPUs that each of `workers` workers of so many GPUs can have; 0: not all of them fit."""
+        cpus = 0
+        while self.room(cpus=cpus + 1, gpus=gpus) >= workers:
+            cpus += 1
+        return cpus
+
 
 def this_machine() -> Resources:
     """What a Ray of this process's own would hold."""

@@ -147,9 +147,7 @@ def _plan_workers(resources: Resources, hardware: Hardware, *, trials: int) -> S
             f" {workers * concurrent} workers of {least} CPUs and {gpus} GPUs, each on one node; the"
             f" cluster's {_counted(resources.nodes, 'node')} have room for {room}; ask for {fewer} or fewer"
         )
-    cpus = least
-    while not asked and resources.room(cpus=cpus + 1, gpus=gpus) >= workers * concurrent:
-        cpus += 1
+    cpus = least if asked else resources.most_cpus(workers=workers * concurrent, gpus=gpus)
     return Slots(concurrent, cpus, float(gpus), workers)
 
 

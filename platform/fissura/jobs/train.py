@@ -20,7 +20,7 @@ from fissura.engine.checkpoint import STATE, read_progress
 from fissura.engine.fit import fit
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import MANIFEST, read_manifest
-from fissura.jobs.cluster import connected
+from fissura.jobs.cluster import Resources, connected
 from fissura.jobs.runtime import TrainRuntime
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialContext
@@ -67,22 +67,16 @@ def train_on_workers(
     run.mkdir(parents=True, exist_ok=True)
     stop.clear()
     with connected(address) as resources, stops_on_signals(stop):
-        gpu = resources.gpus > 0
-        cpus = cpus_per_worker or max(1, resources.cpus // workers)
-        have, need = (resources.gpus, workers) if gpu else (resources.cpus, workers * cpus)
-        if need > have:
-            raise ResourceError(
-                f"--workers {workers}: needs {need} {'GPUs' if gpu else 'CPUs'}, the cluster has {have}; ask"
-                f" for fewer workers"
-            )
+        gpus = min(1, resources.gpus)
+        cpus = cpus_each(resources, workers=workers, gpus=gpus, asked=cpus_per_worker)
         context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
         trainer = TorchTrainer(
             _work,
             train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
             scaling_config=ScalingConfig(
                 num_workers=(1, workers),
-                use_gpu=gpu,
-                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
             ),
             run_config=RunConfig(
                 name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
@@ -104,6 +98,23 @@ def train_on_workers(
     if not (run / MANIFEST).is_file():
         raise Interrupted(f"{run}: stopped on request; run the same command to go on")
     return read_manifest(run)
+
+
+def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | None) -> int:
+    """The CPUs of each worker: those asked for, or the most with which all of them fit.
+
+    Raises:
+        ResourceError: not all of them fit, each on one node.
+    """
+    least = asked or 1
+    room = resources.room(cpus=least, gpus=gpus)
+    if room < workers:
+        raise ResourceError(
+            f"--workers {workers}: each worker, of {least} CPUs and {gpus} GPUs, lies on one node; the"
+            f" cluster's nodes have room for {room}; ask for fewer workers"
+            + (", or for fewer CPUs a worker" if least > 1 else "")
+        )
+    return asked or resources.most_cpus(workers=workers, gpus=gpus)
 
 
 @contextmanager
