@@ -16,7 +16,7 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test lint types layers quick test-slow test-faults test-cluster test-fuzz test-dashboards bench env clean
+.PHONY: help demo test lint types layers quick test-slow test-faults test-cluster test-fuzz test-dashboards bench bench-scale env clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
@@ -26,7 +26,7 @@ help:
 	@echo 'make test-cluster  `ray up` on hosts of its own: as root, on Linux, with openssh-server, iproute2 and rsync'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
 	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
-	@echo 'make bench      every benchmark, one after the other'
+	@echo 'make bench      the benchmarks, one after the other; `make bench-scale` the one that takes the longest'
 	@echo 'make env        the environment alone'
 	@echo 'make clean      remove the environment that make made, and the caches; never your results'
 
@@ -72,11 +72,15 @@ test-dashboards: env
 	@echo '== dashboards (promtool, Prometheus, Chromium) =='
 	"$$VENV/bin/python" -m pytest -q tests/unit/test_dashboards.py tests/dashboards
 
+# without scale.py, which goes through 10,000 trials
 bench: env
-	@for script in benchmarks/*.py; do
+	@for script in $(filter-out benchmarks/scale.py,$(wildcard benchmarks/*.py)); do
 	  echo "== $$script =="
 	  "$$VENV/bin/python" "$$script"
 	done
+
+bench-scale: env
+	"$$VENV/bin/python" benchmarks/scale.py
 
 # An environment is whole when it holds the mark of this place and of these requirements; the mark is written last.
 # One that was moved, or holds the mark of an unfinished installation, is made anew. One that something else made is
