@@ -289,8 +289,8 @@ def test_a_drill_ends_nothing_that_it_did_not_start(cluster: Cluster, tmp_path: 
         os.kill(node.raylet, 0)
 
 
-DEADLY = """
-import os, signal, sys
+BAD_SETTING = """
+import os, re, signal, sys
 from pathlib import Path
 from fissura.jobs.environment import prepare_environment
 prepare_environment(None)
@@ -300,23 +300,35 @@ from fissura.jobs.preflight import Hardware
 
 judge = classify._judge
 
-def deadly(plain, *rest):
+def end(*rest, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hang(*rest, **named):
+    re.match("(a+)+$", "a" * 64 + "b")  # which never lets another thread of Python run
+
+def bad(plain, *rest):
     if any(one["classifier"]["C"] == 3 for one in plain):
-        os.kill(os.getpid(), signal.SIGKILL)
+        classify.judge_svms = {"end": end, "hang": hang}[what]
     return judge(plain, *rest)
 
-classify._judge = deadly
+classify._judge, what = bad, sys.argv[3]
 folder = Path(sys.argv[1])
 fixed = {"backbone.weights": "none", "backbone.input_size": 32, "folds": 3, "backbone.kind": "mobilenet_v3"}
 result = api.search(
     folder / "space.yaml", data=[f"patches:synthetic:{sys.argv[2]}"], storage=folder, trials=8,
-    profile="none", fixed=fixed, hardware=Hardware(concurrent=1), cache=folder / "cache",
+    profile="none", fixed=fixed, hardware=Hardware(concurrent=1), cache=folder / "cache", trial_timeout=5,
 )
 print(result.trials, list(result.failures.values()))
 """
 
 
-def test_a_setting_that_ends_its_process_takes_no_other_with_it(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [("end", "WorkerCrashedError"), ("hang", "hung: it was not judged within 5 s, so its process ended")],
+)
+def test_a_setting_that_ends_its_process_or_never_ends_takes_no_other_with_it(
+    images: Path, tmp_path: Path, what: str, reason: str
+) -> None:
     (tmp_path / "space.yaml").write_text(
         "recipe: cnn_svm\n"
         "objective: {metric: cv/f1, mode: max}\n"
@@ -326,13 +338,13 @@ def test_a_setting_that_ends_its_process_takes_no_other_with_it(images: Path, tm
         "  classifier.C: {choice: [1, 2, 3, 4, 5, 6, 7, 10]}\n",
         encoding="utf-8",
     )
-    script = tmp_path / "deadly.py"
-    script.write_text(DEADLY, encoding="utf-8")
+    script = tmp_path / "bad_setting.py"
+    script.write_text(BAD_SETTING, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, script, tmp_path, images], capture_output=True, text=True, timeout=900, check=False,
-        env=SETTINGS,
+        [sys.executable, script, tmp_path, images, what],
+        capture_output=True, text=True, timeout=900, check=False, env=SETTINGS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "'complete': 7" in done.stdout, done.stdout
     assert "'fail': 1" in done.stdout
-    assert "WorkerCrashedError" in done.stdout
+    assert reason in done.stdout

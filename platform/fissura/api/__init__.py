@@ -70,8 +70,8 @@ def search(
     take the place of the space's own; with several, every trial runs to its end.
 
     A trial that finishes no epoch for `trial_timeout` seconds is ended as a failure; by default ten times the
-    longest epoch so far, ten minutes at least. `on_image` is told how many images are prepared, and of how
-    many.
+    longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
+    default an hour. `on_image` is told how many images are prepared, and of how many.
     """
     from fissura.jobs.environment import prepare_environment
 

@@ -72,7 +72,7 @@ def search(
             metavar="SECONDS",
             min=1,
             help="End a trial that finishes no epoch for so long; by default ten times the longest epoch so"
-            " far, ten minutes at least.",
+            " far, ten minutes at least. Of classifiers: a setting that is not judged in so long; an hour.",
         ),
     ] = None,
     workers_per_trial: Annotated[

@@ -124,8 +124,8 @@ def _check_blocks(data: memoryview) -> None:
         return
     if blocks > MAX_BLOCKS or junk > MAX_JUNK_BYTES:
         raise DataError(
-            f"a PNG or JPEG holds at most {MAX_BLOCKS} blocks beside its pixels, and {MAX_JUNK_BYTES} bytes of"
-            f" no meaning: this one holds more; save it again without notes"
+            f"a PNG or JPEG holds at most {MAX_BLOCKS} blocks beside its pixels, and {MAX_JUNK_BYTES} bytes"
+            f" of no meaning: this one holds more; save it again without notes"
         )
 
 

@@ -6,6 +6,7 @@ that share a backbone and a whitening; distances and features are read from the 
 """
 
 import itertools
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import ray
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 from ray import ObjectRef
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
 from fissura.core.errors import UserError, named
 from fissura.engine.classifier_recipe import ClassifierRecipe
@@ -30,15 +31,19 @@ from fissura.jobs.stopping import StopFile
 BATCH = 16
 """Settings a task, where the sampler learns nothing from waiting for each."""
 
+SETTING_SECONDS = 3600.0
+"""What a setting may take where nothing else is asked for; the slowest forests here take minutes."""
+
 Asked = tuple[str, ClassifierRecipe]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Settings that one task judges, which began at `begun` (monotonic) after their features had taken
-    `waited` seconds."""
+    """Settings that one task judges, within `limit` seconds; it began at `begun` (monotonic) after their
+    features had taken `waited` seconds."""
 
     asked: Sequence[Asked]
+    limit: float
     waited: float
     begun: float
 
@@ -53,9 +58,11 @@ def judge_all(
     stop: StopFile,
     standing: Standing,
     sequential: bool,
+    seconds: float,
 ) -> None:
     """Judges `todo` more settings, `concurrent` tasks at a time; one by one where the sampler is `sequential`
-    and each of its settings follows from the one before. A stop cancels what is running."""
+    and each of its settings follows from the one before. A stop cancels what is running; a setting that takes
+    longer than `seconds` fails, and its process ends."""
     size, lanes = (1, 1) if sequential else (min(BATCH, max(1, todo // (2 * concurrent))), concurrent)
     numbers, running = itertools.count(), dict[ObjectRef, Batch]()
     while True:
@@ -63,7 +70,7 @@ def judge_all(
             asked = _ask(search, min(size, todo), numbers)
             todo = todo - len(asked) if asked else 0
             for part in _alike(asked, search.metrics):
-                running |= _submit(part, search, material, cpus=cpus)
+                running |= _submit(part, search, material, cpus=cpus, seconds=seconds)
         if not running:
             return
         if stop.requested():
@@ -74,7 +81,7 @@ def judge_all(
         ended, _ = ray.wait(list(running), timeout=1.0)
         for reference in ended:
             for setting in _tell(search, running.pop(reference), reference, standing.gauges):
-                running |= _submit([setting], search, material, cpus=cpus)
+                running |= _submit([setting], search, material, cpus=cpus, seconds=seconds)
         standing.tick()
 
 
@@ -99,7 +106,7 @@ def _alike(asked: Sequence[Asked], metrics: Sequence[str]) -> list[list[Asked]]:
 
 
 def _submit(
-    part: list[Asked], search: StudySearch, material: Material, *, cpus: int
+    part: list[Asked], search: StudySearch, material: Material, *, cpus: int, seconds: float
 ) -> dict[ObjectRef, Batch]:
     """The running task of a part; what cannot even be prepared fails at once, with the reason."""
     first = part[0][1]
@@ -116,10 +123,11 @@ def _submit(
     task = ray.remote(num_cpus=cpus, max_retries=1 if len(part) > 1 else 3)(_judge)
     plain = [recipe.plain() for _, recipe in part]
     reference = task.remote(
-        plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus
-    )
+        plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus,
+        seconds * len(part),
+    )  # fmt: skip
     begun = time.monotonic()
-    return {reference: Batch(part, waited=begun - asked_at, begun=begun)}
+    return {reference: Batch(part, limit=seconds * len(part), waited=begun - asked_at, begun=begun)}
 
 
 def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: SearchGauges) -> Sequence[Asked]:
@@ -130,7 +138,7 @@ def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: Searc
     except (RayError, UserError) as error:
         if len(batch.asked) > 1 and not isinstance(error, RayTaskError | UserError):
             return batch.asked
-        results = [{"failure": named(error)}] * len(batch.asked)
+        results = [{"failure": _reason(error, batch)}] * len(batch.asked)
     seconds = batch.waited + time.monotonic() - batch.begun
     for (trial_id, _), result in zip(batch.asked, results, strict=True):
         if "failure" in result:
@@ -149,6 +157,15 @@ def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: Searc
     return []
 
 
+def _reason(error: RayError | UserError, batch: Batch) -> str:
+    if isinstance(error, WorkerCrashedError) and time.monotonic() - batch.begun >= batch.limit:
+        return (
+            f"hung: it was not judged within {batch.limit:.0f} s, so its process ended, in every try; give"
+            " slow settings more time with --trial-timeout, or leave them out of the space"
+        )
+    return named(error)
+
+
 def _judge(
     plain: list[dict[str, Any]],
     features: Float32[ndarray, "n d"],
@@ -157,8 +174,13 @@ def _judge(
     fold_of: Int64[ndarray, "n"],
     classes: list[str],
     cpus: int,
+    limit: float,
 ) -> list[dict[str, Any]]:
-    """A Ray task: the scores of each setting, or `failure`, the reason why it has none."""
+    """A Ray task: the scores of each setting, or `failure`, the reason why it has none. Its process ends
+    where it takes more than `limit` seconds."""
+    # nobody handles the signal: the kernel ends the process, whatever it is stuck in
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limit)
     recipes = [ClassifierRecipe.load(one, source="trial recipe") for one in plain]
     try:
         if distances is not None:
@@ -169,3 +191,5 @@ def _judge(
         ]
     except Exception as error:
         return [{"failure": named(error)}] * len(plain)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

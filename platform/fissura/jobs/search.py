@@ -67,7 +67,7 @@ def run_search(
                 f"--workers-per-trial {hardware.workers_per_trial}: a classifier is fitted on one node; leave"
                 " it out (backbones and features use all nodes as it is)"
             )
-        return search_classifiers(study, plan, space, hardware, folder, say=say)
+        return search_classifiers(study, plan, space, hardware, folder, trial_timeout=trial_timeout, say=say)
     if hardware.address is None:
         # what does not fit is refused before a Ray is started
         plan_slots(this_machine(), hardware, trials=plan.trials)

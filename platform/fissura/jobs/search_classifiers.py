@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optuna.study import Study as OptunaStudy
 
-from fissura.jobs.classify import judge_all
+from fissura.jobs.classify import SETTING_SECONDS, judge_all
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude_classifiers import conclude_classifiers
 from fissura.jobs.material import Material
@@ -23,9 +23,17 @@ Say = Callable[[str], None]
 
 
 def search_classifiers(
-    study: Study, plan: Plan, space: LoadedSpace, hardware: Hardware, cache: Path, *, say: Say
+    study: Study,
+    plan: Plan,
+    space: LoadedSpace,
+    hardware: Hardware,
+    cache: Path,
+    *,
+    trial_timeout: float | None,
+    say: Say,
 ) -> SearchResult:
-    """Runs a search of classifiers to its end, or to a stop that was asked for.
+    """Runs a search of classifiers to its end, or to a stop that was asked for. A setting that takes longer
+    than `trial_timeout` seconds (None: an hour) fails.
 
     Raises:
         UserError: anything that would make it fail; no trial was begun.
@@ -54,7 +62,9 @@ def search_classifiers(
             say=say,
         )
         with stops_on_signals(stop):
-            trials = _run(plan, space, study, material, slots, stop=stop, say=say)
+            trials = _run(
+                plan, space, study, material, slots, trial_timeout=trial_timeout, stop=stop, say=say
+            )
             interrupted = stop.requested()
             if interrupted:
                 say("stopping: the results so far are being written")
@@ -71,6 +81,7 @@ def _run(
     material: Material,
     slots: Slots,
     *,
+    trial_timeout: float | None,
     stop: StopFile,
     say: Say,
 ) -> OptunaStudy:
@@ -101,6 +112,7 @@ def _run(
         stop=stop,
         standing=standing,
         sequential=isinstance(space.definition.sampler, Adaptive),
+        seconds=trial_timeout or SETTING_SECONDS,
     )
     say(standing.line())
     return search.study
