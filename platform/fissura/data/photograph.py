@@ -92,7 +92,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
 @contextmanager
 def _picture(file: io.BytesIO, max_pixels: int) -> Iterator[Picture]:
     try:
-        _check_blocks(file.getbuffer())
+        _check_blocks(file.getvalue())
         with opened(file, max_pixels=max_pixels) as picture:
             _check_kind(picture)
             yield picture
@@ -113,7 +113,7 @@ def _check_kind(picture: Picture) -> None:
     )
 
 
-def _check_blocks(data: memoryview) -> None:
+def _check_blocks(data: bytes) -> None:
     """Pillow reads the blocks before and behind the pixels one by one, and junk byte by byte: of a file of
     some hundred megabytes that can be nothing else, for minutes."""
     if data[: len(_PNG)] == _PNG:
@@ -129,7 +129,7 @@ def _check_blocks(data: memoryview) -> None:
         )
 
 
-def _png_blocks(data: memoryview) -> int:
+def _png_blocks(data: bytes) -> int:
     """The chunks that hold no pixels, and those that are empty; or a number beyond the limit."""
     blocks, at = 0, len(_PNG)
     while at + 8 <= len(data) and blocks <= MAX_BLOCKS:
@@ -139,7 +139,7 @@ def _png_blocks(data: memoryview) -> int:
     return blocks
 
 
-def _jpeg_blocks(data: memoryview) -> tuple[int, int]:
+def _jpeg_blocks(data: bytes) -> tuple[int, int]:
     """The segments before the first scan, and the bytes between them; or numbers beyond the limits."""
     blocks, junk, at = 0, 0, len(_JPEG)
     while blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
