@@ -308,7 +308,7 @@ def hang(*rest, **named):
 
 def bad(plain, *rest):
     if any(one["classifier"]["C"] == 3 for one in plain):
-        classify.judge_svms = {"end": end, "hang": hang}[what]
+        judge.__globals__["judge_svms"] = {"end": end, "hang": hang}[what]  # of the worker's own copy
     return judge(plain, *rest)
 
 classify._judge, what = bad, sys.argv[3]

@@ -34,6 +34,9 @@ BATCH = 16
 SETTING_SECONDS = 3600.0
 """What a setting may take where nothing else is asked for; the slowest forests here take minutes."""
 
+RETRIES = 3
+"""How often Ray begins a setting again whose process died; a lost node is such a death."""
+
 Asked = tuple[str, ClassifierRecipe]
 
 
@@ -119,8 +122,8 @@ def _submit(
         for trial_id, _ in part:
             search.fail(trial_id, reason=str(error))
         return {}
-    # what ends its process again and again is looked for setting by setting; a lost node counts as an end
-    task = ray.remote(num_cpus=cpus, max_retries=1 if len(part) > 1 else 3)(_judge)
+    # what ends its process again and again is looked for setting by setting
+    task = ray.remote(num_cpus=cpus, max_retries=1 if len(part) > 1 else RETRIES)(_judge)
     plain = [recipe.plain() for _, recipe in part]
     reference = task.remote(
         plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus,
@@ -158,7 +161,8 @@ def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: Searc
 
 
 def _reason(error: RayError | UserError, batch: Batch) -> str:
-    if isinstance(error, WorkerCrashedError) and time.monotonic() - batch.begun >= batch.limit:
+    seconds = time.monotonic() - batch.begun
+    if isinstance(error, WorkerCrashedError) and seconds >= (1 + RETRIES) * batch.limit:
         return (
             f"hung: it was not judged within {batch.limit:.0f} s, so its process ended, in every try; give"
             " slow settings more time with --trial-timeout, or leave them out of the space"
