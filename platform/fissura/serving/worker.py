@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from fissura.core.errors import DataError, UserError
 from fissura.data.photograph import Photograph, decode
+from fissura.engine.allocator import trim_memory
 from fissura.engine.measures import measure
 from fissura.engine.model import Answer, Classified, Model, Segmented
 from fissura.scoring.pictures import jpeg, overlay, png
@@ -25,6 +26,7 @@ from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, unreadable
 
 HELPERS = 2  # threads beside the network's
+LARGE_PIXELS = 2**23  # of a photograph that leaves a gigabyte behind
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Worker:
             if isinstance(found, Segmented) and asked.threshold is not None:
                 found = Segmented(found.probability, asked.threshold)
             reply: Reply = await self._helping(_reply, found, decoded, photograph, asked)
+            if height * width > LARGE_PIXELS:
+                await self._helping(trim_memory)
         except DataError as error:
             return Reply({}, problem=unreadable(error.problems[0]))
         except Refused as refused:
