@@ -14,8 +14,8 @@ USUAL_BYTES = 2**17
 
 
 def keep_memory() -> None:
-    """From now on this process keeps up to `KEPT_BYTES` of what its main thread frees, and what the others do;
-    blocks of half as many bytes and more are given back all the same."""
+    """From now on this process keeps up to `KEPT_BYTES` of what its main thread frees, and what other threads
+    free; blocks of half as many bytes and more are given back all the same."""
     # a thread's heaps, of 64 MiB each, are given back one by one unless the room above is to be this large
     _set(trim_threshold=KEPT_BYTES, mmap_threshold=KEPT_BYTES // 2, top_pad=KEPT_BYTES // 4)
 
