@@ -104,6 +104,16 @@ class TestAService:
         port = int(service.url.rpartition(":")[2])
         assert listening(port) == {"0100007F"}
 
+    def test_has_an_open_line_to_its_replica(self, service: Running) -> None:
+        replica = service.named(MODEL)
+        assert asked(service.url, "POST", "/v1/segment", PHOTO).status == 200
+        sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        lines = [
+            one for one in sockets if len(one) == 8 and one[7].endswith(f"-{replica}") and one[5] == "03"
+        ]
+        assert len(lines) == 1, "connected, and not Ray Serve's way"
+        assert Path(lines[0][7]).parent.stat().st_mode & 0o077 == 0
+
     def test_of_which_a_bad_image_hurts_no_other(self, service: Running) -> None:
         async def main() -> list[Reply]:
             async with asking(service.url) as ask:

@@ -870,3 +870,36 @@ class TestTheInterface:
         assert {"200", "400", "401", "403", "409", "413", "422", "500", "503"} <= set(
             paths["/v1/models/{name}"]["put"]["responses"]
         )
+
+
+class TestAWorker:
+    def test_gives_memory_back_after_a_large_photograph_alone(
+        self, segmenter: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trimmed: list[bool] = []
+        monkeypatch.setattr("fissura.serving.worker.trim_memory", lambda: trimmed.append(True))
+        height, width = decode(PNG).pixels.shape[:2]
+        for most, times in ((height * width, 0), (height * width - 1, 1)):
+            monkeypatch.setattr("fissura.serving.worker.LARGE_PIXELS", most)
+            assert asyncio.run(segmenter.answer(PNG, Asked())).problem is None
+            assert len(trimmed) == times
+
+    def test_on_a_cpu_takes_one_image_at_a_time_so_that_each_is_answered_when_it_is_ready(
+        self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken: list[int] = []
+        worker = Worker(open_model(segmenter_run, device=CPU), Limits())
+        real = type(worker.model).__call__
+
+        def counted(model: Any, images: Any) -> Any:
+            taken.append(len(images))
+            return real(model, images)
+
+        monkeypatch.setattr(type(worker.model), "__call__", counted)
+
+        async def main() -> None:
+            await asyncio.gather(*(worker.answer(PNG, Asked()) for _ in range(6)))
+
+        asyncio.run(main())
+        worker.close()
+        assert taken == [1] * 6
