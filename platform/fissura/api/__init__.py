@@ -73,6 +73,10 @@ def search(
     longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
+    from fissura.studies.load import check_profile
+
+    if space is not None and begin == "new" and not extend:
+        check_profile(space, profile)
     from fissura.jobs.environment import prepare_environment
 
     prepare_environment(hardware.address if hardware else None)

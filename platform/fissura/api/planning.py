@@ -89,9 +89,11 @@ def plan(
         UserError: the request breaks a rule; with one line a problem.
     """
     from fissura.jobs.environment import prepare_environment
+    from fissura.studies.load import check_profile
 
     asked = nodes or Nodes()
     _check(asked, times, data)
+    check_profile(space, profile)
     prepare_environment(None)
     from fissura.jobs.preflight import Hardware
     from fissura.studies.forecast import Question, best_of, forecast
