@@ -50,7 +50,7 @@ class Service:
     ) -> None:
         self.host, self.limits, self.roots, self.token_digest = host, limits, roots, token_digest
         self.gate = Gate(limits, clock=clock)
-        self.telemetry = Telemetry(self.gate)
+        self.telemetry = Telemetry(self.gate, host.replicas)
         self.answering = Answering(host, limits=limits, gate=self.gate, telemetry=self.telemetry)
 
     async def scored(
