@@ -1,6 +1,5 @@
 """What a folder is called is never read: no path is pasted into a URL, a pattern, SQL or a shell's line."""
 
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -80,4 +79,4 @@ def test_a_relative_folder_may_look_like_a_url(
     monkeypatch.chdir(tmp_path)
     made = fissura("leaderboard", "export", "s3:runs", "--format", "parquet", "--out", "ab:cd")
     assert made.code == 0, made.said
-    assert os.listdir("ab:cd") == ["leaderboard.parquet"]
+    assert [path.name for path in Path("ab:cd").iterdir()] == ["leaderboard.parquet"]

@@ -94,7 +94,8 @@ def serve(
             ready=ready,
         )
     if written is not None:
-        console.result({"config": str(written)}, f"{written}\nnext: {shlex.join(['serve', 'deploy', str(written)])}")
+        following = shlex.join(["serve", "deploy", str(written)])
+        console.result({"config": str(written)}, f"{written}\nnext: {following}")
 
 
 def rollout(

@@ -136,8 +136,7 @@ class Study:
 
     @property
     def url(self) -> str:
-        """The database, as Optuna and optuna-dashboard name it; whatever the path holds is a part of the path,
-        for them and for the library below them."""
+        """The database, as Optuna and optuna-dashboard name it; whatever the path holds is read as a path."""
         from sqlalchemy import URL  # it comes with Optuna, and reads and writes its URLs
 
         uri = sqlite_uri(self.path.resolve() / "study.db")
