@@ -1,5 +1,6 @@
 """The commands about data sets: `data list`, `data check`, `data prepare`, `data fetch`."""
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -111,7 +112,7 @@ def fetch(
     with console.progress(f"fetching {name}") as on_progress:
         fetch_data(name, directory, mirror=mirror, on_progress=on_progress)
     data = f"{name}:{directory}"
-    console.result({"data": data}, f"{data}\nnext: fissura data check {data}")
+    console.result({"data": data}, f"{data}\nnext: {shlex.join(['fissura', 'data', 'check', data])}")
 
 
 def _counted(counts: dict[str, int]) -> str:
