@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.images import SUFFIXES, decode_mask, read_size
+from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
 
@@ -185,7 +186,8 @@ def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
     """
     read_size(path)  # names what can be wrong with any image file, and bounds its size
     try:
-        with PngImageFile(path) as image:
+        with path.open("rb") as file, PngImageFile(file) as image:
+            require_whole(image, file)
             mode = image.mode
             if mode == "L":
                 return np.array(image)
