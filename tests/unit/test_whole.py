@@ -122,6 +122,17 @@ def test_a_png_whose_stream_ends_after_some_rows_is_refused(rows: int, tmp_path:
     assert decode(png(row * 6000, width=40, height=6000)).pixels.shape == (6000, 40, 3)
 
 
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+@pytest.mark.parametrize("crack", [0, 1, 20])
+def test_a_whole_png_is_read_however_small_it_is_packed(level: int, crack: int) -> None:
+    for height in (1, 2, 5, 33, 400):
+        for width in (1, 2, 3, 6, 17, 300):
+            pixels = np.zeros((height, width), np.uint8)
+            pixels.flat[: crack * width : 7] = 255
+            found = decode(encoded(pixels, "L", kind="PNG", compress_level=level)).pixels
+            np.testing.assert_array_equal(found[..., 0], pixels)
+
+
 @pytest.mark.parametrize(("bits", "colour", "pixel"), [(1, 0, 1 / 8), (8, 2, 3), (8, 6, 4), (16, 2, 6)])
 def test_half_a_png_of_any_depth_is_refused(bits: int, colour: int, pixel: float) -> None:
     row = b"\0" + b"\xff" * int(pixel * 64)

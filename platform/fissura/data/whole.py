@@ -1,7 +1,7 @@
 """Decoders for Pillow that refuse a PNG or JPEG whose data end before its last pixel.
 
-zlib and libjpeg fill up what is missing without a word. A PNG's stream is decoded without its checksum: whole
-rows need none, and a stream that ends early never comes to its last row. A JPEG is given, instead of its end
+zlib and libjpeg fill up what is missing without a word. A PNG's stream is decoded without the last byte of its
+checksum: whole rows need none, and a stream that ends early never comes to its last row. A JPEG is given, instead of its end
 marker, bits that are no Huffman code: behind the last block they are skipped at once, before it they are
 waited for. Neither costs a second decoding. Needs Pillow and the standard library alone.
 """
@@ -17,7 +17,6 @@ SCAN, END = b"\xff\xda", b"\xff\xd9"
 EARLY = "its data end before the last pixel"
 
 _PNG, _JPEG = "fissura_png", "fissura_jpeg"
-_CHECKSUM_BYTES = 4  # Adler-32, behind a zlib stream
 _SEQUENTIAL, _PROGRESSIVE = (b"\xff\xc0", b"\xff\xc1"), b"\xff\xc2"
 _ONES = b"\xff\x00"  # eight bits; no Huffman code begins with sixteen ones
 _READ_AHEAD = 8  # bytes that libjpeg wants at hand before it decodes a block
@@ -95,7 +94,8 @@ class _Png(_Wrapped):
         self._own = _imaging.zip_decoder(self.mode, *args)
 
     def decode(self, buffer: Any) -> tuple[int, int]:
-        used, error = self._own.decode(buffer[:-_CHECKSUM_BYTES])
+        # the checksum's other bytes stay: the decoder gives out no row while it has no byte at hand
+        used, error = self._own.decode(buffer[:-1])
         return used, error
 
 
