@@ -1,9 +1,9 @@
 """Decoders for Pillow that refuse a PNG or JPEG whose data end before its last pixel.
 
-zlib and libjpeg fill up what is missing without a word. A PNG's stream is decoded without the last byte of its
-checksum: whole rows need none, and a stream that ends early never comes to its last row. A JPEG is given, instead of its end
-marker, bits that are no Huffman code: behind the last block they are skipped at once, before it they are
-waited for. Neither costs a second decoding. Needs Pillow and the standard library alone.
+zlib and libjpeg fill up what is missing without a word. A PNG's stream is decoded without the last byte of
+its checksum: whole rows need none, and a stream that ends early never comes to its last row. A JPEG is given,
+instead of its end marker, bits that are no Huffman code: behind the last block they are skipped at once,
+before it they are waited for. Neither costs a second decoding. Needs Pillow and the standard library alone.
 """
 
 import re
