@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
+from fissura.data.whole import require_whole
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
@@ -257,6 +258,7 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
             bits = beginning[24] if image.format == "PNG" else 8
             if isinstance(image, TiffImageFile):
                 bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
+            require_whole(image, file)
             yield Picture(image, _turn(image), bits)
     except (DataError, MemoryError):
         raise
