@@ -365,7 +365,8 @@ class TestTable:
         write(tmp_path / "b", errors={"clean": 0.05}, gamma=2.0)
         write(tmp_path / "c", errors={"clean": 0.5}, gamma=3.0)
         rows = class_table(read_classes([tmp_path]).records)
-        assert [(row.rank, row.group) for row in rows] == [(1, "a"), (2, "a"), (3, "b")]
+        assert [(row.rank, row.group) for row in rows] == [(1, "a"), (1, "a"), (3, "b")]
+        assert "2 of 3 configurations (cnn_svm) share the best F1" in found(rows)
         assert rows[2].differs == {"classifier.gamma": 3.0}
 
     def test_seeds_make_one_row_and_the_newest_of_a_seed_counts(self, tmp_path):

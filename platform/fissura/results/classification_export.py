@@ -127,9 +127,16 @@ def found(rows: Rows) -> str:
             return f"No model classified all of the {where}, and the clean ones."
         score = best.rows[0].scores["f1"]
         return f"On {where} the best of {models} ({best.rows[0].model}) has F1 {_sentence(score)}."
-    score = best.scores["f1"]
-    where = f"On the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
-    return f"{where} of {best.test_set.dataset} the best ({best.recipe}) has F1 {_sentence(score)}."
+    where = f"the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
+    where = f"{where} of {best.test_set.dataset}"
+    if best.rank is None:
+        return f"No configuration classified all of {where}."
+    table = (best.test_set, best.condition)
+    alike = [row for row in rows if isinstance(row, ClassRow) and (row.test_set, row.condition) == table]
+    who = text.leaders(
+        [row.recipe for row in alike if row.rank == 1], of=text.count(len(alike), "configuration")
+    )
+    return f"On {where} {who} F1 {_sentence(best.scores['f1'])}."
 
 
 def _sentence(score: Interval) -> str:

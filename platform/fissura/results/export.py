@@ -74,14 +74,15 @@ def found(table: Table) -> str:
     if best.rank is None:
         return f"On {table.condition.dataset} no configuration scored every image."
     score = best.scores[by]
-    equals = sum(1 for standing in table.standings[1:] if standing.group == best.group)
+    equals = sum(1 for standing in table.standings if standing.group == best.group and standing.rank != 1)
     ties = {0: "", 1: " One other configuration does not differ from it significantly."}
     tied = ties.get(equals, f" {equals} other configurations do not differ from it significantly.")
+    names = [standing.recipe for standing in table.standings if standing.rank == 1]
+    configurations = text.count(len(table.standings), "configuration")
     interval = f"95 % interval {score.low:.3f} to {score.high:.3f}"
     return (
         f"On the {table.images} {table.condition.split} images of {table.condition.dataset}, "
-        f"under the protocol {table.condition.protocol}, the best of "
-        f"{text.count(len(table.standings), 'configuration')} ({best.recipe}) has "
+        f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
         f"{TITLES[by]} {score.value:.3f} ({interval}).{tied}"
     )
 
