@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from fissura.results import text
 from fissura.results.leaderboard import Leaderboard, Standing, Swept, Table
+from fissura.results.sheet import APART, NAME, RUNS, Column, Entry, Sheet, score_entry, sheet_of
 from fissura.results.statistics import STATISTICS
 
 TITLES = {
@@ -21,38 +21,20 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A cell: its text, more about it in small print, and the number that it sorts by (None: its text)."""
+def sheet(table: Table) -> Sheet:
+    """The table as people read it, in the columns that it has something to say in.
 
-    text: str
-    detail: str = ""
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table that people read."""
-
-    title: str
-    entry: Callable[[Standing], Entry]
-    numeric: bool = False
-
-
-def columns(table: Table) -> list[Column]:
-    """The columns that the table has something to say in."""
+    Rank, name and what the table is ranked by come first, so that a narrow screen shows them.
+    """
     standings = table.standings
+    by = table.ranked_by
     scored = [name for name in TITLES if any(name in standing.scores for standing in standings)]
-    chosen = [Column("Rank", _rank, numeric=True), Column("Recipe", lambda s: Entry(s.recipe))]
+    chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: Entry(s.recipe))]
+    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
     if any(standing.differs for standing in standings):
-        chosen.append(Column("Differs in", lambda s: Entry("\n".join(differing(s)) or "—")))
-    # What the table is ranked by comes first, so that a narrow screen shows it.
-    scored.sort(key=lambda name: name != table.ranked_by)
-    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored[:1]]
+        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s)) or "—")))
     chosen.append(Column("Group", lambda s: Entry(s.group or "—")))
-    chosen.append(Column("Seeds", lambda s: Entry(str(len(s.seeds)), value=len(s.seeds)), numeric=True))
-    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored[1:]]
-    chosen.append(Column("Threshold", _threshold, numeric=True))
+    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name != by]
     if any(standing.swept for standing in standings):
         chosen += [
             Column(
@@ -65,18 +47,24 @@ def columns(table: Table) -> list[Column]:
             ),
             Column("AP", lambda s: _swept(s, lambda w: w.average_precision, lambda _: ""), numeric=True),
         ]
-    chosen.append(
-        Column("Weights", lambda s: Entry(text.scaled(s.parameters), value=s.parameters), numeric=True)
-    )
-    chosen.append(
-        Column("Training", lambda s: Entry(text.duration(s.seconds), value=s.seconds), numeric=True)
-    )
+    chosen += [
+        Column("Threshold", _threshold, numeric=True),
+        Column("Seeds", lambda s: Entry(str(len(s.seeds)), value=len(s.seeds)), numeric=True),
+        Column("Weights", lambda s: Entry(text.scaled(s.parameters), value=s.parameters), numeric=True),
+        Column("Training", lambda s: Entry(text.duration(s.seconds), value=s.seconds), numeric=True),
+    ]
     if any(standing.energy_joules is not None for standing in standings):
         chosen.append(Column("Energy", _energy, numeric=True))
-    chosen.append(Column("Runs", lambda s: Entry(", ".join(s.run_ids), ", ".join(s.code_versions))))
     if any(standing.notes for standing in standings):
         chosen.append(Column("Notes", lambda s: Entry("; ".join(s.notes))))
-    return chosen
+    chosen.append(Column(RUNS, lambda s: Entry("\n".join(s.run_ids), ", ".join(s.code_versions))))
+    return sheet_of(
+        standings,
+        chosen,
+        heading=heading(table),
+        caption=caption(table),
+        whisker=(TITLES[by], [standing.scores[by] for standing in standings]),
+    )
 
 
 def differing(standing: Standing) -> list[str]:
@@ -127,15 +115,7 @@ def _rank(standing: Standing) -> Entry:
 
 
 def _score(name: str) -> Callable[[Standing], Entry]:
-    def entry(standing: Standing) -> Entry:
-        if name not in standing.scores:
-            return Entry("—")
-        score = standing.scores[name]
-        return Entry(
-            text.share(score.value), f"{text.share(score.low)}–{text.share(score.high)}", score.value
-        )
-
-    return entry
+    return lambda standing: score_entry(standing.scores.get(name))
 
 
 def _threshold(standing: Standing) -> Entry:

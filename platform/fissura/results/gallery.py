@@ -57,7 +57,7 @@ def _chosen(leader: Standing) -> list[tuple[str, str]]:
 
 def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Html:
     condition = table.condition
-    title = element("h3", f"{label} image of the leader: {name}")
+    title = element("h4", f"{label} image of the leader: {name}")
     try:
         image, mask = load(condition.dataset, name)
     except (OSError, UserError, LookupError) as error:

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, sweep
 from fissura.results.manifest import Manifest
-from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups
+from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
 from fissura.results.store import CURVES, RunRecord, ThresholdSource
 from fissura.results.text import count
 
@@ -46,8 +46,8 @@ class Swept:
 class Standing:
     """One configuration in a table.
 
-    `rank` is None where no seed scored every image. `differs` holds the parameters, in dotted form, in which
-    it differs from the table's other configurations of the same recipe. `scores` has the names of
+    `rank` is None where no seed scored every image; exact ties share one. `differs` holds the
+    parameters, in dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has the names of
     `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the protocol has
     them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is each image's
     F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
@@ -164,13 +164,14 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) 
         entries.append((configuration, entry._replace(scores=scores)))
     by: Metric = metric if all(metric in entry.scores for _, entry in entries) else "f1"
     entries.sort(key=lambda pair: (not pair[1].complete, -pair[1].scores[by].value, pair[0]))
-    letters = groups([entry.scores[by] for _, entry in entries if entry.complete])
+    complete = [entry.scores[by] for _, entry in entries if entry.complete]
+    letters, places = groups(complete), ranks([score.value for score in complete])
     differs = differences([entry.parts[0].record.manifest.recipe for _, entry in entries])
     standings = [
         _standing(
             configuration,
             entry,
-            rank=index + 1 if entry.complete else None,
+            rank=places[index] if entry.complete else None,
             group=letters[index] if entry.complete else "",
             differs=differs[index],
             source=condition.threshold_source,

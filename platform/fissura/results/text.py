@@ -1,4 +1,6 @@
-"""Numbers as people read them."""
+"""Numbers, names and lists as people read them."""
+
+from collections.abc import Sequence
 
 
 def share(value: float) -> str:
@@ -39,3 +41,19 @@ def scaled(value: float, unit: str = "") -> str:
 def count(number: int, noun: str) -> str:
     """ "1 image", "46 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def leaders(names: Sequence[str], *, of: str) -> str:
+    """Who is best, as the subject of a sentence: "the best of 4 models (a) has", or, of those that tie,
+    "2 of 4 models (a and b) share the best"."""
+    named = listed(list(dict.fromkeys(names)))
+    return (
+        f"the best of {of} ({named}) has"
+        if len(names) == 1
+        else f"{len(names)} of {of} ({named}) share the best"
+    )
