@@ -2,8 +2,8 @@
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
 `export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `plan`, `report`, `dashboard`, `doctor`,
-`drill`, `demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and
-Ray alone.
+`drill`, `demo`, and `check` and `prepare` of `fissura data`. They are imported when first used, so that
+`import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fissura.api import (
         batch,
+        check,
         classify,
         dashboard,
         demo,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         interference,
         leaderboard,
         plan,
+        prepare,
         report,
         rollout,
         score,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "batch",
+    "check",
     "classify",
     "dashboard",
     "demo",
@@ -42,6 +45,7 @@ __all__ = [
     "interference",
     "leaderboard",
     "plan",
+    "prepare",
     "report",
     "rollout",
     "score",
