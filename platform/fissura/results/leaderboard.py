@@ -46,11 +46,11 @@ class Swept:
 class Standing:
     """One configuration in a table.
 
-    `rank` is None where no seed scored every image; exact ties share one. `differs` holds the
-    parameters, in dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has the names of
-    `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the protocol has
-    them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is each image's
-    F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
+    `rank` is None where no seed scored every image; exact ties share one. `differs` holds the parameters, in
+    dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has
+    the names of `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the
+    protocol has them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is
+    each image's F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
     together.
     """
 
