@@ -62,7 +62,7 @@ def classify(
     on_image: Count | None = None,
 ) -> "list[ClassRow]":
     """Judges a classifier on the images of a split, as they are (`clean`) and under interference (`shadow`,
-    `stain`, `low_contrast`); gives the scores of the run. Images that cannot be read are named through `say`.
+    `stain`, `low_contrast`); gives these scores. Images that cannot be read are named through `say`.
     """
     from fissura.data.cache import default_cache
     from fissura.data.labelled import image_keys, parse_labelled
@@ -71,10 +71,11 @@ def classify(
     from fissura.engine.runtime import LocalRuntime
 
     images = image_keys(parse_labelled(data), directory=cache or default_cache())
+    content = digest_of_keyed(images)
     unread = evaluate_classifier(
         run.resolve(),
         images,
-        content=digest_of_keyed(images),
+        content=content,
         split=split,
         conditions=conditions,
         device=LocalRuntime().device,
@@ -82,7 +83,8 @@ def classify(
     )
     for one in unread:
         say(f"left out: {one.reason}")
-    return class_leaderboard([run])
+    rows = class_leaderboard([run])
+    return [row for row in rows if row.test_set[1:] == (content, split) and row.condition in conditions]
 
 
 def interference(

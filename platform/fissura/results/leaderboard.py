@@ -1,7 +1,7 @@
 """The leaderboard: configurations ranked by their scores, like only with like."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,7 +15,7 @@ from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, sweep
 from fissura.results.manifest import Manifest
 from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
-from fissura.results.store import CURVES, RunRecord, ThresholdSource
+from fissura.results.store import CURVES, Row, RunRecord, ThresholdSource
 from fissura.results.text import count
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
@@ -90,6 +90,13 @@ class Leaderboard:
     """One table a condition, by data set; thresholds chosen on test data come last."""
 
     tables: tuple[Table, ...]
+
+    def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
+        """The tables that `rows` stand in, in the order of the rows, and the others."""
+        asked = dict.fromkeys(Condition(*(getattr(row, name) for name in Condition._fields)) for row in rows)
+        own = {table.condition: table for table in self.tables if table.condition in asked}
+        others = tuple(table for table in self.tables if table.condition not in asked)
+        return Leaderboard(tuple(own[condition] for condition in asked)), Leaderboard(others)
 
 
 def _order(condition: Condition) -> tuple[str, ...]:
