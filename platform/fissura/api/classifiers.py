@@ -68,7 +68,7 @@ def classify(
     on_image: Count | None = None,
 ) -> "Rows[ClassRow]":
     """Judges a classifier on the images of a split, as they are (`clean`) and under interference (`shadow`,
-    `stain`, `low_contrast`); gives the scores of the run. Images that cannot be read are named through `say`.
+    `stain`, `low_contrast`); gives these scores. Images that cannot be read are named through `say`.
     """
     from fissura.data.cache import default_cache
     from fissura.data.labelled import image_keys, parse_labelled
@@ -78,10 +78,11 @@ def classify(
 
     place = path_of(run).resolve()
     images = image_keys(parse_labelled(named_in(data)), directory=maybe_path(cache) or default_cache())
+    content = digest_of_keyed(images)
     unread = evaluate_classifier(
         place,
         images,
-        content=digest_of_keyed(images),
+        content=content,
         split=split,
         conditions=conditions,
         device=LocalRuntime().device,
@@ -89,7 +90,9 @@ def classify(
     )
     for one in unread:
         say(f"left out: {one.reason}")
-    return Rows(class_leaderboard([place]), head=_scores, run=place)
+    rows = class_leaderboard([place])
+    asked = [row for row in rows if row.test_set[1:] == (content, split) and row.condition in conditions]
+    return Rows(asked, head=_scores, run=place)
 
 
 def _scores(rows: "Sequence[ClassRow]") -> list[str]:

@@ -185,6 +185,19 @@ class Recipe(Experiment):
         """The recipe's epochs."""
         return self.epochs
 
+    def measured(self, metric: str, *, on: str) -> str:
+        """See `Experiment.measured`."""
+        if not metric.startswith("val/"):
+            return ""
+        # as `engine.validation.validate` does it
+        rules = {
+            "val/loss": "by the recipe's loss",
+            "val/dice": "under the protocol overlap at 0.5",
+            "val/iou": "under the protocol overlap at 0.5",
+        }
+        rule = rules.get(metric, f"under the protocol {self.protocols[0]}")
+        return f"on the validation images of {on}, {rule}"
+
     @property
     def phase_epochs(self) -> tuple[int, ...]:
         """Epochs of each phase, if none stops early."""

@@ -29,11 +29,11 @@ class ClassRow:
     """One configuration under one condition.
 
     `rank` is None where no seed classified every image; exact ties share one. `differs` as in a leaderboard.
-    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those
-    of CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion`
-    is summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
-    seconds (of the training) are their mean. `parameters` are as in the manifest; `run_ids` and `directories`
-    go together.
+    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is
+    undefined; `class_scores` those of CLASS_SCORES, one interval a class. `group` is the letter of its
+    significance group, by F1. `confusion` is summed over seeds, its rows are labels. Bytes are the largest of
+    the seeds; microseconds (an image) and seconds (of the training) are their mean. `parameters` are as in
+    the manifest; `run_ids` and `directories` go together.
     """
 
     test_set: TestSet

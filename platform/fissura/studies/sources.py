@@ -10,6 +10,7 @@ from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import AnyDataset, Named, kinds, parse_datasets, text_of
 from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
+from fissura.results import text
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 Source = Dataset | LabelledDataset
@@ -49,6 +50,19 @@ def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
     if masked(sources):
         return content_digest(masked(sources), directory=directory)
     return labelled_digest(labelled(sources), directory=directory)
+
+
+def called(sources: Sequence[Source]) -> str:
+    """What a report calls the data of a study."""
+    return text.listed([Path(str(source).rpartition(":")[2]).name for source in sources])
+
+
+def described(sources: Sequence[Source]) -> str:
+    """What a report says of a study's data: what it is, and where it lies."""
+    return ", ".join(
+        f"{source.info.title} ({source.root})" if isinstance(source, Dataset) else str(source)
+        for source in sources
+    )
 
 
 def masked(sources: Sequence[Source]) -> tuple[Dataset, ...]:
