@@ -73,8 +73,9 @@ def search(
     longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(hardware.address if hardware else None)
     prepare_environment(hardware.address if hardware else None)
     from fissura.jobs.preflight import Hardware
     from fissura.jobs.search import run_search
@@ -133,6 +134,7 @@ def train(
     from fissura.engine.fit import fit
     from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import LocalRuntime
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
     from fissura.models import check_weights
     from fissura.recipes import load_recipe
     from fissura.studies.paths import override
@@ -153,19 +155,20 @@ def train(
             say=say,
         )
     chosen, datasets = segmenter_of(asked), parse_datasets(data)
+    here = workers == 1 and address is None
+    if not here:
+        check_temporary_folder(address)
     check_weights(chosen.model)
     prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     content = content_digest(datasets, directory=folder)
     run = storage / "runs" / chosen.run_id(content)
-    if workers == 1 and address is None:
+    if here:
         runtime = LocalRuntime(cpus=cpus_per_worker)
 
         def counted(record: dict[str, Any]) -> None:
             on_epoch({**record, "epochs": chosen.epochs})
 
         return run, fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
-    from fissura.jobs.environment import prepare_environment
-
     prepare_environment(address)
     from fissura.jobs.train import train_on_workers
 

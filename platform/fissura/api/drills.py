@@ -29,8 +29,9 @@ def drill(
     """
     storage = storage.expanduser().resolve()
     check_writable(storage)
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.drill.run import run_drill
 
