@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from fissura.api import (
         batch,
         check,
@@ -56,6 +57,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in __all__:
         return getattr(import_module("fissura.api"), name)
     raise AttributeError(f"module 'fissura' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fissura")
+    except PackageNotFoundError:
+        return "unknown: run from its folder, without having been installed"

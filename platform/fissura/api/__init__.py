@@ -80,8 +80,9 @@ def search(
     longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(hardware.address if hardware else None)
     prepare_environment(hardware.address if hardware else None)
     from fissura.jobs.preflight import Hardware
     from fissura.jobs.search import run_search
@@ -140,6 +141,7 @@ def train(
     from fissura.engine.fit import fit
     from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import LocalRuntime
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
     from fissura.models import check_weights
     from fissura.recipes import load_recipe
     from fissura.results.trained import Trained
@@ -161,11 +163,14 @@ def train(
             say=say,
         )
     chosen, datasets = segmenter_of(asked), parse_datasets(named_in(data))
+    here = workers == 1 and address is None
+    if not here:
+        check_temporary_folder(address)
     check_weights(chosen.model)
     prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     content = content_digest(datasets, directory=folder)
     run = root / "runs" / chosen.run_id(content)
-    if workers == 1 and address is None:
+    if here:
         runtime = LocalRuntime(cpus=cpus_per_worker)
 
         def counted(record: dict[str, Any]) -> None:
@@ -173,8 +178,6 @@ def train(
 
         manifest = fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
         return Trained(run, manifest)
-    from fissura.jobs.environment import prepare_environment
-
     prepare_environment(address)
     from fissura.jobs.train import train_on_workers
 

@@ -113,8 +113,9 @@ def _by_run(
     say: Callable[[str], None],
     on_image: Callable[[int, int], None] | None,
 ) -> "BatchReport":
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.batch import run_batch
 

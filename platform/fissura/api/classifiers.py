@@ -34,8 +34,9 @@ def train_classifier(
     say: Say = silent,
 ) -> "Trained":
     """Trains one classifier on labelled data; gives its run directory and manifest, as `train` does."""
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.data.labelled import labelled_digest, parse_labelled
     from fissura.engine.classifier_recipe import classifier_of

@@ -31,8 +31,9 @@ def drill(
     """
     folder = path_of(storage).resolve()
     check_writable(folder)
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.drill.run import run_drill
 

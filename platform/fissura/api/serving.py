@@ -49,8 +49,10 @@ def serve(
     check_exposure(host, token)
     Roots(allowed)
     checked = Limits.load(dict(limits or {}), source="limits")
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    if write_config is None:
+        check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.serve import run_service
     from fissura.jobs.serve import write_config as write

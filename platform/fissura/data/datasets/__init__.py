@@ -1,6 +1,6 @@
 """The registry of data sets: one file each, and the union that lists them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
@@ -61,6 +61,15 @@ def text_of(named: "Named", *, folders: str) -> str:
     return text
 
 
+def meant(text: str, known: Iterable[str], *, own: str) -> str:
+    """A question after what `text`, which begins with no kind, means: a bare path is data of kind `own`."""
+    kind, _, root = text.partition(":")
+    if "/" in kind or kind.startswith((".", "~")) or (kind and Path(text).is_dir()):
+        return f"did you mean `{own}:{text}`? "
+    near = get_close_matches(kind, list(known), n=1)
+    return f"did you mean `{near[0]}:{root or '...'}`? " if near else ""
+
+
 def parse_dataset(named: "Named") -> Dataset:
     """The data set with masks that `KIND:ROOT` names, a path of the kind `folder`, or the one given; nothing
     is read.
@@ -80,10 +89,9 @@ def parse_dataset(named: "Named") -> Dataset:
             f"use a kind with masks, such as `folder:ROOT` with images/ and masks/"
         )
     if kind not in known:
-        near = get_close_matches(kind, known, n=1)
-        hint = f"did you mean `{near[0]}:...`? " if near else ""
         raise SpecError(
-            f"`{text}`: a data set is KIND:ROOT and `{kind}` is no kind; {hint}known: {', '.join(known)}"
+            f"`{text}`: a data set is KIND:ROOT and `{kind}` is no kind;"
+            f" {meant(text, known, own='folder')}known: {', '.join(known)}"
         )
     if not root:
         raise SpecError(

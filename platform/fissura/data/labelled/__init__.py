@@ -1,7 +1,6 @@
 """The registry of labelled data: one file a kind, and the union that lists them."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -9,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from fissura.core.errors import DataError, SpecError, UserError
 from fissura.core.spec import describe
-from fissura.data.datasets import Named, kinds, parse_dataset, text_of
+from fissura.data.datasets import Named, kinds, meant, parse_dataset, text_of
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.labelled.keys import KeyedImage, common_classes, image_keys, labelled_digest
@@ -112,9 +111,9 @@ def _no_kind(kind: str, rest: str) -> str:
             f"and `{kind}` has masks and no labels; cut squares from it: `patches:{kind}:{rest or 'ROOT'}`, "
             f"or at 0.1 mm a pixel `severity:0.1:{kind}:{rest or 'ROOT'}`"
         )
-    near = get_close_matches(kind, FORMS, n=1)
-    hint = f"did you mean `{near[0]}:...`? " if near else ""
-    return f"and `{kind}` is no kind; {hint}known: {', '.join(FORMS)}"
+    text = f"{kind}:{rest}" if rest else kind
+    own = "patches:folder" if (Path(text).expanduser() / "masks").is_dir() else "class_folder"
+    return f"and `{kind}` is no kind; {meant(text, FORMS, own=own)}known: {', '.join(FORMS)}"
 
 
 def _source(text: str, source: str) -> dict[str, object]:
