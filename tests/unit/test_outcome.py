@@ -47,7 +47,7 @@ def result(tmp_path: Path) -> SearchResult:
                 params={"phases.train.optimizer.lr": 0.01},
                 distributions=rates,
                 user_attrs={RUN: run} | ({} if value else {REASON: "broken"}),
-            )  # fmt: skip
+            )
         )
     space = plan.load_space(study.path)
     return outcome(study, plan, space, made, Conclusion((), Leaderboard(())), interrupted=False, seconds=83.0)
