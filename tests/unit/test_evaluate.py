@@ -497,7 +497,7 @@ class TestValidation:
 
     def test_is_at_the_working_size(self, run: Path, own: Dataset, tmp_path: Path) -> None:
         predictor = Predictor.open(run, device=CPU)
-        resize = Fixed(height=24, width=24)
+        resize = Fixed(height=24, width=24, masks="nearest")
         judged = validate(
             objective_of(predictor.model, DiceBCE()),
             data=prepare([own], resize=resize, directory=tmp_path / "cache"),

@@ -132,8 +132,8 @@ def train(
 
     A run that stands there already is not trained again; an interrupted one goes on. With several `workers`,
     Ray Train shares each step's batch among them. `on_image` is told how many images are prepared, and of how
-    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. Of a
-    classifier, `say` is told what becomes of its images.
+    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. `say`
+    is told what cracks lose at the working size, and of a classifier what becomes of its images.
     """
     from fissura.data.cache import default_cache, prepare
     from fissura.data.content import content_digest
@@ -167,7 +167,9 @@ def train(
     if not here:
         check_temporary_folder(address)
     check_weights(chosen.model)
-    prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    prepared = prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    for remark in prepared.remarks:
+        say(remark)
     content = content_digest(datasets, directory=folder)
     run = root / "runs" / chosen.run_id(content)
     if here:

@@ -13,7 +13,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
-from fissura.data.images import SUFFIXES, decode_mask, read_size
+from fissura.data.images import SUFFIXES, read_size
+from fissura.data.masks import decode_mask
 from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
