@@ -365,7 +365,8 @@ class TestTable:
         write(tmp_path / "b", errors={"clean": 0.05}, gamma=2.0)
         write(tmp_path / "c", errors={"clean": 0.5}, gamma=3.0)
         rows = class_table(read_classes([tmp_path]).records)
-        assert [(row.rank, row.group) for row in rows] == [(1, "a"), (2, "a"), (3, "b")]
+        assert [(row.rank, row.group) for row in rows] == [(1, "a"), (1, "a"), (3, "b")]
+        assert "2 of 3 configurations (cnn_svm) share the best F1" in found(rows)
         assert rows[2].differs == {"classifier.gamma": 3.0}
 
     def test_seeds_make_one_row_and_the_newest_of_a_seed_counts(self, tmp_path):
@@ -482,9 +483,11 @@ class TestExport:
     def test_every_format_names_every_score(self, before_and_after, tmp_path):
         rows = class_table(read_classes([before_and_after]).records)
         paths = write_classification(rows, tmp_path / "out", name="classification", title="Classifiers")
-        assert [path.name for path in paths] == [f"classification.{s}" for s in ("csv", "md", "html", "tex")]
+        assert [path.name for path in paths] == [
+            f"classification.{s}" for s in ("parquet", "csv", "md", "html", "tex")
+        ]
         score = f"{rows[0].scores['f1'].value:.3f}"
-        for path in paths[1:]:
+        for path in paths[2:]:
             content = path.read_text()
             assert all(word in content for word in (score, "False alarms", "ROC-AUC", "92.0 kB", "41.2 µs"))
 
@@ -507,6 +510,32 @@ class TestExport:
         assert "| Model | Clean F1 | Interference F1 | False alarms | Missed alarms |" in text
         assert f"| {tables[0].pairs[0].differences['f1'].value:+.3f} " in text
         assert found(tables).startswith("On 237 disturbed images of metu2000 the best of 2 models")
+
+    @pytest.mark.parametrize("kind", ["parquet", "csv", "md", "html", "latex"])
+    def test_the_command_exports_classifiers_in_every_format(self, before_and_after, tmp_path, fissura, kind):
+        done = fissura("leaderboard", "export", before_and_after, "--format", kind, "--out", tmp_path / "out")
+        assert done.code == 0, done.said
+        (path,) = (tmp_path / "out").iterdir()
+        assert (path.stem, done.out.strip()) == ("leaderboard", str(path))
+        rows = class_table(read_classes([before_and_after]).records)
+        if kind == "parquet":
+            table = pq.read_table(path).to_pylist()
+            assert [line["f1"] for line in table] == [row.scores["f1"].value for row in rows]
+        else:
+            values = [row.scores["f1"].value for row in rows]
+            shown = [repr(value) if kind == "csv" else f"{value:.3f}" for value in values]
+            assert all(value in path.read_text() for value in shown)
+
+    def test_the_command_exports_both_tasks_side_by_side(
+        self, before_and_after, write_scored_run, tmp_path, fissura
+    ):
+        write_scored_run(before_and_after / "segmenter")
+        done = fissura(
+            "leaderboard", "export", before_and_after, "--format", "csv", "--out", tmp_path / "out"
+        )
+        assert done.code == 0, done.said
+        held = {path.name: path.read_text().count("\n") - 1 for path in (tmp_path / "out").iterdir()}
+        assert held == {"leaderboard.csv": 1, "leaderboard-classifiers.csv": 8}
 
     def test_nothing_is_said_to_be_nothing(self):
         assert as_text([], kind="md") == "No classification run has been evaluated yet.\n"

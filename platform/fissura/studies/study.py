@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from fissura.core.errors import SpaceError
-from fissura.core.files import write_json
+from fissura.core.files import sqlite_uri, write_json
 from fissura.core.retry import OnWait
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
@@ -136,8 +136,11 @@ class Study:
 
     @property
     def url(self) -> str:
-        """The database, as Optuna and optuna-dashboard name it."""
-        return f"sqlite:///{self.path.resolve() / 'study.db'}"
+        """The database, as Optuna and optuna-dashboard name it; whatever the path holds is read as a path."""
+        from sqlalchemy import URL  # it comes with Optuna, and reads and writes its URLs
+
+        uri = sqlite_uri(self.path.resolve() / "study.db")
+        return URL.create("sqlite", database=uri, query={"uri": "true"}).render_as_string()
 
     def storage(self, *, on_wait: OnWait = lambda _: None) -> "optuna.storages.RDBStorage":
         """The open database; it waits for another writer's lock, and for storage that is full or gone, rather
