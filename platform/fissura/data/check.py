@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import parse_dataset
+from fissura.data.datasets import Named, parse_dataset, text_of
 from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.lost import LostCracks, both_lost, said_of
@@ -27,8 +28,8 @@ WORKING_SIZE = Fixed(height=512, width=512)  # the papers' usual one
 MOST_LINES = 25  # of one kind of warning, before they are summed up in one
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Brief):
     """What `check` found. `problems` make the set unusable; `warnings` make its scores doubtful; `notes`
     are good to know.
 
@@ -50,6 +51,17 @@ class CheckReport:
     crack_share: float | None
     mask_levels: dict[int, int]
     duplicates: tuple[Duplicate, ...]
+
+    def lines(self) -> list[str]:
+        """The data set, its images, how much is wrong with it, and the first problems."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.samples.items())
+        found = f"{len(self.problems)} problems, {len(self.warnings)} warnings, {len(self.notes)} notes"
+        return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {found}", *self.problems[:3]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each problem, warning and note."""
+        levels = (("problem", self.problems), ("warning", self.warnings), ("note", self.notes))
+        return [{"level": level, "text": text} for level, texts in levels for text in texts]
 
     def plain(self) -> dict[str, Any]:
         """The report as JSON types alone."""
@@ -90,20 +102,23 @@ class _Findings:
     sizes: Counter[str] = field(default_factory=Counter)
 
 
-def parse_source(text: str) -> Dataset | ClassFolder:
-    """The data set that `KIND:ROOT` names, with masks or a folder a class; nothing is read.
+def parse_source(named: Named) -> Dataset | ClassFolder:
+    """The data set that `KIND:ROOT` names, with masks or a folder a class, or the one given; nothing is read.
 
     Raises:
         SpecError: no such kind, or no root.
         DataError: squares to be cut from another data set: that one can be checked.
     """
+    if isinstance(named, Dataset | ClassFolder):
+        return named
+    text = text_of(named, folders="folder")
     kind, _, root = text.partition(":")
     if kind == "class_folder" and root:
         return ClassFolder(root=Path(root).expanduser())
     if kind in {"patches", "severity"}:
         cut_from = ":".join(root.split(":")[-2:])
         raise DataError(f"`{text}`: is cut from another data set; check that one: `{cut_from}`")
-    return parse_dataset(text)
+    return parse_dataset(named)
 
 
 def check(

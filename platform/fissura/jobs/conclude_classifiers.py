@@ -15,7 +15,7 @@ from fissura.jobs.fit_classifier import fit_run
 from fissura.jobs.material import Material
 from fissura.results.class_store import CLEAN, FILE, read_classes
 from fissura.results.classification_plots import feature_map
-from fissura.results.plots import Plot
+from fissura.results.figures import Plot
 from fissura.studies.class_results import write_class_results
 from fissura.studies.results import Conclusion
 from fissura.studies.space import LoadedSpace

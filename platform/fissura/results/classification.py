@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -28,10 +29,11 @@ class ClassRow:
     """One configuration under one condition.
 
     `rank` is None where no seed classified every image; exact ties share one. `differs` as in a leaderboard.
-    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those
-    of CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion`
-    is summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
-    seconds (of the training) are their mean. `parameters` are as in the manifest.
+    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is
+    undefined; `class_scores` those of CLASS_SCORES, one interval a class. `group` is the letter of its
+    significance group, by F1. `confusion` is summed over seeds, its rows are labels. Bytes are the largest of
+    the seeds; microseconds (an image) and seconds (of the training) are their mean. `parameters` are as in
+    the manifest; `run_ids` and `directories` go together.
     """
 
     test_set: TestSet
@@ -55,6 +57,7 @@ class ClassRow:
     parameters: int
     seconds: float
     run_ids: tuple[str, ...]
+    directories: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
@@ -134,6 +137,7 @@ def _row(
         parameters=manifests[0].parameters,
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
         run_ids=tuple(manifest.run_id for manifest in manifests),
+        directories=tuple(part.record.directory for part in parts),
         notes=entry.notes,
     )
 

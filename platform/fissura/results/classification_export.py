@@ -11,7 +11,7 @@ import pyarrow as pa
 from fissura.results import html, text
 from fissura.results.class_draws import CLASS_SCORES
 from fissura.results.classification import ClassRow
-from fissura.results.columns import plain
+from fissura.results.columns import differing
 from fissura.results.interference import TABLE_2, InterferenceTable
 from fissura.results.sheet import (
     ALL_FORMATS,
@@ -170,7 +170,10 @@ def _classes(rows: list[ClassRow]) -> Sheet:
         Column("F1", _score("f1"), numeric=True),
     ]
     if any(row.differs for row in rows):
-        columns.append(Column(APART, lambda row: Entry("\n".join(_differing(row)) or "—")))
+        every = [row.differs for row in rows]
+        columns.append(
+            Column(APART, lambda row: Entry("\n".join(differing(row.differs, among=every)) or "—"))
+        )
     columns.append(Column("Group", lambda row: Entry(row.group or "—")))
     columns += [Column(TITLES[name], _score(name), numeric=True) for name in scored[1:]]
     # Of two classes the scores are those of the second already.
@@ -199,10 +202,6 @@ def _classes(rows: list[ClassRow]) -> Sheet:
         caption=f"{images}; {levels}; ranked by F1; data {first.test_set.data_digest}",
         whisker=("F1", [row.scores["f1"] for row in rows]),
     )
-
-
-def _differing(row: ClassRow) -> list[str]:
-    return [f"{key} = {plain(value)}" for key, value in row.differs.items()]
 
 
 def _score(name: str) -> Callable[[ClassRow], Entry]:

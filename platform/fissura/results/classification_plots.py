@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from fissura.results import text
-from fissura.results.plots import Plot, Undrawable, completed
+from fissura.results.figures import Plot, Undrawable
+from fissura.results.plots import completed
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -1,10 +1,11 @@
 """The columns of a leaderboard: once as people read them, once as programs do."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pydantic import JsonValue
 
 from fissura.results import text
 from fissura.results.leaderboard import Leaderboard, Standing, Swept, Table
@@ -32,7 +33,8 @@ def sheet(table: Table) -> Sheet:
     chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: Entry(s.recipe))]
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
     if any(standing.differs for standing in standings):
-        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s)) or "—")))
+        every = [standing.differs for standing in standings]
+        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s.differs, among=every)) or "—")))
     chosen.append(Column("Group", lambda s: Entry(s.group or "—")))
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name != by]
     if any(standing.swept for standing in standings):
@@ -67,9 +69,11 @@ def sheet(table: Table) -> Sheet:
     )
 
 
-def differing(standing: Standing) -> list[str]:
-    """`parameter = value` for each parameter in which the configuration differs from its neighbours."""
-    return [f"{key} = {plain(value)}" for key, value in standing.differs.items()]
+def differing(differs: Mapping[str, JsonValue], *, among: Iterable[Mapping[str, JsonValue]]) -> list[str]:
+    """`parameter = value` for each parameter in which a configuration differs from its neighbours `among`
+    which it is shown; of the path, what tells it apart from the others of the table."""
+    short = text.shortened(key for other in among for key in other)
+    return [f"{short[key]} = {plain(value)}" for key, value in differs.items()]
 
 
 def plain(value: Any) -> str:

@@ -55,11 +55,12 @@ def _document(board: Leaderboard, title: str, load: Load | None) -> Document:
 
 def _header(board: Leaderboard, title: str) -> list[html.Html]:
     lead = html.element("p.lead", found(board.tables[0]) if board.tables else EMPTY)
-    tiles = html.element("div.tiles", *(_tile(table) for table in board.tables))
+    tiles = html.element("div.tiles", *(tile(table) for table in board.tables))
     return [html.element("header", html.element("h1", title), lead, tiles)]
 
 
-def _tile(table: Table) -> html.Html:
+def tile(table: Table) -> html.Html:
+    """The table's best score in large print."""
     best = table.standings[0]
     score = best.scores[table.ranked_by]
     figure = f"{TITLES[table.ranked_by]} {text.share(score.value)}"

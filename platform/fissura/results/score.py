@@ -11,12 +11,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngImageFile
 
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.data.images import SUFFIXES, read_size
 from fissura.data.masks import decode_mask
 from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
+from fissura.results.text import count
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class ImageScore:
         return {**size, "crack_pixels": self.crack_pixels, **counts, **asdict(self.scores)}
 
 
-@dataclass(frozen=True)
-class ScoreReport:
+@dataclass(frozen=True, repr=False)
+class ScoreReport(Brief):
     """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro).
 
     `remarks` says, one line a file, what was odd about a mask that could be read all the same.
@@ -60,6 +62,20 @@ class ScoreReport:
     macro: Scores
     sweep: Sweep | None
     remarks: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The pooled and the mean score, and the best threshold where the protocol sweeps it."""
+        threshold = f"at threshold {self.threshold:g}"
+        scores = [
+            f"  {name}: "
+            + ", ".join(f"{measure} {getattr(of, measure):.4f}" for measure in self.protocol.measures)
+            for name, of in (("pooled", self.micro), ("mean of images", self.macro))
+        ]
+        return [
+            f"{count(len(self.images), 'image')}, {self.protocol}, {threshold}",
+            *scores,
+            *self.remarks[:3],
+        ]
 
     def plain(self) -> dict[str, Any]:
         """The report as JSON types; `crack_free` is there only where an image holds no crack."""

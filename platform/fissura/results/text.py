@@ -1,6 +1,9 @@
 """Numbers, names and lists as people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+VAGUE = ("kind", "name", "value")
+"""Last parts of a parameter's path that say nothing without the one before."""
 
 
 def share(value: float) -> str:
@@ -57,3 +60,16 @@ def leaders(names: Sequence[str], *, of: str) -> str:
         if len(names) == 1
         else f"{len(names)} of {of} ({named}) share the best"
     )
+
+
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """The last parts of each dotted path, as many as tell it from the others; never a bare "kind"."""
+    every = list(dict.fromkeys(names))
+    short = {}
+    for name in every:
+        parts = name.split(".")
+        least = 2 if parts[-1] in VAGUE else 1
+        tails = (".".join(parts[-length:]) for length in range(least, len(parts) + 1))
+        alike = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in every) == 1)
+        short[name] = next(alike, name)
+    return short

@@ -1,19 +1,19 @@
 """What a study of classifiers gives its reader: tables and report, from the runs that were evaluated."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fissura.engine.run import MANIFEST, read_manifest
 from fissura.results.class_store import read_classes
 from fissura.results.classification import ClassRow, class_table
-from fissura.results.classification_export import sections, write_classification
+from fissura.results.classification_export import found, sections, write_classification
 from fissura.results.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
+from fissura.results.figures import Plot
 from fissura.results.leaderboard import Leaderboard
-from fissura.results.plots import Plot
-from fissura.results.report import StudyFacts, write_report
-from fissura.studies.results import REPORT, Conclusion
-from fissura.studies.study import PAPER, Study, finished, runs_to_keep
+from fissura.results.report import write_report
+from fissura.studies.results import REPORT, Conclusion, study_facts
+from fissura.studies.study import Study, finished
 
 if TYPE_CHECKING:
     import optuna
@@ -41,12 +41,8 @@ def write_class_results(
 
 def _report(study: Study, trials: "optuna.Study", rows: Sequence[ClassRow], pictures: Sequence[Plot]) -> Path:
     plan = study.plan()
-    space = plan.load_space(study.path)
-    metrics = [objective.metric for objective in space.objectives]
-    paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
-    best = [
-        study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
-    ]
+    facts = study_facts(study, trials, plan)
+    metrics = facts.objectives
     plots: dict[str, Sequence[Plot]] = {"Progress": [_progress(trials, study, metrics)]}
     costly = _candidates(trials, metrics)
     if costly:
@@ -59,20 +55,7 @@ def _report(study: Study, trials: "optuna.Study", rows: Sequence[ClassRow], pict
         title=f"{plan.name}: search report",
         rows=None,
         gallery=None,
-        extra=StudyFacts(
-            objectives=metrics,
-            data=", ".join(map(str, plan.datasets)),
-            command=plan.command(),
-            paper_trial=paper[0] if paper else None,
-            manifest=read_manifest(best[0]) if best else None,
-            plots=plots,
-            held_out=sections(rows),
-            details={
-                "profile": plan.profile or "none",
-                "set": str(plan.fixed or "nothing"),
-                "study": str(study.path),
-            },
-        ),
+        extra=replace(facts, plots=plots, held_out=sections(rows), found=found(rows) if rows else ""),
     )
 
 

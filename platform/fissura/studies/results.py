@@ -18,7 +18,7 @@ from fissura.results.export import write_leaderboard
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
-from fissura.studies.sources import masked
+from fissura.studies.sources import called, described, masked
 from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, runs_to_keep
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
     board = leaderboard(runs.records)
     load = loader(masked(plan.datasets))
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
-    files.append(_report(study, trials, plan, board=board, load=load))
+    title, facts = f"{plan.name}: search report", study_facts(study, trials, plan)
+    files.append(
+        write_report(trials, study.path / REPORT, title=title, rows=board, gallery=load, extra=facts)
+    )
     return Conclusion(tuple(files), board)
 
 
@@ -102,29 +105,25 @@ def loader(datasets: Sequence[Dataset]) -> Load:
     return load
 
 
-def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard, load: Load) -> Path:
+def study_facts(study: Study, trials: "optuna.Study", plan: Plan) -> StudyFacts:
+    """What the report says of a study beside its trials, whatever the task."""
     space = plan.load_space(study.path)
+    recipe = space.recipe_for(space.completed({}))
+    metrics = [objective.metric for objective in space.objectives]
     paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
     best = [
         study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
     ]
-    names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in masked(plan.datasets))
-    return write_report(
-        trials,
-        study.path / REPORT,
-        title=f"{plan.name}: search report",
-        rows=board,
-        gallery=load,
-        extra=StudyFacts(
-            objectives=[objective.metric for objective in space.objectives],
-            data=names,
-            command=plan.command(),
-            paper_trial=paper[0] if paper else None,
-            manifest=read_manifest(best[0]) if best else None,
-            details={
-                "profile": plan.profile or "none",
-                "set": str(plan.fixed or "nothing"),
-                "study": str(study.path),
-            },
-        ),
+    return StudyFacts(
+        objectives=metrics,
+        measured=[recipe.measured(metric, on=called(plan.datasets)) for metric in metrics],
+        data=described(plan.datasets),
+        command=plan.command(),
+        paper_trial=paper[0] if paper else None,
+        manifest=read_manifest(best[0]) if best else None,
+        details={
+            "profile": plan.profile or "none",
+            "set": str(plan.fixed or "nothing"),
+            "study": str(study.path),
+        },
     )
