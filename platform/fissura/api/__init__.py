@@ -288,7 +288,7 @@ def export(
     quantise: Literal["none", "int8"] = "none",
     threshold: float | None = None,
 ) -> "Bundle":
-    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime and NumPy alone.
+    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime, NumPy and Pillow.
 
     "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
     recipe's, or the one that its evaluation chose.
