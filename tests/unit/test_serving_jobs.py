@@ -160,6 +160,19 @@ def test_an_unknown_job_or_model_is_not_found(start, root):
         assert client.post("/v1/jobs", json=asked(root, model="walls")).status_code == 404
 
 
+def test_a_job_with_a_field_or_a_query_that_nobody_knows_is_refused_by_name(start, root):
+    with start() as client:
+        answer = client.post("/v1/jobs", json=asked(root, mm_per_px=0.1, keep=["masks"]))
+        assert answer.status_code == 422
+        assert "`mm_per_px` is not known; did you mean `mm_per_pixel`?" in answer.json()["title"]
+        assert "`keep` is not known" in answer.json()["title"]
+        answer = client.post("/v1/jobs?mm_per_pixel=0.1", json=asked(root))
+        assert (answer.status_code, answer.json()["detail"]) == (422, "`mm_per_pixel` is not known")
+        assert client.get("/v1/jobs", params={"state": "done"}).status_code == 422
+        assert client.get("/v1/jobs").json() == {"jobs": []}
+        assert client.head("/v1/jobs").status_code == 200
+
+
 def test_a_job_that_was_cancelled_is_resumed_and_repeats_no_row(start, root, monkeypatch):
     more(root)
     reading: list[bytes] = []

@@ -1,5 +1,6 @@
 """The commands `serve` and `rollout`: a model on Ray Serve, and the next version of it."""
 
+import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -93,7 +94,8 @@ def serve(
             ready=ready,
         )
     if written is not None:
-        console.result({"config": str(written)}, f"{written}\nnext: serve deploy {written}")
+        following = shlex.join(["serve", "deploy", str(written)])
+        console.result({"config": str(written)}, f"{written}\nnext: {following}")
 
 
 def rollout(

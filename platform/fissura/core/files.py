@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fissura.core.errors import DataError
 
@@ -18,7 +19,8 @@ _SCRATCH = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A scratch path beside `path` that takes its place when the block ends well, and vanishes when it does
-    not."""
+    not; an absolute one, since libraries read `a:b/c` as a URL."""
+    path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -61,6 +63,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, plain: Any) -> None:
     """Writes `plain` to `path` as JSON, whole or not at all."""
     write_text(path, json.dumps(plain, indent=2, sort_keys=True) + "\n")
+
+
+def sqlite_uri(path: Path) -> str:
+    """SQLite's own name of a file, with every character that means something in a URL written as `%XX`
+    (https://www.sqlite.org/uri.html)."""
+    return f"file:{quote(os.fsencode(path.absolute()))}"
 
 
 def sha256(path: Path) -> str:

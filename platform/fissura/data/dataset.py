@@ -11,7 +11,8 @@ from pydantic import Field
 
 from fissura.core.errors import DataError
 from fissura.core.spec import Spec
-from fissura.data.images import MaskReading, decode_mask, read_rgb, read_size
+from fissura.data.images import read_rgb, read_size
+from fissura.data.masks import MaskReading, decode_mask
 from fissura.data.sample import Sample
 from fissura.data.splits import carve
 from fissura.data.walk import Found, Walk

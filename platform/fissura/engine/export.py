@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from fissura.classical import compact as compact_module
 from fissura.classical.compact import Compact, CompactError
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable, sha256
 from fissura.data.resize import Fixed
@@ -52,12 +53,20 @@ ONE_SIZE = ("swin_tiny",)
 Quantise = Literal["none", "int8"]
 
 
-@dataclass(frozen=True)
-class Bundle:
+@dataclass(frozen=True, repr=False)
+class Bundle(Brief):
     """An exported run: its folder, and its card in JSON types."""
 
     path: Path
     card: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The folder, and its files."""
+        return [f"bundle {self.path}", f"  {', '.join(sorted(self.card['files']))}"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each file, with its SHA-256."""
+        return [{"file": name, "sha256": digest} for name, digest in self.card["files"].items()]
 
 
 class Probability(nn.Module):
@@ -195,7 +204,6 @@ def segmentation_card(recipe: Recipe, *, stride: int, threshold: float) -> dict[
         "resize": [resize.height, resize.width] if isinstance(resize, Fixed) else None,
         # up to how many pixels an image is read whole, and the windows of a larger one
         "inference": {"whole_pixels": whole, **sliding.model_dump(mode="json", exclude={"kind"})},
-        "map_range": recipe.map_range,
     }
 
 

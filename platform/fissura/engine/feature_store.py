@@ -44,7 +44,8 @@ class FeatureStore:
     """
 
     def __init__(self, directory: Path, *, backbone_digest: str, dimensions: int) -> None:
-        self.directory, self.backbone_digest, self.dimensions = directory, backbone_digest, dimensions
+        self.directory = directory.absolute()  # `a:b/c` would be read as a URL
+        self.backbone_digest, self.dimensions = backbone_digest, dimensions
         self._format = PartFormat(backbone_digest=backbone_digest, dimensions=dimensions)
         self._parts: dict[Path, list[str]] = {}
         self._skipped: list[SkippedPart] = []

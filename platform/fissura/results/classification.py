@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -32,7 +33,7 @@ class ClassRow:
     undefined; `class_scores` those of CLASS_SCORES, one interval a class. `group` is the letter of its
     significance group, by F1. `confusion` is summed over seeds, its rows are labels. Bytes are the largest of
     the seeds; microseconds (an image) and seconds (of the training) are their mean. `parameters` are as in
-    the manifest.
+    the manifest; `run_ids` and `directories` go together.
     """
 
     test_set: TestSet
@@ -56,6 +57,7 @@ class ClassRow:
     parameters: int
     seconds: float
     run_ids: tuple[str, ...]
+    directories: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
@@ -135,6 +137,7 @@ def _row(
         parameters=manifests[0].parameters,
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
         run_ids=tuple(manifest.run_id for manifest in manifests),
+        directories=tuple(part.record.directory for part in parts),
         notes=entry.notes,
     )
 

@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
 from fissura.core.errors import UserError
+from fissura.metrics.stretch import stretched
 from fissura.results import text
 from fissura.results.html import Html, element, join
 from fissura.results.leaderboard import Standing, Table
@@ -79,7 +83,7 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
                 split=condition.split,
                 image=name,
             )
-            prediction = read_prediction(place)
+            prediction = _as_scored(read_prediction(place), standing, condition.protocol)
             if not image.shape[:2] == mask.shape == prediction.shape:
                 raise ValueError(f"{place}: its size is not the image's")
         except FileNotFoundError:
@@ -93,6 +97,18 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
         figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
         figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
     return join(title, element("div.gallery", *figures))
+
+
+def _as_scored(
+    prediction: UInt8[np.ndarray, "h w"], standing: Standing, protocol: str
+) -> UInt8[np.ndarray, "h w"]:
+    """The map that the protocol was applied to: a recipe may stretch it for its own (`Recipe.maps_under`)."""
+    recipe = standing.manifests[0].recipe
+    match recipe.get("protocols"):
+        case [{"kind": own}, *_] if recipe.get("map_range") == "min_max" and protocol.split(":")[0] == own:
+            wide = stretched(np.asarray(prediction / 255, dtype=np.float32))
+            return np.asarray(np.rint(wide * 255), dtype=np.uint8)
+    return prediction
 
 
 def who(standing: Standing) -> str:

@@ -4,19 +4,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 from pydantic import JsonValue
 
+from fissura.core.brief import Brief
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, pool, rates, sweep
 from fissura.results.manifest import Manifest
 from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
 from fissura.results.store import CURVES, Row, RunRecord, ThresholdSource
 from fissura.results.text import count
+
+if TYPE_CHECKING:
+    from fissura.results.classification import ClassRow
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
 
@@ -88,11 +92,34 @@ class Table:
     standings: tuple[Standing, ...]
 
 
-@dataclass(frozen=True)
-class Leaderboard:
-    """One table a condition, by data set; thresholds chosen on test data come last."""
+@dataclass(frozen=True, repr=False)
+class Leaderboard(Brief):
+    """One table a condition, by data set; thresholds chosen on test data come last. `classes` are the rows of
+    classifiers."""
 
     tables: tuple[Table, ...]
+    classes: "tuple[ClassRow, ...]" = ()
+
+    @property
+    def best_run(self) -> Path | None:
+        """The run that leads the first table, or the classifiers where no other has a rank; of several seeds
+        the first."""
+        standings = [standing for table in self.tables for standing in table.standings]
+        leading = [standing.directories[0] for standing in standings if standing.rank == 1]
+        leading += [row.directories[0] for row in self.classes if row.rank == 1]
+        return leading[0] if leading else None
+
+    def lines(self) -> list[str]:
+        """Who leads under each condition, and the best run."""
+        from fissura.results.frames import leaders
+
+        return leaders(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every number: a row for each configuration under each condition, classifiers last."""
+        from fissura.results.frames import board_rows
+
+        return board_rows(self)
 
     def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
         """The tables that `rows` stand in, in the order of the rows, and the others."""

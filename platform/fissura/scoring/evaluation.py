@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import kinds, parse_datasets
+from fissura.data.datasets import Named, kinds, parse_datasets
 from fissura.data.labelled import ClassFolder, LabelledDataset, LabelledImage, labelled_kinds, parse_labelled
 from fissura.data.sample import Sample, Split
 from fissura.metrics import AnyProtocol
@@ -60,7 +60,7 @@ def names_a_data_set(text: str) -> bool:
     return bool(colon) and not rest.startswith("//") and kind in {**kinds(), **labelled_kinds()}
 
 
-def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, Truth]:
+def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[Source, Truth]:
     """The images of a split of the data set `KIND:ROOT`, as their files lie there, and their masks or labels.
 
     Squares that are cut from images are sent as PNG. `directory` is the cache folder.
@@ -68,14 +68,15 @@ def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, 
     Raises:
         UserError: no such data set, or no image in the split.
     """
+    text = str(named)
     if text.partition(":")[0] in kinds():
-        (dataset,) = parse_datasets([text])
+        (dataset,) = parse_datasets([named])
         samples = [sample for sample in dataset.samples() if sample.split == split]
         _check_some(samples, text, split)
         files = [(sample.name, sample.image) for sample in samples]
         masks = Masks({sample.name: partial(_labelled, dataset, sample) for sample in samples})
         return Source.of_files(f"{dataset}, {split}", files, root=dataset.root), masks
-    (labelled,) = parse_labelled([text])
+    (labelled,) = parse_labelled([named])
     images = [image for image in labelled.images(directory=directory) if image.split == split]
     _check_some(images, text, split)
     root = labelled.root if isinstance(labelled, ClassFolder) else labelled.source.root

@@ -75,7 +75,7 @@ def read_rows(path: Path, *, question: str | None = None, columns: list[str] | N
         NotRows: the file is torn, or holds something else.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path.absolute()) as file:
             groups = range(file.metadata.num_row_groups)
             size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
             if size > MAX_BYTES:

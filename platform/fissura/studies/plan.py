@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from fissura.core.errors import SpaceError
 from fissura.core.files import check_writable
+from fissura.data.datasets import Named
 from fissura.studies.load import load_space
 from fissura.studies.sources import digest_sources, parse_sources
 from fissura.studies.space import LoadedSpace
@@ -20,7 +21,7 @@ class Request:
     """What the caller asks for, before it is checked against what lies on the disk."""
 
     space: str | None
-    data: tuple[str, ...]
+    data: "tuple[Named, ...]"
     storage: Path
     trials: int | None
     name: str | None

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import AnyDataset, parse_datasets
+from fissura.data.datasets import AnyDataset, Named, kinds, parse_datasets, text_of
 from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
 from fissura.results import text
 
@@ -17,7 +17,7 @@ Source = Dataset | LabelledDataset
 
 
 def parse_sources(
-    texts: Sequence[str], *, task: Literal["segmentation", "classification"]
+    texts: Sequence[Named], *, task: Literal["segmentation", "classification"]
 ) -> tuple[Source, ...]:
     """The data sets that `--data` names, with masks or with labels as the task needs.
 
@@ -25,6 +25,20 @@ def parse_sources(
         UserError: with all problems at once.
     """
     return parse_datasets(texts) if task == "segmentation" else parse_labelled(texts)
+
+
+def parse_either(texts: Sequence[Named]) -> tuple[Source, ...]:
+    """The data sets by their own kinds, those with masks first; the path of a folder is of the kind `folder`.
+
+    Raises:
+        UserError: with all problems at once.
+    """
+    with_masks = [named for named in texts if text_of(named, folders="folder").partition(":")[0] in kinds()]
+    others = [named for named in texts if named not in with_masks]
+    return (
+        *(parse_datasets(with_masks) if with_masks or not others else ()),
+        *(parse_labelled(others) if others else ()),
+    )
 
 
 def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:

@@ -6,7 +6,6 @@
 The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
 """
 
-import json
 import shlex
 from bisect import insort
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from fissura.core.errors import SpaceError
-from fissura.core.files import write_json
+from fissura.core.files import sqlite_uri, write_json
 from fissura.core.retry import OnWait
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
@@ -27,6 +26,7 @@ from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
 from fissura.studies.space import LoadedSpace, Metric
 from fissura.studies.sweep import Sweep
+from fissura.studies.yaml import write_value
 
 if TYPE_CHECKING:
     import optuna
@@ -81,7 +81,7 @@ class Plan(Spec):
         begins = sweeps.pop(0).words() if sweeps and free == 1 else ["--trials", str(free)]
         words += [*begins, "--seed", str(self.seed), "--profile", self.profile or "none"]
         for path, value in self.fixed.items():
-            words += ["--set", f"{path}={json.dumps(value)}"]
+            words += ["--set", f"{path}={write_value(value)}"]
         for metric in self.objectives:
             words += ["--objective", metric]
         added = [["fissura", "search", f"{self.name}.yaml", "--resume", *sweep.words()] for sweep in sweeps]
@@ -136,8 +136,11 @@ class Study:
 
     @property
     def url(self) -> str:
-        """The database, as Optuna and optuna-dashboard name it."""
-        return f"sqlite:///{self.path.resolve() / 'study.db'}"
+        """The database, as Optuna and optuna-dashboard name it; whatever the path holds is read as a path."""
+        from sqlalchemy import URL  # it comes with Optuna, and reads and writes its URLs
+
+        uri = sqlite_uri(self.path.resolve() / "study.db")
+        return URL.create("sqlite", database=uri, query={"uri": "true"}).render_as_string()
 
     def storage(self, *, on_wait: OnWait = lambda _: None) -> "optuna.storages.RDBStorage":
         """The open database; it waits for another writer's lock, and for storage that is full or gone, rather

@@ -27,10 +27,6 @@ def crack_probability(network: Network, image: np.ndarray, *, card: dict[str, An
     if card["resize"] is not None:
         image = resized(image, *card["resize"])
     probability = resized_map(probability_map(network, image, card=card), height, width)
-    if card["map_range"] == "min_max":
-        low, high = float(probability.min()), float(probability.max())
-        if high > low:
-            probability = (probability - low) / (high - low)
     return np.asarray(np.rint(probability * 255), np.uint8)
 
 

@@ -1,5 +1,6 @@
 """Checks of what the nodes share: storage, clocks, ports, tokens, data."""
 
+import shlex
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -163,7 +164,7 @@ def tokens(seen: Seen) -> list[Finding]:
             yield Fault(
                 "error" if token.mode == "token" or node.ray is None else "warning",
                 f"{token.path} can be read by others (mode {token.permissions:04o}); it is a password",
-                f"`chmod 600 {token.path}`, and make a new one if others use the machine",
+                f"`chmod 600 {shlex.quote(token.path)}`, and make a new one if others use the machine",
             )
         if node.ray and token.mode != "token":
             yield Fault(

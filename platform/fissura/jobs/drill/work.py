@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fissura.core.files import sqlite_uri
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.jobs.train import LOG
 from fissura.studies.study import REASON, RUN, SKIPPED, Study
@@ -215,7 +216,7 @@ def _trials(study: Study) -> tuple[dict[int, str], dict[int, str], int]:
     if not path.is_file():
         return {}, {}, 0
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
+        with closing(sqlite3.connect(f"{sqlite_uri(path)}?mode=ro", uri=True, timeout=60)) as database:
             trials = database.execute(
                 "select trial_id, number, state, datetime_complete from trials"
             ).fetchall()
