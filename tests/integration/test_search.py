@@ -210,6 +210,10 @@ class TestTrialsThatFail:
         assert all("is nan" in reason for reason in result["failures"].values())
         study = setting.folder / "studies" / "space"
         assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
+        told = subprocess.run(
+            [FISSURA, "report", study, "--json"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(told.stdout) == {"report": str(study / "report.html")}
         report = (study / "report.html").read_text(encoding="utf-8")
         assert "the training loss of step 1 of epoch 1 is nan" in report
 
