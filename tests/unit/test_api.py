@@ -147,6 +147,14 @@ class TestPrepare:
         assert sum(found.samples.values()) == 6
         assert fissura.prepare(ClassFolder(root=walls), cache=str(tmp_path)).digest == found.digest
 
+    def test_at_a_size_is_for_masks_alone(
+        self, images: Path, walls: Path, tmp_path: Path, fissura: Callable[..., Any]
+    ) -> None:
+        for data, code in ((f"folder:{images}", 0), (f"class_folder:{walls}", 2)):
+            words = ("data", "prepare", data, "--size", "32x32", "--cache", tmp_path / "cache")
+            assert fissura(*words).code == code
+        assert fissura("data", "prepare", f"class_folder:{walls}", "--cache", tmp_path / "cache").code == 0
+
     def test_of_both_kinds_at_once_is_refused(self, images: Path, walls: Path, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="prepare them apart"):
             fissura.prepare([images, f"class_folder:{walls}"], cache=tmp_path)
