@@ -124,12 +124,15 @@ class TestADriverThatIsKilled:
         before = dict(trials(study))
         finished = ended(study)
 
-        again = setting.run("--resume", "--json")
+        again = setting.run("--extend", "1", "--json")
 
         assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["planned"] == 6
         after = dict(trials(study))
         assert {number: after[number] for number in finished} == finished
-        assert set(after) == set(range(5)), "interrupted trials go on under their own number"
+        assert set(after) == set(range(6)), (
+            "interrupted trials go on under their own number, and one is added"
+        )
         assert set(after.values()) <= {"COMPLETE", "PRUNED"}
         begun = runs_begun(study)
         repeated = {run for run in begun if begun.count(run) > 1}
@@ -139,15 +142,15 @@ class TestADriverThatIsKilled:
             assert (study / name).is_file()
         assert not list(study.rglob("*.tmp"))
 
-        more = setting.run("--extend", "1", "--json")
-
-        assert more.returncode == 0, more.stderr
-        assert len(trials(study)) == 6
-        assert json.loads(more.stdout)["planned"] == 6
-
 
 class TestAStopThatIsAskedFor:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+    @pytest.mark.parametrize(
+        "number",
+        [
+            pytest.param(signal.SIGINT, id="ctrl-c"),
+            pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow),
+        ],
+    )
     def test_saves_running_trials_and_writes_the_results_so_far(
         self, setting: Setting, number: signal.Signals
     ) -> None:
@@ -207,6 +210,10 @@ class TestTrialsThatFail:
         assert all("is nan" in reason for reason in result["failures"].values())
         study = setting.folder / "studies" / "space"
         assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
+        told = subprocess.run(
+            [FISSURA, "report", study, "--json"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(told.stdout) == {"report": str(study / "report.html")}
         report = (study / "report.html").read_text(encoding="utf-8")
         assert "the training loss of step 1 of epoch 1 is nan" in report
 

@@ -8,8 +8,14 @@ from pydantic import Field
 
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import AnyDataset, Named, kinds, parse_datasets, text_of
-from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
+from fissura.data.datasets import AnyDataset, Named, parse_datasets
+from fissura.data.labelled import (
+    AnyLabelled,
+    LabelledDataset,
+    labelled_digest,
+    labelled_kinds,
+    parse_labelled,
+)
 from fissura.results import text
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
@@ -33,11 +39,11 @@ def parse_either(texts: Sequence[Named]) -> tuple[Source, ...]:
     Raises:
         UserError: with all problems at once.
     """
-    with_masks = [named for named in texts if text_of(named, folders="folder").partition(":")[0] in kinds()]
-    others = [named for named in texts if named not in with_masks]
+    with_labels = [named for named in texts if str(named).partition(":")[0] in labelled_kinds()]
+    others = [named for named in texts if named not in with_labels]
     return (
-        *(parse_datasets(with_masks) if with_masks or not others else ()),
-        *(parse_labelled(others) if others else ()),
+        *(parse_datasets(others) if others or not with_labels else ()),
+        *(parse_labelled(with_labels) if with_labels else ()),
     )
 
 
