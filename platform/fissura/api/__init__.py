@@ -81,7 +81,10 @@ def search(
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
     from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.studies.load import check_profile
 
+    if space is not None and begin == "new" and not extend:
+        check_profile(space, profile)
     check_temporary_folder(hardware.address if hardware else None)
     prepare_environment(hardware.address if hardware else None)
     from fissura.jobs.preflight import Hardware
@@ -288,7 +291,7 @@ def export(
     quantise: Literal["none", "int8"] = "none",
     threshold: float | None = None,
 ) -> "Bundle":
-    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime and NumPy alone.
+    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime, NumPy and Pillow.
 
     "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
     recipe's, or the one that its evaluation chose.

@@ -20,14 +20,15 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
+from fissura.data.names import SUFFIXES as SUFFIXES
+from fissura.data.names import unread_kind
 from fissura.data.whole import require_whole
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
 MAX_PIXELS = 150_000_000
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # TIFF tags
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 258, 322, 323, 50706  # TIFF tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,12 +73,13 @@ class Picture(NamedTuple):
     """An image that Pillow has opened, and not decoded yet.
 
     `turn` makes its pixels upright; None where they are (Pillow turns a TIFF itself). `bits` are those of one
-    channel.
+    channel. `orientation` is that of the EXIF tag, 1 to 8; 1 is upright.
     """
 
     image: Image.Image
     turn: Image.Transpose | None
     bits: int
+    orientation: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,8 +112,13 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_rgb`, as far as the header shows it.
     """
+    return read_stance(path)[0]
+
+
+def read_stance(path: Path) -> tuple[tuple[int, int], int]:
+    """As `read_size`, and the EXIF orientation, 1 (upright) to 8."""
     with open_file(path) as picture:
-        return picture.size
+        return picture.size, picture.orientation
 
 
 def is_opaque(image: Image.Image) -> bool:
@@ -179,7 +186,9 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
             if isinstance(image, TiffImageFile):
                 bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
             require_whole(image, file)
-            yield Picture(image, _turn(image), bits)
+            orientation = _orientation(image)
+            turn = None if image.format == "TIFF" else _TURNS.get(orientation)  # Pillow turns a TIFF itself
+            yield Picture(image, turn, bits, orientation)
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -187,7 +196,7 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
     except UnidentifiedImageError:
         raise DataError(
             f"an image is an intact {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
-            f"this one begins with {beginning[:8]!r}; replace it"
+            f"this one {unread_kind(beginning) or f'begins with {beginning[:8]!r}; replace it'}"
         ) from None
     except Exception as error:
         # Pillow raises almost anything on a broken file: OSError, SyntaxError, struct.error, KeyError...
@@ -198,6 +207,8 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if math.prod(image.size) > max_pixels:
         raise DataError(_too_large(max_pixels, f"{image.width}x{image.height}"))
     if isinstance(image, TiffImageFile):
+        if _DNG_VERSION in image.tag_v2:  # its first picture is a small preview
+            raise DataError("an image is developed: this one is a DNG raw file; save it as JPEG or TIFF")
         # libtiff decodes a whole tile, however little of it the image takes
         tile = image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)
         if math.prod(tile) > max_pixels:
@@ -207,13 +218,14 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         raise DataError("a file holds one image: this one holds 2 or more (frames or pages); save one as PNG")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright. To be asked before the pixels are: a PNG may hold another tag behind
-    them.
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF tag says, 1 to 8. To be asked before the pixels are: a PNG may hold another tag behind
+    them, and Pillow would decode a whole one in search of it.
     """
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return None  # Pillow turns a TIFF itself, and decodes a whole PNG in search of the tag
-    return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    tag = (image.tag_v2 if isinstance(image, TiffImageFile) else image.getexif()).get(_ORIENTATION, 1)
+    return tag if tag in _TURNS else 1
 
 
 def _too_large(max_pixels: int, held: str) -> str:
