@@ -59,7 +59,7 @@ def _training(trainings: Sequence[TrainingCurves], measure: str, title: str) -> 
                     marker={
                         "size": [10 if ring else 3 for ring in kept],
                         "symbol": ["circle-open" if ring else "circle" for ring in kept],
-                        "line": {"width": 2},
+                        "line": {"width": [2 if ring else 0 for ring in kept], "color": colour},
                     },
                     name=training.name,
                     legendgroup=training.name,
