@@ -15,6 +15,7 @@ from fissura.engine.checkpoint import WEIGHTS
 from fissura.engine.classifier_run import Classifier
 from fissura.engine.evaluate_classifier import CONDITIONS, under
 from fissura.engine.runtime import LocalRuntime
+from fissura.results import text
 from fissura.results.class_gallery import class_gallery
 from fissura.results.class_store import ClassRecord, read_classes
 from fissura.results.classification import ClassRow, class_table
@@ -85,7 +86,7 @@ def _gallery(
     try:
         known = image_keys(labelled(plan.datasets), directory=default_cache()) if images is None else images
     except DataError as error:
-        return [element("p.none", f"No pictures: {error}")]
+        return [element("p.none", f"No pictures: {error.problems[0]}")]
     by_name = {(one.source, one.image.name): one for one in known}
 
     def load(dataset: str, name: str, condition: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -125,11 +126,12 @@ def _values(trials: "optuna.Study") -> list[float]:
 
 def _candidates(trials: "optuna.Study") -> list[Candidate]:
     """Every completed trial whose size and time were measured."""
-    found = []
-    for trial in finished(trials):
+    found, ended = [], finished(trials)
+    short = text.shortened(name for trial in ended for name in trial.params)
+    for trial in ended:
         known: Mapping[str, float] = trial.user_attrs
         if trial.values and {"cv/f1", "bytes", "microseconds"} <= known.keys():
-            parameters = (f"{name} = {value}" for name, value in trial.params.items())
+            parameters = (f"{short[name]} = {value}" for name, value in trial.params.items())
             found.append(
                 Candidate(
                     label="<br>".join([f"trial {trial.number}", *parameters]),
