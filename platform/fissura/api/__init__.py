@@ -81,7 +81,10 @@ def search(
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
     from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.studies.load import check_profile
 
+    if space is not None and begin == "new" and not extend:
+        check_profile(space, profile)
     check_temporary_folder(hardware.address if hardware else None)
     prepare_environment(hardware.address if hardware else None)
     from fissura.jobs.preflight import Hardware
@@ -269,11 +272,14 @@ def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
 
 def report(study: AnyPath, *, say: Say = silent) -> Path:
     """Writes the report of a study as one HTML file, and gives its path."""
+    from fissura.studies.class_results import write_class_results
     from fissura.studies.results import REPORT, write_results
+    from fissura.studies.sources import labelled
     from fissura.studies.study import find_study
 
     found = find_study(path_of(study))
-    write_results(found, found.load(), say=say)
+    write = write_class_results if labelled(found.plan().datasets) else write_results
+    write(found, found.load(), say=say)
     return found.path / REPORT
 
 
@@ -285,7 +291,7 @@ def export(
     quantise: Literal["none", "int8"] = "none",
     threshold: float | None = None,
 ) -> "Bundle":
-    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime and NumPy alone.
+    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime, NumPy and Pillow.
 
     "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
     recipe's, or the one that its evaluation chose.

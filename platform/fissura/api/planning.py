@@ -119,9 +119,11 @@ def plan(
         UserError: the request breaks a rule; with one line a problem.
     """
     from fissura.jobs.environment import prepare_environment
+    from fissura.studies.load import check_profile
 
     asked, named = nodes or Nodes(), named_in(data)
     _check(asked, times, named)
+    check_profile(space, profile)
     prepare_environment(None)
     from fissura.jobs.preflight import Hardware
     from fissura.studies.forecast import Question, best_of, forecast

@@ -30,7 +30,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 150_000_000
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # TIFF tags
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 258, 322, 323, 50706  # TIFF tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -221,6 +221,8 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if math.prod(image.size) > max_pixels:
         raise DataError(_too_large(max_pixels, f"{image.width}x{image.height}"))
     if isinstance(image, TiffImageFile):
+        if _DNG_VERSION in image.tag_v2:  # its first picture is a small preview
+            raise DataError("an image is developed: this one is a DNG raw file; save it as JPEG or TIFF")
         # libtiff decodes a whole tile, however little of it the image takes
         tile = image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)
         if math.prod(tile) > max_pixels:

@@ -136,7 +136,7 @@ def found(rows: Rows) -> str:
     who = text.leaders(
         [row.recipe for row in alike if row.rank == 1], of=text.count(len(alike), "configuration")
     )
-    return f"On {where} {who} F1 {_sentence(best.scores['f1'])}."
+    return f"On {where}, {who} F1 {_sentence(best.scores['f1'])}."
 
 
 def _sentence(score: Interval) -> str:

@@ -22,6 +22,9 @@ TITLES = {
 }
 
 
+SWEPT = ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")
+
+
 def sheet(table: Table) -> Sheet:
     """The table as people read it, in the columns that it has something to say in.
 
@@ -152,7 +155,7 @@ def flat(board: Leaderboard) -> pa.Table:
             ("images", pa.int64()),
             *((f"{name}{end}", number) for name in STATISTICS for end in ("", "_low", "_high")),
             ("thresholds", pa.list_(number)),
-            *((name, number) for name in ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")),
+            *((name, number) for name in SWEPT),
             ("parameters", pa.int64()),
             ("seconds", number),
             ("energy_joules", number),
@@ -174,4 +177,5 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
         row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
-    return row | (vars(standing.swept) if standing.swept else {})
+    swept = {} if standing.swept is None else {name: getattr(standing.swept, name) for name in SWEPT}
+    return row | swept

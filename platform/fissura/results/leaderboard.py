@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from fissura.core.brief import Brief
 from fissura.core.seeding import derive
-from fissura.metrics import AnyProtocol, Counts, sweep
+from fissura.metrics import AnyProtocol, Counts, pool, rates, sweep
 from fissura.results.manifest import Manifest
 from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
 from fissura.results.store import CURVES, Row, RunRecord, ThresholdSource
@@ -37,8 +37,11 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Swept:
-    """ODS, OIS and AP, as `fissura.metrics.sweep` has them; the mean over seeds."""
+    """ODS, OIS and AP, as `fissura.metrics.sweep` has them, and the curve that they are of: precision and
+    recall of the pooled images at the levels 1..255. All are means over seeds."""
 
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
     ods: float
     ods_threshold: float
     ois_mean: float
@@ -273,8 +276,11 @@ def _standing(
 def _swept(parts: list[_Part]) -> Swept | None:
     if any(part.rows.column(name).null_count for part in parts for name in CURVES):
         return None
-    sweeps = [sweep(_counts(part.rows)) for part in parts]
+    counts = [_counts(part.rows) for part in parts]
+    sweeps, curves = [sweep(images) for images in counts], [rates(pool(images)) for images in counts]
     return Swept(
+        precision=tuple(np.mean([curve.precision[1:] for curve in curves], axis=0).tolist()),
+        recall=tuple(np.mean([curve.recall[1:] for curve in curves], axis=0).tolist()),
         ods=float(np.mean([one.ods.f1 for one in sweeps])),
         ods_threshold=float(np.mean([one.threshold for one in sweeps])),
         ois_mean=float(np.mean([one.ois_mean for one in sweeps])),

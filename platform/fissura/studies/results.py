@@ -1,7 +1,8 @@
 """What a study gives its reader: leaderboard and report, from the runs that were evaluated."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,17 @@ from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, WEIGHTS
 from fissura.engine.run import MANIFEST, read_manifest
+from fissura.engine.trainer import METRICS
 from fissura.results import store
 from fissura.results.classification import ClassRow
+from fissura.results.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
 from fissura.results.export import write_leaderboard
+from fissura.results.figures import Plot
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
 from fissura.studies.sources import called, described, masked
-from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, runs_to_keep
+from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, best_trials, runs_to_keep
 
 if TYPE_CHECKING:
     import optuna
@@ -47,7 +51,10 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
     board = leaderboard(runs.records)
     load = loader(masked(plan.datasets))
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
-    title, facts = f"{plan.name}: search report", study_facts(study, trials, plan)
+    plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials))}
+    if curves := precision_recall_plots(board):
+        plots["Precision and recall"] = curves
+    title, facts = f"{plan.name}: search report", replace(study_facts(study, trials, plan), plots=plots)
     files.append(
         write_report(trials, study.path / REPORT, title=title, rows=board, gallery=load, extra=facts)
     )
@@ -103,6 +110,32 @@ def loader(datasets: Sequence[Dataset]) -> Load:
         return source.dataset.read_image(source.sample), source.dataset.read_mask(source.sample)
 
     return load
+
+
+def _trainings(study: Study, trials: "optuna.Study") -> list[TrainingCurves]:
+    """The trainings whose curves are drawn, best first: of each network that the search tried the best one,
+    as in Isnan et al.'s figure 4; then the others."""
+    ranked = best_trials(trials)
+    first: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
+    for trial in ranked:
+        first.setdefault(_network(trial), trial)
+    leading = {trial.number for trial in first.values()}
+    trainings: list[TrainingCurves] = []
+    for trial in sorted(ranked, key=lambda trial: trial.number not in leading):
+        path = study.runs / trial.user_attrs[RUN] / METRICS
+        if len(trainings) < SHOWN and path.is_file():
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            name = ", ".join([f"trial {trial.number}", *_network(trial)])
+            kept = plain["progress"]["best_epoch"]
+            trainings.append(TrainingCurves(name, plain["history"], kept))
+    return trainings
+
+
+def _network(trial: "optuna.trial.FrozenTrial") -> tuple[str, ...]:
+    """What a trial chose by name of its network, such as its encoder; widths and rates are numbers."""
+    return tuple(
+        value for name, value in trial.params.items() if name.startswith("model.") and isinstance(value, str)
+    )
 
 
 def study_facts(study: Study, trials: "optuna.Study", plan: Plan) -> StudyFacts:
