@@ -15,6 +15,8 @@ from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.data.images import SUFFIXES, read_size
 from fissura.data.masks import decode_mask
+from fissura.data.names import is_passed_over
+from fissura.data.walk import composed
 from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
@@ -266,18 +268,19 @@ def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[s
     files: dict[str, Path] = {}
     known = len(problems)
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+        if is_passed_over(path.name) or path.suffix.lower() not in SUFFIXES:
             continue
+        name = composed(path.stem)
         if path.suffix.lower() not in suffixes:
             problems.append(
                 f"{path}: a folder of {content} holds no {path.suffix} file; convert or remove it"
             )
-        elif path.stem in files:
+        elif name in files:
             problems.append(
-                f"{path}: a name occurs once, but {files[path.stem].name} is there too; remove one"
+                f"{path}: a name occurs once, but {files[name].name} is there too; remove one"
             )
         else:
-            files[path.stem] = path
+            files[name] = path
     if not files and len(problems) == known:
         kinds = ", ".join(sorted(suffixes))
         problems.append(

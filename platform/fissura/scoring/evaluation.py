@@ -18,6 +18,7 @@ from fissura.data.dataset import Dataset
 from fissura.data.datasets import Named, kinds, parse_datasets
 from fissura.data.labelled import ClassFolder, LabelledDataset, LabelledImage, labelled_kinds, parse_labelled
 from fissura.data.sample import Sample, Split
+from fissura.data.walk import composed
 from fissura.metrics import AnyProtocol
 from fissura.metrics.classification import class_scores, confusion
 from fissura.results.score import ImageScore, read_map, read_mask, report, score_image
@@ -96,12 +97,13 @@ def masks_in(folder: Path, source: Source) -> Masks:
     """
     found = Source.open(str(folder))
     root = found.root or folder.parent
-    stems, problems = picture_stems(source.names()), []
+    stems = {name: composed(stem) for name, stem in picture_stems(source.names()).items()}
+    problems = []
     masks: dict[str, Path] = {}
     for name in found.names():
-        if bare_name(name) in masks:
+        if composed(bare_name(name)) in masks:
             problems.append(f"{root / name}: an image has one mask, and there is another; remove one")
-        masks.setdefault(bare_name(name), root / name)
+        masks.setdefault(composed(bare_name(name)), root / name)
     for name, stem in stems.items():
         if stem not in masks:
             problems.append(
