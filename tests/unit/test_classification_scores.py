@@ -506,7 +506,7 @@ class TestExport:
         text = as_text(tables, kind="md")
         assert "| Model | Clean F1 | Interference F1 | False alarms | Missed alarms |" in text
         assert f"| {tables[0].pairs[0].differences['f1'].value:+.3f} " in text
-        assert found(tables).startswith("On 237 disturbed images of metu2000 the best of 2 models")
+        assert found(tables).startswith("On 237 disturbed images of metu2000 (dddddddd) the best of 2 models")
 
     def test_nothing_is_said_to_be_nothing(self):
         assert as_text([], kind="md") == "No classification run has been evaluated yet.\n"

@@ -228,7 +228,7 @@ def test_held_out_scores_and_pictures_are_part_of_it(searched, tmp_path, write_s
         **{**vars(FACTS), "manifest": records[0].manifest, "details": {"Sampler": "TPE, seed 1"}}
     )
     reader = report(searched, tmp_path, rows=leaderboard(records), gallery=load_picture, extra=extra)
-    assert "On the 6 test images of cfd, under the protocol pixel" in reader.said
+    assert "On the 6 test images of cfd (dddddddd), under the protocol pixel" in reader.said
     assert reader.tags.count("img") == 3 * 4
     for fact in (records[0].manifest.code_version, "TPE, seed 1", "d" * 16):
         assert fact in reader.said

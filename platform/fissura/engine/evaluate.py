@@ -35,6 +35,7 @@ class Counted:
     """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol."""
 
     dataset: str
+    data_name: str
     name: str
     height: int
     width: int
@@ -177,7 +178,8 @@ def _count(
                     Image.fromarray(probability).save(scratch, format="PNG")
             counts = tuple(protocol.count(probability, mask, valid) for protocol in protocols)
             height, width = mask.shape
-            yield Counted(source.label, source.sample.name, height, width, crack_pixels(mask, valid), counts)
+            named = source.label, source.data_name, source.sample.name
+            yield Counted(*named, height, width, crack_pixels(mask, valid), counts)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -229,5 +231,6 @@ def _row(
         dice=scores.dice,
         iou=scores.iou,
         crack_pixels=image.crack_pixels,
+        data_name=image.data_name,
         **curves,
     )

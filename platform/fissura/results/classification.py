@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from pydantic import JsonValue
 
 from fissura.metrics.classification import confusion
-from fissura.results import statistics
+from fissura.results import statistics, text
 from fissura.results.class_draws import (
     CLASS_SCORES,
     Comparison,
@@ -27,14 +27,16 @@ from fissura.results.statistics import Interval
 class ClassRow:
     """One configuration under one condition.
 
-    `rank` is None where no seed classified every image. `differs` as in a leaderboard. `scores` has the names
-    of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those
+    `data_name` is what people call the data. `rank` is None where no seed classified every image. `differs`
+    as in a leaderboard. `scores` has the names of
+    `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those
     of CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion`
     is summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
     seconds (of the training) are their mean. `parameters` are as in the manifest.
     """
 
     test_set: TestSet
+    data_name: str
     condition: str
     classes: tuple[str, ...]
     rank: int | None
@@ -56,6 +58,11 @@ class ClassRow:
     seconds: float
     run_ids: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def data(self) -> str:
+        """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
+        return text.data(self.data_name, self.test_set.data_digest)
 
 
 def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:
@@ -112,6 +119,7 @@ def _row(
     matrices = [confusion(part.labels, part.predictions, len(classes)) for part in parts]
     return ClassRow(
         test_set=comparison.test_set,
+        data_name=comparison.data_name,
         condition=condition,
         classes=classes,
         rank=rank,

@@ -102,14 +102,14 @@ def found(rows: Rows) -> str:
     best = rows[0]
     if isinstance(best, InterferenceTable):
         models = text.count(len(best.rows), "model")
-        where = f"{text.count(best.images, 'disturbed image')} of {best.test_set.dataset}"
+        where = f"{text.count(best.images, 'disturbed image')} of {best.data}"
         if not best.rows:
             return f"No model classified all of the {where}, and the clean ones."
         score = best.rows[0].scores["f1"]
         return f"On {where} the best of {models} ({best.rows[0].model}) has F1 {_sentence(score)}."
     score = best.scores["f1"]
     where = f"On the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
-    return f"{where} of {best.test_set.dataset} the best ({best.recipe}) has F1 {_sentence(score)}."
+    return f"{where} of {best.data} the best ({best.recipe}) has F1 {_sentence(score)}."
 
 
 def _sentence(score: Interval) -> str:
@@ -167,7 +167,7 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     images = f"{text.count(first.images, 'image')} in {text.count(first.image_groups, 'group')}"
     levels = f"scores of {first.classes[1]}" if two else f"classes {', '.join(first.classes)}"
     return Sheet(
-        heading=f"{first.test_set.dataset}, {first.test_set.split}: {first.condition}",
+        heading=f"{first.data}, {first.test_set.split}: {first.condition}",
         caption=f"{images}; {levels}; ranked by F1; data {first.test_set.data_digest}",
         titles=[title for title, _ in columns],
         numeric=numeric,
@@ -205,7 +205,7 @@ def _microseconds(value: float | None) -> Entry:
 
 
 def _interference(table: InterferenceTable) -> list[Sheet]:
-    heading = f"{table.test_set.dataset}, {table.test_set.split}"
+    heading = f"{table.data}, {table.test_set.split}"
     kinds = ", ".join(kind.replace("_", " ") for kind in table.kinds)
     caption = f"{text.count(table.images, 'disturbed image')}: {kinds}; data {table.test_set.data_digest}"
     titles = list(TITLES_2.values())
@@ -240,7 +240,8 @@ def _flat(row: ClassRow) -> dict[str, Any]:
         "condition", "rank", "recipe", "configuration", "group", "images", "image_groups", "classifier_bytes",
         "classifier_microseconds", "backbone_bytes", "backbone_microseconds", "parameters", "seconds",
     )  # fmt: skip
-    flat: dict[str, Any] = {**row.test_set._asdict(), **{name: getattr(row, name) for name in own}}
+    flat: dict[str, Any] = {**row.test_set._asdict(), "data_name": row.data_name}
+    flat |= {name: getattr(row, name) for name in own}
     for name in TITLES:
         flat |= ends(name, row.scores.get(name))
     for name, scores in row.class_scores.items():
@@ -255,7 +256,10 @@ def _flat(row: ClassRow) -> dict[str, Any]:
 
 def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
     """A line a model, then a line a pair: the scores of `model` less those of the model in `less`."""
-    common = {**table.test_set._asdict(), "kinds": json.dumps(table.kinds), "images": table.images}
+    common = {
+        **table.test_set._asdict(), "data_name": table.data_name, "kinds": json.dumps(table.kinds),
+        "images": table.images,
+    }  # fmt: skip
     lines: list[dict[str, Any]] = []
     named: list[tuple[str, str, Mapping[str, Interval | Difference]]] = [
         *((row.model, "", row.scores) for row in table.rows),

@@ -162,14 +162,14 @@ def found(table: Table) -> str:
     """The table's result in a sentence."""
     best, by = table.standings[0], table.ranked_by
     if best.rank is None:
-        return f"On {table.condition.dataset} no configuration scored every image."
+        return f"On {table.data} no configuration scored every image."
     score = best.scores[by]
     equals = sum(1 for standing in table.standings[1:] if standing.group == best.group)
     ties = {0: "", 1: " One other configuration does not differ from it significantly."}
     tied = ties.get(equals, f" {equals} other configurations do not differ from it significantly.")
     interval = f"95 % interval {score.low:.3f} to {score.high:.3f}"
     return (
-        f"On the {table.images} {table.condition.split} images of {table.condition.dataset}, "
+        f"On the {table.images} {table.condition.split} images of {table.data}, "
         f"under the protocol {table.condition.protocol}, the best of "
         f"{text.count(len(table.standings), 'configuration')} ({best.recipe}) has "
         f"{TITLES[by]} {score.value:.3f} ({interval}).{tied}"
@@ -184,7 +184,7 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
         parts.append(html.element("p.muted", caption(table)))
         parts.append(_html_table(table))
         # The predictions are the same under every protocol: one gallery does for all of a split.
-        pictured = (table.condition.dataset, table.condition.split)
+        pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
         if load and pictured not in shown:
             shown.add(pictured)
             parts.append(gallery(table, load=load, budget=budget))

@@ -13,6 +13,7 @@ from fissura.results.leaderboard import Leaderboard
 from fissura.results.plots import Plot
 from fissura.results.report import StudyFacts, write_report
 from fissura.studies.results import REPORT, Conclusion
+from fissura.studies.sources import described
 from fissura.studies.study import PAPER, Study, finished, runs_to_keep
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _report(study: Study, trials: "optuna.Study", rows: Sequence[ClassRow], pict
         gallery=None,
         extra=StudyFacts(
             objectives=metrics,
-            data=", ".join(map(str, plan.datasets)),
+            data=described(plan.datasets, content=plan.content),
             command=plan.command(),
             paper_trial=paper[0] if paper else None,
             manifest=read_manifest(best[0]) if best else None,

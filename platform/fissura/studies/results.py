@@ -18,7 +18,7 @@ from fissura.results.export import write_leaderboard
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
-from fissura.studies.sources import masked
+from fissura.studies.sources import described, masked
 from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, runs_to_keep
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderbo
     best = [
         study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
     ]
-    names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in masked(plan.datasets))
     return write_report(
         trials,
         study.path / REPORT,
@@ -117,7 +116,7 @@ def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderbo
         gallery=load,
         extra=StudyFacts(
             objectives=[objective.metric for objective in space.objectives],
-            data=names,
+            data=described(plan.datasets, content=plan.content),
             command=plan.command(),
             paper_trial=paper[0] if paper else None,
             manifest=read_manifest(best[0]) if best else None,

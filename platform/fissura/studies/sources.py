@@ -10,6 +10,8 @@ from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import AnyDataset, parse_datasets
 from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
+from fissura.data.names import name_of, told_apart
+from fissura.results import text
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 Source = Dataset | LabelledDataset
@@ -35,6 +37,18 @@ def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
     if masked(sources):
         return content_digest(masked(sources), directory=directory)
     return labelled_digest(labelled(sources), directory=directory)
+
+
+def described(sources: Sequence[Source], *, content: str) -> str:
+    """What a report says of a study's data: what each is called, and where it lies."""
+    names = told_apart(name_of(source.plain()) for source in sources)
+    places = (
+        f"{source.info.title}, {source.root}" if isinstance(source, Dataset) else str(source)
+        for source in sources
+    )
+    return ", ".join(
+        f"{text.data(name, content)}: {place}" for name, place in zip(names, places, strict=True)
+    )
 
 
 def masked(sources: Sequence[Source]) -> tuple[Dataset, ...]:

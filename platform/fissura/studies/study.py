@@ -137,7 +137,7 @@ class Study:
     @property
     def url(self) -> str:
         """The database, as Optuna and optuna-dashboard name it; whatever the path holds is read as a path."""
-        from sqlalchemy import URL  # it comes with Optuna, and reads and writes its URLs
+        from sqlalchemy import URL
 
         uri = sqlite_uri(self.path.resolve() / "study.db")
         return URL.create("sqlite", database=uri, query={"uri": "true"}).render_as_string()
