@@ -255,11 +255,14 @@ def leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "Leaderboard":
 
 def report(study: Path, *, say: Say = silent) -> Path:
     """Writes the report of a study as one HTML file, and gives its path."""
+    from fissura.studies.class_results import write_class_results
     from fissura.studies.results import REPORT, write_results
+    from fissura.studies.sources import masked
     from fissura.studies.study import find_study
 
     found = find_study(study)
-    write_results(found, found.load(), say=say)
+    write = write_results if masked(found.plan().datasets) else write_class_results
+    write(found, found.load(), say=say)
     return found.path / REPORT
 
 

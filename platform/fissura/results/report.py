@@ -34,7 +34,8 @@ class StudyFacts:
     `objectives` names its values; `data` says in a sentence what was trained and validated on; `seconds` is
     the wall time of the search; `command` runs it again; `paper_trial` is the number of the trial that ran
     the paper's own setting (None: none did); `plots` are more sections of pictures, `held_out` the section
-    of that name where it is not a leaderboard's; `details` are more facts to list.
+    of that name where it is not a leaderboard's; `cross_data` is the section about other data than the
+    study's own; `details` are more facts to list.
     """
 
     objectives: Sequence[str]
@@ -45,6 +46,7 @@ class StudyFacts:
     manifest: Manifest | None = None
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
     held_out: Sequence[html.Html] | None = None
+    cross_data: Sequence[html.Html] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,6 +76,7 @@ def write_report(
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
             "Held-out images": extra.held_out or _held_out(rows, gallery),
+            **({"On other data": extra.cross_data} if extra.cross_data else {}),
             "What produced this": _origin(study, extra),
         }
         body = [

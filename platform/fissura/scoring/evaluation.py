@@ -168,7 +168,6 @@ def evaluate(
         )
     head = {
         **facts,
-        **truth.data._asdict(),
         "images": len(scored),
         "left_out": sorted(set(names) - set(scored)),
     }

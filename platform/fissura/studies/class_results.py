@@ -9,6 +9,7 @@ from fissura.results.class_store import read_classes
 from fissura.results.classification import ClassRow, class_table
 from fissura.results.classification_export import sections, write_classification
 from fissura.results.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
+from fissura.results.cross_data import cross_data, scores_of_classes
 from fissura.results.leaderboard import Leaderboard
 from fissura.results.plots import Plot
 from fissura.results.report import StudyFacts, write_report
@@ -28,19 +29,28 @@ Say = Callable[[str], None]
 def write_class_results(
     study: Study, trials: "optuna.Study", *, pictures: Sequence[Plot] = (), say: Say
 ) -> Conclusion:
-    """Writes tables and report of what has been evaluated; `pictures` join the report's."""
+    """Writes tables and report of what has been evaluated on the study's own data; other data have a table of
+    their own in the report. `pictures` join the report's."""
     plan = study.plan()
     runs = read_classes([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    rows = class_table(runs.records)
+    found = class_table(runs.records)
+    rows = [row for row in found if row.test_set.data_digest == plan.content]
+    others = [row for row in found if row.test_set.data_digest != plan.content]
     title = f"Classifiers of {plan.name}"
     files = write_classification(rows, study.path, name="leaderboard", title=title)
-    files.append(_report(study, trials, rows, pictures))
+    files.append(_report(study, trials, rows, others, pictures))
     return Conclusion(tuple(files), Leaderboard(()), tuple(rows))
 
 
-def _report(study: Study, trials: "optuna.Study", rows: Sequence[ClassRow], pictures: Sequence[Plot]) -> Path:
+def _report(
+    study: Study,
+    trials: "optuna.Study",
+    rows: Sequence[ClassRow],
+    others: Sequence[ClassRow],
+    pictures: Sequence[Plot],
+) -> Path:
     plan = study.plan()
     space = plan.load_space(study.path)
     metrics = [objective.metric for objective in space.objectives]
@@ -63,7 +73,8 @@ def _report(study: Study, trials: "optuna.Study", rows: Sequence[ClassRow], pict
         extra=StudyFacts(
             objectives=metrics,
             data=described(plan.datasets, content=plan.content),
-            command=plan.command(),
+            command=study.command(),
+            cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
             paper_trial=paper[0] if paper else None,
             manifest=read_manifest(best[0]) if best else None,
             plots=plots,

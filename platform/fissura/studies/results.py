@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from fissura.core.errors import DataError
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, WEIGHTS
 from fissura.engine.run import MANIFEST, read_manifest
 from fissura.results import store
 from fissura.results.classification import ClassRow
+from fissura.results.cross_data import cross_data, of_data, scores_of_tables
 from fissura.results.export import write_leaderboard
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
@@ -39,15 +41,22 @@ class Conclusion:
 
 
 def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusion:
-    """Writes leaderboard and report of what has been evaluated."""
+    """Writes leaderboard and report of what has been evaluated on the study's own data; other data have a
+    table of their own in the report. The images are needed for the pictures alone."""
     plan = study.plan()
     runs = store.read_runs([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    board = leaderboard(runs.records)
-    load = loader(masked(plan.datasets))
+    board, others = of_data(leaderboard(runs.records), plan.content)
+    load: Load | None = None
+    missing = ""
+    try:
+        load = loader(masked(plan.datasets))
+    except DataError as error:
+        missing = f"The pictures are left out: {error.problems[0]}."
+        say(f"{study.path}: {missing}")
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
-    files.append(_report(study, trials, plan, board=board, load=load))
+    files.append(_report(study, trials, plan, board=board, others=others, load=load, missing=missing))
     return Conclusion(tuple(files), board)
 
 
@@ -92,7 +101,11 @@ def _drop(study: Study, run: str) -> None:
 
 
 def loader(datasets: Sequence[Dataset]) -> Load:
-    """Reads an image and its mask by data set and name, for pictures."""
+    """Reads an image and its mask by data set and name, for pictures.
+
+    Raises:
+        DataError: the data sets are no longer where they were.
+    """
     found = {(source.label, source.sample.name): source for source in sources(datasets)}
 
     def load(dataset: str, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
@@ -102,7 +115,16 @@ def loader(datasets: Sequence[Dataset]) -> Load:
     return load
 
 
-def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard, load: Load) -> Path:
+def _report(
+    study: Study,
+    trials: "optuna.Study",
+    plan: Plan,
+    *,
+    board: Leaderboard,
+    others: Leaderboard,
+    load: Load | None,
+    missing: str,
+) -> Path:
     space = plan.load_space(study.path)
     paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
     best = [
@@ -116,8 +138,9 @@ def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderbo
         gallery=load,
         extra=StudyFacts(
             objectives=[objective.metric for objective in space.objectives],
-            data=described(plan.datasets, content=plan.content),
-            command=plan.command(),
+            data=". ".join(filter(None, (described(plan.datasets, content=plan.content), missing))),
+            command=study.command(),
+            cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
             paper_trial=paper[0] if paper else None,
             manifest=read_manifest(best[0]) if best else None,
             details={
