@@ -74,7 +74,9 @@ def evaluate(
         source, thresholds = "recipe", [recipe.threshold.value] * len(chosen)
     else:
         own = datasets if content == manifest.data.digest else ()
-        source, thresholds = "validation", _thresholds(predictor, run, chosen, own=own)
+        mismatch = f"this is {content}, and the run's own is {manifest.data.digest}"
+        source = "validation"
+        thresholds = _thresholds(predictor, run, chosen, own=own, mismatch=mismatch)
     rows = [
         _row(
             image,
@@ -117,7 +119,12 @@ def threshold_of(run: Path, recipe: Recipe) -> float:
 
 
 def _thresholds(
-    predictor: Predictor, run: Path, protocols: Sequence[AnyProtocol], *, own: Sequence[Dataset]
+    predictor: Predictor,
+    run: Path,
+    protocols: Sequence[AnyProtocol],
+    *,
+    own: Sequence[Dataset],
+    mismatch: str,
 ) -> list[float]:
     """The threshold of each protocol, chosen once on the validation images of `own` and kept with the run."""
     path = run / THRESHOLDS
@@ -128,8 +135,8 @@ def _thresholds(
             names = ", ".join(map(str, missing))
             raise DataError(
                 f"{run}: a threshold for {names} is chosen on the validation images of the run's own data,"
-                f" which this is"
-                " not; evaluate the run on its own data first, or give --threshold"
+                f" which these are not ({mismatch}); evaluate the run on its own data first, wherever it lies"
+                " now, or give --threshold"
             )
         images = list(_count(predictor, own, missing, split="val", keep=None, content="", on_image=None))
         for place, protocol in enumerate(missing):

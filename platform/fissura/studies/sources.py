@@ -9,7 +9,14 @@ from pydantic import Field
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import AnyDataset, parse_datasets
-from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
+from fissura.data.labelled import (
+    AnyLabelled,
+    ClassFolder,
+    LabelledDataset,
+    labelled_digest,
+    parse_labelled,
+)
+from fissura.data.labelled.squares import CutSquares
 from fissura.data.names import name_of, told_apart
 from fissura.results import text
 
@@ -37,6 +44,22 @@ def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
     if masked(sources):
         return content_digest(masked(sources), directory=directory)
     return labelled_digest(labelled(sources), directory=directory)
+
+
+def root_of(source: Source) -> Path:
+    """The folder that a data set lies in; of one that is cut from another, that one's."""
+    if isinstance(source, CutSquares):
+        return source.source.root
+    if not isinstance(source, Dataset | ClassFolder):
+        raise TypeError(source)
+    return source.root
+
+
+def moved_to(source: Source, root: Path) -> Source:
+    """The data set in another folder."""
+    if isinstance(source, CutSquares):
+        return source.model_copy(update={"source": source.source.model_copy(update={"root": root})})
+    return source.model_copy(update={"root": root})
 
 
 def described(sources: Sequence[Source], *, content: str) -> str:
