@@ -1,11 +1,13 @@
 # The two commands: `make demo` and `make test`. Both first make the environment, once, in $VENV.
 #   VENV=path    where the environment goes (default .venv)
 #   JOBS=2       test files that run at a time
+#   SUITES=      those that `make test-all` runs (default: all)
 #   PYTHON=path  the Python that it is made from (default: the first of python3, python3.14, ... that fits)
 
 VENV ?= .venv
 PYTHON ?=
 JOBS ?= 2
+SUITES ?=
 export VENV PYTHON
 
 export RAY_USAGE_STATS_ENABLED = 0
@@ -16,13 +18,14 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test lint types layers quick test-slow test-faults test-cluster test-fuzz test-dashboards bench bench-scale env clean
+.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-dashboards bench bench-scale env clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
 	@echo 'make test       lint, types, layers, and the quick tests; stops at the first that fails'
+	@echo 'make test-all   lint, types, layers, and every suite; goes on after a failure and ends with a table of them'
 	@echo 'make test-slow  the tests that take minutes'
-	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage want root'
+	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage as root'
 	@echo 'make test-cluster  `ray up` on hosts of its own: as root, on Linux, with openssh-server, iproute2 and rsync'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
 	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
@@ -33,44 +36,21 @@ help:
 demo: env
 	@"$$VENV/bin/fissura" demo
 
-test: lint types layers quick
+# what each suite runs stands in tests/suites.py
+test: env
+	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) --stop lint format types layers quick
 
-lint: env
-	@echo '== lint (ruff) =='
-	"$$VENV/bin/ruff" check .
-	"$$VENV/bin/ruff" format --check .
+lint types layers quick: env
+	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) $(subst lint,lint format,$@)
 
-types: env
-	@echo '== types (mypy) =='
-	"$$VENV/bin/mypy" platform/fissura dashboards
-
-layers: env
-	@echo '== layers (import-linter) =='
-	"$$VENV/bin/lint-imports"
-
-quick: env
-	@echo '== tests (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not slow and not cluster'
-
-test-slow: env
-	@echo '== slow tests (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -m slow
+test-slow test-cluster test-fuzz test-dashboards: env
+	@"$$VENV/bin/python" tests/suites.py $(@:test-%=%)
 
 test-faults: env
-	@echo '== faults (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -s tests/integration/test_drill.py tests/integration/test_trial_faults.py
+	@"$$VENV/bin/python" tests/suites.py faults storage
 
-test-cluster: env
-	@echo '== a cluster of hosts (pytest) =='
-	"$$VENV/bin/python" -m pytest -q -m cluster --tb=short --durations=0 --durations-min=10 tests/cluster
-
-test-fuzz: env
-	@echo '== fuzzing (pytest) =='
-	"$$VENV/bin/python" -m pytest -q tests/integration/test_serving_fuzz.py
-
-test-dashboards: env
-	@echo '== dashboards (promtool, Prometheus, Chromium) =='
-	"$$VENV/bin/python" -m pytest -q tests/unit/test_dashboards.py tests/dashboards
+test-all: env
+	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) $(SUITES)
 
 # without scale.py, which goes through 10,000 trials
 bench: env

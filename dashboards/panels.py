@@ -1,8 +1,9 @@
 """The panels of the two dashboards, in reading order, and the PromQL that draws them.
 
 `ray_fissura_*` come from `fissura/jobs/gauges.py`, other `ray_*` from Ray itself, `fissura_*` from
-`fissura/serving/telemetry.py`. For half a minute after a search was resumed, Ray may show the gauges of both
-its processes: a sum over states stands over a `max`, so that nothing counts twice.
+`fissura/serving/telemetry.py`: the service is drawn by these alone, as one machine's Ray exports nothing. For
+half a minute after a search was resumed, Ray may show the gauges of both its processes: a sum over states
+stands over a `max`, so that nothing counts twice.
 """
 
 from dataclasses import dataclass
@@ -146,15 +147,14 @@ def latency(share: float) -> str:
     return f"histogram_quantile({share}, {seconds})"
 
 
-def replicas(metric: str, aggregate: str) -> str:
-    """Replicas by the version of a model, and of the process that answers HTTP."""
-    return f'{aggregate} by (application) ({metric}{{application=~"fissura.*"}})'
+def replicas(which: str) -> str:
+    """The `healthy` or the `wanted` replicas of each application; every proxy shows the same numbers."""
+    return f"max by (application) (fissura_replicas_{which}{{{CHOSEN}}})"
 
 
-def spent(part: str) -> str:
-    """The `sum` (in milliseconds) or the `count` of what the replicas of each version worked on, a second."""
-    metric = f"ray_serve_deployment_processing_latency_ms_{part}"
-    return f'sum by (application) (rate({metric}{{application=~"fissura-model-.*"}}[5m]))'
+def worked(part: str) -> str:
+    """The `sum` (in seconds) or the `count` of what the replicas of each version worked on, a second."""
+    return f"sum by (model, version) (rate(fissura_replica_seconds_{part}{{{CHOSEN}}}[5m]))"
 
 
 SERVICE = Dashboard(
@@ -234,17 +234,15 @@ SERVICE = Dashboard(
             " is the process that answers HTTP.",
             unit="short",
             queries={
-                "{{application}} healthy": replicas("ray_serve_deployment_replica_healthy", "sum"),
-                "{{application}} wanted": replicas("ray_serve_autoscaling_target_replicas", "max"),
+                "{{application}} healthy": replicas("healthy"),
+                "{{application}} wanted": replicas("wanted"),
             },
         ),
         Panel(
             title="Images in a replica",
             description="How long a replica takes for an image, on average, by version of a model.",
-            unit="ms",
-            queries={
-                "{{application}}": f"{spent('sum')} / {spent('count')}",
-            },
+            unit="s",
+            queries={"{{model}} v{{version}}": f"{worked('sum')} / {worked('count')}"},
         ),
     ),
 )

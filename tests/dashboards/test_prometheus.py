@@ -3,13 +3,10 @@ service: every panel has something to draw, and every alert can be judged."""
 
 import asyncio
 import io
-import json
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,45 +15,37 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import aiohttp
 import numpy as np
 import pytest
 import torch
 import yaml
-from panels import DASHBOARDS, SEARCH, SERVICE
+from panels import SEARCH, SERVICE
 from PIL import Image
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from fissura.data.synthetic import SyntheticSpec, write
+from prometheus_process import (
+    FOLDER,
+    PATIENCE_SECONDS,
+    QUERIES,
+    Prometheus,
+    end,
+    free_ports,
+    observed,
+    tool,
+    until,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-FOLDER = Path(__file__).parents[2] / "dashboards"
 FISSURA = Path(sys.executable).with_name("fissura")
-PATIENCE_SECONDS = 420
-QUERIES = {
-    (page.name, panel.title, legend): query.replace("$study", ".*").replace("$instance", ".*")
-    for page in DASHBOARDS
-    for panel in page.panels
-    for legend, query in panel.queries.items()
-}
 NEEDS_A_GPU = {("search", "GPU"), ("search", "GPU memory")}
 GPU_METRICS = {"ray_node_gpus_utilization", "ray_node_gram_used", "ray_node_gram_available"}
 RULES = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
 ]
-
-
-def tool(name: str) -> str:
-    """Where a program is; a test without it would show nothing."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.fail(f"no {name} here; install Debian's package `prometheus`")
-    return found
 
 
 class TestThePromtool:
@@ -80,55 +69,6 @@ class TestThePromtool:
 
 
 # ---------------------------------------------------------------- a cluster, and what runs on it
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports below those that the kernel gives to outgoing connections: Ray takes seconds until it listens."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
-        try:
-            with socket.create_server(("", port)):
-                found.append(port)
-        except OSError:
-            continue
-        if len(found) == count:
-            break
-    return found
-
-
-def until(condition: Callable[[], Any], *, what: str) -> Any:
-    """What `condition` gives once it is true."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {PATIENCE_SECONDS} s: {what}"
-        time.sleep(0.5)
-    return found
-
-
-@dataclass(frozen=True)
-class Prometheus:
-    """A running Prometheus, asked over HTTP."""
-
-    url: str
-    begin: float
-
-    def get(self, path: str, **words: Any) -> Any:
-        address = f"{self.url}/api/v1/{path}?{urlencode(words)}"
-        with urlopen(address, timeout=30) as answer:  # noqa: S310
-            document = json.loads(answer.read())
-        assert document["status"] == "success", document
-        assert not document.get("warnings"), document
-        return document["data"]
-
-    def drawn(self, query: str) -> list[dict[str, Any]]:
-        """The lines of a graph from the beginning to now, as Grafana asks for them."""
-        words = {"query": query, "start": self.begin, "end": time.time(), "step": 2}
-        return list(self.get("query_range", **words)["result"])
-
-    def most(self, query: str) -> float:
-        """The highest number that a graph of it shows; 0 where it shows nothing."""
-        values = [float(value) for line in self.drawn(query) for _, value in line["values"]]
-        return max((value for value in values if value == value), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -165,16 +105,6 @@ class Cluster:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-
-def end(process: "subprocess.Popen[Any]") -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def marked(mark: str) -> list[int]:
@@ -256,46 +186,6 @@ def ray_head(
         if head.poll() is None:
             return head, port
     pytest.fail(log.read_text())
-
-
-@contextmanager
-def observed(
-    folder: Path, *, nodes: Path, service: int, token: str, web: int, environment: dict[str, str]
-) -> Iterator[Prometheus]:
-    shutil.copytree(FOLDER, folder / "dashboards")
-    text = (FOLDER / "prometheus.yml").read_text()
-    for before, after in (
-        ("/tmp/ray/prom_metrics_service_discovery.json", str(nodes)),  # noqa: S108
-        ("127.0.0.1:8000", f"127.0.0.1:{service}"),
-        ("_interval: 10s", "_interval: 2s"),
-        ("refresh_interval: 30s", "refresh_interval: 2s"),
-    ):
-        assert before in text
-        text = text.replace(before, after)
-    (folder / "dashboards" / "prometheus.yml").write_text(text)
-    (folder / "dashboards" / "service_token").write_text(token)
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                tool("prometheus"), f"--config.file={folder}/dashboards/prometheus.yml",
-                f"--storage.tsdb.path={folder}/prometheus", f"--web.listen-address=127.0.0.1:{web}",
-            ],
-            stdout=log, stderr=log, env=environment,
-        )  # fmt: skip
-        try:
-            prometheus = Prometheus(f"http://127.0.0.1:{web}", time.time())
-            until(lambda: answers(prometheus.url), what="Prometheus answers")
-            yield prometheus
-        finally:
-            end(process)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urlopen(f"{url}/-/ready", timeout=5):  # noqa: S310
-            return True
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from fissura.data.content import content_digest
 from fissura.data.datasets import Folder
 from fissura.data.labelled import ClassFolder, Patches, labelled_digest
-from fissura.data.names import name_of, told_apart
+from fissura.data.naming import name_of, told_apart
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.engine.evaluate import evaluate
 from fissura.engine.model import open_model

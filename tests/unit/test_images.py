@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fissura.core.errors import DataError
-from fissura.data.images import decode_mask, read_binary_mask, read_rgb, read_size
+from fissura.data.images import read_rgb, read_size
+from fissura.data.masks import decode_mask, read_binary_mask
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)
@@ -215,6 +216,37 @@ def test_a_jpeg_mask_is_thresholded_at_127_with_a_remark(tmp_path: Path) -> None
     np.testing.assert_array_equal(reading.mask, line)
     assert reading.remark is not None
     assert "thresholded at 127" in reading.remark
+
+
+@pytest.mark.parametrize("quality", [95, 100])
+def test_a_jpeg_of_class_indices_is_read_as_such(tmp_path: Path, quality: int) -> None:
+    line = np.zeros((64, 64), np.uint8)
+    line[24:32] = 1
+    reading = decode_mask(write(tmp_path / "a.jpg", line, quality=quality))
+    np.testing.assert_array_equal(reading.mask, line)
+    assert reading.remark is not None
+    assert "class indices" in reading.remark
+
+
+@pytest.mark.parametrize("level", [40, 100, 120])
+def test_a_jpeg_mask_whose_cracks_would_all_be_lost_is_refused_and_its_lightest_level_named(
+    tmp_path: Path, level: int
+) -> None:
+    line = np.zeros((64, 64), np.uint8)
+    line[24:32] = level
+    path = write(tmp_path / "a.jpg", line, quality=100)
+    with pytest.raises(
+        DataError, match=rf"a\.jpg: the lightest pixel .* is {level}: no crack .*127"
+    ) as caught:
+        decode_mask(path)
+    assert f"threshold={level // 2}" in str(caught.value)
+    np.testing.assert_array_equal(decode_mask(path, threshold=level // 2).mask, line > 0)
+
+
+def test_a_black_jpeg_mask_holds_no_crack(tmp_path: Path) -> None:
+    reading = decode_mask(write(tmp_path / "a.jpg", np.zeros((64, 64), np.uint8)))
+    assert not reading.mask.any()
+    assert reading.remark is None
 
 
 def test_a_dark_crack_on_light_ground(tmp_path: Path) -> None:

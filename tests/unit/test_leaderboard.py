@@ -87,6 +87,18 @@ def test_configurations_are_ranked_and_their_seeds_are_one_row(board):
     assert good.scores["f1"].low <= good.scores["f1"].value <= good.scores["f1"].high
 
 
+def test_exact_ties_share_a_rank_in_every_format(tmp_path, write_scored_run):
+    """Two configurations that predict the same differ in nothing that a rank could tell."""
+    for name, lr, quality in (("a", 0.1, 0.9), ("b", 0.2, 0.9), ("c", 0.3, 0.8)):
+        write_scored_run(tmp_path / name, lr=lr, quality=quality)
+    board = leaderboard(read_runs([tmp_path]).records)
+    assert [standing.rank for standing in board.tables[0].standings] == [1, 1, 3]
+    assert re.findall(r"^\| (\S+) \| unet", as_text(board, kind="md"), re.MULTILINE) == ["1", "1", "3"]
+    rows = csv.DictReader(io.StringIO(as_text(board, kind="csv")))
+    assert [row["rank"] for row in rows] == ["1", "1", "3"]
+    assert "2 of 3 configurations (unet) share the best F1" in as_text(board, kind="html")
+
+
 def test_scores_are_those_of_the_rows(tmp_path, board):
     good = board.tables[0].standings[0]
     f1 = []

@@ -114,11 +114,12 @@ def animated(kind: str, *, frames: int = 2) -> bytes:
 
 
 def scans(count: int) -> bytes:
-    """A progressive JPEG with `count` short scans more than it needs."""
+    """A progressive JPEG with `count` scans more than it needs: its shortest, one bit a block, again."""
     whole = saved(SMOOTH, "JPEG", progressive=True)
-    last = whole.rindex(b"\xff\xda")
-    header = whole[last : last + 2 + int.from_bytes(whole[last + 2 : last + 4])]
-    return whole.removesuffix(b"\xff\xd9") + (header + b"\0") * count + b"\xff\xd9"
+    behind = whole.index(b"\0\0\x10") + 3  # the last bit of the means
+    (pixels,) = re.match(rb"((?:[^\xff]|\xff\0)*)", whole[behind:]).groups()  # type: ignore[union-attr]
+    again = whole[whole.rindex(b"\xff\xda", 0, behind) : behind] + pixels
+    return whole.removesuffix(b"\xff\xd9") + again * count + b"\xff\xd9"
 
 
 def notes(count: int) -> bytes:

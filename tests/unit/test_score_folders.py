@@ -269,3 +269,30 @@ def test_scoring_starts_without_torch_and_without_ray():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("crack", [1, 2, 100, 200, 255])
+@pytest.mark.parametrize("protocol", ["pixel", "tolerant:2", "overlap"])
+def test_perfect_predictions_of_two_levels_are_perfect(tmp_path, rng, crack, protocol):
+    for name in ("a", "b", "c"):
+        _, mask = pair(rng, crack=name != "c")
+        save(tmp_path / "masks" / f"{name}.png", mask)
+        save(tmp_path / "maps" / f"{name}.png", (mask > 0).astype(np.uint8) * np.uint8(crack))
+    report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol(protocol))
+    assert report.macro.recall == report.micro.recall == 1.0
+    told = [remark for remark in report.remarks if f"hold 0 and {crack} alone" in remark]
+    assert len(told) == (crack != 255)
+
+
+@pytest.mark.parametrize("levels", [(0, 1, 2), (0, 3), (0, 255)])
+def test_maps_of_several_levels_are_probabilities(tmp_path, rng, levels):
+    for name, highest in (("a", 1), ("b", len(levels) - 1)):
+        _, mask = pair(rng)
+        save(tmp_path / "masks" / f"{name}.png", mask)
+        map_ = np.zeros(mask.shape, np.uint8)
+        map_[: mask.shape[0] // 2] = 1
+        map_[0] = levels[highest]
+        save(tmp_path / "maps" / f"{name}.png", map_)
+    report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
+    assert report.remarks == ()
+    assert report.micro.recall == 0.0

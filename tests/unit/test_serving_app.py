@@ -473,6 +473,67 @@ class TestAProblem:
         problem(response, 405, "wrong-method")
         assert response.headers["allow"] == "POST"
 
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/models"])
+    def test_head_is_answered_as_get_without_the_body(self, client: TestClient, path: str) -> None:
+        head, get = client.head(path), client.get(path)
+        assert head.status_code == get.status_code == 200
+        assert (head.content, head.headers["content-type"]) == (b"", get.headers["content-type"])
+        if path != "/metrics":  # it counts the requests themselves
+            assert head.headers["content-length"] == str(len(get.content))
+        assert SECURITY.items() <= dict(head.headers).items()
+
+    def test_head_of_what_is_not_there_or_takes_no_get_is_refused_as_get_is(self, client: TestClient) -> None:
+        assert client.head("/none").status_code == 404
+        assert client.head("/v1/segment").status_code == 405
+
+    @pytest.mark.parametrize(
+        ("method", "address", "told"),
+        [
+            ("POST", "/v1/segment?treshold=0.9", "`treshold` is not known; did you mean `threshold`?"),
+            ("POST", "/v1/segment?mm_per_px=0.1", "`mm_per_px` is not known; did you mean `mm_per_pixel`?"),
+            ("POST", "/v1/segment?Threshold=0.9&x=1", "did you mean `threshold`?; `x` is not known"),
+            ("POST", "/v1/segment?threshold=0.1&threshold=0.9", "`threshold` is there twice"),
+            ("POST", "/v1/classify?threshold=0.9", "`threshold` is not known"),
+            ("POST", "/v1/classify?modell=walls", "did you mean `model`?"),
+            ("GET", "/v1/models?name=walls", "`name` is not known"),
+            ("POST", "/v1/models/cracks/rollback?now=1", "`now` is not known"),
+            ("GET", "/healthz?verbose=1", "`verbose` is not known"),
+            ("HEAD", "/healthz?verbose=1", ""),
+        ],
+    )
+    def test_a_query_that_no_route_knows_is_refused_by_name(
+        self, client: TestClient, method: str, address: str, told: str
+    ) -> None:
+        headers = {"Content-Type": "image/png"}
+        response = client.request(method, address, content=PNG if method == "POST" else None, headers=headers)
+        if method == "HEAD":
+            assert response.status_code == 422
+        else:
+            assert told in problem(response, 422, "invalid-value")["detail"]
+
+    def test_options_in_a_multipart_are_told_to_go_into_the_query(self, client: TestClient) -> None:
+        sent = {"files": [("images", ("w.png", PNG))], "data": {"mm_per_pixel": "0.1", "tresh": "1"}}
+        document = problem(client.post("/v1/segment", **sent), 422, "invalid-value")
+        assert "`mm_per_pixel` is an option, and options go into the query" in document["detail"]
+        assert "/v1/segment?mm_per_pixel=0.1" in document["remedy"]
+        document = problem(client.post("/v1/classify", **sent), 422, "invalid-value")
+        assert "`mm_per_pixel` is not known" in document["detail"]
+
+    def test_a_document_with_fields_that_nobody_knows_names_each_and_what_is_missing(
+        self, client: TestClient
+    ) -> None:
+        document = problem(client.put("/v1/models/cracks", json={"runs": "/x", "y": 1}), 422, "invalid-value")
+        assert "`runs` is not known; did you mean `run`?" in document["title"]
+        assert "`y` is not known" in document["title"]
+        assert "`body.run`: Field required" in document["title"]
+
+    @pytest.mark.parametrize("media", ["image/jpg", "image/pjpeg", "image/x-png", "binary/octet-stream"])
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    def test_an_image_under_a_name_that_programs_use_is_read_by_its_bytes(
+        self, client: TestClient, media: str, kind: str
+    ) -> None:
+        assert segment(client, saved(PHOTO, kind), media=media).status_code == 200
+
     def test_not_acceptable(self, client: TestClient) -> None:
         problem(segment(client, accept="text/html"), 406, "not-acceptable")
 

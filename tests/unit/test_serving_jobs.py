@@ -1,5 +1,6 @@
 """Batch work inside the service: what a job may name, how it ends, and that it goes on after any end."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -147,6 +148,15 @@ def test_what_cannot_be_done_fails_with_its_reason(start, root):
         assert "outside of the images' folder" in ended(client, inside["id"])["reason"]
 
 
+def test_files_that_are_not_read_are_named_and_those_of_systems_are_not(start, root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("IMG_0002.HEIC", "DJI_0003.DNG", "Thumbs.db", "._0.png"):
+        (root / "walls" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with start() as client:
+        job = ended(client, client.post("/v1/jobs", json=asked(root)).json()["id"])
+    assert (job["state"], job["images"], job["left_out"]) == ("done", 5, ["IMG_0002.HEIC", "DJI_0003.DNG"])
+
+
 def test_without_a_root_there_are_no_jobs(start, root):
     with start(roots=()) as client:
         for answer in (client.get("/v1/jobs"), client.get("/v1/jobs/0123456789abcdef")):
@@ -158,6 +168,19 @@ def test_an_unknown_job_or_model_is_not_found(start, root):
     with start() as client:
         assert client.get("/v1/jobs/0123456789abcdef").status_code == 404
         assert client.post("/v1/jobs", json=asked(root, model="walls")).status_code == 404
+
+
+def test_a_job_with_a_field_or_a_query_that_nobody_knows_is_refused_by_name(start, root):
+    with start() as client:
+        answer = client.post("/v1/jobs", json=asked(root, mm_per_px=0.1, keep=["masks"]))
+        assert answer.status_code == 422
+        assert "`mm_per_px` is not known; did you mean `mm_per_pixel`?" in answer.json()["title"]
+        assert "`keep` is not known" in answer.json()["title"]
+        answer = client.post("/v1/jobs?mm_per_pixel=0.1", json=asked(root))
+        assert (answer.status_code, answer.json()["detail"]) == (422, "`mm_per_pixel` is not known")
+        assert client.get("/v1/jobs", params={"state": "done"}).status_code == 422
+        assert client.get("/v1/jobs").json() == {"jobs": []}
+        assert client.head("/v1/jobs").status_code == 200
 
 
 def test_a_job_that_was_cancelled_is_resumed_and_repeats_no_row(start, root, monkeypatch):

@@ -17,6 +17,7 @@ from fissura.results.statistics import (
     draw,
     groups,
     holm,
+    ranks,
 )
 
 
@@ -185,6 +186,22 @@ def test_holm_is_holms():
 
 def sure(value: float, spread: float, rng: np.random.Generator) -> Bootstrapped:
     return Bootstrapped(value, rng.normal(value, spread, 2_000))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([], []),
+        ([0.9], [1]),
+        ([0.9, 0.9, 0.8], [1, 1, 3]),
+        ([0.9, 0.8, 0.8, 0.8, 0.7, 0.7], [1, 2, 2, 2, 5, 5]),
+        ([0.1 + 0.2, 0.3], [1, 1]),
+        ([0.9, 0.9 - 1e-9], [1, 2]),
+        ([0.0, 0.0], [1, 1]),
+    ],
+)
+def test_exact_ties_share_a_rank_and_leave_out_those_they_take_up(scores, expected):
+    assert ranks(scores) == expected
 
 
 def test_groups_hold_what_does_not_differ_from_their_best(rng):

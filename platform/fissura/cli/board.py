@@ -30,7 +30,7 @@ def show(paths: Paths, as_json: JsonOption = False) -> None:
 
     console = Console.of(as_json)
     board = api.leaderboard(paths, say=console.say)
-    classes = api.class_leaderboard(paths, say=console.say)
+    classes = board.classes
     plain = rows(board) if not classes else [*rows(board), *plain_rows(classes)]
     console.result(plain, lambda: "\n\n".join(filter(None, (brief(board), class_text(classes)))))
 
@@ -42,15 +42,21 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder that the file goes to.")] = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Write the ranking of all evaluated runs below the paths to a file.
+    """Write the ranking of all evaluated runs below the paths to a file, one for each task.
 
     Example: [bold]fissura leaderboard export studies --format latex --out paper[/bold]
     """
     from fissura import api
+    from fissura.results.classification_export import write_classification
     from fissura.results.export import write_leaderboard
 
     console = Console.of(as_json)
-    files = write_leaderboard(api.leaderboard(paths, say=console.say), out, formats=(kind,))
+    board = api.leaderboard(paths, say=console.say)
+    classes = board.classes
+    files = [] if classes and not board.tables else write_leaderboard(board, out, formats=(kind,))
+    if classes:
+        name = "leaderboard-classifiers" if files else "leaderboard"
+        files += write_classification(classes, out, name=name, formats=(kind,), title="Classifiers")
     console.result({"files": [str(file) for file in files]}, "\n".join(map(str, files)))
 
 

@@ -22,7 +22,7 @@ def export(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a run: ONNX, and scripts that need onnxruntime and NumPy alone.
+    """Export a run: ONNX, and scripts that need onnxruntime, NumPy and Pillow.
 
     Example: [bold]fissura export studies/runs/1a2b3c4d5e6f --to onnx --out bundle --quantise int8[/bold]
     """

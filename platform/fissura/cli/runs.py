@@ -99,6 +99,8 @@ def evaluate(
 ) -> None:
     """Score a run on a data set. Maps are kept in the run, and its scores join the leaderboard.
 
+    The scores that were asked for are printed first, then those of the run that stood there before.
+
     Example: [bold]fissura evaluate studies/runs/1a2b3c4d5e6f --data cfd:/data/cfd[/bold]
     """
     from fissura import api
@@ -111,7 +113,7 @@ def evaluate(
                 f"{run}: of a classifier, --split is train or test, and --condition its only other option"
             )
         with console.progress("classifying images") as on_image:
-            scores = api.classify(
+            asked = api.classify(
                 run,
                 data=data,
                 split=split,
@@ -120,16 +122,28 @@ def evaluate(
                 say=console.say,
                 on_image=on_image,
             )
-        console.result({"run": str(run), "scores": plain_rows(scores)}, lambda: class_text(scores))
+        every = api.class_leaderboard([run])
+        tables = {(row.test_set, row.condition) for row in asked}
+        before = [row for row in every if (row.test_set, row.condition) not in tables]
+        console.result(
+            {"run": str(run), "asked": plain_rows(asked), "scores": plain_rows(every)},
+            lambda: _first(class_text(asked), class_text(before)),
+        )
         return
     with console.progress("predicting images") as on_image:
-        api.evaluate(
+        scored = api.evaluate(
             run, data=data, protocols=protocol or (), split=split, threshold=threshold, on_image=on_image
         )
     board = api.leaderboard([run])
+    asked_for, other = board.divided(scored)
     maps = str(run / "predictions")
-    plain = {"run": str(run), "maps": maps, "scores": rows(board)}
-    console.result(plain, lambda: f"{brief(board)}\nmaps: {maps}")
+    plain = {"run": str(run), "maps": maps, "asked": rows(asked_for), "scores": rows(board)}
+    console.result(plain, lambda: f"{_first(brief(asked_for), brief(other))}\n\nmaps: {maps}")
+
+
+def _first(asked: str, before: str) -> str:
+    """What was asked for, and then what the run was scored on before."""
+    return f"{asked}\n\nscored before:\n\n{before}" if before else asked
 
 
 def score(

@@ -17,7 +17,7 @@ from fissura.core.errors import DataError
 from fissura.core.files import sha256, write_text
 from fissura.core.spec import digest
 from fissura.data.dataset import Dataset
-from fissura.data.names import PLACE, name_of, told_apart
+from fissura.data.naming import PLACE, name_of, told_apart
 from fissura.data.sample import Sample
 
 Signature = tuple[int, ...]

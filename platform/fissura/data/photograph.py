@@ -7,7 +7,6 @@ transparency are brought to 8-bit RGB, each with a remark.
 """
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, PLAIN_MODES, Picture, is_opaque, opened
+from fissura.data.whole import END, SCAN, SEGMENT, jpeg_scans
 
 MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write some tens
 MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG
@@ -33,8 +33,6 @@ _REDUCED = {
 }
 _DEEP_MODES = frozenset({"I;16", "I;16B", "RGB", "RGBA"})
 _TO_RGB = {(3, 3): cv2.COLOR_BGR2RGB, (4, 3): cv2.COLOR_BGRA2RGB, (4, 4): cv2.COLOR_BGRA2RGBA}
-_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a JPEG marker with a length behind it, or the last
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
@@ -143,9 +141,9 @@ def _jpeg_blocks(data: bytes) -> tuple[int, int]:
     """The segments before the first scan, and the bytes between them; or numbers beyond the limits."""
     blocks, junk, at = 0, 0, len(_JPEG)
     while blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
-        found = _SEGMENT.search(data, at)
+        found = SEGMENT.search(data, at)
         junk += (found.start() if found else max(at, len(data))) - at
-        if found is None or found.group() in (_SCAN, _END):
+        if found is None or found.group() in (SCAN, END):
             break
         blocks += 1
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
@@ -154,10 +152,7 @@ def _jpeg_blocks(data: bytes) -> tuple[int, int]:
 
 def _check_scans(data: bytes) -> None:
     """A JPEG of a few kilobytes may have thousands of scans, each of which costs a pass over its pixels."""
-    scans, at = 0, 0
-    while (found := _SEGMENT.search(data, at)) and found.group() != _END:
-        scans += found.group() == _SCAN
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    scans = jpeg_scans(data).number
     if scans > MAX_SCANS:
         raise DataError(
             f"a JPEG has at most {MAX_SCANS} scans: this one has {scans}; save it again, not progressive"

@@ -1,4 +1,4 @@
-"""A run as a folder that works without this project: ONNX networks, scripts of NumPy, and a card.
+"""A run as a folder that works without this project: ONNX networks, scripts of NumPy and Pillow, and a card.
 
 Both kinds of bundle hold `card.json`: what the recipe says, the networks' check and speed, and the SHA-256 of
 each file.
@@ -27,8 +27,10 @@ from torch import Tensor, nn
 
 from fissura.classical import compact as compact_module
 from fissura.classical.compact import Compact, CompactError
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable, sha256
+from fissura.data import names, whole
 from fissura.data.resize import Fixed
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import CLASSIFIER, Classifier
@@ -44,21 +46,28 @@ from fissura.results.manifest import DataFacts, device_name, trained_on
 
 FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
-READING = ("card.py", "images.py", "png.py", "plain.py", "exif.py", "unreadable.py")
-READING_JPEG = ("jpeg.py", "jpeg_entropy.py", "jpeg_pixels.py")
-SEGMENTING, CLASSIFYING = ("segment.py", "windows.py"), ("classify.py",)
+READING = (SCRIPTS / "card.py", SCRIPTS / "images.py", *(Path(str(one.__file__)) for one in (names, whole)))
+SEGMENTING, CLASSIFYING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py"), (SCRIPTS / "classify.py",)
 ONE_SIZE = ("swin_tiny",)
 """Encoders whose attention windows are laid out while they are exported, for one size of image."""
 
 Quantise = Literal["none", "int8"]
 
 
-@dataclass(frozen=True)
-class Bundle:
+@dataclass(frozen=True, repr=False)
+class Bundle(Brief):
     """An exported run: its folder, and its card in JSON types."""
 
     path: Path
     card: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The folder, and its files."""
+        return [f"bundle {self.path}", f"  {', '.join(sorted(self.card['files']))}"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each file, with its SHA-256."""
+        return [{"file": name, "sha256": digest} for name, digest in self.card["files"].items()]
 
 
 class Probability(nn.Module):
@@ -142,7 +151,7 @@ def export_segmenter(
             "operations": network_operations(network, height=height, width=width),
             **_networks(network, folder, "model", sides=sides, output="probability", quantise=quantise),
         }
-        _copy(folder, (*SEGMENTING, *READING, *READING_JPEG))
+        _copy(folder, (*SEGMENTING, *READING))
         return _finish(folder, card, out=out)
 
 
@@ -192,8 +201,7 @@ def export_classifier(
             **_networks(backbone, folder, "backbone", sides=Sides(1), output="features", quantise=quantise),
         }
         shutil.copyfile(classifier, folder / CLASSIFIER)
-        shutil.copyfile(str(compact_module.__file__), folder / "compact.py")
-        _copy(folder, (*CLASSIFYING, *READING, *READING_JPEG))
+        _copy(folder, (*CLASSIFYING, *READING, Path(str(compact_module.__file__))))
         return _finish(folder, card, out=out)
 
 
@@ -212,7 +220,6 @@ def segmentation_card(recipe: Recipe, *, stride: int, threshold: float) -> dict[
         "resize": [resize.height, resize.width] if isinstance(resize, Fixed) else None,
         # up to how many pixels an image is read whole, and the windows of a larger one
         "inference": {"whole_pixels": whole, **sliding.model_dump(mode="json", exclude={"kind"})},
-        "map_range": recipe.map_range,
     }
 
 
@@ -250,14 +257,14 @@ def _networks(
     return {"check": check, "quantisation": asdict(moved)}
 
 
-def _copy(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        shutil.copyfile(SCRIPTS / name, folder / name)
+def _copy(folder: Path, scripts: Sequence[Path]) -> None:
+    for script in scripts:
+        shutil.copyfile(script, folder / script.name)
 
 
 def _finish(folder: Path, card: dict[str, Any], *, out: Path) -> Bundle:
     """Writes the card, its speed table measured last."""
-    libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")}
+    libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")}
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())
     }

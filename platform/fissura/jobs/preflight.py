@@ -10,12 +10,17 @@ from fissura.engine.classifier_recipe import LEARNT, classifier_of
 from fissura.engine.experiment import Experiment
 from fissura.engine.recipe import Recipe, segmenter_of
 from fissura.jobs.cluster import Resources
-from fissura.models import AnyModel, check_weights
+from fissura.models import check_weights
+from fissura.models.weights import Hub
+from fissura.studies.compile import Point
 from fissura.studies.distributions import Choice
+from fissura.studies.paths import ABSENT
 from fissura.studies.results import KEPT_RUNS
 from fissura.studies.space import LoadedSpace
 
 MAX_LOCAL_TRIALS = 4
+MOST_NETWORKS = 512
+USUAL_HUB = Hub()
 
 
 @dataclass(frozen=True)
@@ -40,39 +45,41 @@ class Slots:
     workers: int = 1
 
 
-def check_all_weights(space: LoadedSpace) -> None:
+def check_all_weights(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
     """Looks whether the pretrained weights of every network of the space can be had.
 
     Raises:
         WeightsError: with one line a network whose weights cannot.
     """
-    check_weights(*_networks(space))
+    check_weights(*dict.fromkeys(segmenter_of(one).model for one in _recipes(space, "model.")), hub=hub)
 
 
-def check_all_backbones(space: LoadedSpace) -> None:
+def check_all_backbones(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
     """Looks whether the pretrained weights of every backbone of the space can be had; those that are learnt
     from the user's images can.
 
     Raises:
         WeightsError: with one line a backbone whose weights cannot.
     """
-    backbones = (classifier_of(recipe).backbone for recipe in _recipes(space, "backbone."))
-    check_weights(*(one for one in backbones if one.weights not in LEARNT))
-
-
-def _networks(space: LoadedSpace) -> Iterator[AnyModel]:
-    return (segmenter_of(recipe).model for recipe in _recipes(space, "model."))
+    backbones = dict.fromkeys(classifier_of(one).backbone for one in _recipes(space, "backbone."))
+    check_weights(*(one for one in backbones if one.weights not in LEARNT), hub=hub)
 
 
 def _recipes(space: LoadedSpace, prefix: str) -> Iterator[Experiment]:
-    """The recipes that the choices below `prefix` lead to, one choice changed at a time."""
-    yield space.recipe_for(space.paper_point())
+    """The recipes that the choices below `prefix` lead to, each with each; `MOST_NETWORKS` at most."""
+    points: list[Point] = [{}]
     for path, distribution in space.distributions.items():
         if path.startswith(prefix) and isinstance(distribution, Choice):
-            for value in distribution.values:
-                recipe, _ = space.attempt(space.completed({path: value}))
-                if recipe is not None:
-                    yield recipe
+            points = [
+                {**point, path: value} if value is not ABSENT else point
+                for point in points
+                for value in (distribution.values if path in space.completed(point) else (ABSENT,))
+            ]
+            points = points[:: -(-len(points) // MOST_NETWORKS)]
+    for point in points:
+        recipe, _ = space.attempt(space.completed(point))
+        if recipe is not None:
+            yield recipe
 
 
 def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slots:

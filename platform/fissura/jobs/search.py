@@ -73,12 +73,14 @@ def run_search(
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     datasets = masked(plan.datasets)
-    prepare(
+    prepared = prepare(
         datasets,
         resize=segmenter_of(space.recipe_for(space.paper_point())).data.resize,
         directory=folder,
         on_sample=on_image,
     )
+    for remark in prepared.remarks:
+        say(remark)
     stop = StopFile(study.path)
     with study.claimed(), connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeStatus
 
 from fissura.core.errors import UserError
 from fissura.core.spec import Spec
@@ -30,7 +31,7 @@ from fissura.jobs.serve_lines import Lines
 from fissura.jobs.serve_model import PREFIX, QUIET, Hosting, Replicas, Version, model_application
 from fissura.serving.app import Service, build_app
 from fissura.serving.asked import Asked
-from fissura.serving.hosting import Hosted, Models
+from fissura.serving.hosting import Hosted, Models, ReplicaCount
 from fissura.serving.job_routes import job_routes
 from fissura.serving.jobs import Jobs
 from fissura.serving.limits import Limits
@@ -44,6 +45,8 @@ DESCRIBED_WITHIN_SECONDS = 10.0
 ATTEMPTS = 3
 UP = {"RUNNING", "UNHEALTHY"}
 """A model one of whose replicas died is unhealthy until it is replaced; the others answer meanwhile."""
+ANSWER = {"RUNNING", "PENDING_MIGRATION"}
+LEAVE = {"STOPPING", "STOPPED"}
 
 
 class Front(Spec):
@@ -71,12 +74,17 @@ class RayHost:
         self._answering: Counter[str] = Counter()
         self._changing, self._looking = asyncio.Lock(), asyncio.Lock()
         self._removals: dict[str, asyncio.Task[None]] = {}
+        self._replicas: Mapping[str, ReplicaCount] = {}
 
     def models(self) -> Models:
         """What is hosted now."""
         chosen = max(self._versions.values(), key=lambda one: one[0].chosen, default=None)
         default = chosen[0].name if chosen and chosen[0].chosen else self._front.default
         return Models(default, {name: hosted for name, (_, hosted, _) in self._versions.items()})
+
+    def replicas(self) -> Mapping[str, ReplicaCount]:
+        """The replicas of each application, by the last look."""
+        return self._replicas
 
     async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
         """The reply of the model's present version. An image whose replica dies is given to another one."""
@@ -197,6 +205,7 @@ class RayHost:
     async def _look(self) -> None:
         await self._lines.look()
         status = await asyncio.to_thread(serve.status)
+        self._replicas = count_replicas(status, least=self._front.replicas.least)
         running = {
             name
             for name, each in status.applications.items()
@@ -249,6 +258,26 @@ class RayHost:
             except Exception:
                 # Ray Serve's controller may be starting again; whoever looks no more serves the old for ever
                 logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
+
+
+def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount]:
+    """The replicas of the service's applications; each version of a model should have `least` at least.
+
+    Ray Serve starts a replica for one that died, and more as the load asks: those that come are wanted too.
+    """
+    counts = {}
+    for name, application in status.applications.items():
+        if name != APPLICATION and not name.startswith(PREFIX):
+            continue
+        healthy = present = 0
+        for deployment in application.deployments.values():
+            for state, number in deployment.replica_states.items():
+                healthy += number if state in ANSWER else 0
+                present += number if state not in LEAVE else 0
+        floor = 1 if name == APPLICATION else least
+        gone = application.status == "DELETING"
+        counts[name] = ReplicaCount(healthy, 0 if gone else max(present, floor))
+    return counts
 
 
 def http_application(front: Front) -> FastAPI:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -27,12 +28,13 @@ from fissura.results.statistics import Interval
 class ClassRow:
     """One configuration under one condition.
 
-    `data_name` is what people call the data. `rank` is None where no seed classified every image. `differs`
-    as in a leaderboard. `scores` has the names of
-    `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those
-    of CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion`
-    is summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
-    seconds (of the training) are their mean. `parameters` are as in the manifest.
+    `data_name` is what people call the data. `rank` is None where no seed classified every image; exact ties
+    share one. `differs` as in a leaderboard. `scores` has the names of
+    `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those of
+    CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion` is
+    summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
+    seconds (of the training) are their mean. `parameters` are as in the manifest; `run_ids` and `directories`
+    go together.
     """
 
     test_set: TestSet
@@ -57,6 +59,7 @@ class ClassRow:
     parameters: int
     seconds: float
     run_ids: tuple[str, ...]
+    directories: tuple[Path, ...]
     notes: tuple[str, ...]
 
     @property
@@ -87,7 +90,7 @@ def _rows(comparison: Comparison, condition: str, entries: Mapping[str, Entry]) 
     scores = {name: comparison.resampled(entry) for name, entry in entries.items()}
     names = sorted(entries, key=lambda name: (not entries[name].complete, -scores[name]["f1"].value, name))
     ranked = [scores[name]["f1"] for name in names if entries[name].complete]
-    letters = statistics.groups(defined(ranked))
+    letters, places = statistics.groups(defined(ranked)), statistics.ranks([score.value for score in ranked])
     differs = differences([entries[name].recipe for name in names])
     return [
         _row(
@@ -96,7 +99,7 @@ def _rows(comparison: Comparison, condition: str, entries: Mapping[str, Entry]) 
             name,
             scores={key: interval(score) for key, score in scores[name].items()},
             differs=differs[index],
-            rank=index + 1 if entries[name].complete else None,
+            rank=places[index] if entries[name].complete else None,
             group=letters[index] if entries[name].complete else "",
         )
         for index, name in enumerate(names)
@@ -142,6 +145,7 @@ def _row(
         parameters=manifests[0].parameters,
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
         run_ids=tuple(manifest.run_id for manifest in manifests),
+        directories=tuple(part.record.directory for part in parts),
         notes=entry.notes,
     )
 

@@ -4,19 +4,33 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from fissura.core.files import write_text
+import pyarrow as pa
+
 from fissura.results import html, text
 from fissura.results.class_draws import CLASS_SCORES
 from fissura.results.classification import ClassRow
-from fissura.results.columns import Entry, plain
-from fissura.results.export import SUFFIXES
+from fissura.results.columns import differing
 from fissura.results.interference import TABLE_2, InterferenceTable
-from fissura.results.sheet import Sheet, as_csv, ends, html_table, latex, markdown, score_entry
+from fissura.results.sheet import (
+    ALL_FORMATS,
+    APART,
+    NAME,
+    RUNS,
+    Column,
+    Document,
+    Entry,
+    Format,
+    Sheet,
+    document_text,
+    html_table,
+    score_entry,
+    sheet_of,
+    write_document,
+)
 from fissura.results.statistics import Difference, Interval
 
-Format = Literal["csv", "md", "html", "latex"]
 Rows = Sequence[ClassRow] | Sequence[InterferenceTable]
 
 EMPTY = "No classification run has been evaluated yet."
@@ -55,32 +69,38 @@ EXPLANATION_2 = (
 
 
 def write_classification(
-    rows: Rows, directory: Path, *, name: str, formats: Sequence[Format] = get_args(Format), title: str
+    rows: Rows, directory: Path, *, name: str, formats: Sequence[Format] = ALL_FORMATS, title: str
 ) -> list[Path]:
     """Writes `directory/name.<suffix>` in each of `formats`, whole or not at all; gives the paths."""
-    paths = []
-    for kind in formats:
-        path = directory / f"{name}.{SUFFIXES[kind]}"
-        write_text(path, as_text(rows, kind=kind, title=title))
-        paths.append(path)
-    return paths
+    return write_document(_document(rows, title), directory, name=name, formats=formats)
 
 
-def as_text(rows: Rows, *, kind: Format, title: str = "Classification") -> str:
+def as_text(rows: Rows, *, kind: Literal["csv", "md", "html", "latex"], title: str = "Classification") -> str:
     """The rows of `class_table`, or the tables of `interference_table`, as the text of one file."""
-    if kind == "csv":
-        tables = [row for row in rows if isinstance(row, InterferenceTable)]
-        lines = [line for table in tables for line in _flat_table(table)]
-        return as_csv(lines or [_flat(row) for row in rows if isinstance(row, ClassRow)])
-    if kind == "html":
-        lead = html.element("p.lead", found(rows))
-        return html.page(title, html.element("header", html.element("h1", title), lead), *sections(rows))
-    made = sheets(rows)
-    if not made:
-        return EMPTY + "\n"
-    if kind == "latex":
-        return "\n".join(latex(sheet, explanation=_explanation(rows)) for sheet in made)
-    return "\n".join([*(markdown(sheet) for sheet in made), _explanation(rows) + "\n"])
+    return document_text(_document(rows, title), kind=kind)
+
+
+def _document(rows: Rows, title: str) -> Document:
+    tables = [row for row in rows if isinstance(row, InterferenceTable)]
+    lines = [line for table in tables for line in _flat_table(table)]
+    lead = html.element("p.lead", found(rows))
+    return Document(
+        title=title,
+        sheets=sheets(rows),
+        explanation=_explanation(rows),
+        empty=EMPTY,
+        flat=_of_lines(lines or [_flat(row) for row in rows if isinstance(row, ClassRow)]),
+        page=[html.element("header", html.element("h1", title), lead), *sections(rows)],
+    )
+
+
+def _of_lines(lines: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """One row a line, under the names of all; what none of them knows is an empty column of numbers."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    columns = {name: pa.array([line.get(name) for line in lines]) for name in names}
+    return pa.table(
+        {name: c.cast(pa.float64()) if pa.types.is_null(c.type) else c for name, c in columns.items()}
+    )
 
 
 def sections(rows: Rows) -> list[html.Html]:
@@ -107,9 +127,16 @@ def found(rows: Rows) -> str:
             return f"No model classified all of the {where}, and the clean ones."
         score = best.rows[0].scores["f1"]
         return f"On {where} the best of {models} ({best.rows[0].model}) has F1 {_sentence(score)}."
-    score = best.scores["f1"]
-    where = f"On the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
-    return f"{where} of {best.data} the best ({best.recipe}) has F1 {_sentence(score)}."
+    where = f"the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
+    where = f"{where} of {best.data}"
+    if best.rank is None:
+        return f"No configuration classified all of {where}."
+    table = (best.test_set, best.condition)
+    alike = [row for row in rows if isinstance(row, ClassRow) and (row.test_set, row.condition) == table]
+    who = text.leaders(
+        [row.recipe for row in alike if row.rank == 1], of=text.count(len(alike), "configuration")
+    )
+    return f"On {where}, {who} F1 {_sentence(best.scores['f1'])}."
 
 
 def _sentence(score: Interval) -> str:
@@ -129,55 +156,52 @@ def sheets(rows: Rows) -> list[Sheet]:
     return [_classes(list(own)) for _, own in groupby(several, key=lambda row: (row.test_set, row.condition))]
 
 
-Column = tuple[str, Callable[[ClassRow], Entry]]
-
-
 def _classes(rows: list[ClassRow]) -> Sheet:
     first = rows[0]
     scored = [name for name in TITLES if any(name in row.scores for row in rows)]
-    words: list[Column] = [("Recipe", lambda row: Entry(row.recipe))]
-    if any(row.differs for row in rows):
-        words.append(("Differs in", lambda row: Entry("\n".join(_differing(row)) or "—")))
-    numbers: list[Column] = [(TITLES[name], _score(name)) for name in scored[1:]]
     two = len(first.classes) == 2
+    columns: list[Column[ClassRow]] = [
+        Column(
+            "Rank",
+            lambda row: Entry("—" if row.rank is None else str(row.rank), value=row.rank),
+            numeric=True,
+        ),
+        Column(NAME, lambda row: Entry(row.recipe)),
+        Column("F1", _score("f1"), numeric=True),
+    ]
+    if any(row.differs for row in rows):
+        every = [row.differs for row in rows]
+        columns.append(
+            Column(APART, lambda row: Entry("\n".join(differing(row.differs, among=every)) or "—"))
+        )
+    columns.append(Column("Group", lambda row: Entry(row.group or "—")))
+    columns += [Column(TITLES[name], _score(name), numeric=True) for name in scored[1:]]
     # Of two classes the scores are those of the second already.
     for index, level in enumerate(first.classes[:1] if two else first.classes):
-        numbers.append((f"P / R / F1 of {level}", _class_scores(index)))
-    costs: list[Column] = [
-        ("Classifier", lambda row: _bytes(row.classifier_bytes)),
-        ("Classifier time", lambda row: _microseconds(row.classifier_microseconds)),
-        ("Backbone", lambda row: _bytes(row.backbone_bytes)),
-        ("Backbone time", lambda row: _microseconds(row.backbone_microseconds)),
+        columns.append(Column(f"P / R / F1 of {level}", _class_scores(index), numeric=True))
+    costs: list[Column[ClassRow]] = [
+        Column("Classifier", lambda row: _bytes(row.classifier_bytes), numeric=True),
+        Column("Classifier time", lambda row: _microseconds(row.classifier_microseconds), numeric=True),
+        Column("Backbone", lambda row: _bytes(row.backbone_bytes), numeric=True),
+        Column("Backbone time", lambda row: _microseconds(row.backbone_microseconds), numeric=True),
     ]
-    numbers += [cost for cost in costs if any(cost[1](row).value is not None for row in rows)]
-    numbers.append(("Weights", lambda row: Entry(text.scaled(row.parameters), value=row.parameters)))
-    last: list[Column] = [("Runs", lambda row: Entry(", ".join(row.run_ids)))]
+    columns += [cost for cost in costs if any(cost.entry(row).value is not None for row in rows)]
+    columns += [
+        Column("Seeds", lambda row: Entry(str(len(row.seeds)), value=len(row.seeds)), numeric=True),
+        Column("Weights", lambda row: Entry(text.scaled(row.parameters), value=row.parameters), numeric=True),
+    ]
     if any(row.notes for row in rows):
-        last.append(("Notes", lambda row: Entry("; ".join(row.notes))))
-    columns: list[Column] = [
-        ("Rank", lambda row: Entry("—" if row.rank is None else str(row.rank), value=row.rank)),
-        *words,
-        ("F1", _score("f1")),
-        ("Group", lambda row: Entry(row.group or "—")),
-        ("Seeds", lambda row: Entry(str(len(row.seeds)), value=len(row.seeds))),
-        *numbers,
-        *last,
-    ]
-    numeric = ["Rank", "F1", "Seeds", *(title for title, _ in numbers)]
+        columns.append(Column("Notes", lambda row: Entry("; ".join(row.notes))))
+    columns.append(Column(RUNS, lambda row: Entry("\n".join(row.run_ids))))
     images = f"{text.count(first.images, 'image')} in {text.count(first.image_groups, 'group')}"
     levels = f"scores of {first.classes[1]}" if two else f"classes {', '.join(first.classes)}"
-    return Sheet(
+    return sheet_of(
+        rows,
+        columns,
         heading=f"{first.data}, {first.test_set.split}: {first.condition}",
         caption=f"{images}; {levels}; ranked by F1; data {first.test_set.data_digest}",
-        titles=[title for title, _ in columns],
-        numeric=numeric,
-        rows=[[entry(row) for _, entry in columns] for row in rows],
         whisker=("F1", [row.scores["f1"] for row in rows]),
     )
-
-
-def _differing(row: ClassRow) -> list[str]:
-    return [f"{key} = {plain(value)}" for key, value in row.differs.items()]
 
 
 def _score(name: str) -> Callable[[ClassRow], Entry]:
@@ -243,10 +267,10 @@ def _flat(row: ClassRow) -> dict[str, Any]:
     flat: dict[str, Any] = {**row.test_set._asdict(), "data_name": row.data_name}
     flat |= {name: getattr(row, name) for name in own}
     for name in TITLES:
-        flat |= ends(name, row.scores.get(name))
+        flat |= _ends(name, row.scores.get(name))
     for name, scores in row.class_scores.items():
         for level, score in zip(row.classes, scores, strict=True):
-            flat |= ends(f"{name}:{level}", score)
+            flat |= _ends(f"{name}:{level}", score)
     lists = {"classes": row.classes, "seeds": row.seeds, "run_ids": row.run_ids, "notes": row.notes}
     flat |= {name: json.dumps(values) for name, values in lists.items()}
     flat["confusion"] = json.dumps(row.confusion.tolist())
@@ -268,6 +292,18 @@ def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
     for model, less, scores in named:
         line = {**common, "model": model, "less": less}
         for name in TABLE_2:
-            line |= ends(name, scores.get(name))
+            line |= _ends(name, scores.get(name))
         lines.append(line)
     return lines
+
+
+def _ends(name: str, score: Interval | Difference | None) -> dict[str, float | None]:
+    """`name`, `name_low` and `name_high`, and `name_p` of a difference, as columns of a program's table."""
+    if score is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    known: dict[str, float | None] = {
+        name: score.value,
+        f"{name}_low": score.low,
+        f"{name}_high": score.high,
+    }
+    return known | {f"{name}_p": score.p} if isinstance(score, Difference) else known

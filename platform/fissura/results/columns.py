@@ -1,14 +1,15 @@
 """The columns of a leaderboard: once as people read them, once as programs do."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pydantic import JsonValue
 
 from fissura.results import text
 from fissura.results.leaderboard import Leaderboard, Standing, Swept, Table
+from fissura.results.sheet import APART, NAME, RUNS, Column, Entry, Sheet, score_entry, sheet_of
 from fissura.results.statistics import STATISTICS
 
 TITLES = {
@@ -21,38 +22,24 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A cell: its text, more about it in small print, and the number that it sorts by (None: its text)."""
-
-    text: str
-    detail: str = ""
-    value: float | None = None
+SWEPT = ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the table that people read."""
+def sheet(table: Table) -> Sheet:
+    """The table as people read it, in the columns that it has something to say in.
 
-    title: str
-    entry: Callable[[Standing], Entry]
-    numeric: bool = False
-
-
-def columns(table: Table) -> list[Column]:
-    """The columns that the table has something to say in."""
+    Rank, name and what the table is ranked by come first, so that a narrow screen shows them.
+    """
     standings = table.standings
+    by = table.ranked_by
     scored = [name for name in TITLES if any(name in standing.scores for standing in standings)]
-    chosen = [Column("Rank", _rank, numeric=True), Column("Recipe", lambda s: Entry(s.recipe))]
+    chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: Entry(s.recipe))]
+    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
     if any(standing.differs for standing in standings):
-        chosen.append(Column("Differs in", lambda s: Entry("\n".join(differing(s)) or "—")))
-    # What the table is ranked by comes first, so that a narrow screen shows it.
-    scored.sort(key=lambda name: name != table.ranked_by)
-    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored[:1]]
+        every = [standing.differs for standing in standings]
+        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s.differs, among=every)) or "—")))
     chosen.append(Column("Group", lambda s: Entry(s.group or "—")))
-    chosen.append(Column("Seeds", lambda s: Entry(str(len(s.seeds)), value=len(s.seeds)), numeric=True))
-    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored[1:]]
-    chosen.append(Column("Threshold", _threshold, numeric=True))
+    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name != by]
     if any(standing.swept for standing in standings):
         chosen += [
             Column(
@@ -65,23 +52,31 @@ def columns(table: Table) -> list[Column]:
             ),
             Column("AP", lambda s: _swept(s, lambda w: w.average_precision, lambda _: ""), numeric=True),
         ]
-    chosen.append(
-        Column("Weights", lambda s: Entry(text.scaled(s.parameters), value=s.parameters), numeric=True)
-    )
-    chosen.append(
-        Column("Training", lambda s: Entry(text.duration(s.seconds), value=s.seconds), numeric=True)
-    )
+    chosen += [
+        Column("Threshold", _threshold, numeric=True),
+        Column("Seeds", lambda s: Entry(str(len(s.seeds)), value=len(s.seeds)), numeric=True),
+        Column("Weights", lambda s: Entry(text.scaled(s.parameters), value=s.parameters), numeric=True),
+        Column("Training", lambda s: Entry(text.duration(s.seconds), value=s.seconds), numeric=True),
+    ]
     if any(standing.energy_joules is not None for standing in standings):
         chosen.append(Column("Energy", _energy, numeric=True))
-    chosen.append(Column("Runs", lambda s: Entry(", ".join(s.run_ids), ", ".join(s.code_versions))))
     if any(standing.notes for standing in standings):
         chosen.append(Column("Notes", lambda s: Entry("; ".join(s.notes))))
-    return chosen
+    chosen.append(Column(RUNS, lambda s: Entry("\n".join(s.run_ids), ", ".join(s.code_versions))))
+    return sheet_of(
+        standings,
+        chosen,
+        heading=heading(table),
+        caption=caption(table),
+        whisker=(TITLES[by], [standing.scores[by] for standing in standings]),
+    )
 
 
-def differing(standing: Standing) -> list[str]:
-    """`parameter = value` for each parameter in which the configuration differs from its neighbours."""
-    return [f"{key} = {plain(value)}" for key, value in standing.differs.items()]
+def differing(differs: Mapping[str, JsonValue], *, among: Iterable[Mapping[str, JsonValue]]) -> list[str]:
+    """`parameter = value` for each parameter in which a configuration differs from its neighbours `among`
+    which it is shown; of the path, what tells it apart from the others of the table."""
+    short = text.shortened(key for other in among for key in other)
+    return [f"{short[key]} = {plain(value)}" for key, value in differs.items()]
 
 
 def plain(value: Any) -> str:
@@ -127,15 +122,7 @@ def _rank(standing: Standing) -> Entry:
 
 
 def _score(name: str) -> Callable[[Standing], Entry]:
-    def entry(standing: Standing) -> Entry:
-        if name not in standing.scores:
-            return Entry("—")
-        score = standing.scores[name]
-        return Entry(
-            text.share(score.value), f"{text.share(score.low)}–{text.share(score.high)}", score.value
-        )
-
-    return entry
+    return lambda standing: score_entry(standing.scores.get(name))
 
 
 def _threshold(standing: Standing) -> Entry:
@@ -169,7 +156,7 @@ def flat(board: Leaderboard) -> pa.Table:
             ("images", pa.int64()),
             *((f"{name}{end}", number) for name in STATISTICS for end in ("", "_low", "_high")),
             ("thresholds", pa.list_(number)),
-            *((name, number) for name in ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")),
+            *((name, number) for name in SWEPT),
             ("parameters", pa.int64()),
             ("seconds", number),
             ("energy_joules", number),
@@ -192,4 +179,5 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
         row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
-    return row | (vars(standing.swept) if standing.swept else {})
+    swept = {} if standing.swept is None else {name: getattr(standing.swept, name) for name in SWEPT}
+    return row | swept

@@ -7,7 +7,7 @@ from fissura.core.errors import DataError
 from fissura.results import text
 from fissura.results.class_draws import Comparison, Entry, TestSet, comparisons, difference, interval
 from fissura.results.class_store import CLEAN, ClassRecord
-from fissura.results.columns import plain
+from fissura.results.columns import differing
 from fissura.results.leaderboard import differences
 from fissura.results.statistics import Bootstrapped, Difference, Interval
 
@@ -156,7 +156,7 @@ def _called(entries: Mapping[str, Entry], models: Mapping[str, str]) -> dict[str
     differs = differences([entry.recipe for entry in entries.values()])
     called = {}
     for (name, entry), own in zip(entries.items(), differs, strict=True):
-        apart = ", ".join(f"{key} = {plain(value)}" for key, value in own.items())
+        apart = ", ".join(differing(own, among=differs))
         default = f"{entry.parts[0].recipe} ({apart})" if apart else entry.parts[0].recipe
         called[name] = models.get(name, default)
     return called

@@ -1,23 +1,27 @@
 """The leaderboard: configurations ranked by their scores, like only with like."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 from pydantic import JsonValue
 
+from fissura.core.brief import Brief
 from fissura.core.seeding import derive
-from fissura.metrics import AnyProtocol, Counts, sweep
+from fissura.metrics import AnyProtocol, Counts, pool, rates, sweep
 from fissura.results import text
 from fissura.results.data_names import data_names
 from fissura.results.manifest import Manifest
-from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups
-from fissura.results.store import CURVES, RunRecord, ThresholdSource
+from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
+from fissura.results.store import CURVES, Row, RunRecord, ThresholdSource
+
+if TYPE_CHECKING:
+    from fissura.results.classification import ClassRow
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
 
@@ -34,8 +38,11 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Swept:
-    """ODS, OIS and AP, as `fissura.metrics.sweep` has them; the mean over seeds."""
+    """ODS, OIS and AP, as `fissura.metrics.sweep` has them, and the curve that they are of: precision and
+    recall of the pooled images at the levels 1..255. All are means over seeds."""
 
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
     ods: float
     ods_threshold: float
     ois_mean: float
@@ -47,11 +54,11 @@ class Swept:
 class Standing:
     """One configuration in a table.
 
-    `rank` is None where no seed scored every image. `differs` holds the parameters, in dotted form, in which
-    it differs from the table's other configurations of the same recipe. `scores` has the names of
-    `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the protocol has
-    them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is each image's
-    F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
+    `rank` is None where no seed scored every image; exact ties share one. `differs` holds the parameters, in
+    dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has
+    the names of `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the
+    protocol has them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is
+    each image's F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
     together.
     """
 
@@ -93,11 +100,41 @@ class Table:
         return text.data(self.data_name, self.condition.data_digest)
 
 
-@dataclass(frozen=True)
-class Leaderboard:
-    """One table a condition, by data set; thresholds chosen on test data come last."""
+@dataclass(frozen=True, repr=False)
+class Leaderboard(Brief):
+    """One table a condition, by data set; thresholds chosen on test data come last. `classes` are the rows of
+    classifiers."""
 
     tables: tuple[Table, ...]
+    classes: "tuple[ClassRow, ...]" = ()
+
+    @property
+    def best_run(self) -> Path | None:
+        """The run that leads the first table, or the classifiers where no other has a rank; of several seeds
+        the first."""
+        standings = [standing for table in self.tables for standing in table.standings]
+        leading = [standing.directories[0] for standing in standings if standing.rank == 1]
+        leading += [row.directories[0] for row in self.classes if row.rank == 1]
+        return leading[0] if leading else None
+
+    def lines(self) -> list[str]:
+        """Who leads under each condition, and the best run."""
+        from fissura.results.frames import leaders
+
+        return leaders(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every number: a row for each configuration under each condition, classifiers last."""
+        from fissura.results.frames import board_rows
+
+        return board_rows(self)
+
+    def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
+        """The tables that `rows` stand in, in the order of the rows, and the others."""
+        asked = dict.fromkeys(Condition(*(getattr(row, name) for name in Condition._fields)) for row in rows)
+        own = {table.condition: table for table in self.tables if table.condition in asked}
+        others = tuple(table for table in self.tables if table.condition not in asked)
+        return Leaderboard(tuple(own[condition] for condition in asked)), Leaderboard(others)
 
 
 def _order(condition: Condition) -> tuple[str, ...]:
@@ -178,13 +215,14 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric, 
         entries.append((configuration, entry._replace(scores=scores)))
     by: Metric = metric if all(metric in entry.scores for _, entry in entries) else "f1"
     entries.sort(key=lambda pair: (not pair[1].complete, -pair[1].scores[by].value, pair[0]))
-    letters = groups([entry.scores[by] for _, entry in entries if entry.complete])
+    complete = [entry.scores[by] for _, entry in entries if entry.complete]
+    letters, places = groups(complete), ranks([score.value for score in complete])
     differs = differences([entry.parts[0].record.manifest.recipe for _, entry in entries])
     standings = [
         _standing(
             configuration,
             entry,
-            rank=index + 1 if entry.complete else None,
+            rank=places[index] if entry.complete else None,
             group=letters[index] if entry.complete else "",
             differs=differs[index],
             source=condition.threshold_source,
@@ -251,8 +289,11 @@ def _standing(
 def _swept(parts: list[_Part]) -> Swept | None:
     if any(part.rows.column(name).null_count for part in parts for name in CURVES):
         return None
-    sweeps = [sweep(_counts(part.rows)) for part in parts]
+    counts = [_counts(part.rows) for part in parts]
+    sweeps, curves = [sweep(images) for images in counts], [rates(pool(images)) for images in counts]
     return Swept(
+        precision=tuple(np.mean([curve.precision[1:] for curve in curves], axis=0).tolist()),
+        recall=tuple(np.mean([curve.recall[1:] for curve in curves], axis=0).tolist()),
         ods=float(np.mean([one.ods.f1 for one in sweeps])),
         ods_threshold=float(np.mean([one.threshold for one in sweeps])),
         ois_mean=float(np.mean([one.ois_mean for one in sweeps])),

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue
 
 from fissura.core.spec import Spec
-from fissura.data.names import name_of, told_apart
+from fissura.data.naming import name_of, told_apart
 
 LIBRARIES = (
     "torch",

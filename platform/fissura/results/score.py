@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngImageFile
 
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.core.spec import digest
-from fissura.data.images import SUFFIXES, decode_mask, read_size
-from fissura.data.names import folder_name
+from fissura.data.images import SUFFIXES, read_size
+from fissura.data.masks import decode_mask
+from fissura.data.naming import folder_name
+from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
+from fissura.results.text import count
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class ImageScore:
         return {**size, "crack_pixels": self.crack_pixels, **counts, **asdict(self.scores)}
 
 
-@dataclass(frozen=True)
-class ScoreReport:
+@dataclass(frozen=True, repr=False)
+class ScoreReport(Brief):
     """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro).
 
     `remarks` says, one line a file, what was odd about a mask that could be read all the same. The
@@ -65,6 +70,20 @@ class ScoreReport:
     macro: Scores
     sweep: Sweep | None
     remarks: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The pooled and the mean score, and the best threshold where the protocol sweeps it."""
+        threshold = f"at threshold {self.threshold:g}"
+        scores = [
+            f"  {name}: "
+            + ", ".join(f"{measure} {getattr(of, measure):.4f}" for measure in self.protocol.measures)
+            for name, of in (("pooled", self.micro), ("mean of images", self.macro))
+        ]
+        return [
+            f"{count(len(self.images), 'image')}, {self.protocol}, {threshold}",
+            *scores,
+            *self.remarks[:3],
+        ]
 
     def plain(self) -> dict[str, Any]:
         """The report as JSON types; `crack_free` is there only where an image holds no crack."""
@@ -100,7 +119,8 @@ def score_folders(
     """Scores every map in `predictions` against the mask of the same name in `masks`.
 
     A map is an 8-bit grey PNG, value / 255 the probability of crack; a pixel is predicted where that is at
-    least `threshold` (0..1). Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; a
+    least `threshold` (0..1). Where all maps together hold 0 and one other level, they are masks: that level
+    is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; a
     JPEG mask is thresholded, with a remark. `valid` is a folder of masks of the valid pixels, one an image;
     the others are left out of the scores. `name` is what the result calls the masks, by default
     what their folder is called. `on_image` is told how many images are done, and of how many.
@@ -131,18 +151,24 @@ def score_folders(
                 f"{labels[missing]}: a mask has a mask of valid pixels of the same name; {remedy}"
             )
 
-    def score(name: str) -> tuple[ImageScore | None, list[str]]:
+    def score(name: str, crack: int | None = None) -> tuple[ImageScore | None, list[str], int | None]:
         try:
             inside_path = insides.get(name) if insides is not None else None
             probability, mask, inside, remarks = _read(maps[name], labels[name], inside_path)
         except DataError as error:
-            return None, list(error.problems)
-        return score_image(name, probability, mask, inside, protocol=protocol, threshold=threshold), remarks
+            return None, list(error.problems), None
+        level = _one_level(probability)
+        if crack is not None:
+            probability = np.where(probability == crack, np.uint8(255), np.uint8(0))
+        image = score_image(name, probability, mask, inside, protocol=protocol, threshold=threshold)
+        return image, remarks, level
 
     images: list[ImageScore] = []
     remarks: list[str] = []
+    levels: set[int | None] = set()
     with ThreadPoolExecutor() as threads:
-        for done, (image, lines) in enumerate(threads.map(score, names), start=1):
+        for done, (image, lines, level) in enumerate(threads.map(score, names), start=1):
+            levels.add(level)
             if image:
                 images.append(image)
                 remarks += lines
@@ -150,8 +176,14 @@ def score_folders(
                 problems += lines
             if on_image:
                 on_image(done, len(names))
-    if problems:
-        raise DataError(*problems)
+        if problems:
+            raise DataError(*problems)
+        if (crack := _crack_level(levels)) is not None:
+            images = [image for image, *_ in threads.map(partial(score, crack=crack), names) if image]
+            remarks.append(
+                f"{predictions}: all maps hold 0 and {crack} alone, so they are read as masks, {crack} as"
+                " crack"
+            )
     called = name or folder_name(masks)
     return report(images, protocol=protocol, threshold=threshold, data_name=called, remarks=remarks)
 
@@ -210,7 +242,8 @@ def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
     """
     read_size(path)  # names what can be wrong with any image file, and bounds its size
     try:
-        with PngImageFile(path) as image:
+        with path.open("rb") as file, PngImageFile(file) as image:
+            require_whole(image, file)
             mode = image.mode
             if mode == "L":
                 return np.array(image)
@@ -221,6 +254,18 @@ def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
         f"{path}: a prediction is an 8-bit grey PNG, value / 255 the probability: this one's mode is {mode}; "
         "write one channel of 8 bits"
     )
+
+
+def _one_level(probability: UInt8[np.ndarray, "h w"]) -> int | None:
+    """The one level beside 0 that a map holds; 0 where it holds none, None where it holds more."""
+    level = int(probability.max())
+    return level if bool(((probability == 0) | (probability == level)).all()) else None
+
+
+def _crack_level(levels: set[int | None]) -> int | None:
+    """The level that means crack where the maps of these levels are masks, and not of 255."""
+    held = levels - {0}
+    return held.pop() if len(held) == 1 and not held & {None, 255} else None
 
 
 def read_mask(path: Path) -> tuple[UInt8[np.ndarray, "h w"], str | None]:

@@ -9,6 +9,7 @@ Owen, Annals of Applied Statistics 2007), and two configurations are compared on
 images anew for each seed would call the spread between images smaller than it is.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from jaxtyping import Float64, UInt8
 LEVEL = 0.05  # of every test; intervals cover 1 - LEVEL
 REPLICATES = 10_000
 MAX_DRAWS = 200_000_000  # bytes of one matrix of draws
+ROUNDING = 1e-12  # the same counts summed in another order are a tie
 BLOCK = 4_000_000  # draws turned into floating point at a time
 
 COUNTS = ("true_positive", "false_positive", "found", "missed")
@@ -144,6 +146,16 @@ def bootstrap(
         if not np.isnan(value):
             results[name] = Bootstrapped(value, np.einsum("rs,rs->r", shares, statistic(means)))
     return results
+
+
+def ranks(scores: Sequence[float]) -> list[int]:
+    """The rank of each of `scores`, which are sorted best first: exact ties share one, and the ranks that
+    they take up are left out (1, 1, 3)."""
+    places: list[int] = []
+    for place, score in enumerate(scores, start=1):
+        tied = places and math.isclose(score, scores[place - 2], rel_tol=ROUNDING)
+        places.append(places[-1] if tied else place)
+    return places
 
 
 def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:

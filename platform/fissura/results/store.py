@@ -14,6 +14,7 @@ from jaxtyping import Int32
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import replacing
 from fissura.results.manifest import Manifest
+from fissura.results.text import count
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
@@ -101,6 +102,18 @@ class Skipped(NamedTuple):
 
     path: Path
     reason: str
+
+
+def mean_scores(rows: Sequence[Row]) -> list[str]:
+    """The mean F1 of the images of each data set, split and protocol, a line each."""
+    keys = dict.fromkeys((row.dataset, row.split, row.protocol, row.threshold) for row in rows)
+    lines = []
+    for key in keys:
+        own = [row.f1 for row in rows if (row.dataset, row.split, row.protocol, row.threshold) == key]
+        dataset, split, protocol, threshold = key
+        mean = f"mean F1 {np.mean(own):.4f} of {count(len(own), 'image')} at threshold {threshold:.3g}"
+        lines.append(f"{dataset} {split}, {protocol}: {mean}")
+    return lines
 
 
 class Runs(NamedTuple):

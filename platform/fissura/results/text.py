@@ -1,4 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers, names and lists as people read them."""
+
+from collections.abc import Iterable, Sequence
+
+VAGUE = ("kind", "name", "value")
+"""Last parts of a parameter's path that say nothing without the one before."""
 
 
 def share(value: float) -> str:
@@ -44,3 +49,32 @@ def data(name: str, digest: str) -> str:
 def count(number: int, noun: str) -> str:
     """ "1 image", "46 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def leaders(names: Sequence[str], *, of: str) -> str:
+    """Who is best, as the subject of a sentence: "the best of 4 models (a) has", or, of those that tie,
+    "2 of 4 models (a and b) share the best"."""
+    named = listed(list(dict.fromkeys(names)))
+    return (
+        f"the best of {of} ({named}) has"
+        if len(names) == 1
+        else f"{len(names)} of {of} ({named}) share the best"
+    )
+
+
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """The last parts of each dotted path, as many as tell it from the others; never a bare "kind"."""
+    every = list(dict.fromkeys(names))
+    short = {}
+    for name in every:
+        parts = name.split(".")
+        least = 2 if parts[-1] in VAGUE else 1
+        tails = (".".join(parts[-length:]) for length in range(least, len(parts) + 1))
+        alike = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in every) == 1)
+        short[name] = next(alike, name)
+    return short

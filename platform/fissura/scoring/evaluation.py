@@ -16,7 +16,7 @@ from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import kinds, parse_datasets
+from fissura.data.datasets import Named, kinds, parse_datasets
 from fissura.data.labelled import (
     ClassFolder,
     LabelledDataset,
@@ -26,7 +26,7 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.keys import digest_of_keyed
-from fissura.data.names import folder_name, name_of
+from fissura.data.naming import folder_name, name_of
 from fissura.data.sample import Sample, Split
 from fissura.metrics import AnyProtocol
 from fissura.metrics.classification import class_scores, confusion
@@ -76,7 +76,7 @@ def names_a_data_set(text: str) -> bool:
     return bool(colon) and not rest.startswith("//") and kind in {**kinds(), **labelled_kinds()}
 
 
-def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, Truth]:
+def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[Source, Truth]:
     """The images of a split of the data set `KIND:ROOT`, as their files lie there, and their masks or labels.
 
     Squares that are cut from images are sent as PNG. `directory` is the cache folder.
@@ -84,8 +84,9 @@ def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, 
     Raises:
         UserError: no such data set, or no image in the split.
     """
+    text = str(named)
     if text.partition(":")[0] in kinds():
-        (dataset,) = parse_datasets([text])
+        (dataset,) = parse_datasets([named])
         samples = [sample for sample in dataset.samples() if sample.split == split]
         _check_some(samples, text, split)
         files = [(sample.name, sample.image) for sample in samples]
@@ -95,7 +96,7 @@ def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, 
             content_digest([dataset], directory=directory),
         )
         return Source.of_files(f"{dataset}, {split}", files, root=dataset.root), masks
-    (labelled,) = parse_labelled([text])
+    (labelled,) = parse_labelled([named])
     keyed = image_keys([labelled], directory=directory)
     images = [one.image for one in keyed if one.image.split == split]
     _check_some(images, text, split)

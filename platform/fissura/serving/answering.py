@@ -86,6 +86,9 @@ class Answering:
             if reply.problem is None:
                 answered(size)
                 self._telemetry.pixels.labels(model.name).inc(size)
+                self._telemetry.replica_seconds.labels(model.name, reply.result["version"]).observe(
+                    reply.result["seconds"]
+                )
         outcome = reply.problem.kind if reply.problem else "answered"
         self._telemetry.images.labels(model.name, outcome).inc()
         return reply

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
@@ -21,6 +21,7 @@ from fissura.serving.hosting import Host
 from fissura.serving.limits import Limits
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
+from fissura.serving.parameters import check_query, fields, shown, unknown
 from fissura.serving.problems import Kind, Problem, Refused, problem_response
 from fissura.serving.roots import Roots
 from fissura.serving.telemetry import Telemetry
@@ -50,7 +51,7 @@ class Service:
     ) -> None:
         self.host, self.limits, self.roots, self.token_digest = host, limits, roots, token_digest
         self.gate = Gate(limits, clock=clock)
-        self.telemetry = Telemetry(self.gate)
+        self.telemetry = Telemetry(self.gate, host.replicas)
         self.answering = Answering(host, limits=limits, gate=self.gate, telemetry=self.telemetry)
 
     async def scored(
@@ -81,7 +82,7 @@ def build_app(service: Service, *more: APIRouter) -> FastAPI:
         _inner_routes(service, app),
         *more,
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(check_query)])
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
@@ -197,8 +198,7 @@ def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[s
     schemas["ProblemDocument"] = schema.ProblemDocument.model_json_schema()
     invalid = schema.problems("invalid-value", "unreadable-image")[422]
     for operation in (one for path in document["paths"].values() for one in path.values()):
-        if "422" in operation["responses"]:
-            operation["responses"]["422"] = invalid
+        operation["responses"]["422"] = invalid
     # FastAPI's own form of a 422 is none of this service's
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -215,15 +215,18 @@ async def _refused(_: Request, error: Exception) -> Response:
     return problem_response(error.problem)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    given = repr(first.get("input"))[:80]
+    rules, given = [], []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            rules.append(unknown(field.removeprefix("body."), fields(request)))
+        else:
+            rules.append(f"`{field}`: {problem['msg']}")
+        given.append(f"{repr(problem.get('input'))[:80]} was sent")
     return problem_response(
-        Problem(
-            "invalid-value", f"`{field}`: {first['msg']}", f"{given} was sent", "mend it; see /openapi.json"
-        )
+        Problem("invalid-value", shown(rules), shown(given), "mend it; see /openapi.json")
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
+from urllib.parse import quote
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -9,12 +10,24 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from fissura.serving.limits import Limits
+from fissura.serving.parameters import parameters, shown, unknown
 from fissura.serving.problems import Problem, Refused
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "image/gif")
 RAW_TYPES = (*IMAGE_TYPES, "application/octet-stream")
+OTHER_NAMES = frozenset(
+    {
+        "binary/octet-stream", "application/x-binary", "image/jpg", "image/pjpeg", "image/jfif",
+        "image/x-png", "image/apng", "image/tif", "image/x-tif", "image/x-tiff", "image/x-bmp",
+        "image/x-ms-bmp", "image/x-windows-bmp", "image/x-webp", "image/heic", "image/heif", "image/avif",
+        "image/x-adobe-dng",
+    }
+)  # fmt: skip
+"""What programs call images beside `RAW_TYPES`; the bytes alone say what they are."""
 FIELD = "images"
 MOST_NAME = 255
+MOST_FIELDS = 32
+FIELD_BYTES = 64  # of a field that is no file: as much of it as is told of
 
 
 class Upload(NamedTuple):
@@ -61,7 +74,7 @@ async def read_images(request: Request, limits: Limits) -> tuple[list[Upload], b
         Refused: the body is too large, of no type that is read here, or holds no image or too many.
     """
     media = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if media in RAW_TYPES:
+    if media in RAW_TYPES or media in OTHER_NAMES:
         return [Upload(None, await request.body())], False
     if media == "multipart/form-data":
         return await _parts(request, limits), True
@@ -76,9 +89,16 @@ async def read_images(request: Request, limits: Limits) -> tuple[list[Upload], b
 
 
 class _BatchParser(MultiPartParser):
-    """Knows whether the last boundary came: without it the last image may be torn, or missing."""
+    """Knows whether the last boundary came: without it the last image may be torn, or missing. Of a field
+    that is no file it keeps the beginning."""
 
     whole = False
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            end = min(end, start + FIELD_BYTES - len(self._current_part.data))
+        if end > start:
+            super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         self.whole = True
@@ -92,13 +112,14 @@ async def _parts(request: Request, limits: Limits) -> list[Upload]:
             # said from within, so that the parser closes the files that it has not finished
             raise _no_batch("its last boundary is missing", limits)
 
-    parser = _BatchParser(request.headers, whole(), max_files=limits.images, max_fields=0)
+    parser = _BatchParser(request.headers, whole(), max_files=limits.images, max_fields=MOST_FIELDS)
     try:
         form = await parser.parse()
     except (MultiPartException, ValueError) as error:
         raise _no_batch(" ".join(str(getattr(error, "message", error)).split())[:200], limits) from None
     try:
-        uploads = [await _upload(field, part) for field, part in form.multi_items()]
+        _check_parts(request, form.multi_items())
+        uploads = [await _upload(part) for _, part in form.multi_items() if isinstance(part, UploadFile)]
     finally:
         await form.close()
     if not uploads:
@@ -118,16 +139,34 @@ def _no_batch(reason: str, limits: Limits) -> Refused:
     )
 
 
-async def _upload(field: str, part: UploadFile | str) -> Upload:
-    if field != FIELD or isinstance(part, str):
-        raise Refused(
-            Problem(
-                "malformed",
-                f"each part of a batch is a file called `{FIELD}`",
-                f"one is called {field[:100]!r}",
-                "rename it, or leave it out",
+def _check_parts(request: Request, parts: list[tuple[str, UploadFile | str]]) -> None:
+    """Looks whether each part is an image.
+
+    Raises:
+        Refused: one is called otherwise, or is no file.
+    """
+    options, problems, query = parameters(request), [], []
+    for name, part in parts:
+        if name == FIELD and isinstance(part, str):
+            problems.append(
+                f"`{FIELD}` is text, not a file: send the file itself (`curl -F {FIELD}=@wall.jpg`)"
             )
-        )
+        elif name in options:
+            problems.append(f"`{name}` is an option, and options go into the query")
+            query.append(f"{name}={quote(part) if isinstance(part, str) else '...'}")
+        elif name != FIELD:
+            problems.append(unknown(name, (FIELD, *options)))
+    if problems:
+        path = request.scope["path"][:200]
+        example = f"{path}?{'&'.join(query)}" if query else "see /openapi.json"
+        rule = f"a part of a batch is a file called `{FIELD}`"
+        if options:
+            rule += f", and the options ({', '.join(options)}) are in the query"
+        remedy = f"call each file `{FIELD}`, and leave the others out or put them into the query: {example}"
+        raise Refused(Problem("invalid-value", rule, shown(problems), remedy))
+
+
+async def _upload(part: UploadFile) -> Upload:
     # a client's own charset may make of a name what is no text elsewhere
     name = (part.filename or "")[-MOST_NAME:].encode(errors="replace").decode()
     return Upload(name or None, await part.read())

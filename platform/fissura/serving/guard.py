@@ -39,12 +39,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begin, status = time.monotonic(), CLIENT_GONE
+        # answered as GET, without the body (RFC 9110, section 9.3.2)
+        head = scope["method"] == "HEAD"
+        if head:
+            scope = {**scope, "method": "GET"}
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *HEADERS]
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:

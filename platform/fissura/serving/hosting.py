@@ -28,6 +28,13 @@ class Hosted(Spec):
         return str(self.card["task"])
 
 
+class ReplicaCount(NamedTuple):
+    """Replicas of one application: those that are healthy, and those that there should be."""
+
+    healthy: int
+    wanted: int
+
+
 class Models(NamedTuple):
     """All that is hosted, by name, and the name of the default."""
 
@@ -61,6 +68,11 @@ class Host(Protocol):
 
     def models(self) -> Models:
         """What is hosted now."""
+        ...
+
+    def replicas(self) -> Mapping[str, ReplicaCount]:
+        """The replicas of each application: of each version of a model, and of the process that answers
+        HTTP."""
         ...
 
     async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
@@ -98,6 +110,10 @@ class OneModel:
     def models(self) -> Models:
         """The one model."""
         return self._models
+
+    def replicas(self) -> Mapping[str, ReplicaCount]:
+        """None: it answers in the process that is asked."""
+        return {}
 
     async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
         """The model's reply for one image."""

@@ -1,18 +1,48 @@
 """What the service counts of itself, for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from fissura.serving.gate import Gate
+from fissura.serving.hosting import ReplicaCount
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
-class Telemetry:
-    """The counters of one process that answers requests."""
+Replicas = Callable[[], Mapping[str, ReplicaCount]]
 
-    def __init__(self, gate: Gate) -> None:
+
+class ReplicaGauges(Collector):
+    """The replicas of each application at the moment of a scrape; one that was removed is shown no more."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Those that are healthy, and those that there should be."""
+        healthy = GaugeMetricFamily(
+            "fissura_replicas_healthy", "Replicas that answer.", labels=("application",)
+        )
+        wanted = GaugeMetricFamily(
+            "fissura_replicas_wanted", "Replicas that there should be.", labels=("application",)
+        )
+        for application, count in self._replicas().items():
+            healthy.add_metric((application,), count.healthy)
+            wanted.add_metric((application,), count.wanted)
+        return healthy, wanted
+
+
+class Telemetry:
+    """The counters of one process that answers requests, and what it sees of its replicas.
+
+    They are the service's own: Ray Serve sees no image that takes a line to its replica, calls a replica
+    healthy ten seconds late, and exports nothing from a Ray that serves one machine.
+    """
+
+    def __init__(self, gate: Gate, replicas: Replicas) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "fissura_requests", "Requests answered.", ("route", "status"), registry=self._registry
@@ -28,6 +58,13 @@ class Telemetry:
             "fissura_images", "Images answered.", ("model", "outcome"), registry=self._registry
         )
         self.pixels = Counter("fissura_pixels", "Pixels answered.", ("model",), registry=self._registry)
+        self.replica_seconds = Summary(
+            "fissura_replica_seconds",
+            "Seconds that a replica took for an image.",
+            ("model", "version"),
+            registry=self._registry,
+        )
+        self._registry.register(ReplicaGauges(replicas))
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "fissura_waiting_images": ("Images that wait or are worked on.", lambda: gate.images),
             "fissura_waiting_seconds": ("Seconds that these will take.", lambda: gate.seconds_ahead),

@@ -1,7 +1,9 @@
 """One profile of a search space over its recipe: what is searched, what is fixed, and where it says so."""
 
+import contextlib
+import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from fissura.core.errors import SpecError
 from fissura.studies.check import Problem, broken_rules, ordered, unmet_conditions, unreachable_paper
 from fissura.studies.compile import Distribution, Entry, Parameters
 from fissura.studies.distributions import AnyDistribution, Constant, distribution_key
-from fissura.studies.paths import resolve
+from fissura.studies.paths import attempt, depth_then_kind, kinds_above, resolve
 from fissura.studies.space import broken_key
 from fissura.studies.wording import problems, shown
 from fissura.studies.yaml import Location
@@ -28,7 +30,8 @@ _DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(AnyDistribution)
 class Layer:
     """The entries of a space, of one profile and of the command line, the later over the earlier.
 
-    An entry that takes the place of another keeps its `when`, unless it has one of its own.
+    An entry that takes the place of another keeps its `when`, unless it has one of its own. A fixed value is
+    copied, and takes the place of every entry beneath its path.
     """
 
     def __init__(self, recipe: "Experiment", *, tell: Tell) -> None:
@@ -47,23 +50,41 @@ class Layer:
     def add_profile(self, section: Mapping[str, Any], name: str) -> None:
         """Searches a path where the profile gives a distribution, and fixes it where it gives a value."""
         before = dict(self._entries)
+        read = dict(self._read(section, ("profiles", name)))
         given = {}
-        for path, value in self._read(section, ("profiles", name)):
-            if distribution_key(value) is None:
-                self._fix(path, value)
+        for path in sorted(read, key=depth_then_kind):
+            if distribution_key(read[path]) is None:
+                self._fix(path, read[path])
+                continue
+            above = next((fixed for fixed in read if path.startswith(f"{fixed}.")), None)
+            if above is None:
+                given[path] = self._search(path, read[path])
             else:
-                given[path] = self._search(path, value)
+                rule = f"lies beneath `{above}`, which this profile sets as a whole"
+                self._tell(self._where[path], f"`{path}`: {rule}; set its other fields one by one")
         self._check_conditions(given, beside=before)
 
     def add_fixed(self, values: Mapping[str, Any]) -> None:
-        """Fixes each path, over all else."""
-        for given, value in values.items():
-            path = self._canonical(given)
-            self._where[path] = None
-            self._fix(path, value)
+        """Fixes each path, over all else; a path of a mapping's field over the mapping.
+
+        Of an earlier entry's `when` it keeps what says whether there is such a field: a searched `kind`.
+        """
+        given = dict(self._read(values, None))
+        for path in sorted(given, key=depth_then_kind):
+            self._fix(path, given[path])
+        for path in given:
+            entry = self._entries[path]
+            if entry is not None:
+                when = {
+                    other: wanted
+                    for other, wanted in entry.when.items()
+                    if other in kinds_above(path) and self._is_searched(other, among=wanted)
+                }
+                self._entries[path] = entry.model_copy(update={"when": when})
 
     def parameters(self) -> Parameters:
         """What the entries amount to; tells every rule they break."""
+        self._settle_conditions()
         entries, waiting = ordered({path: one for path, one in self._entries.items() if one})
         for path in waiting:
             circle = f"its `when` waits for itself, by way of {', '.join(waiting)}; break the circle"
@@ -88,11 +109,11 @@ class Layer:
         except SpecError:
             return path
 
-    def _read(self, section: Mapping[str, Any], place: Location) -> Iterator[tuple[str, Any]]:
+    def _read(self, section: Mapping[str, Any], place: Location | None) -> Iterator[tuple[str, Any]]:
         """A section by canonical path; tells of two that are the same field."""
         seen: dict[str, str] = {}
         for given, value in section.items():
-            path, location = self._canonical(given), (*place, given)
+            path, location = self._canonical(given), None if place is None else (*place, given)
             if path in seen:
                 self._tell(location, f"`{given}` is the same field as `{seen[path]}`; remove one")
                 continue
@@ -119,7 +140,28 @@ class Layer:
 
     def _fix(self, path: str, value: Any) -> None:
         before = self._entries.get(path)
-        self._entries[path] = Constant(value=value, when=before.when if before else {})
+        kept = {other: entry for other, entry in self._entries.items() if not other.startswith(f"{path}.")}
+        self._entries = kept
+        self._entries[path] = Constant(value=copy.deepcopy(value), when=before.when if before else {})
+
+    def _is_searched(self, path: str, *, among: Sequence[Any]) -> bool:
+        entry = self._entries.get(path)
+        if entry is None or isinstance(entry, Constant):
+            return False
+        return any(entry.contains(value) for value in among)
+
+    def _settle_conditions(self) -> None:
+        """A `when` that names a field beneath a fixed value finds what that field is then."""
+        fixed = {path: entry for path, entry in self._entries.items() if isinstance(entry, Constant)}
+        named = {other for entry in self._entries.values() if entry for other in entry.when}
+        for path in sorted(named - set(self._entries)):
+            above = [other for other in fixed if path.startswith(f"{other}.")]
+            recipe, _ = attempt(self._recipe, {other: fixed[other].value for other in above})
+            if above and recipe is not None:
+                with contextlib.suppress(SpecError):
+                    value, owner = resolve(recipe.plain(), type(recipe), path).value, max(above, key=len)
+                    self._entries[path] = Constant(value=value, when=fixed[owner].when)
+                    self._where[path] = self._where[owner]
 
     def _check_conditions(
         self,

@@ -72,7 +72,7 @@ def set_path(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> 
 
 
 def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> None:
-    """`set_path` in place.
+    """`set_path` in place; `value` itself is left alone, whatever is assigned beneath it later.
 
     Raises:
         SpecError: there is no such field or no such kind; `plain` is as it was.
@@ -82,7 +82,7 @@ def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> No
     for step in place.steps[:-1]:
         parent = parent[step]
     if not is_kind(path):
-        parent[place.steps[-1]] = value
+        parent[place.steps[-1]] = copy.deepcopy(value)
         return
     above, _, _ = path.rpartition(".")
     owner = resolve(plain, model_type, above) if above else Place("", (), model_type, plain)

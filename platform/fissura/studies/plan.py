@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fissura.core.errors import DataError, SpaceError
 from fissura.core.files import check_writable
+from fissura.data.datasets import Named
 from fissura.studies.load import load_space
 from fissura.studies.sources import Source, digest_sources, moved_to, parse_sources, root_of
 from fissura.studies.space import LoadedSpace
@@ -21,7 +22,7 @@ class Request:
     """What the caller asks for, before it is checked against what lies on the disk."""
 
     space: str | None
-    data: tuple[str, ...]
+    data: "tuple[Named, ...]"
     storage: Path
     trials: int | None
     name: str | None
@@ -101,7 +102,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
 def _standing(
     study: Study,
     plan: Plan,
-    data: Sequence[str],
+    data: Sequence[Named],
     *,
     task: Literal["segmentation", "classification"],
     cache: Path,

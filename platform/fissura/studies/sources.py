@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import AnyDataset, parse_datasets
+from fissura.data.datasets import AnyDataset, Named, kinds, parse_datasets, text_of
 from fissura.data.labelled import (
     AnyLabelled,
     ClassFolder,
@@ -17,7 +17,7 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.squares import CutSquares
-from fissura.data.names import name_of, told_apart
+from fissura.data.naming import name_of, told_apart
 from fissura.results import text
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
@@ -25,7 +25,7 @@ Source = Dataset | LabelledDataset
 
 
 def parse_sources(
-    texts: Sequence[str], *, task: Literal["segmentation", "classification"]
+    texts: Sequence[Named], *, task: Literal["segmentation", "classification"]
 ) -> tuple[Source, ...]:
     """The data sets that `--data` names, with masks or with labels as the task needs.
 
@@ -33,6 +33,20 @@ def parse_sources(
         UserError: with all problems at once.
     """
     return parse_datasets(texts) if task == "segmentation" else parse_labelled(texts)
+
+
+def parse_either(texts: Sequence[Named]) -> tuple[Source, ...]:
+    """The data sets by their own kinds, those with masks first; the path of a folder is of the kind `folder`.
+
+    Raises:
+        UserError: with all problems at once.
+    """
+    with_masks = [named for named in texts if text_of(named, folders="folder").partition(":")[0] in kinds()]
+    others = [named for named in texts if named not in with_masks]
+    return (
+        *(parse_datasets(with_masks) if with_masks or not others else ()),
+        *(parse_labelled(others) if others else ()),
+    )
 
 
 def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
@@ -62,16 +76,23 @@ def moved_to(source: Source, root: Path) -> Source:
     return source.model_copy(update={"root": root})
 
 
+def called(sources: Sequence[Source], *, content: str) -> str:
+    """What a report calls the data of a study."""
+    return text.listed([text.data(name, content) for name in _names(sources)])
+
+
 def described(sources: Sequence[Source], *, content: str) -> str:
     """What a report says of a study's data: what each is called, and where it lies."""
-    names = told_apart(name_of(source.plain()) for source in sources)
-    places = (
+    places = [
         f"{source.info.title}, {source.root}" if isinstance(source, Dataset) else str(source)
         for source in sources
-    )
-    return ", ".join(
-        f"{text.data(name, content)}: {place}" for name, place in zip(names, places, strict=True)
-    )
+    ]
+    named = zip(_names(sources), places, strict=True)
+    return ", ".join(f"{text.data(name, content)}: {place}" for name, place in named)
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    return told_apart(name_of(source.plain()) for source in sources)
 
 
 def masked(sources: Sequence[Source]) -> tuple[Dataset, ...]:

@@ -7,7 +7,6 @@
 The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
 """
 
-import json
 import re
 import shlex
 from bisect import insort
@@ -29,6 +28,7 @@ from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
 from fissura.studies.space import LoadedSpace, Metric
 from fissura.studies.sweep import Sweep
+from fissura.studies.yaml import write_value
 
 if TYPE_CHECKING:
     import optuna
@@ -85,7 +85,7 @@ class Plan(Spec):
         begins = sweeps.pop(0).words() if sweeps and free == 1 else ["--trials", str(free)]
         words += [*named, *begins, "--seed", str(self.seed), "--profile", self.profile or "none"]
         for path, value in self.fixed.items():
-            words += ["--set", f"{path}={json.dumps(value)}"]
+            words += ["--set", f"{path}={write_value(value)}"]
         for metric in self.objectives:
             words += ["--objective", metric]
         added = [[*search, *named, "--resume", *sweep.words()] for sweep in sweeps]

@@ -4,6 +4,7 @@ PyYAML alone reads `1e-5` as text, `off` as false, `010` as 8 and `1:30` as 90, 
 keys wins.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -103,6 +104,20 @@ def parse_value(text: str) -> Any:
         kept = sorted(reader.problems)[:PROBLEM_LIMIT]
         raise SpecError(*(f"{text!r:.80}: {problem}" for _, problem in kept))
     return plain
+
+
+def write_value(value: Any) -> str:
+    """The text that `parse_value` reads as this plain value: JSON, but for a number such as 1.0e-05."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{write_value(key)}: {write_value(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(write_value, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=not value.isprintable())
+    text = json.dumps(value)
+    mantissa, exponent, power = text.partition("e")
+    scientific = isinstance(value, float) and exponent
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{power}" if scientific else text
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fissura.data.dataset import Dataset, DatasetInfo
-from fissura.data.images import MaskReading, decode_mask
+from fissura.data.masks import MaskReading, decode_mask
 from fissura.data.sample import SPLITS, Sample
 from fissura.data.splits import carve
 from fissura.data.walk import Walk

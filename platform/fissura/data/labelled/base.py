@@ -15,7 +15,7 @@ from fissura.core.errors import DataError
 from fissura.core.spec import Spec
 from fissura.data.dataset import DatasetInfo
 from fissura.data.images import read_rgb
-from fissura.data.names import DataName
+from fissura.data.naming import DataName
 
 Box = tuple[int, int, int, int]
 

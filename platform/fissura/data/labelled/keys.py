@@ -12,7 +12,7 @@ from fissura.core.errors import DataError
 from fissura.core.spec import digest
 from fissura.data.content import FileHashes
 from fissura.data.labelled.base import LabelledDataset, LabelledImage
-from fissura.data.names import name_of, told_apart
+from fissura.data.naming import name_of, told_apart
 
 
 @dataclass(frozen=True)

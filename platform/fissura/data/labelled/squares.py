@@ -24,7 +24,7 @@ from fissura.data.datasets import AnyDataset
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask, Place
 from fissura.data.labelled.memo import recall, remember
-from fissura.data.names import PLACE
+from fissura.data.naming import PLACE
 from fissura.data.sample import Sample
 from fissura.data.splits import draw
 from fissura.data.walk import listed
