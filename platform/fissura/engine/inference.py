@@ -16,7 +16,7 @@ from fissura.models import Segmenter
 
 Normalise = Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b 3 h w"]]
 OnWindows = Callable[[int, int, int, int], None]
-"""Told after each batch of windows: how many of an image's are done, of how many, and its height and width."""
+"""Told after each batch of windows: how many of an image's are done, of how many; its height and width."""
 
 
 class Sliding(Spec):
