@@ -1,16 +1,20 @@
 """A batch tells how far it is within a large photograph, and says nothing while images are finished."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fissura.engine.inference import Sliding, Whole, probability_map
 from fissura.engine.model import SegmentationModel, open_model
 from fissura.jobs import batch_progress
+from fissura.jobs.batch import Scoring, ScoringWorker
 from fissura.jobs.batch_progress import Board, Standstill, watched
 from fissura.models import UNet
+from fissura.scoring.source import Source
 
 CPU = torch.device("cpu")
 
@@ -56,6 +60,28 @@ def test_a_worker_tells_of_large_images_alone_and_wipes_what_it_told(segmenter_r
     assert board.read() == ["1 of 25 windows of an image of 6000x6000"]
     on_windows(25, 25, 6000, 6000)
     assert board.read() == []
+
+
+def test_a_worker_of_the_job_tells_the_board_while_it_scores(
+    segmenter_run: Path, tmp_path: Path, monkeypatch
+):
+    class Remote:
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def remote(self, worker: int, line: str) -> None:
+            self.lines.append(line)
+
+    class Handle:
+        write = Remote()
+
+    monkeypatch.setattr(batch_progress, "LARGE_PIXELS", 100)
+    Image.fromarray(np.full((40, 56, 3), 200, np.uint8)).save(tmp_path / "wall.png")
+    plain = Scoring(run=segmenter_run).plain()
+    worker = ScoringWorker(Source.open(str(tmp_path)), plain, Handle())
+    rows = worker({"name": np.array(["wall.png"])})
+    assert "result" in json.loads(rows["document"][0])
+    assert Handle.write.lines[-1] == ""
 
 
 def test_what_stands_still_is_told_of_again_and_again(monkeypatch):
