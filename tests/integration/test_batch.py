@@ -254,6 +254,21 @@ class TestAFolder:
             assert picture(out / f"overlays/{stem}.jpg").shape == pixels.shape
         assert max(service.asked.values()) == 1
 
+    def test_names_the_files_that_it_leaves_out(
+        self, fissura: Any, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        (tmp_path / "photos").mkdir()
+        Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / "photos" / "IMG_0001.png")
+        for name in ("IMG_0002.HEIC", "DJI_0003.DNG", "Thumbs.db", "._IMG_0001.png"):
+            (tmp_path / "photos" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+        words = ("batch", tmp_path / "photos", "--endpoint", url, "--out", tmp_path / "found")
+        code, printed, _ = fissura(*words)
+        assert code == 0
+        assert "1 of 1 images, 0 failed" in printed
+        assert "2 files left out by their suffix: IMG_0002.HEIC, DJI_0003.DNG" in printed
+        assert json.loads(fissura(*words, "--json").out)["left_out"] == ["IMG_0002.HEIC", "DJI_0003.DNG"]
+
     def test_with_bad_images_names_them_and_scores_the_others(
         self, fissura: Any, url: str, service: Service, photographs: Path, tmp_path: Path
     ) -> None:

@@ -105,8 +105,11 @@ class TestAnImage:
         assert found.shape == ((33, 20, 3) if tag > 4 else (20, 33, 3))
         assert np.array_equal(found, decode(data).pixels)
 
-    def test_of_sixteen_bits_of_grey_is_rounded_to_eight(self, images: ModuleType, tmp_path: Path) -> None:
-        deep = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
+    @pytest.mark.parametrize("bits", [10, 12, 14, 16])
+    def test_of_sixteen_bits_of_grey_is_rounded_to_eight_from_the_bits_that_it_holds(
+        self, images: ModuleType, tmp_path: Path, bits: int
+    ) -> None:
+        deep = np.random.default_rng(0).integers(0, 2**bits, (20, 30)).astype(np.uint16)
         data = cv2.imencode(".png", deep)[1].tobytes()
         (tmp_path / "a.png").write_bytes(data)
         assert np.array_equal(images.read_rgb(tmp_path / "a.png"), decode(data).pixels)
@@ -163,6 +166,12 @@ class TestWhatIsNoWholeImage:
             images.read_rgb(tmp_path / "a")
         with pytest.raises(DataError):
             decode(data)
+
+    def test_of_sixteen_bits_of_colour_is_refused_by_name(self, images: ModuleType, tmp_path: Path) -> None:
+        deep = np.random.default_rng(0).integers(0, 4096, (20, 30, 3)).astype(np.uint16)
+        (tmp_path / "a.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+        with pytest.raises(images.Unreadable, match="16 bits a colour; save it with 8"):
+            images.read_rgb(tmp_path / "a.png")
 
     @pytest.mark.parametrize(
         ("content", "reason"),

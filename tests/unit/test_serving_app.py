@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -569,6 +570,16 @@ class TestAProblem:
     def test_unreadable_image(self, client: TestClient, data: bytes) -> None:
         for answer in ("json", "mask"):
             problem(segment(client, data, answer=answer), 422, "unreadable-image")
+
+    def test_unreadable_image_of_a_phone_is_named_with_the_cure(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        heic = b"\0\0\0\x18ftypheic" + bytes(100)
+        for media in ("image/heic", "application/octet-stream", "image/jpeg"):
+            document = problem(segment(client, heic, media=media), 422, "unreadable-image")
+            assert "is a HEIC photograph" in document["detail"]
+            assert "save it as JPEG" in document["remedy"]
 
     @pytest.mark.parametrize(
         "query",

@@ -15,6 +15,8 @@ from fissura.engine.windows import Axis, Weights, Windows
 from fissura.models import Segmenter
 
 Normalise = Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b 3 h w"]]
+OnWindows = Callable[[int, int, int, int], None]
+"""Told after each batch of windows: how many of an image's are done, of how many; its height and width."""
 
 
 class Sliding(Spec):
@@ -83,6 +85,7 @@ def probability_maps(
     inference: AnyInference,
     normalise: Normalise,
     device: torch.device,
+    on_windows: OnWindows | None = None,
 ) -> list[Float32[np.ndarray, "h w"]]:
     """The `probability_map` of each image, all of one size.
 
@@ -93,7 +96,9 @@ def probability_maps(
     windows = inference.windows(height=height, width=width)
     if len(images) == 1 or device.type == "cpu" or not windows.one_pass:
         return [
-            probability_map(model, image, inference=inference, normalise=normalise, device=device)
+            probability_map(
+                model, image, inference=inference, normalise=normalise, device=device, on_windows=on_windows
+            )
             for image in images
         ]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
@@ -109,6 +114,7 @@ def probability_map(
     inference: AnyInference,
     normalise: Normalise,
     device: torch.device,
+    on_windows: OnWindows | None = None,
 ) -> Float32[np.ndarray, "h w"]:
     """The crack probability of each pixel of an RGB image, in [0, 1], at the image's size.
 
@@ -130,6 +136,7 @@ def probability_map(
     divisors = [axis.total(windows.weights).astype(np.float32) for axis in (windows.rows, windows.columns)]
     result = np.empty((height, width), dtype=np.float32)
     unfinished = torch.zeros((0, windows.columns.covered), device=device)
+    done, total = 0, len(windows.rows.starts) * len(windows.columns.starts)
     for tops, end in windows.bands():
         top, bottom = tops[0], tops[-1] + windows.rows.size
         sums = torch.zeros((bottom - top, windows.columns.covered), device=device)
@@ -140,6 +147,9 @@ def probability_map(
             batch = windows.cut(normalise(pixels)[0], tops=tops, lefts=lefts)
             maps = probabilities(model, batch).mul_(weight)
             windows.add(sums[:, columns], maps, tops=tops, lefts=lefts)
+            done += len(tops) * len(lefts)
+            if on_windows is not None:
+                on_windows(done, total, height, width)
         finished = result[top:end]
         divisor = np.outer(divisors[0][top:end], divisors[1])[: len(finished), :width]
         np.divide(sums[: len(finished), :width].cpu().numpy(), divisor, out=finished)

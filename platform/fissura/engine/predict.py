@@ -12,18 +12,20 @@ from jaxtyping import Float32, UInt8
 
 from fissura.core.errors import DataError
 from fissura.engine.checkpoint import WEIGHTS, load_weights
-from fissura.engine.inference import probability_maps
+from fissura.engine.inference import OnWindows, probability_maps
 from fissura.engine.recipe import Recipe
 from fissura.models import Segmenter
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model with all that prediction needs; built from a run directory alone."""
+    """A trained model with all that prediction needs; built from a run directory alone. `on_windows` is told
+    how far it is within an image."""
 
     recipe: Recipe
     model: Segmenter
     device: torch.device
+    on_windows: OnWindows | None = None
 
     @classmethod
     def open(cls, run: Path, *, device: torch.device) -> Self:
@@ -44,12 +46,16 @@ class Predictor:
 
     def probability(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """Crack probability of each pixel of an RGB image, 0..1."""
-        return predict_all(self.model, [image], recipe=self.recipe, device=self.device)[0]
+        return self._maps([image])[0]
 
     def many(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[UInt8[np.ndarray, "h w"]]:
         """The same of each image, of any sizes."""
-        maps = predict_all(self.model, images, recipe=self.recipe, device=self.device)
-        return [to_bytes(probability) for probability in maps]
+        return [to_bytes(probability) for probability in self._maps(images)]
+
+    def _maps(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float32[np.ndarray, "h w"]]:
+        return predict_all(
+            self.model, images, recipe=self.recipe, device=self.device, on_windows=self.on_windows
+        )
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -75,7 +81,12 @@ def predict(
 
 
 def predict_all(
-    model: Segmenter, images: Sequence[UInt8[np.ndarray, "h w 3"]], *, recipe: Recipe, device: torch.device
+    model: Segmenter,
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    *,
+    recipe: Recipe,
+    device: torch.device,
+    on_windows: OnWindows | None = None,
 ) -> list[Float32[np.ndarray, "h w"]]:
     """Crack probability of each pixel of each image, 0..1.
 
@@ -94,6 +105,7 @@ def predict_all(
             inference=recipe.inference,
             normalise=recipe.data.normalise,
             device=device,
+            on_windows=on_windows,
         )
         for place, probability in zip(places, maps, strict=True):
             results[place] = _at_size(probability, *images[place].shape[:2])

@@ -6,12 +6,14 @@ Workers read the images where they lie; rows and pictures come back to the one p
 import asyncio
 import json
 import logging
+import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import ray.data
 from pydantic import Field
 from ray.exceptions import RayError
@@ -20,6 +22,7 @@ from fissura.core.errors import DataError, FissuraError
 from fissura.core.spec import Spec
 from fissura.engine.model import open_model
 from fissura.engine.runtime import LocalRuntime, pick_device
+from fissura.jobs.batch_progress import Board, Standstill, told, watched
 from fissura.jobs.cluster import connected
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.scoring.evaluation import Truth
@@ -52,10 +55,11 @@ class Scoring(Spec):
 class ScoringWorker:
     """An actor of the job: the model of a run, for blocks of names."""
 
-    def __init__(self, source: Source, plain: dict[str, Any]) -> None:
+    def __init__(self, source: Source, plain: dict[str, Any], board: Any) -> None:
         self._source, self._scoring = source, Scoring.load(plain, source="batch")
         runtime = LocalRuntime(device="auto" if self._scoring.gpus else "cpu", cpus=self._scoring.cpus)
         model = open_model(self._scoring.run, device=runtime.device, threshold=self._scoring.threshold)
+        model = watched(model, worker=secrets.randbits(48), tell=board.write.remote)
         self._worker = Worker(model, Limits())
         segments = model.task == "segmentation"
         form = "probability" if segments and self._scoring.pictures else "json"
@@ -143,6 +147,7 @@ def run_batch(
                 sink,
                 scoring,
                 workers=workers or most,
+                say=say,
                 on_image=on_image,
                 stop_requested=stop.requested,
             )
@@ -165,13 +170,15 @@ def score_on_cluster(
     scoring: Scoring,
     *,
     workers: int,
+    say: Callable[[str], None],
     on_image: Progress,
     stop_requested: Callable[[], bool],
 ) -> None:
     """Scores the images that have no row yet with at most so many workers, until all have one, or a stop.
 
     A block whose worker dies is lost, and its images are tried again one by one, so that an image that ends
-    its process is found, and is a failure of its own.
+    its process is found, and is a failure of its own. Where no image is finished for a while, `say` is told
+    how far those in work are.
 
     Raises:
         FissuraError: no image could be scored at all.
@@ -181,14 +188,18 @@ def score_on_cluster(
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    board = ray.remote(num_cpus=0)(Board).remote()
+    on_image(len(sink.done & set(names)), len(names))
     for images_a_block in (IMAGES_A_BLOCK, 1):
         todo = [name for name in names if name not in sink.done]
         if not todo or stop_requested():
             return
         before = len(sink.done)
-        failure = _pass(
-            source, sink, scoring, todo, images_a_block, workers, on_image=on_image, stop=stop_requested
-        )
+        with told(board, Standstill(say, len(names)), lambda: len(sink.done)):
+            failure = _pass(
+                source, sink, scoring, board, todo, images_a_block, workers,
+                on_image=on_image, stop=stop_requested,
+            )  # fmt: skip
         if failure is not None and len(sink.done) == before:
             raise FissuraError(f"no image could be scored: {failure}") from None
     if not stop_requested():
@@ -207,6 +218,7 @@ def _pass(
     source: Source,
     sink: Sink,
     scoring: Scoring,
+    board: Any,
     todo: Sequence[str],
     images_a_block: int,
     workers: int,
@@ -222,7 +234,7 @@ def _pass(
         warnings.simplefilter("ignore", DeprecationWarning)
         scored = data.map_batches(
             ScoringWorker,
-            fn_constructor_args=(source, scoring.plain()),
+            fn_constructor_args=(source, scoring.plain(), board),
             batch_size=None,
             batch_format="numpy",
             concurrency=(1, max(1, min(workers, blocks))),

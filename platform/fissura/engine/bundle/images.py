@@ -14,6 +14,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 NETPBM = frozenset({".pgm", ".ppm", ".pnm"})
 MAX_BYTES = 1 << 29
 MAX_PIXELS = 150_000_000
+SIGNIFICANT_BITS = (8, 10, 12, 14, 16)  # that values of 16 bits may take
 
 _DNG_VERSION = 50706  # TIFF tag
 
@@ -48,8 +49,10 @@ def read_rgb(path: Path) -> np.ndarray:
             beginning = file.read(32)
             if not beginning:
                 raise Unreadable("an empty file")
-            with Image.open(file, formats=_formats()) as image:
+            with Image.open(file, formats=_formats(beginning)) as image:
                 _check(image)
+                if beginning[24:25] == b"\x10" and image.format == "PNG" and not image.mode.startswith("I"):
+                    raise Unreadable("PNG of 16 bits a colour; save it with 8")
                 require_whole(image, file)
                 return np.asarray(_rgb(image), dtype=np.uint8)
     except (Unreadable, MemoryError):
@@ -82,13 +85,13 @@ def write_grey(path: Path, pixels: np.ndarray) -> None:
     scratch.replace(path)
 
 
-def _formats() -> tuple[str, ...]:
-    if not reads_heif():
+def _formats(beginning: bytes) -> tuple[str, ...]:
+    if "HEIC" not in unread_kind(beginning) or not reads_heif():
         return FORMATS
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    return (*FORMATS, "HEIF")
+    return ("HEIF",)
 
 
 def _check(image: Image.Image) -> None:
@@ -105,9 +108,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(image) if turned else image  # Pillow turns a TIFF itself
     if upright.mode.startswith("I;16"):
         deep = np.asarray(upright).astype(np.uint32)
-        if int(deep.max()) < 1 << 15:
-            raise Unreadable("image of 16 bits a channel that holds fewer; convert it to 8 bits")
-        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+        # cameras and scanners write 10, 12 or 14 bits into 16
+        most = next(2**bits - 1 for bits in SIGNIFICANT_BITS if deep.max() < 2**bits) if deep.any() else 1
+        return Image.fromarray(np.rint(deep * (255 / most)).astype(np.uint8)).convert("RGB")
     if upright.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"}:
         raise Unreadable(f"{image.format} image of mode {upright.mode}; convert it to 8-bit RGB")
     if upright.mode in {"LA", "PA", "P", "RGBA"}:
