@@ -1,9 +1,10 @@
 """Reading one image file of a data set, and saying plainly what is wrong with a bad one.
 
 Rules. Files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
-page stacks (of a phone's MPO the first picture is taken). An alpha channel is dropped where it is opaque and
-refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey photographs become
-RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what the two share.)
+page stacks (of a phone's MPO or HEIC the first picture is taken). An alpha channel is dropped where it is
+opaque and refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey
+photographs become RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what
+the two share.)
 """
 
 import math
@@ -21,9 +22,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.names import SUFFIXES as SUFFIXES
-from fissura.data.names import unread_kind
+from fissura.data.names import reads_heif, unread_kind
 from fissura.data.whole import require_whole
 
+HEIF = "HEIF"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 150_000_000
 
@@ -180,7 +182,7 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
         raise DataError("the file is empty (0 bytes); fetch or copy it again")
     limit = min(max_pixels, MAX_PIXELS)
     try:
-        with _quiet, Image.open(file, formats=FORMATS) as image:
+        with _quiet, Image.open(file, formats=_formats(beginning)) as image:
             _check_header(image, limit)
             bits = beginning[24] if image.format == "PNG" else 8
             if isinstance(image, TiffImageFile):
@@ -193,7 +195,9 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
         raise
     except Image.DecompressionBombError:
         raise DataError(_too_large(limit, "far more")) from None
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if HEIF in _formats(beginning):
+            raise DataError(_damaged(error)) from None
         raise DataError(
             f"an image is an intact {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
             f"this one {unread_kind(beginning) or f'begins with {beginning[:8]!r}; replace it'}"
@@ -201,6 +205,16 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
     except Exception as error:
         # Pillow raises almost anything on a broken file: OSError, SyntaxError, struct.error, KeyError...
         raise DataError(_damaged(error)) from None
+
+
+def _formats(beginning: bytes) -> tuple[str, ...]:
+    """The formats that a file of this beginning may have: HEIC too, where `pillow-heif` is installed."""
+    if "HEIC" not in unread_kind(beginning) or not reads_heif():
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (HEIF,)
 
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:
@@ -214,7 +228,7 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         if math.prod(tile) > max_pixels:
             raise DataError(_too_large(max_pixels, f"a tile of {tile[0]}x{tile[1]}"))
     # to count further frames takes a long time where there are many
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", HEIF}:
         raise DataError("a file holds one image: this one holds 2 or more (frames or pages); save one as PNG")
 
 
