@@ -98,7 +98,7 @@ class TestASearch:
         page = (Path(searched[0]["study"]) / "report.html").read_text(encoding="utf-8")
         for words in ("Confusion", "t-SNE", "Best", "no_crack"):
             assert words in page
-        assert "in 3-fold cross-validation on the training images of images" in page
+        assert "in 3-fold cross-validation on the training split of images" in page
         assert page.count("<img ") == 6
         assert page.rindex("<img ") < page.index('class="plot"')
         for words in ("Worst: ", "Median: ", "Best: ", "Shadow: ", "Stain: ", "Low contrast: "):
