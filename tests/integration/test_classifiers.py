@@ -1,6 +1,7 @@
 """Classifiers from images to ranking: real Ray, a real backbone of random weights, tiny images."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -97,6 +98,27 @@ class TestASearch:
         page = (Path(searched[0]["study"]) / "report.html").read_text(encoding="utf-8")
         for words in ("Confusion", "t-SNE", "Best", "no_crack"):
             assert words in page
+        assert "in 3-fold cross-validation on the training split of images" in page
+        assert page.count("<img ") == 6
+        assert page.rindex("<img ") < page.index('class="plot"')
+        for words in ("Worst: ", "Median: ", "Best: ", "Shadow: ", "Stain: ", "Low contrast: "):
+            assert words in page
+        assert "not judged" not in page
+
+    def test_the_report_is_written_again_where_the_images_are_gone(
+        self, place: Place, searched, fissura, tmp_path: Path
+    ) -> None:
+        study = Path(shutil.copytree(searched[0]["study"], tmp_path / "study"))
+        away = place.images.rename(place.folder / "away")
+        try:
+            done = fissura("report", study)
+        finally:
+            away.rename(place.images)
+        assert done.code == 0, done.said
+        page = (study / "report.html").read_text(encoding="utf-8")
+        assert "No pictures: " in page
+        assert "Confusion" in page
+        assert (study / "leaderboard.csv").read_text(encoding="utf-8").count("\n") > 1
 
     @pytest.mark.slow
     def test_it_can_be_extended_and_no_image_is_embedded_again(self, place: Place, searched) -> None:

@@ -26,13 +26,12 @@ def batches(rng: np.random.Generator) -> list[tuple[torch.Tensor, torch.Tensor, 
     ]
 
 
-@pytest.mark.parametrize("map_range", ["probability", "min_max"])
-def test_it_is_the_pooled_dice_of_the_protocol_overlap(rng: np.random.Generator, map_range: str) -> None:
-    dice, counts = TrainingDice(Progress(), map_range=map_range, device=CPU), []
+def test_it_is_the_pooled_dice_of_the_protocol_overlap(rng: np.random.Generator) -> None:
+    dice, counts = TrainingDice(Progress(), device=CPU), []
     for logits, target, valid in batches(rng):
         dice.add(logits, target, valid)
         for image in range(len(logits)):
-            probability = to_bytes(logits[image, 0].sigmoid().numpy(), map_range=map_range)
+            probability = to_bytes(logits[image, 0].sigmoid().numpy())
             mask, seen = (part[image, 0].numpy().astype(np.uint8) for part in (target, valid))
             counts.append(Overlap().count(probability, mask, seen))
     expected = Overlap().score(pool(counts), level_of(0.5)).dice
@@ -41,20 +40,20 @@ def test_it_is_the_pooled_dice_of_the_protocol_overlap(rng: np.random.Generator,
 
 
 def test_it_goes_on_from_where_a_training_stopped(rng: np.random.Generator) -> None:
-    whole = TrainingDice(Progress(), map_range="probability", device=CPU)
-    first = TrainingDice(Progress(), map_range="probability", device=CPU)
+    whole = TrainingDice(Progress(), device=CPU)
+    first = TrainingDice(Progress(), device=CPU)
     known = batches(rng)
     for batch in known:
         whole.add(*batch)
     for batch in known[:2]:
         first.add(*batch)
-    second = TrainingDice(first.kept(Progress()), map_range="probability", device=CPU)
+    second = TrainingDice(first.kept(Progress()), device=CPU)
     for batch in known[2:]:
         second.add(*batch)
     assert second.score(float) == whole.score(float)
 
 
 def test_nothing_labelled_and_nothing_predicted_agree() -> None:
-    dice = TrainingDice(Progress(), map_range="min_max", device=CPU)
+    dice = TrainingDice(Progress(), device=CPU)
     dice.add(torch.full((1, 1, 4, 4), -9.0), torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
     assert dice.score(float) == 1.0

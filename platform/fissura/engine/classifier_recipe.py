@@ -68,7 +68,7 @@ class ClassifierRecipe(Experiment):
     def measured(self, metric: str, *, on: str) -> str:
         """See `Experiment.measured`."""
         scored = metric.startswith("cv/")
-        return f"in {self.folds}-fold cross-validation on the training images of {on}" if scored else ""
+        return f"in {self.folds}-fold cross-validation on the training split of {on}" if scored else ""
 
 
 def classifier_of(experiment: Experiment) -> ClassifierRecipe:

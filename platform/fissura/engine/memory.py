@@ -12,6 +12,7 @@ RUN/memory.json   {"micro_batch": images that one worker computes at a time}; ab
 
 import json
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -79,16 +80,21 @@ def backward(
     size: int,
     autocast: AbstractContextManager[Any],
     scaler: torch.amp.GradScaler,
-) -> tuple[Tensor, Tensor]:
+    on_logits: Callable[[Tensor], None] = lambda _: None,
+) -> Tensor:
     """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
-    the loss and the crack logits that it is of. `model` is the objective as the runtime prepared it; `maps`
-    are target, valid and ambiguous pixels."""
+    the loss, and to `on_logits` the crack logits that it is of. `model` is the objective as the runtime
+    prepared it; `maps` are target, valid and ambiguous pixels."""
     if len(image) > size:
-        return backward_in_parts(objective, image, *maps, size=size, autocast=autocast, scaler=scaler)
+        return backward_in_parts(
+            objective, image, *maps, size=size, autocast=autocast, scaler=scaler, on_logits=on_logits
+        )
     with autocast:
         loss, logits = model(image, *maps)
+    on_logits(logits.detach())
     torch.autograd.backward(scaler.scale(loss))
-    return loss.detach(), logits.detach()
+    detached: Tensor = loss.detach()
+    return detached
 
 
 def backward_in_parts(
@@ -101,14 +107,16 @@ def backward_in_parts(
     size: int,
     autocast: AbstractContextManager[Any],
     scaler: torch.amp.GradScaler,
-) -> tuple[Tensor, Tensor]:
+    on_logits: Callable[[Tensor], None] = lambda _: None,
+) -> Tensor:
     """Adds the gradient of a whole batch's scaled loss to the parameters', `size` images at a time; gives the
-    loss and the crack logits."""
+    loss, and to `on_logits` the crack logits."""
     # the first pass must leave no trace: neither in running statistics nor in the random numbers of a dropout
     kept = [buffer.clone() for buffer in objective.buffers()]
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         outputs = outputs_in_parts(objective, image, size=size, autocast=autocast)
+    on_logits(outputs[0])
     for buffer, before in zip(objective.buffers(), kept, strict=True):
         buffer.copy_(before)
     leaves = tuple(output.detach().requires_grad_() for output in outputs)
@@ -124,7 +132,7 @@ def backward_in_parts(
             if gradient is not None
         ]
         torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
-    return loss.detach(), outputs[0]
+    return loss.detach()
 
 
 def _parts(batch: Tensor, size: int) -> tuple[Tensor, ...]:

@@ -198,7 +198,7 @@ class Recipe(Experiment):
             "val/iou": "under the protocol overlap at 0.5",
         }
         rule = rules.get(metric, f"under the protocol {self.protocols[0]}")
-        return f"on the validation images of {on}, {rule}"
+        return f"on the validation split of {on}, {rule}"
 
     def maps_under(self, protocol: AnyProtocol) -> MapRange:
         """The maps that a finished model is judged by under a protocol: the stretched ones belong to the

@@ -215,7 +215,7 @@ class Trainer:
         number, loss_sum = self.progress.batch, self.progress.loss_sum
         images, waited, begin = 0, 0.0, time.perf_counter()
         pending: list[Tensor] = []
-        dice = TrainingDice(self.progress, map_range=self.recipe.map_range, device=self.device)
+        dice = TrainingDice(self.progress, device=self.device)
         batches = self._epochs.batches_of(self.progress.epoch, start=number)
         while True:
             asked = time.perf_counter()
@@ -262,7 +262,7 @@ class Trainer:
         )
         unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
         self._optimizer.zero_grad(set_to_none=True)
-        loss, logits = backward(
+        loss = backward(
             self._model,
             self._objective,
             self.recipe.data.normalise(image),
@@ -270,10 +270,10 @@ class Trainer:
             size=self.micro_batch,
             autocast=self._autocast,
             scaler=self._scaler,
+            on_logits=lambda logits: dice.add(logits, target, valid),
         )
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        dice.add(logits, target, valid)
         return loss
 
     def _validate(self) -> Record:

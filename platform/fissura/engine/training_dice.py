@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Float32
@@ -21,23 +20,14 @@ class TrainingDice:
     a network some steps younger than the one that is validated. Nothing waits for the device.
     """
 
-    def __init__(
-        self, progress: Progress, *, map_range: Literal["probability", "min_max"], device: torch.device
-    ) -> None:
+    def __init__(self, progress: Progress, *, device: torch.device) -> None:
         self._sums = torch.tensor([progress.agreed, progress.marked], dtype=torch.int64, device=device)
-        self._map_range = map_range
 
     @torch.no_grad()
     def add(self, logits: Float32[Tensor, "b 1 h w"], target: Maps, valid: Maps) -> None:
         """Counts one batch; target and valid are 0 or 1."""
-        predicted = logits >= 0
-        if self._map_range == "min_max":
-            # as `predict.to_bytes` stretches a map; one of one value stays as it is
-            probability = logits.sigmoid()
-            low, high = (extreme((1, 2, 3), keepdim=True) for extreme in (probability.amin, probability.amax))
-            predicted = torch.where(high > low, probability - low >= 0.5 * (high - low), predicted)
-        seen, labelled = valid > 0, target > 0
-        predicted, labelled = predicted & seen, labelled & seen
+        seen = valid > 0
+        predicted, labelled = (logits >= 0) & seen, (target > 0) & seen
         both = 2 * (predicted & labelled).sum()
         self._sums += torch.stack([both, predicted.sum() + labelled.sum()])
 

@@ -82,7 +82,7 @@ def precision_recall_plots(board: Leaderboard) -> list[Plot]:
     for table in board.tables:
         swept = [standing for standing in table.standings if standing.swept is not None]
         if swept:
-            shows = "Each threshold of the pooled maps; the square is the best F1 of the whole set (ODS)."
+            shows = "Each threshold of the pooled maps; the square is the best F1 (ODS). Faint: equal F1."
             plots.append(Plot(heading(table), shows, partial(_precision_recall, swept[:SHOWN])))
     return plots
 
