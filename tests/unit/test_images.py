@@ -188,13 +188,36 @@ def test_a_mask_of_one_level(tmp_path: Path, level: int, crack: int) -> None:
 @pytest.mark.parametrize("levels", [[0, 100, 255], [3, 250], [7]])
 def test_grey_levels_in_a_lossless_mask_are_refused(tmp_path: Path, levels: list[int]) -> None:
     path = write(tmp_path / "a.png", np.resize(np.array(levels, np.uint8), (6, 6)))
-    with pytest.raises(DataError, match="two grey levels"):
+    with pytest.raises(DataError, match="one level of crack"):
         read_binary_mask(path)
 
 
 def test_colours_in_a_mask_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has colours"):
+    with pytest.raises(DataError, match="colours beside black"):
         read_binary_mask(write(tmp_path / "a.png", PHOTO))
+
+
+@pytest.mark.parametrize("colour", [(128, 0, 0), (250, 50, 83), (84, 105, 77), (255, 255, 255), (90, 90, 90)])
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_mask_of_black_and_one_colour_is_read(
+    tmp_path: Path, colour: tuple[int, int, int], suffix: str
+) -> None:
+    palette = Image.fromarray(MASK, "P")
+    palette.putpalette([0, 0, 0, *colour])
+    palette.save(tmp_path / f"palette.{suffix}")
+    Image.fromarray(MASK[..., None] * np.array(colour, np.uint8)).save(tmp_path / "rgb.png")
+    for name in (f"palette.{suffix}", "rgb.png"):
+        np.testing.assert_array_equal(decode_mask(tmp_path / name).mask, MASK)
+
+
+@pytest.mark.parametrize(("levels", "threshold"), [((1, 2), 1), ((3, 250), 3)])
+def test_two_levels_without_0_are_told_truly_with_the_threshold_that_reads_them(
+    tmp_path: Path, levels: tuple[int, int], threshold: int
+) -> None:
+    path = write(tmp_path / "a.png", np.where(MASK, *reversed(levels)).astype(np.uint8))
+    with pytest.raises(DataError, match=rf"holds {levels[0]}, {levels[1]} and no 0.*threshold={threshold}`"):
+        decode_mask(path)
+    np.testing.assert_array_equal(decode_mask(path, threshold=threshold).mask, MASK)
 
 
 def test_a_declared_threshold_reads_grey_levels_and_names_their_share(tmp_path: Path) -> None:

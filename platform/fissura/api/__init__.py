@@ -234,9 +234,11 @@ def score(
     protocol: str,
     threshold: float = 0.5,
     valid: AnyPath | None = None,
+    name: str | None = None,
     on_image: Count | None = None,
 ) -> "ScoreReport":
-    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names."""
+    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
+    result calls them."""
     from fissura.metrics import parse_protocol
     from fissura.results.score import score_folders
 
@@ -246,6 +248,7 @@ def score(
         protocol=parse_protocol(protocol),
         threshold=threshold,
         valid=maybe_path(valid),
+        name=name,
         on_image=on_image,
     )
 
@@ -272,11 +275,14 @@ def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
 
 def report(study: AnyPath, *, say: Say = silent) -> Path:
     """Writes the report of a study as one HTML file, and gives its path."""
+    from fissura.studies.class_results import write_class_results
     from fissura.studies.results import REPORT, write_results
+    from fissura.studies.sources import labelled
     from fissura.studies.study import find_study
 
     found = find_study(path_of(study))
-    write_results(found, found.load(), say=say)
+    write = write_class_results if labelled(found.plan().datasets) else write_results
+    write(found, found.load(), say=say)
     return found.path / REPORT
 
 
@@ -288,7 +294,7 @@ def export(
     quantise: Literal["none", "int8"] = "none",
     threshold: float | None = None,
 ) -> "Bundle":
-    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime and NumPy alone.
+    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime, NumPy and Pillow.
 
     "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
     recipe's, or the one that its evaluation chose.

@@ -36,6 +36,7 @@ from fissura.data.lock import locked
 from fissura.data.lost import LostCracks, choose_rule, lost_at, said_of
 from fissura.data.prepared import FORMAT, PIXELS, Entry, Index, PreparedData, read_index, write_index
 from fissura.data.resize import AnyResize, MaskRule
+from fissura.data.turns import doubtful_turn, said_of_turns
 
 __all__ = ["Entry", "PreparedData", "content_digest", "default_cache", "prepare", "prune"]
 
@@ -48,11 +49,14 @@ Patch = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.nda
 
 
 class _Decoded(NamedTuple):
-    """A sample at the working size, what nearest neighbour loses of its cracks, and what its rule loses."""
+    """A sample at the working size, what nearest neighbour loses of its cracks, what its rule loses, and
+    whether its mask may lie wrong.
+    """
 
     planes: Patch
     nearest: LostCracks
     lost: LostCracks
+    doubtful_turn: bool
 
 
 def default_cache() -> Path:
@@ -127,6 +131,7 @@ def _build(
         entries: list[Entry] = []
         problems: list[str] = []
         rules = _mask_rules(found, resize)
+        turned: list[str] = []
         nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
             decoded = _decode_all(found, resize, rules, pool)
@@ -134,6 +139,7 @@ def _build(
                 if isinstance(patch, list):
                     problems += patch
                 elif not problems:
+                    turned += [source.sample.name] if patch.doubtful_turn else []
                     nearest[source.label] += patch.nearest
                     lost[source.label] += patch.lost
                     with _writing(place.parent):
@@ -150,8 +156,9 @@ def _build(
                     (label, said_of(resize, rule=rule, nearest=nearest[label], lost=lost[label]))
                     for label, rule in rules.items()
                 ]
-                remarks = tuple(f"{label}: {line}" for label, line in said if line)
-                write_index(scratch, digest, Index(tuple(entries), rules, remarks))
+                remarks = [f"{label}: {line}" for label, line in said if line]
+                remarks += said_of_turns(turned, total=len(found))
+                write_index(scratch, digest, Index(tuple(entries), rules, tuple(remarks)))
                 if place.exists():
                     _remove(place)
                 scratch.replace(place)
@@ -203,7 +210,8 @@ def _decode(source: Source, resize: AnyResize, rule: MaskRule) -> _Decoded | lis
         return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
     planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
     nearest = lost_at(resize, mask)
-    return _Decoded(planes, nearest, nearest if rule == "nearest" else lost_at(resize, mask, rule=rule))
+    lost = nearest if rule == "nearest" else lost_at(resize, mask, rule=rule)
+    return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 
 def _append(file: FileIO, source: Source, patch: Patch) -> Entry:

@@ -21,6 +21,7 @@ from fissura.data.lost import LostCracks, both_lost, said_of
 from fissura.data.masks import MaskReading
 from fissura.data.resize import AnyResize, Fixed
 from fissura.data.sample import SPLITS, Sample
+from fissura.data.turns import doubtful_turn, said_of_turns
 from fissura.data.walk import listed
 
 WORKING_SIZE = Fixed(height=512, width=512)  # the papers' usual one
@@ -149,6 +150,8 @@ def check(
     findings.warnings += _duplicate_lines(copies, where, places="splits")
     findings.warnings += _straddling(found.samples)
     findings.warnings += _count_lines(source.info.counts, splits)
+    turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
+    findings.warnings += said_of_turns(turned, total=len(found.samples))
     findings.warnings += [*_odd_masks(masks), *_shared_masks(masks), *_inverted(masks)]
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
     if empty:

@@ -1,9 +1,10 @@
 """Reading one image file of a data set, and saying plainly what is wrong with a bad one.
 
 Rules. Files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
-page stacks (of a phone's MPO the first picture is taken). An alpha channel is dropped where it is opaque and
-refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey photographs become
-RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what the two share.)
+page stacks (of a phone's MPO or HEIC the first picture is taken). An alpha channel is dropped where it is
+opaque and refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey
+photographs become RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what
+the two share.)
 """
 
 import math
@@ -20,14 +21,16 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
+from fissura.data.names import SUFFIXES as SUFFIXES
+from fissura.data.names import reads_heif, unread_kind
 from fissura.data.whole import require_whole
 
+HEIF = "HEIF"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
 MAX_PIXELS = 150_000_000
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # TIFF tags
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 258, 322, 323, 50706  # TIFF tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,12 +75,13 @@ class Picture(NamedTuple):
     """An image that Pillow has opened, and not decoded yet.
 
     `turn` makes its pixels upright; None where they are (Pillow turns a TIFF itself). `bits` are those of one
-    channel.
+    channel. `orientation` is that of the EXIF tag, 1 to 8; 1 is upright.
     """
 
     image: Image.Image
     turn: Image.Transpose | None
     bits: int
+    orientation: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,8 +114,13 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_rgb`, as far as the header shows it.
     """
+    return read_stance(path)[0]
+
+
+def read_stance(path: Path) -> tuple[tuple[int, int], int]:
+    """As `read_size`, and the EXIF orientation, 1 (upright) to 8."""
     with open_file(path) as picture:
-        return picture.size
+        return picture.size, picture.orientation
 
 
 def is_opaque(image: Image.Image) -> bool:
@@ -173,47 +182,64 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
         raise DataError("the file is empty (0 bytes); fetch or copy it again")
     limit = min(max_pixels, MAX_PIXELS)
     try:
-        with _quiet, Image.open(file, formats=FORMATS) as image:
+        with _quiet, Image.open(file, formats=_formats(beginning)) as image:
             _check_header(image, limit)
             bits = beginning[24] if image.format == "PNG" else 8
             if isinstance(image, TiffImageFile):
                 bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
             require_whole(image, file)
-            yield Picture(image, _turn(image), bits)
+            orientation = _orientation(image)
+            turn = None if image.format == "TIFF" else _TURNS.get(orientation)  # Pillow turns a TIFF itself
+            yield Picture(image, turn, bits, orientation)
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise DataError(_too_large(limit, "far more")) from None
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if HEIF in _formats(beginning):
+            raise DataError(_damaged(error)) from None
         raise DataError(
             f"an image is an intact {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
-            f"this one begins with {beginning[:8]!r}; replace it"
+            f"this one {unread_kind(beginning) or f'begins with {beginning[:8]!r}; replace it'}"
         ) from None
     except Exception as error:
         # Pillow raises almost anything on a broken file: OSError, SyntaxError, struct.error, KeyError...
         raise DataError(_damaged(error)) from None
 
 
+def _formats(beginning: bytes) -> tuple[str, ...]:
+    """The formats that a file of this beginning may have: HEIC too, where `pillow-heif` is installed."""
+    if "HEIC" not in unread_kind(beginning) or not reads_heif():
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (HEIF,)
+
+
 def _check_header(image: Image.Image, max_pixels: int) -> None:
     if math.prod(image.size) > max_pixels:
         raise DataError(_too_large(max_pixels, f"{image.width}x{image.height}"))
     if isinstance(image, TiffImageFile):
+        if _DNG_VERSION in image.tag_v2:  # its first picture is a small preview
+            raise DataError("an image is developed: this one is a DNG raw file; save it as JPEG or TIFF")
         # libtiff decodes a whole tile, however little of it the image takes
         tile = image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)
         if math.prod(tile) > max_pixels:
             raise DataError(_too_large(max_pixels, f"a tile of {tile[0]}x{tile[1]}"))
     # to count further frames takes a long time where there are many
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", HEIF}:
         raise DataError("a file holds one image: this one holds 2 or more (frames or pages); save one as PNG")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright. To be asked before the pixels are: a PNG may hold another tag behind
-    them.
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF tag says, 1 to 8. To be asked before the pixels are: a PNG may hold another tag behind
+    them, and Pillow would decode a whole one in search of it.
     """
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return None  # Pillow turns a TIFF itself, and decodes a whole PNG in search of the tag
-    return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    tag = (image.tag_v2 if isinstance(image, TiffImageFile) else image.getexif()).get(_ORIENTATION, 1)
+    return tag if tag in _TURNS else 1
 
 
 def _too_large(max_pixels: int, held: str) -> str:

@@ -39,10 +39,10 @@ def decode_mask(
 ) -> MaskReading:
     """A mask file, with what is odd about it.
 
-    A mask holds the level 0 and at most one other. Where `threshold` is given, or the file is a JPEG (then it
-    is 127), pixels above it are light and a remark names the share of grey ones; a mask of the levels 0 and 1
-    is never thresholded, nor a JPEG of class indices, whose levels are 0, 1 and a little noise. `crack` says
-    which of the two shades is crack.
+    A mask holds the level 0 and at most one other, or black and one colour. Where `threshold` is given, or
+    the file is a JPEG (then it is 127), pixels above it are light and a remark names the share of grey ones;
+    a mask of the levels 0 and 1 is never thresholded, nor a JPEG of class indices, whose levels are 0, 1 and
+    a little noise. `crack` says which of the two shades is crack.
 
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
@@ -79,26 +79,41 @@ def _two_levels(
     path: Path, grey: UInt8[np.ndarray, "h w"], levels: dict[int, int]
 ) -> UInt8[np.ndarray, "h w"]:
     others = [level for level in levels if level != 0]
-    if len(others) > 1 or (0 not in levels and others not in ([255], [1])):
-        shown = ", ".join(str(level) for level in list(levels)[:8]) + (", ..." if len(levels) > 8 else "")
+    if len(others) <= 1 and (0 in levels or others in ([255], [1])):
+        return np.asarray(grey != 0, dtype=np.uint8)
+    shown = ", ".join(str(level) for level in list(levels)[:8]) + (", ..." if len(levels) > 8 else "")
+    rule = f"{path}: a mask holds 0 (background) and one level of crack, such as 255: this one holds"
+    if len(levels) == 1:
+        raise DataError(f"{rule} {shown} alone; write 0 where there is no crack")
+    if len(levels) == 2:
         raise DataError(
-            f"{path}: a mask holds two grey levels, 0 (background) and 255 (crack): this one holds "
-            f"{len(levels)} ({shown}); save it again with two levels, without resampling and without JPEG"
+            f"{rule} {shown} and no 0; save it again with 0 and 255, or read the higher level as crack: "
+            f"`folder:ROOT?threshold={min(levels)}`"
         )
-    return np.asarray(grey != 0, dtype=np.uint8)
+    raise DataError(
+        f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
+        f"JPEG, or name a threshold, above which is crack: `folder:ROOT?threshold={LOSSY_THRESHOLD}`"
+    )
 
 
 def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
+    """The levels of a mask; of one in black and another colour 0 and 1."""
     image = picture.image
-    # A GIF knows palettes alone, so there a palette of greys is a grey image.
-    if image.mode not in {"1", *PLAIN_MODES} and (image.mode, image.format) != ("P", "GIF"):
+    if image.mode not in {"1", "P", *PLAIN_MODES}:
         raise DataError(mode_problem(image.mode))
     check_opaque(image)
     if image.mode in {"1", "L", "LA"} or image.format in {"JPEG", "MPO"}:
         return picture.pixels("L")
     colours = picture.pixels("RGB")
-    if (colours != colours[..., :1]).any():
-        raise DataError(
-            "a mask is grey: this one has colours; save it as 8-bit grey, 0 background and 255 crack"
-        )
-    return np.ascontiguousarray(colours[..., 0])
+    if (colours == colours[..., :1]).all():
+        return np.ascontiguousarray(colours[..., 0])
+    lit = colours.any(axis=-1)
+    used = np.unique(colours[lit], axis=0) if lit.any() else colours[:0, 0]
+    if len(used) == 1:
+        return np.asarray(lit, dtype=np.uint8)
+    shown = ", ".join(str(tuple(colour.tolist())) for colour in used[:3])
+    kind = "palette colours" if image.mode == "P" else "colours"
+    raise DataError(
+        f"a mask is grey, or black and one colour of crack: this one has {len(used)} {kind} beside black "
+        f"({shown}{', ...' if len(used) > 3 else ''}); save it as 8-bit grey, 0 background and 255 crack"
+    )

@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ OBJECTIVE = "objective."
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the
-    current one `batch` steps are done, whose losses add up to `loss_sum`. `best_loss` is the lowest
+    current one `batch` steps are done, whose losses add up to `loss_sum` and whose pixels, as
+    `training_dice.TrainingDice` counts them, to `agreed` and `marked`. `best_loss` is the lowest
     validation loss of this phase, reached in epoch `best_epoch`; `stale` epochs have passed since."""
 
     phase: int = 0
@@ -30,11 +31,19 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0
+    agreed: int = 0
+    marked: int = 0
     best_loss: float = float("inf")
     best_epoch: int = 0
     stale: int = 0
     seconds: float = 0.0
     finished: str = ""
+
+    def after_epoch(self, *, seconds: float) -> "Progress":
+        """One epoch on, of a training that has taken `seconds`; nothing of the next one is done."""
+        epoch, phase_epoch = self.epoch + 1, self.phase_epoch + 1
+        begun = replace(self, epoch=epoch, phase_epoch=phase_epoch, seconds=seconds)
+        return replace(begun, batch=0, loss_sum=0.0, agreed=0, marked=0)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -50,7 +50,7 @@ def conclude_classifiers(
             pictures = pictures or [_feature_map(run, recipe, material)]
         except UserError as error:
             say(f"run {run_id}: {error}")
-    return write_class_results(study, trials, pictures=pictures, say=say)
+    return write_class_results(study, trials, pictures=pictures, images=material.images, say=say)
 
 
 def _feature_map(run: Path, recipe: ClassifierRecipe, material: Material) -> Plot:

@@ -22,6 +22,9 @@ TITLES = {
 }
 
 
+SWEPT = ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")
+
+
 def sheet(table: Table) -> Sheet:
     """The table as people read it, in the columns that it has something to say in.
 
@@ -85,7 +88,7 @@ def plain(value: Any) -> str:
 
 def heading(table: Table) -> str:
     """Which table it is."""
-    return f"{table.condition.dataset}, {table.condition.split}: {table.condition.protocol}"
+    return f"{table.data}, {table.condition.split}: {table.condition.protocol}"
 
 
 def caption(table: Table) -> str:
@@ -145,6 +148,7 @@ def flat(board: Leaderboard) -> pa.Table:
     schema = pa.schema(
         [
             *((name, text_) for name in ("dataset", "data_digest", "split", "protocol", "threshold_source")),
+            ("data_name", text_),
             ("ranked_by", text_),
             ("rank", pa.int64()),
             *((name, text_) for name in ("recipe", "configuration", "differs", "group")),
@@ -152,7 +156,7 @@ def flat(board: Leaderboard) -> pa.Table:
             ("images", pa.int64()),
             *((f"{name}{end}", number) for name in STATISTICS for end in ("", "_low", "_high")),
             ("thresholds", pa.list_(number)),
-            *((name, number) for name in ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")),
+            *((name, number) for name in SWEPT),
             ("parameters", pa.int64()),
             ("seconds", number),
             ("energy_joules", number),
@@ -164,7 +168,8 @@ def flat(board: Leaderboard) -> pa.Table:
 
 
 def _flat(table: Table, standing: Standing) -> dict[str, Any]:
-    row: dict[str, Any] = {**table.condition._asdict(), "ranked_by": table.ranked_by}
+    row: dict[str, Any] = {**table.condition._asdict(), "data_name": table.data_name}
+    row["ranked_by"] = table.ranked_by
     own: Sequence[str] = (
         "rank", "recipe", "configuration", "group", "seeds", "images", "thresholds",
         "parameters", "seconds", "energy_joules", "run_ids", "code_versions", "notes",
@@ -174,4 +179,5 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
         row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
-    return row | (vars(standing.swept) if standing.swept else {})
+    swept = {} if standing.swept is None else {name: getattr(standing.swept, name) for name in SWEPT}
+    return row | swept

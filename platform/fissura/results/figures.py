@@ -9,6 +9,12 @@ from typing import Any
 from fissura.results import text
 from fissura.results.html import Html, element, join, script
 
+# Okabe and Ito's colours, told apart by the colour-blind, those that stand out on white and on black alone.
+COLOURS = ("#2f81d6", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#7f6fd0", "#8a6d5b")
+DASHES = ("solid", "dash", "dot", "dashdot")
+ABOVE = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+"""Where a legend stands that takes no width of its figure."""
+
 
 class Undrawable(Exception):
     """Why a plot cannot be drawn, in a sentence."""

@@ -30,13 +30,15 @@ class Terms:
 @dataclass(frozen=True, repr=False)
 class BatchReport(Brief):
     """A batch as it ended: what was asked, the counts, the images that failed with their errors (where all
-    have a row), and the scores where the images are labelled."""
+    have a row), the scores where the images are labelled, and the files that were left out for their
+    suffix."""
 
     out: Path
     question: Question
     result: BatchResult
     failures: tuple[tuple[str, str], ...] = ()
     scores: dict[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """How many images have a row, which failed, by which run, and where the table is."""
@@ -109,7 +111,7 @@ def report_of(
         DataError: a mask cannot be read, or does not fit its image.
     """
     if result.results is None:
-        return BatchReport(out, question, result)
+        return BatchReport(out, question, result, left_out=source.left_out)
     scores = None
     if truth is not None:
         scores = evaluate(
@@ -122,7 +124,7 @@ def report_of(
             classes=card.classes,
             facts={"data": source.label, **card.model_dump(include={"name", "version", "run"})},
         )
-    return BatchReport(out, question, result, _failures(result.results), scores)
+    return BatchReport(out, question, result, _failures(result.results), scores, source.left_out)
 
 
 def _failures(results: Path) -> tuple[tuple[str, str], ...]:
