@@ -409,6 +409,21 @@ class TestAPhotograph:
         ]:
             assert page.pixel(x, y, SIZE) == colour
 
+    def test_has_a_table_of_its_cracks_the_longest_first(
+        self, page: Page, photograph: Callable[..., Path]
+    ) -> None:
+        page.drop(photograph())
+        page.finished()
+        rows = page.driver.execute_script(
+            "return [...document.querySelectorAll('.each tr')]"
+            ".map(row => [...row.children].map(cell => cell.textContent))"
+        )
+        assert rows[0] == [
+            "Crack", "Length", "Mean width", "95 % width", "Largest width", "Direction", "Box, px"
+        ]  # fmt: skip
+        assert len(rows) > 1
+        assert rows[1][0] == "1"
+
     def test_is_seen_as_it_is_and_as_the_probabilities_too(
         self, page: Page, photograph: Callable[..., Path]
     ) -> None:

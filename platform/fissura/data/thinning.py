@@ -34,9 +34,17 @@ def thinned(mask: UInt8[np.ndarray, "h w"], *, most: int) -> tuple[Places, Place
         passes, gone = passes + 1, gone + len(deleted)
         if gone > most:
             return None
-        beside = np.unique((deleted[:, None] + around).ravel())
-        looked_at = np.union1d(beside, earlier)
-        looked_at, earlier = looked_at[left[looked_at] > 0], beside
+        # marked by 2, so that none is taken twice
+        found = []
+        for offset in around:
+            near = deleted + offset
+            near = near[left[near] == 1]
+            left[near] = 2
+            found.append(near)
+        beside = np.concatenate(found)
+        looked_at = np.concatenate((beside, earlier[left[earlier] == 1]))
+        left[beside] = 1
+        earlier = beside
     rows, places = np.nonzero(padded)
     return rows - 1, places - 1
 
