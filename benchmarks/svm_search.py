@@ -1,7 +1,9 @@
-"""A search over C and gamma of an RBF SVM: the same configurations, folds and scores by five searches.
+"""A search over C and gamma of an RBF SVM: the same configurations, folds and scores by six searches.
 
 - fissura's `cross_validate` on one matrix of squared distances, in this process (a thread a CPU) and in Ray
   actors (one a CPU, the matrix in the object store);
+- a loop over `SVC(kernel="precomputed")` in this process (a thread a CPU) on the same shared distances: what
+  remains of the difference is the solver's;
 - scikit-learn's `RandomizedSearchCV(n_jobs=-1)`, an Optuna study in this process (a thread a CPU) and bare
   Ray Tune (a function trainable, a trial a CPU), all over `UnitDistance` and `SVC`.
 
@@ -13,8 +15,9 @@ and fissura's compiled code is loaded: compiling it the first time on a machine 
 Features are made here, as wide as asked: clusters of related samples (groups) in few latent directions,
 through a random rectified layer, as a pooled network's. Or give a .npz of `features`, `labels` and `groups`.
 
-With --peer-configurations N the peers run N configurations, spread over the range, and their times are
-extrapolated linearly to all; the result says so.
+With --peer-configurations N the peers that share no distances run N configurations, spread over the range,
+and their times are extrapolated linearly to all; the result says so. Those that share them run all, in turn
+in each repetition, so that a ratio is of one time of the machine.
 
 Run: python benchmarks/svm_search.py [--widths 240 960 1920] [--peer-configurations N] [--features FILE.npz]
 """
@@ -175,6 +178,24 @@ def in_actors(data: Problem, configurations: Configurations) -> np.ndarray:
     return data.scores(predictions)
 
 
+def precomputed(data: Problem, configurations: Configurations) -> np.ndarray:
+    """`SVC(kernel="precomputed")` on distances that all configurations share: the scores [m]."""
+    distances = squared_distances(data.features)
+    scales = mean_squared_distances(distances, fold_of=data.fold_of)
+
+    def predicted(configuration: tuple[float, float]) -> np.ndarray:
+        bound, gamma = configuration
+        found = np.empty(len(data.labels), np.int64)
+        for (training, held), scale in zip(data.splits(), scales, strict=True):
+            kernel = np.exp(distances[:, training] * np.float32(-gamma / scale))
+            machine = SVC(kernel="precomputed", C=bound, tol=TOLERANCE)
+            found[held] = machine.fit(kernel[training], data.labels[training]).predict(kernel[held])
+        return found
+
+    with ThreadPoolExecutor(cpus()) as pool:
+        return data.scores(np.array(list(pool.map(predicted, configurations))))
+
+
 def pipeline(bound: float = 1.0, gamma: float = 1.0) -> Pipeline:
     return Pipeline([("scaling", UnitDistance()), ("svm", SVC(C=bound, gamma=gamma, tol=TOLERANCE))])
 
@@ -240,6 +261,7 @@ def ray_tune(data: Problem, configurations: Configurations) -> np.ndarray:
 
 Search = Callable[[Problem, Configurations], np.ndarray]
 OURS: dict[str, Search] = {"fissura, in process": in_process, "fissura, Ray actors": in_actors}
+SHARING = {"SVC on shared distances": precomputed}
 PEERS: dict[str, Search] = {
     "RandomizedSearchCV": randomized_search,
     "Optuna": optuna_study,
@@ -258,11 +280,16 @@ def compare(data: Problem, *, few: np.ndarray, repetitions: int) -> dict[str, An
     configurations = drawn()
     some = [configurations[index] for index in few]
     rows: dict[str, Any] = {}
-    for name, search in OURS.items():
-        runs = [seconds(partial(search, data, configurations)) for _ in range(repetitions)]
-        rows[name] = {"seconds": median(run[0] for run in runs), "runs": [run[0] for run in runs]}
-        ours = runs[0][1] if name == next(iter(OURS)) else ours
-        rows[name]["largest_difference"] = float(max(np.abs(run[1] - ours).max() for run in runs))
+    whole = OURS | SHARING
+    turns = [
+        {name: seconds(partial(search, data, configurations)) for name, search in whole.items()}
+        for _ in range(repetitions)
+    ]
+    ours = turns[0][next(iter(OURS))][1]
+    for name in whole:
+        runs = [turn[name][0] for turn in turns]
+        off = float(max(np.abs(turn[name][1] - ours).max() for turn in turns))
+        rows[name] = {"seconds": median(runs), "runs": runs, "largest_difference": off}
         report(name, rows[name])
     for name, search in PEERS.items():
         taken, scores = seconds(partial(search, data, some))
@@ -276,6 +303,9 @@ def compare(data: Problem, *, few: np.ndarray, repetitions: int) -> dict[str, An
     fastest = min(PEERS, key=lambda name: rows[name]["seconds"])
     for name in OURS:
         rows[name]["ratio"] = rows[fastest]["seconds"] / rows[name]["seconds"]
+        rows[name]["ratio_on_shared_distances"] = [
+            turn[peer][0] / turn[name][0] for turn in turns for peer in SHARING
+        ]
     return {
         "samples": len(data.labels),
         "width": data.features.shape[1],
@@ -311,6 +341,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     ray.init(address="local", num_cpus=cpus(), include_dashboard=False, log_to_driver=False)
     small = problem(*made(8))
+    precomputed(small, drawn()[:2])
     compiling, _ = seconds(lambda: in_process(small, drawn()[:2]))
     randomized_search(small, drawn()[:2])
     order = np.array(tour(drawn()))
@@ -332,6 +363,9 @@ def main() -> None:
         rows.append(compare(data, few=few, repetitions=arguments.repetitions))
         ratios = ", ".join(f"{name} {rows[-1]['searches'][name]['ratio']:.0f}" for name in OURS)
         print(f"  times the throughput of {rows[-1]['fastest_peer']}: {ratios}", flush=True)
+        for name in OURS:
+            turns = rows[-1]["searches"][name]["ratio_on_shared_distances"]
+            print(f"  times that of {', '.join(SHARING)}, {name}: {', '.join(f'{r:.1f}' for r in turns)}")
     ray.shutdown()
     write_json(
         RESULT,

@@ -33,7 +33,7 @@ from fissura.data.photograph import decode
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.engine.evaluate import evaluate
 from fissura.engine.evaluate_classifier import evaluate_classifier
-from fissura.engine.measures import measure
+from fissura.engine.measures import measure_map
 from fissura.engine.model import Classified, Model, Segmented, open_model
 from fissura.metrics import mean, parse_protocol, pool
 from fissura.metrics.classification import class_scores
@@ -99,7 +99,8 @@ class Service:
             return web.json_response({**plain, "label": found.label, "decisions": list(found.decisions)})
         assert isinstance(found, Segmented)
         scale = float(query["mm_per_pixel"]) if "mm_per_pixel" in query else None
-        plain |= {"threshold": found.threshold, "cracks": measure(found.mask, mm_per_pixel=scale).plain()}
+        measures = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=scale)
+        plain |= {"threshold": found.threshold, "cracks": measures.plain(), "crack_table": measures.table()}
         if query["answer"] == "json":
             return web.json_response(plain)
         headers = {"Fissura-Result": json.dumps(plain)}
@@ -245,7 +246,7 @@ class TestAFolder:
             pixels = read_rgb(photographs / name)
             (found,) = service.models["cracks"]([pixels])
             assert isinstance(found, Segmented)
-            cracks = measure(found.mask, mm_per_pixel=0.5).plain()
+            cracks = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=0.5).plain()
             assert {key: row[key] for key in cracks} == pytest.approx(cracks, rel=1e-5)
             assert row["sha256"] == hashlib.sha256((photographs / name).read_bytes()).hexdigest()
             assert (row["run"], row["version"], row["threshold"]) == (RUN, 1, THRESHOLD)

@@ -78,10 +78,12 @@ def contract_app() -> ASGIApp:
         probability = darkness(photograph)
         threshold, scale = float(query.get("threshold", THRESHOLD)), query.get("mm_per_pixel")
         mask = probability / 255 >= threshold
+        found = measure(mask, mm_per_pixel=float(scale) if scale else None)
         result = {
             **head(SEGMENTER, mask.shape),
             "threshold": threshold,
-            "cracks": measure(mask, mm_per_pixel=float(scale) if scale else None).plain(),
+            "cracks": found.plain(),
+            "crack_table": found.table()[:10],
             "seconds": 0.01,
         }
         form = query.get("answer", "json")
@@ -406,6 +408,21 @@ class TestAPhotograph:
             (21, 4, GROUND),
         ]:
             assert page.pixel(x, y, SIZE) == colour
+
+    def test_has_a_table_of_its_cracks_the_longest_first(
+        self, page: Page, photograph: Callable[..., Path]
+    ) -> None:
+        page.drop(photograph())
+        page.finished()
+        rows = page.driver.execute_script(
+            "return [...document.querySelectorAll('.each tr')]"
+            ".map(row => [...row.children].map(cell => cell.textContent))"
+        )
+        assert rows[0] == [
+            "Crack", "Length", "Mean width", "95 % width", "Largest width", "Direction", "Box, px"
+        ]  # fmt: skip
+        assert len(rows) > 1
+        assert rows[1][0] == "1"
 
     def test_is_seen_as_it_is_and_as_the_probabilities_too(
         self, page: Page, photograph: Callable[..., Path]

@@ -62,8 +62,9 @@ def result(photograph: bytes, **change: Any) -> dict[str, Any]:
     sha256 = hashlib.sha256(photograph).hexdigest()
     image: dict[str, Any] = {"name": None, "height": HEIGHT, "width": WIDTH, "sha256": sha256, "remarks": []}
     head = {"model": "cracks", "version": 3, "run": "1a2b3c4d5e6f", "task": "segmentation", "image": image}
-    cracks = measure(MAP >= 128, mm_per_pixel=None).plain()
-    return {**head, "threshold": 0.5, "cracks": cracks, "seconds": 0.01, **change}
+    found = measure(MAP >= 128, mm_per_pixel=None)
+    cracks = {"cracks": found.plain(), "crack_table": found.table()}
+    return {**head, "threshold": 0.5, **cracks, "seconds": 0.01, **change}
 
 
 def problem(kind: str, status: int, **headers: str) -> web.Response:

@@ -33,6 +33,7 @@ SEGMENTED: dict[str, Any] = {
     "image": {"name": None, "height": 4, "width": 6, "sha256": "a" * 64, "remarks": ["grey"]},
     "threshold": 0.42,
     "cracks": measure(np.eye(4, 6, dtype=bool), mm_per_pixel=0.5).plain(),
+    "crack_table": measure(np.eye(4, 6, dtype=bool), mm_per_pixel=0.5).table(),
     "seconds": 0.125,
 }
 CLASSIFIED: dict[str, Any] = {
@@ -87,7 +88,10 @@ class TestARow:
             "threshold": 0.42,
             "seconds": 0.125,
             **cracks,
+            "crack_table": SEGMENTED["crack_table"],
         }
+        (crack,) = row["crack_table"]
+        assert (crack["box"], crack["orientation_degrees"]) == ([0, 0, 4, 4], 135)
 
     def test_of_a_classification_holds_its_label(self, tmp_path: Path) -> None:
         with opened(tmp_path) as sink:

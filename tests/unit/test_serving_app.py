@@ -27,10 +27,11 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from fissura.data.photograph import decode
-from fissura.engine.measures import measure
+from fissura.engine.measures import measure_map
 from fissura.engine.model import open_model
 from fissura.engine.predict import Predictor
 from fissura.metrics import level_of
+from fissura.serving.answering import HEADER_CRACKS
 from fissura.serving.app import Service, build_app
 from fissura.serving.asked import Asked
 from fissura.serving.hosting import Hosted, Models, OneModel
@@ -147,6 +148,7 @@ class TestASegmentation:
         self, client: TestClient, predictor: Predictor, segmenter_run: Path
     ) -> None:
         result = segment(client).json()
+        found = measure_map(predictor(PHOTO), threshold=0.5, mm_per_pixel=None)
         assert result.pop("seconds") > 0
         assert result == {
             "model": "cracks", "version": 1, "run": segmenter_run.name, "task": "segmentation",
@@ -155,7 +157,7 @@ class TestASegmentation:
                 "remarks": [],
             },
             "threshold": 0.5,
-            "cracks": measure(predictor(PHOTO) >= level_of(0.5), mm_per_pixel=None).plain(),
+            "cracks": found.plain(), "crack_table": found.table(),
         }  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -205,6 +207,7 @@ class TestASegmentation:
         carried, sent = json.loads(header), segment(client).json()
         assert carried.pop("seconds") >= 0
         assert sent.pop("seconds") >= 0
+        assert carried.pop("crack_table") == sent.pop("crack_table")[:HEADER_CRACKS]
         assert carried == sent
 
     @pytest.mark.parametrize("threshold", [0, 0.25, 0.5, 0.6, 1])

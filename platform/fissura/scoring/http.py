@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.spec import Spec, describe, nearest
 from fissura.data.images import MAX_PIXELS
+from fissura.engine.measures import measure_map
 from fissura.scoring.pictures import Kind, draw
 from fissura.scoring.scorer import (
     Busy,
@@ -160,9 +161,13 @@ class HttpScorer:
 
     def _drawn(self, result: Result, photograph: bytes, body: bytes) -> Scored:
         probability = _map(body, size=(result.image.height, result.image.width))
+        threshold = result.threshold or 0.0
+        # the header holds the first of its rows alone
+        measures = measure_map(probability, threshold=threshold, mm_per_pixel=self.mm_per_pixel)
+        result = Result.of({**result.model_dump(), "crack_table": measures.table()})
         pictures: dict[Kind, bytes] = {"probabilities": body} if "probabilities" in self.pictures else {}
         try:
-            pictures |= draw(photograph, probability, threshold=result.threshold or 0.0, kinds=self.pictures)
+            pictures |= draw(photograph, probability, threshold=threshold, kinds=self.pictures)
         except DataError as error:
             raise Unscorable(str(error)) from None
         return Scored(result, pictures)

@@ -1,6 +1,5 @@
 """The rows of a batch: their columns, and the Parquet files that hold them."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fissura.core.files import replacing
-from fissura.engine.measures import CrackMeasures
+from fissura.engine.measures import SUMMARY, Crack, CrackMeasures
 from fissura.scoring.scorer import Result
 
 MAX_BYTES = 2**33  # of one file, decompressed: some ten million images
@@ -16,10 +15,15 @@ METADATA_KEY = (
     b"fissura.scoring"  # the digest of the question, so that no other batch's rows are taken for these
 )
 
-_MEASURES = {
-    field.name: pa.int64() if get_type_hints(CrackMeasures)[field.name] is int else pa.float64()
-    for field in dataclasses.fields(CrackMeasures)
-}
+
+def _column(kind: Any) -> pa.DataType:
+    if kind == tuple[int, int, int, int]:
+        return pa.list_(pa.int64())
+    return pa.int64() if kind is int else pa.float64()
+
+
+_MEASURES = {name: _column(get_type_hints(CrackMeasures)[name]) for name in SUMMARY}
+_CRACK = pa.struct([pa.field(name, _column(kind)) for name, kind in get_type_hints(Crack).items()])
 _COLUMNS = {
     "image": pa.string(),
     "sha256": pa.string(),
@@ -30,6 +34,7 @@ _COLUMNS = {
     "task": pa.string(),
     "threshold": pa.float64(),
     **_MEASURES,
+    "crack_table": pa.list_(_CRACK),
     "label": pa.string(),
     "decisions": pa.list_(pa.float64()),
     "seconds": pa.float64(),
@@ -38,8 +43,9 @@ _COLUMNS = {
 }
 SCHEMA = pa.schema([pa.field(name, kind, nullable=name != "image") for name, kind in _COLUMNS.items()])
 """One row an image. `error` says why an image has no result; it is null where there is one, and all others
-but `image` and `sha256` are null where there is none. Measures (see `CrackMeasures`) and `threshold` are of a
-segmentation, `label` and `decisions` of a classification."""
+but `image` and `sha256` are null where there is none. Measures (see `CrackMeasures`), `crack_table` (the
+longest cracks, see `Crack`) and `threshold` are of a segmentation, `label` and `decisions` of a
+classification."""
 
 Row = dict[str, Any]
 
@@ -51,6 +57,8 @@ class NotRows(Exception):
 def scored_row(name: str, result: Result) -> Row:
     """The row of an image that was scored."""
     plain = result.model_dump(exclude={"image", "cracks"})
+    if result.task == "classification":
+        plain["crack_table"] = None
     cracks = {key: value for key, value in (result.cracks or {}).items() if key in _MEASURES}
     return {"image": name, **plain, **result.image.model_dump(), **cracks}
 

@@ -40,10 +40,27 @@ class ImageFacts(_Document):
     remarks: tuple[str, ...] = ()
 
 
+class CrackRow(_Document):
+    """One crack of the table of an image, see `fissura.engine.measures.Crack`."""
+
+    box: tuple[int, int, int, int]
+    area_px: int
+    length_px: float | None
+    mean_width_px: float | None
+    width_95_px: float | None
+    largest_width_px: float | None
+    orientation_degrees: float | None
+    length_mm: float | None
+    mean_width_mm: float | None
+    width_95_mm: float | None
+    largest_width_mm: float | None
+
+
 class Result(_Document):
     """What a model says of one image: the service's result object.
 
-    Of a segmentation: the `threshold` (0..1) and the measures of its `cracks`. Of a classification: the name
+    Of a segmentation: the `threshold` (0..1), the measures of its `cracks` and the longest of them one by one
+    (none where a service of an earlier version does not tell). Of a classification: the name
     of the class, and the decision value of each pair of classes. `seconds` is the time that it took.
     """
 
@@ -54,6 +71,7 @@ class Result(_Document):
     seconds: float = Field(ge=0)
     threshold: float | None = Field(None, ge=0, le=1)
     cracks: dict[str, int | float | None] | None = None
+    crack_table: tuple[CrackRow, ...] = ()
     label: str | None = None
     decisions: tuple[float, ...] | None = None
 

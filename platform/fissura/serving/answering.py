@@ -24,6 +24,7 @@ from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 
 RESULT_HEADER = "Fissura-Result"
+HEADER_CRACKS = 10  # of the table in a header, since proxies take a few thousand bytes alone
 SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
@@ -122,6 +123,8 @@ def single(upload: Upload, reply: Reply) -> Response:
     result = result_of(upload, reply)
     if reply.picture is None:
         return JSONResponse(result)
+    if "crack_table" in result:
+        result["crack_table"] = result["crack_table"][:HEADER_CRACKS]
     header = json.dumps(result, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Response(reply.picture, media_type=reply.media_type, headers={RESULT_HEADER: header})
 

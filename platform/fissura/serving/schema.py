@@ -41,12 +41,31 @@ class _Head(_Document):
     seconds: float
 
 
+class CrackDocument(_Document):
+    """One crack: `box` is left, top, width and height in pixels; 95 % of its length is at most `width_95`
+    wide; `orientation_degrees` is counter-clockwise from the image's rows, 0 to below 180."""
+
+    box: list[int] = Field(min_length=4, max_length=4)
+    area_px: int
+    length_px: float | None
+    mean_width_px: float | None
+    width_95_px: float | None
+    largest_width_px: float | None
+    orientation_degrees: float | None
+    length_mm: float | None
+    mean_width_mm: float | None
+    width_95_mm: float | None
+    largest_width_mm: float | None
+
+
 class SegmentationResult(_Head):
-    """What was found in one image."""
+    """What was found in one image. `cracks` measures all of them and says in `cracks` how many there are;
+    `crack_table` has the 100 longest, the longest first (10 in the header of a picture)."""
 
     task: Literal["segmentation"]
     threshold: float
     cracks: dict[str, float | int | None]
+    crack_table: list[CrackDocument]
 
 
 class ClassificationResult(_Head):

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError, UserError
 from fissura.data.photograph import Photograph, decode
 from fissura.engine.allocator import trim_memory
-from fissura.engine.measures import measure
+from fissura.engine.measures import measure_map
 from fissura.engine.model import Answer, Classified, Model, Segmented
 from fissura.scoring.pictures import jpeg, overlay, png
 from fissura.serving.asked import MEDIA, Asked
@@ -125,8 +125,13 @@ def _reply(found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) 
     }
     if isinstance(found, Classified):
         return Reply({"image": image, "label": found.label, "decisions": list(found.decisions)})
-    measures = measure(found.mask, mm_per_pixel=asked.mm_per_pixel).plain()
-    result = {"image": image, "threshold": found.threshold, "cracks": measures}
+    measures = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=asked.mm_per_pixel)
+    result = {
+        "image": image,
+        "threshold": found.threshold,
+        "cracks": measures.plain(),
+        "crack_table": measures.table(),
+    }
     return Reply(result, picture=_picture(found, decoded, asked), media_type=MEDIA[asked.form])
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field, field_validator
 
+from fissura.data.centrelines import centrelines
 from fissura.data.dataset import DatasetInfo
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask
 from fissura.data.labelled.squares import CutSquares
@@ -17,16 +18,27 @@ Limit = Annotated[float, Field(gt=0, lt=1e6)]
 def crack_width(mask: Mask) -> Float32[np.ndarray, "h w"]:
     """The width of the crack about each of its pixels, in pixels; 0 in the background. `mask` holds 0 and 1.
 
-    width = 2 D - 1, where D is the Euclidean distance from the pixel's centre to the nearest centre of a
-    background pixel. D ends half a pixel beyond the crack's edge, hence the 1: a line one pixel wide has
-    D = 1 and width 1. The largest value along a crack is the diameter of the largest disc in it; it is exact
-    for bands of an odd number of rows, and 1 too little for an even one, whose middle is on no pixel. The
-    image ends in background, so a crack that the border cuts lengthwise has the width that is seen.
+    On the centreline it is the crack's (see `centrelines`), and it falls to the edges with the distance to
+    the background: on a crack's flank less is seen. The image ends in background, so a crack that the border
+    cuts lengthwise has the width that is seen. Where most of a large image is crack it is twice the distance
+    to the background less one pixel.
     """
     import cv2
 
-    inside = np.asarray(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
-    return np.asarray(np.maximum(2 * inside[1:-1, 1:-1] - 1, 0), dtype=np.float32)
+    inside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    lines = centrelines(mask, level=0.5)
+    if lines is None or not len(lines.rows):
+        return np.asarray(np.maximum(2 * inside - 1, 0), dtype=np.float32)
+    background = np.ones_like(mask)
+    background[lines.rows, lines.columns] = 0
+    _, nearest = cv2.distanceTransformWithLabels(
+        background, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    share = np.zeros(nearest.max() + 1, np.float32)
+    share[nearest[lines.rows, lines.columns]] = lines.width / inside[lines.rows, lines.columns]
+    width = np.zeros_like(share)
+    width[nearest[lines.rows, lines.columns]] = lines.width
+    return np.asarray(np.minimum(inside * share[nearest], width[nearest]), dtype=np.float32)
 
 
 class Severity(CutSquares):
