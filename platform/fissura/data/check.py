@@ -19,6 +19,7 @@ from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerpr
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.lost import LostCracks, both_lost, said_of
 from fissura.data.masks import MaskReading
+from fissura.data.options import split_options, with_options
 from fissura.data.resize import AnyResize, Fixed
 from fissura.data.sample import SPLITS, Sample
 from fissura.data.turns import doubtful_turn, said_of_turns
@@ -114,7 +115,8 @@ def parse_source(named: Named) -> Dataset | ClassFolder:
     text = text_of(named, folders="folder")
     kind, _, root = text.partition(":")
     if kind == "class_folder" and root:
-        return ClassFolder(root=Path(root).expanduser())
+        root, options = split_options(root)
+        return with_options(ClassFolder, options, text=text, given={"root": Path(root).expanduser()})
     if kind in {"patches", "severity"}:
         cut_from = ":".join(root.split(":")[-2:])
         raise DataError(f"`{text}`: is cut from another data set; check that one: `{cut_from}`")
