@@ -17,6 +17,7 @@ from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpecError, UserError
 from fissura.data.datasets import Folder, parse_datasets
 from fissura.data.labelled import ClassFolder, Patches, parse_labelled
+from fissura.studies.study import Plan, Study
 
 VERBS = sorted(fissura.__all__)
 PATHS = {
@@ -146,6 +147,14 @@ class TestPrepare:
         assert sum(found.samples.values()) == 6
         assert fissura.prepare(ClassFolder(root=walls), cache=str(tmp_path)).digest == found.digest
 
+    def test_at_a_size_is_for_masks_alone(
+        self, images: Path, walls: Path, tmp_path: Path, fissura: Callable[..., Any]
+    ) -> None:
+        for data, code in ((f"folder:{images}", 0), (f"class_folder:{walls}", 2)):
+            words = ("data", "prepare", data, "--size", "32x32", "--cache", tmp_path / "cache")
+            assert fissura(*words).code == code
+        assert fissura("data", "prepare", f"class_folder:{walls}", "--cache", tmp_path / "cache").code == 0
+
     def test_of_both_kinds_at_once_is_refused(self, images: Path, walls: Path, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="prepare them apart"):
             fissura.prepare([images, f"class_folder:{walls}"], cache=tmp_path)
@@ -208,6 +217,34 @@ class TestResults:
     def test_of_nothing_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no evaluated run lies there"):
             fissura.leaderboard(str(tmp_path))
+
+
+def test_the_demo_searches_its_own_images_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(api, "search", lambda space, **words: asked.append({"space": space, **words}))
+    fissura.demo(str(tmp_path / "demo"), trials=2)
+    [first] = asked
+    assert (first["space"], first["trials"], first["begin"], first["profile"]) == (
+        "small_unet",
+        2,
+        "new",
+        "demo",
+    )
+    (dataset,) = parse_datasets(first["data"])
+    assert dataset.kind == "synthetic"
+    assert {sample.split for sample in dataset.samples()} == {"train", "val", "test"}
+    study = Study(first["storage"] / first["name"])
+    plan = {
+        "name": "demo", "space": "recipe: small_unet", "profile": None, "fixed": {}, "content": "c" * 16,
+        "trials": 2, "datasets": [dataset.plain()], "seed": 0,
+    }  # fmt: skip
+    study.write(Plan.load(plan, source="test"))
+    drawn = {path: path.stat().st_mtime_ns for path in dataset.root.rglob("*.png")}
+    fissura.demo(tmp_path / "demo", trials=3)
+    assert (asked[1]["begin"], asked[1]["extend"], asked[1]["data"]) == ("resume", 1, ())
+    assert {path: path.stat().st_mtime_ns for path in dataset.root.rglob("*.png")} == drawn
 
 
 def results(base: type) -> list[type]:

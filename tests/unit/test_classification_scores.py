@@ -575,7 +575,7 @@ class TestExport:
         text = as_text(tables, kind="md")
         assert "| Model | Clean F1 | Interference F1 | False alarms | Missed alarms |" in text
         assert f"| {tables[0].pairs[0].differences['f1'].value:+.3f} " in text
-        assert found(tables).startswith("On 237 disturbed images of metu2000 the best of 2 models")
+        assert found(tables).startswith("On 237 disturbed images of metu2000 (dddddddd) the best of 2 models")
 
     @pytest.mark.parametrize("kind", ["parquet", "csv", "md", "html", "latex"])
     def test_the_command_exports_classifiers_in_every_format(self, before_and_after, tmp_path, fissura, kind):

@@ -27,11 +27,17 @@ def result(tmp_path: Path) -> SearchResult:
     study = Study(tmp_path / "studies" / "mine")
     plan = Plan.load(
         {
-            "name": "mine", "space": SPACE, "profile": None, "fixed": {}, "content": "c" * 16, "trials": 3,
-            "datasets": [{"kind": "folder", "root": str(tmp_path)}], "seed": 0,
+            "name": "mine",
+            "space": SPACE,
+            "profile": None,
+            "fixed": {},
+            "content": "c" * 16,
+            "trials": 3,
+            "datasets": [{"kind": "folder", "root": str(tmp_path)}],
+            "seed": 0,
         },
         source="test",
-    )  # fmt: skip
+    )
     study.write(plan)
     made = optuna.create_study(storage=study.storage(), study_name="mine", direction="maximize")
     rates = {"phases.train.optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True)}

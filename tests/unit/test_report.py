@@ -162,8 +162,9 @@ def test_the_headline_names_the_images_and_the_protocol_of_each_number(
     best, held_out = searched.best_value, rows.tables[0].standings[0].scores["f1"].value
     assert f"validation F1 {best:#.4g} {where}, against 0.6000 with the paper's own setting" in said
     assert f"Best validation F1 {best:#.4g} trial {searched.best_trial.number} {where}" in said
-    assert re.search(rf"6 test images of cfd, under the protocol pixel, .* F1 {held_out:.3f} ", said)
-    assert re.search(rf"cfd, test: pixel F1 {held_out:.3f} ", said)
+    cfd = r"cfd \(dddddddd\)"
+    assert re.search(rf"6 test images of {cfd}, under the protocol pixel, .* F1 {held_out:.3f} ", said)
+    assert re.search(rf"{cfd}, test: pixel F1 {held_out:.3f} ", said)
 
 
 def test_pictures_come_before_the_plots(searched, tmp_path, write_scored_run, load_picture):
@@ -296,7 +297,7 @@ def test_held_out_scores_and_pictures_are_part_of_it(searched, tmp_path, write_s
         **{**vars(FACTS), "manifest": records[0].manifest, "details": {"Sampler": "TPE, seed 1"}}
     )
     reader = report(searched, tmp_path, rows=leaderboard(records), gallery=load_picture, extra=extra)
-    assert "On the 6 test images of cfd, under the protocol pixel" in reader.said
+    assert "On the 6 test images of cfd (dddddddd), under the protocol pixel" in reader.said
     assert reader.tags.count("img") == 3 * 4
     for fact in (records[0].manifest.code_version, "TPE, seed 1", "d" * 16):
         assert fact in reader.said

@@ -34,6 +34,7 @@ return [...document.querySelectorAll('div.fold')].filter(fold => fold.checkVisib
   };
 });
 """
+PAINTED = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,20 @@ def test_rank_name_and_f1_are_seen_first_and_no_column_is_cut(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_a_table_that_is_opened_folds_too(
+    seen: Callable[[str, int], list[dict[str, Any]]], browser: "Chrome", width: int
+) -> None:
+    before = seen("report", width)
+    browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+    browser.execute_async_script(PAINTED)
+    tables = browser.execute_script(TABLES)
+    assert len(tables) == len(before) + 1
+    for table in tables:
+        assert not table["scrolls"], f"columns are cut at {width} pixels: {table}"
+        assert table["rights"][2] <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_what_is_folded_away_is_named_and_comes_back_at_a_click(
     seen: Callable[[str, int], list[dict[str, Any]]], browser: "Chrome", width: int
 ) -> None:
@@ -138,8 +153,7 @@ def test_a_window_that_grows_unfolds_its_tables(
     narrow = seen("leaderboard", 390)
     metrics = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    painted = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
-    browser.execute_async_script(painted)
+    browser.execute_async_script(PAINTED)
     wide = browser.execute_script(TABLES)
     assert all(len(b["titles"]) > len(a["titles"]) for a, b in zip(narrow, wide, strict=True))
 

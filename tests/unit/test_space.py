@@ -281,7 +281,7 @@ def test_one_field_under_two_names_is_an_error() -> None:
 def test_a_grace_that_stops_nothing_is_noted() -> None:
     assert load({WIDTH: {"int": [4, 12]}}, scheduler={"kind": "asha", "grace": 3}).notes == ()
     (note,) = load({WIDTH: {"int": [4, 12]}}, scheduler={"kind": "asha", "grace": 30}).notes
-    assert "`scheduler.grace` is 30 and a trial has 24 epochs: none will be stopped" in note
+    assert "`scheduler.grace` is 30 and a trial's last phase has 24 epochs: none will be stopped" in note
 
 
 @pytest.mark.parametrize(("kind", "name"), [("tpe", "BoundedTPE"), ("random", "RandomSampler")])

@@ -234,9 +234,11 @@ def score(
     protocol: str,
     threshold: float = 0.5,
     valid: AnyPath | None = None,
+    name: str | None = None,
     on_image: Count | None = None,
 ) -> "ScoreReport":
-    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names."""
+    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
+    result calls them."""
     from fissura.metrics import parse_protocol
     from fissura.results.score import score_folders
 
@@ -246,6 +248,7 @@ def score(
         protocol=parse_protocol(protocol),
         threshold=threshold,
         valid=maybe_path(valid),
+        name=name,
         on_image=on_image,
     )
 

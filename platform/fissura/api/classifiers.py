@@ -98,7 +98,7 @@ def classify(
 
 def _scores(rows: "Sequence[ClassRow]") -> list[str]:
     return [
-        f"{row.test_set.dataset} {row.test_set.split}, {row.condition}: F1 {row.scores['f1'].value:.4f} of"
+        f"{row.data} {row.test_set.split}, {row.condition}: F1 {row.scores['f1'].value:.4f} of"
         f" {row.images} images"
         for row in rows
         if "f1" in row.scores
@@ -131,7 +131,7 @@ def interference(
 
 def _costs(tables: "Sequence[InterferenceTable]") -> list[str]:
     return [
-        f"{table.test_set.dataset} {table.test_set.split}, {row.model}: "
+        f"{table.data} {table.test_set.split}, {row.model}: "
         + ", ".join(f"{name} {score.value:.4f}" for name, score in row.scores.items())
         for table in tables
         for row in table.rows

@@ -14,6 +14,7 @@ from fissura.data.sample import SPLITS
 if TYPE_CHECKING:
     from fissura.data.check import CheckReport
     from fissura.data.datasets import Named
+    from fissura.data.resize import AnyResize
 
 Count = Callable[[int, int], None]
 
@@ -37,20 +38,33 @@ class Preparation(Brief):
         return [{"split": split, "images": count} for split, count in self.samples.items()]
 
 
-def check(data: "Named", *, on_image: Count | None = None) -> "CheckReport":
+def check(
+    data: "Named", *, resize: "AnyResize | None" = None, on_image: Count | None = None
+) -> "CheckReport":
     """Every defect of a data set with masks, or of a folder a class; nothing is raised for bad files.
-    `on_image` is told how many images are read, and of how many."""
+
+    Cracks that would be lost at `resize`, by default 512x512, are counted. `on_image` is told how many images
+    are read, and of how many.
+    """
+    from fissura.data.check import WORKING_SIZE, parse_source
     from fissura.data.check import check as check_source
-    from fissura.data.check import parse_source
 
-    return check_source(parse_source(data), on_sample=on_image)
+    return check_source(parse_source(data), resize=resize or WORKING_SIZE, on_sample=on_image)
 
 
-def prepare(data: Data, *, cache: AnyPath | None = None, on_image: Count | None = None) -> Preparation:
+def prepare(
+    data: Data,
+    *,
+    resize: "AnyResize | None" = None,
+    cache: AnyPath | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_image: Count | None = None,
+) -> Preparation:
     """Reads every image of the data sets once, into the cache that all trials of this machine share.
 
-    Of data sets with masks the pixels are kept, of labelled ones the digests of the images and the squares
-    that were found in them. `on_image` is told how many images with masks are prepared, and of how many.
+    Of data sets with masks the pixels are kept, at `resize` or at their own size, and `say` is told of cracks
+    that it loses; of labelled ones the digests of the images and the squares that were found in them.
+    `on_image` is told how many images with masks are prepared, and of how many.
     """
     from fissura.data.cache import default_cache
     from fissura.data.cache import prepare as prepare_images
@@ -67,9 +81,17 @@ def prepare(data: Data, *, cache: AnyPath | None = None, on_image: Count | None 
             f"{masked(sources)[0]} has masks, and {labelled(sources)[0]} labels; prepare them apart"
         )
     if masked(sources):
-        kept = prepare_images(masked(sources), resize=Native(), directory=folder, on_sample=on_image)
+        kept = prepare_images(
+            masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
+        )
+        for remark in kept.remarks:
+            say(remark)
         counts = {str(split): len(kept.indices(split)) for split in SPLITS}
         return Preparation(kept.directory / kept.digest, kept.digest, counts)
+    if resize is not None:
+        raise SpecError(
+            f"--size: is for data with masks, and {labelled(sources)[0]} has labels; leave it out"
+        )
     images = image_keys(labelled(sources), directory=folder)
     splits = Counter(str(keyed.image.split) for keyed in images)
     return Preparation(folder, digest_of_keyed(images), dict(splits))

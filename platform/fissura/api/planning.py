@@ -131,7 +131,7 @@ def plan(
     resources = _resources(asked)
     loaded = _space(str(space), profile=profile, fixed=fixed or {}, gpus=resources.gpus)
     count = trials or loaded.definition.trials
-    length = loaded.recipe_for(loaded.paper_point()).length
+    length = loaded.longest
     lanes = _lanes(resources, Hardware(None, concurrent, cpus_per_trial, gpus_per_trial), trials=count)
     basis = _basis(
         loaded, times, data=named, cache=maybe_path(cache), lanes=lanes, nodes=asked.nodes, seed=seed, say=say
@@ -264,7 +264,7 @@ def _basis(
 ) -> "Basis":
     from fissura.studies import basis
 
-    length = space.recipe_for(space.paper_point()).length
+    length = space.longest
     if times.study is not None:
         return basis.basis_of_study(path_of(times.study), space, epochs=length)
     if times.seconds is not None:

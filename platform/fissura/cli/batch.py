@@ -10,6 +10,7 @@ from fissura.cli.options import AddressOption, CacheOption, ProtocolOption
 from fissura.cli.runs import score_text
 from fissura.cli.serve import TokenOption
 from fissura.data.names import left_out_line
+from fissura.results import text
 
 if TYPE_CHECKING:
     from fissura.scoring.report import BatchReport
@@ -155,7 +156,7 @@ def scores_text(scores: dict[str, Any]) -> list[str]:
     ]
     return [
         *lines,
-        f"{scores['images']} images",
+        f"{text.data(scores['data_name'], scores['data_digest'])}: {scores['images']} images",
         table([single]),
         "images by label and prediction:",
         table(counts),

@@ -72,7 +72,7 @@ def brief(board: "Leaderboard") -> str:
     parts = []
     for one in board.tables:
         condition = one.condition
-        parts.append(f"{condition.dataset} {condition.split}, {condition.protocol}, {one.images} images")
+        parts.append(f"{one.data} {condition.split}, {condition.protocol}, {one.images} images")
         lines = []
         for standing in one.standings:
             f1 = standing.scores["f1"]

@@ -64,13 +64,11 @@ def check(
 
     Example: [bold]fissura data check folder:/data/bridge[/bold]
     """
-    from fissura.data.check import WORKING_SIZE, parse_source
-    from fissura.data.check import check as check_source
+    from fissura import api
 
     console = Console.of(as_json)
-    source = parse_source(data)
-    with console.progress("checking images") as on_sample:
-        found = check_source(source, resize=_size(size) or WORKING_SIZE, on_sample=on_sample)
+    with console.progress("checking images") as on_image:
+        found = api.check(data, resize=_size(size), on_image=on_image)
     console.result(found.plain(), lambda: _findings(found))
     if found.problems:
         raise typer.Exit(2)
@@ -83,29 +81,19 @@ def prepare(
     size: SizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode every image once, at its own size or --size, into the cache that all trials of this machine
-    share.
+    """Read every image once into the cache that all trials of this machine share.
+
+    Those with masks are kept at their own size, or at --size.
 
     Example: [bold]fissura data prepare cfd:/data/cfd[/bold]
     """
-    from fissura.data.cache import default_cache
-    from fissura.data.cache import prepare as prepare_images
-    from fissura.data.datasets import parse_datasets
-    from fissura.data.resize import Native
+    from fissura import api
 
     console = Console.of(as_json)
-    datasets = parse_datasets(data)
-    with console.progress("preparing images") as on_sample:
-        prepared = prepare_images(
-            datasets, resize=_size(size) or Native(), directory=cache or default_cache(), on_sample=on_sample
-        )
-    for remark in prepared.remarks:
-        console.say(remark)
-    counts = {split: len(prepared.indices(split)) for split in ("train", "val", "test")}
-    place = prepared.directory / prepared.digest
-    console.result(
-        {"cache": str(place), "digest": prepared.digest, "samples": counts}, f"{_counted(counts)}: {place}"
-    )
+    with console.progress("preparing images") as on_image:
+        found = api.prepare(data, resize=_size(size), cache=cache, say=console.say, on_image=on_image)
+    plain = {"cache": str(found.cache), "digest": found.digest, "samples": found.samples}
+    console.result(plain, lambda: repr(found))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
+from fissura.results import text
 
 
 def export(
@@ -47,6 +48,7 @@ def export_text(plain: dict[str, Any]) -> str:
         for part in plain["table"]
     ]
     lines = [
+        f"trained on {text.data(', '.join(plain['trained_on']), plain['data_digest'])}",
         f"largest difference to PyTorch: {plain['check']['difference']:.2g}",
         table(rows),
         f"one image of {plain['image'][0]} x {plain['image'][1]}, one thread of {plain['device']}",

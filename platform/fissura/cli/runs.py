@@ -18,6 +18,7 @@ from fissura.cli.options import (
     parse_sets,
 )
 from fissura.core.errors import SpecError
+from fissura.results import text
 
 if TYPE_CHECKING:
     from fissura.results.manifest import Manifest
@@ -158,6 +159,9 @@ def score(
         float, typer.Option(min=0, max=1, help="A pixel is predicted where its probability is at least this.")
     ] = 0.5,
     valid: Annotated[Path | None, typer.Option(help="Folder of valid-pixel masks (a field of view).")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the data; by default the masks' folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score anyone's predictions against masks.
@@ -169,7 +173,13 @@ def score(
     console = Console.of(as_json)
     with console.progress("scoring images") as on_image:
         found = api.score(
-            predictions, masks, protocol=protocol, threshold=threshold, valid=valid, on_image=on_image
+            predictions,
+            masks,
+            protocol=protocol,
+            threshold=threshold,
+            valid=valid,
+            name=name,
+            on_image=on_image,
         )
     for remark in found.remarks:
         console.say(f"note: {remark}")
@@ -180,7 +190,11 @@ def score(
 def score_text(plain: dict[str, Any]) -> str:
     """The scores as words and a table."""
     rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro")]
-    lines = [f"{plain['protocol']} at {plain['threshold']:g} on {plain['images']} images", table(rows)]
+    where = text.data(plain["data_name"], plain["data_digest"])
+    lines = [
+        f"{where}: {plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
+        table(rows),
+    ]
     if "ods" in plain:
         ods, ois = plain["ods"], plain["ois"]
         lines.append(

@@ -13,6 +13,7 @@ from fissura.core.errors import DataError
 from fissura.core.spec import Spec
 from fissura.data.images import read_rgb
 from fissura.data.masks import MaskReading, decode_mask
+from fissura.data.naming import DataName
 from fissura.data.options import options_text
 from fissura.data.sample import Sample
 from fissura.data.splits import carve
@@ -41,13 +42,14 @@ class Dataset(Spec, ABC):
     """A data set of images and crack masks under one folder, `root`.
 
     `seed` decides every split that is not official. A `val` split is carved out of `train` where none is
-    official.
+    official. `name` is what tables call it; without one, the last part of `root`.
     """
 
     info: ClassVar[DatasetInfo]
 
     kind: str
     root: Path
+    name: DataName | None = None
     seed: int = Field(0, ge=0)
     validation_share: float = Field(0.15, gt=0, lt=1)
 

@@ -38,6 +38,7 @@ class Counted:
     """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol."""
 
     dataset: str
+    data_name: str
     name: str
     height: int
     width: int
@@ -77,7 +78,9 @@ def evaluate(
         source, thresholds = "recipe", [recipe.threshold.value] * len(chosen)
     else:
         own = datasets if content == manifest.data.digest else ()
-        source, thresholds = "validation", _thresholds(predictor, run, chosen, own=own)
+        mismatch = f"this is {content}, and the run's own is {manifest.data.digest}"
+        source = "validation"
+        thresholds = _thresholds(predictor, run, chosen, own=own, mismatch=mismatch)
     rows = [
         _row(
             image,
@@ -133,7 +136,12 @@ def _name(judged: Judged, recipe: Recipe) -> str:
 
 
 def _thresholds(
-    predictor: Predictor, run: Path, protocols: Sequence[AnyProtocol], *, own: Sequence[Dataset]
+    predictor: Predictor,
+    run: Path,
+    protocols: Sequence[AnyProtocol],
+    *,
+    own: Sequence[Dataset],
+    mismatch: str,
 ) -> list[float]:
     """The threshold of each protocol, chosen once on the validation images of `own` and kept with the run.
 
@@ -153,7 +161,8 @@ def _thresholds(
         if not own:
             raise DataError(
                 f"{run}: a threshold for {', '.join(missing)} is chosen on the validation images of the run's"
-                " own data, which this is not; evaluate the run on its own data first, or give --threshold"
+                f" own data, which this is not ({mismatch}); evaluate the run on its own data first, wherever"
+                " it lies now, or give --threshold"
             )
         images = list(
             _count(predictor, own, [*missing.values()], split="val", keep=None, content="", on_image=None)
@@ -209,7 +218,8 @@ def _count(
                 for protocol, maps in judged
             )
             height, width = mask.shape
-            yield Counted(source.label, source.sample.name, height, width, crack_pixels(mask, valid), counts)
+            named = source.label, source.data_name, source.sample.name
+            yield Counted(*named, height, width, crack_pixels(mask, valid), counts)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -261,5 +271,6 @@ def _row(
         dice=scores.dice,
         iou=scores.iou,
         crack_pixels=image.crack_pixels,
+        data_name=image.data_name,
         **curves,
     )

@@ -78,6 +78,7 @@ def evaluate_classifier(
                         label=one.image.label,
                         prediction=int(prediction),
                         decision=decision.astype(np.float32),
+                        data_name=one.data_name,
                     )
                 )
             done += len(batch)

@@ -32,6 +32,11 @@ class Experiment(Spec):
         for what no image decides."""
 
     @property
+    def last_phase(self) -> range:
+        """The epochs, counted from 0, of its last phase."""
+        return range(self.length)
+
+    @property
     def configuration(self) -> str:
         """A digest of all but the seed: what a leaderboard row stands for."""
         return digest({**self.plain(), "seed": None})

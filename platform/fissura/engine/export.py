@@ -40,8 +40,9 @@ from fissura.engine.inference import Sliding, Whole
 from fissura.engine.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Recipe
+from fissura.engine.run import read_manifest
 from fissura.models import BackboneUNet, Segmenter
-from fissura.results.manifest import device_name
+from fissura.results.manifest import DataFacts, device_name, trained_on
 
 FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
@@ -108,6 +109,7 @@ def export_run(
             run / CLASSIFIER,
             side=classifier.recipe.backbone.input_size,
             recipe=classifier.recipe.plain(),
+            data=read_manifest(run).data,
             out=out,
             quantise=quantise,
         )
@@ -115,14 +117,25 @@ def export_run(
     if threshold is None:
         threshold = threshold_of(run, predictor.recipe)
     return export_segmenter(
-        predictor.model, predictor.recipe, threshold=threshold, out=out, quantise=quantise
+        predictor.model,
+        predictor.recipe,
+        threshold=threshold,
+        data=read_manifest(run).data,
+        out=out,
+        quantise=quantise,
     )
 
 
 def export_segmenter(
-    model: Segmenter, recipe: Recipe, *, threshold: float, out: Path, quantise: Quantise = "none"
+    model: Segmenter,
+    recipe: Recipe,
+    *,
+    threshold: float,
+    out: Path,
+    data: DataFacts | None = None,
+    quantise: Quantise = "none",
 ) -> Bundle:
-    """Exports a segmentation network; see `export_run`."""
+    """Exports a segmentation network that was trained on `data`; see `export_run`."""
     if not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
     size = working_size(recipe)
@@ -132,6 +145,7 @@ def export_segmenter(
         network = Probability(copy.deepcopy(model).cpu(), recipe).eval()
         card = {
             **segmentation_card(recipe, stride=model.stride, threshold=threshold),
+            **trained_on(data),
             "sides": None if sides.fixed is None else list(sides.fixed),
             "image": [height, width],
             "operations": network_operations(network, height=height, width=width),
@@ -148,6 +162,7 @@ def export_classifier(
     side: int,
     recipe: Mapping[str, Any],
     out: Path,
+    data: DataFacts | None = None,
     quantise: Quantise = "none",
 ) -> Bundle:
     """Exports a backbone, images uint8 [b h w 3] of any size -> features float32 [b d], with the compressed
@@ -156,6 +171,7 @@ def export_classifier(
     Args:
         side: the side in pixels of the square that the backbone resizes images to, and is timed on.
         recipe: the recipe in JSON types, for the card.
+        data: what it was trained on, for the card.
 
     Raises:
         DataError: the classifier cannot be read, or reads other features; `out` exists.
@@ -177,6 +193,7 @@ def export_classifier(
         card = {
             "task": "classification",
             "recipe": dict(recipe),
+            **trained_on(data),
             "classes": list(compact.classes),
             "image": [side, side],
             "operations": network_operations(backbone, height=side, width=side),

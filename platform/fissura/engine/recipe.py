@@ -206,6 +206,11 @@ class Recipe(Experiment):
         return self.map_range if protocol.kind == self.protocols[0].kind else "probability"
 
     @property
+    def last_phase(self) -> range:
+        """The epochs, counted from 0, of the last phase that has any, if none before it stops early."""
+        return range(self.epochs - next(filter(None, reversed(self.phase_epochs))), self.epochs)
+
+    @property
     def phase_epochs(self) -> tuple[int, ...]:
         """Epochs of each phase, if none stops early."""
         ends = [0, *(round(self.epochs * phase.until) for phase in self.phases)]

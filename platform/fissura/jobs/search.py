@@ -151,7 +151,7 @@ def _run(
         return search.study
     if earlier:
         say(f"{len(earlier)} trials are done, {todo} to do")
-    scheduler = scheduler_for(space, epochs=space.recipe_for(space.paper_point()).length, earlier=earlier)
+    scheduler = scheduler_for(space, epochs=space.longest, earlier=earlier)
     run_trials(
         trainable,
         search,

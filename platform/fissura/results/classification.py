@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from pydantic import JsonValue
 
 from fissura.metrics.classification import confusion
-from fissura.results import statistics
+from fissura.results import statistics, text
 from fissura.results.class_draws import (
     CLASS_SCORES,
     Comparison,
@@ -28,15 +28,17 @@ from fissura.results.statistics import Interval
 class ClassRow:
     """One configuration under one condition.
 
-    `rank` is None where no seed classified every image; exact ties share one. `differs` as in a leaderboard.
-    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is
-    undefined; `class_scores` those of CLASS_SCORES, one interval a class. `group` is the letter of its
-    significance group, by F1. `confusion` is summed over seeds, its rows are labels. Bytes are the largest of
-    the seeds; microseconds (an image) and seconds (of the training) are their mean. `parameters` are as in
-    the manifest; `run_ids` and `directories` go together.
+    `data_name` is what people call the data. `rank` is None where no seed classified every image; exact ties
+    share one. `differs` as in a leaderboard. `scores` has the names of
+    `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those of
+    CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion` is
+    summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
+    seconds (of the training) are their mean. `parameters` are as in the manifest; `run_ids` and `directories`
+    go together.
     """
 
     test_set: TestSet
+    data_name: str
     condition: str
     classes: tuple[str, ...]
     rank: int | None
@@ -59,6 +61,11 @@ class ClassRow:
     run_ids: tuple[str, ...]
     directories: tuple[Path, ...]
     notes: tuple[str, ...]
+
+    @property
+    def data(self) -> str:
+        """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
+        return text.data(self.data_name, self.test_set.data_digest)
 
 
 def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:
@@ -115,6 +122,7 @@ def _row(
     matrices = [confusion(part.labels, part.predictions, len(classes)) for part in parts]
     return ClassRow(
         test_set=comparison.test_set,
+        data_name=comparison.data_name,
         condition=condition,
         classes=classes,
         rank=rank,

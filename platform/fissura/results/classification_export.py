@@ -122,13 +122,13 @@ def found(rows: Rows) -> str:
     best = rows[0]
     if isinstance(best, InterferenceTable):
         models = text.count(len(best.rows), "model")
-        where = f"{text.count(best.images, 'disturbed image')} of {best.test_set.dataset}"
+        where = f"{text.count(best.images, 'disturbed image')} of {best.data}"
         if not best.rows:
             return f"No model classified all of the {where}, and the clean ones."
         score = best.rows[0].scores["f1"]
         return f"On {where} the best of {models} ({best.rows[0].model}) has F1 {_sentence(score)}."
     where = f"the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
-    where = f"{where} of {best.test_set.dataset}"
+    where = f"{where} of {best.data}"
     if best.rank is None:
         return f"No configuration classified all of {where}."
     table = (best.test_set, best.condition)
@@ -198,7 +198,7 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     return sheet_of(
         rows,
         columns,
-        heading=f"{first.test_set.dataset}, {first.test_set.split}: {first.condition}",
+        heading=f"{first.data}, {first.test_set.split}: {first.condition}",
         caption=f"{images}; {levels}; ranked by F1; data {first.test_set.data_digest}",
         whisker=("F1", [row.scores["f1"] for row in rows]),
     )
@@ -229,7 +229,7 @@ def _microseconds(value: float | None) -> Entry:
 
 
 def _interference(table: InterferenceTable) -> list[Sheet]:
-    heading = f"{table.test_set.dataset}, {table.test_set.split}"
+    heading = f"{table.data}, {table.test_set.split}"
     kinds = ", ".join(kind.replace("_", " ") for kind in table.kinds)
     caption = f"{text.count(table.images, 'disturbed image')}: {kinds}; data {table.test_set.data_digest}"
     titles = list(TITLES_2.values())
@@ -264,7 +264,8 @@ def _flat(row: ClassRow) -> dict[str, Any]:
         "condition", "rank", "recipe", "configuration", "group", "images", "image_groups", "classifier_bytes",
         "classifier_microseconds", "backbone_bytes", "backbone_microseconds", "parameters", "seconds",
     )  # fmt: skip
-    flat: dict[str, Any] = {**row.test_set._asdict(), **{name: getattr(row, name) for name in own}}
+    flat: dict[str, Any] = {**row.test_set._asdict(), "data_name": row.data_name}
+    flat |= {name: getattr(row, name) for name in own}
     for name in TITLES:
         flat |= _ends(name, row.scores.get(name))
     for name, scores in row.class_scores.items():
@@ -279,7 +280,10 @@ def _flat(row: ClassRow) -> dict[str, Any]:
 
 def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
     """A line a model, then a line a pair: the scores of `model` less those of the model in `less`."""
-    common = {**table.test_set._asdict(), "kinds": json.dumps(table.kinds), "images": table.images}
+    common = {
+        **table.test_set._asdict(), "data_name": table.data_name, "kinds": json.dumps(table.kinds),
+        "images": table.images,
+    }  # fmt: skip
     lines: list[dict[str, Any]] = []
     named: list[tuple[str, str, Mapping[str, Interval | Difference]]] = [
         *((row.model, "", row.scores) for row in table.rows),

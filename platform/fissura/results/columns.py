@@ -88,7 +88,7 @@ def plain(value: Any) -> str:
 
 def heading(table: Table) -> str:
     """Which table it is."""
-    return f"{table.condition.dataset}, {table.condition.split}: {table.condition.protocol}"
+    return f"{table.data}, {table.condition.split}: {table.condition.protocol}"
 
 
 def caption(table: Table) -> str:
@@ -148,6 +148,7 @@ def flat(board: Leaderboard) -> pa.Table:
     schema = pa.schema(
         [
             *((name, text_) for name in ("dataset", "data_digest", "split", "protocol", "threshold_source")),
+            ("data_name", text_),
             ("ranked_by", text_),
             ("rank", pa.int64()),
             *((name, text_) for name in ("recipe", "configuration", "differs", "group")),
@@ -167,7 +168,8 @@ def flat(board: Leaderboard) -> pa.Table:
 
 
 def _flat(table: Table, standing: Standing) -> dict[str, Any]:
-    row: dict[str, Any] = {**table.condition._asdict(), "ranked_by": table.ranked_by}
+    row: dict[str, Any] = {**table.condition._asdict(), "data_name": table.data_name}
+    row["ranked_by"] = table.ranked_by
     own: Sequence[str] = (
         "rank", "recipe", "configuration", "group", "seeds", "images", "thresholds",
         "parameters", "seconds", "energy_joules", "run_ids", "code_versions", "notes",

@@ -59,7 +59,7 @@ def _training(trainings: Sequence[TrainingCurves], measure: str, title: str) -> 
                     marker={
                         "size": [10 if ring else 3 for ring in kept],
                         "symbol": ["circle-open" if ring else "circle" for ring in kept],
-                        "line": {"width": 2},
+                        "line": {"width": [2 if ring else 0 for ring in kept], "color": colour},
                     },
                     name=training.name,
                     legendgroup=training.name,
@@ -69,7 +69,8 @@ def _training(trainings: Sequence[TrainingCurves], measure: str, title: str) -> 
             )
     if not figure.data:
         raise Undrawable("No finished training kept what its epochs came to.")
-    figure.update_xaxes(title_text="epoch")
+    longest = max(len(training.history) for training in trainings)
+    figure.update_xaxes(title_text="epoch", dtick=max(1, round(longest / 8)))
     figure.update_yaxes(title_text=title)
     return figure.update_layout(legend=ABOVE, showlegend=True)
 

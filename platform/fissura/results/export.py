@@ -73,7 +73,7 @@ def found(table: Table) -> str:
     """The table's result in a sentence."""
     best, by = table.standings[0], table.ranked_by
     if best.rank is None:
-        return f"On {table.condition.dataset} no configuration scored every image."
+        return f"On {table.data} no configuration scored every image."
     score = best.scores[by]
     equals = sum(1 for standing in table.standings if standing.group == best.group and standing.rank != 1)
     ties = {0: "", 1: " One other configuration does not differ from it significantly."}
@@ -82,7 +82,7 @@ def found(table: Table) -> str:
     configurations = text.count(len(table.standings), "configuration")
     interval = f"95 % interval {score.low:.3f} to {score.high:.3f}"
     return (
-        f"On the {table.images} {table.condition.split} images of {table.condition.dataset}, "
+        f"On the {table.images} {table.condition.split} images of {table.data}, "
         f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
         f"{TITLES[by]} {score.value:.3f} ({interval}).{tied}"
     )
@@ -97,7 +97,7 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
         parts.append(html.element("p.muted", shown.caption))
         parts.append(html_table(shown))
         # The predictions are the same under every protocol: one gallery does for all of a split.
-        pictured = (table.condition.dataset, table.condition.split)
+        pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
         if load and pictured not in drawn:
             drawn.add(pictured)
             parts.append(gallery(table, load=load, budget=budget))

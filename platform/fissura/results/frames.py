@@ -14,11 +14,11 @@ def leaders(board: Leaderboard) -> list[str]:
     lines = []
     for table in board.tables:
         condition, first = table.condition, table.standings[0]
-        where = f"{condition.dataset} {condition.split}, {condition.protocol}"
+        where = f"{table.data} {condition.split}, {condition.protocol}"
         lines.append(_leader(where, first.recipe, first.scores["f1"], among=len(table.standings)))
     for key in dict.fromkeys((row.test_set, row.condition) for row in board.classes):
         own = [row for row in board.classes if (row.test_set, row.condition) == key]
-        where = f"{key[0].dataset} {key[0].split}, {key[1]}"
+        where = f"{own[0].data} {key[0].split}, {key[1]}"
         lines.append(_leader(where, own[0].recipe, own[0].scores["f1"], among=len(own)))
     return [*(lines or ["no evaluated run"]), *([f"best run: {board.best_run}"] if board.best_run else [])]
 
@@ -43,6 +43,7 @@ def _class_row(row: ClassRow) -> dict[str, Any]:
     }
     return {
         **row.test_set._asdict(),
+        "data_name": row.data_name,
         "condition": row.condition,
         "rank": row.rank,
         "recipe": row.recipe,

@@ -14,10 +14,11 @@ from pydantic import JsonValue
 from fissura.core.brief import Brief
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, pool, rates, sweep
+from fissura.results import text
+from fissura.results.data_names import data_names
 from fissura.results.manifest import Manifest
 from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
 from fissura.results.store import CURVES, Row, RunRecord, ThresholdSource
-from fissura.results.text import count
 
 if TYPE_CHECKING:
     from fissura.results.classification import ClassRow
@@ -84,12 +85,19 @@ class Standing:
 
 @dataclass(frozen=True)
 class Table:
-    """The configurations scored under one condition, best first; those without a rank last."""
+    """The configurations scored under one condition, best first; those without a rank last. `data_name` is
+    what people call the data set."""
 
     condition: Condition
     ranked_by: Metric
     images: int
     standings: tuple[Standing, ...]
+    data_name: str
+
+    @property
+    def data(self) -> str:
+        """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
+        return text.data(self.data_name, self.condition.data_digest)
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,7 +182,13 @@ def leaderboard(records: Sequence[RunRecord], *, metric: Metric = "f1") -> Leade
     for record in records:
         for (condition, configuration), rows in _split(record.table):
             found[condition][configuration].append(_Part(record, rows))
-    return Leaderboard(tuple(_table(key, dict(found[key]), metric) for key in sorted(found, key=_order)))
+    names = data_names(records)
+    return Leaderboard(
+        tuple(
+            _table(key, dict(found[key]), metric, names[key.dataset, key.data_digest])
+            for key in sorted(found, key=_order)
+        )
+    )
 
 
 def _split(table: pa.Table) -> list[tuple[tuple[Condition, str], pa.Table]]:
@@ -188,7 +202,7 @@ def _split(table: pa.Table) -> list[tuple[tuple[Condition, str], pa.Table]]:
     ]
 
 
-def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) -> Table:
+def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric, data_name: str) -> Table:
     names = sorted({name for parts in found.values() for part in parts for name in part.images})
     seed = derive(0, *condition, *names)
     draws = draw(len(names), seed=seed)
@@ -215,7 +229,7 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) 
         )
         for index, (configuration, entry) in enumerate(entries)
     ]
-    return Table(condition, by, len(names), tuple(standings))
+    return Table(condition, by, len(names), tuple(standings), data_name)
 
 
 def _entry(parts: list[_Part], images: int) -> _Entry:
@@ -225,9 +239,8 @@ def _entry(parts: list[_Part], images: int) -> _Entry:
         newest[part.record.manifest.seed] = part
     repeats = len(parts) - len(newest)
     if repeats:
-        notes.append(
-            f"{count(len(parts), 'run')} of {count(len(newest), 'seed')}: the newest of each seed counts"
-        )
+        several = f"{text.count(len(parts), 'run')} of {text.count(len(newest), 'seed')}"
+        notes.append(f"{several}: the newest of each seed counts")
     chosen = [newest[seed] for seed in sorted(newest)]
     whole = [part for part in chosen if len(part.images) == images]
     for part in chosen:

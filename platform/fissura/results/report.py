@@ -36,7 +36,8 @@ class StudyFacts:
     by which protocol; `data` says in a sentence what was trained and validated on; `seconds` is the wall time
     of the search; `command` runs it again; `paper_trial` is the number of the trial that ran the paper's own
     setting (None: none did); `plots` are more sections of plots, `held_out` the section of that name where it
-    is not a leaderboard's, `found` its sentence; `details` are more facts to list.
+    is not a leaderboard's, `found` its sentence; `cross_data` is the section about other data than the
+    study's own; `details` are more facts to list.
     """
 
     objectives: Sequence[str]
@@ -49,6 +50,7 @@ class StudyFacts:
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
     held_out: Sequence[html.Html] | None = None
     found: str = ""
+    cross_data: Sequence[html.Html] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -76,6 +78,7 @@ def write_report(
         figures |= {name: list(own) for name, own in extra.plots.items()}
         sections = {
             "Held-out images": extra.held_out or _held_out(rows, gallery),
+            **({"On other data": extra.cross_data} if extra.cross_data else {}),
             "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "What produced this": _origin(study, extra),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
+from fissura.core.spec import digest
 from fissura.data.images import SUFFIXES, read_size
 from fissura.data.masks import decode_mask
 from fissura.data.names import is_passed_over
+from fissura.data.naming import folder_name
 from fissura.data.walk import composed
 from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
@@ -27,7 +30,8 @@ from fissura.results.text import count
 class ImageScore:
     """One image under one protocol: its counts at all levels, its scores at the threshold.
 
-    `alarm` is None where the image holds a crack among its valid pixels.
+    `alarm` is None where the image holds a crack among its valid pixels. `mask_digest` names the mask and the
+    valid pixels, 64 hex digits, whatever the files they lay in.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ImageScore:
     counts: Counts
     scores: Scores
     alarm: FalseAlarm | None
+    mask_digest: str
 
     def plain(self, level: int) -> dict[str, Any]:
         """One row of a table: the counts at `level` (0..255) and the scores, as JSON types."""
@@ -54,9 +59,12 @@ class ImageScore:
 class ScoreReport(Brief):
     """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro).
 
-    `remarks` says, one line a file, what was odd about a mask that could be read all the same.
+    `remarks` says, one line a file, what was odd about a mask that could be read all the same. The
+    masks are called `data_name`; `data_digest` names them and their valid pixels.
     """
 
+    data_name: str
+    data_digest: str
     protocol: Protocol
     threshold: float
     images: tuple[ImageScore, ...]
@@ -83,6 +91,8 @@ class ScoreReport(Brief):
         """The report as JSON types; `crack_free` is there only where an image holds no crack."""
         alarms = [image.alarm for image in self.images if image.alarm]
         return {
+            "data_name": self.data_name,
+            "data_digest": self.data_digest,
             "protocol": str(self.protocol),
             "threshold": self.threshold,
             "images": len(self.images),
@@ -105,6 +115,7 @@ def score_folders(
     protocol: Protocol,
     threshold: float = 0.5,
     valid: Path | None = None,
+    name: str | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> ScoreReport:
     """Scores every map in `predictions` against the mask of the same name in `masks`.
@@ -113,7 +124,8 @@ def score_folders(
     least `threshold` (0..1). Where all maps together hold 0 and one other level, they are masks: that level
     is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; a
     JPEG mask is thresholded, with a remark. `valid` is a folder of masks of the valid pixels, one an image;
-    the others are left out of the scores. `on_image` is told how many images are done, and of how many.
+    the others are left out of the scores. `name` is what the result calls the masks, by default
+    what their folder is called. `on_image` is told how many images are done, and of how many.
 
     Raises:
         DataError: one line for each folder, file or option that breaks a rule.
@@ -174,7 +186,8 @@ def score_folders(
                 f"{predictions}: all maps hold 0 and {crack} alone, so they are read as masks, {crack} as"
                 " crack"
             )
-    return report(images, protocol=protocol, threshold=threshold, remarks=remarks)
+    called = name or folder_name(masks)
+    return report(images, protocol=protocol, threshold=threshold, data_name=called, remarks=remarks)
 
 
 def score_image(
@@ -192,15 +205,27 @@ def score_image(
     labelled = crack_pixels(mask, valid)
     alarm = None if labelled else false_alarm(probability, valid, level=level)
     height, width = mask.shape
-    return ImageScore(name, height, width, labelled, counts, protocol.score(counts, level), alarm)
+    scores, held = protocol.score(counts, level), sha256(repr(mask.shape).encode())
+    for plane in (mask, *([] if valid is None else [valid])):
+        held.update((plane != 0).tobytes())
+    return ImageScore(name, height, width, labelled, counts, scores, alarm, held.hexdigest())
 
 
 def report(
-    images: Sequence[ImageScore], *, protocol: Protocol, threshold: float, remarks: Sequence[str] = ()
+    images: Sequence[ImageScore],
+    *,
+    protocol: Protocol,
+    threshold: float,
+    data_name: str,
+    data_digest: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> ScoreReport:
-    """The scores of at least one image, all scored under `protocol` at `threshold`, pooled and as a mean."""
+    """The scores of at least one image, all scored under `protocol` at `threshold`, pooled and as a mean.
+    `data_digest` None is that of the masks."""
     counts = [image.counts for image in images]
     return ScoreReport(
+        data_name=data_name,
+        data_digest=data_digest or digest(sorted(image.mask_digest for image in images)),
         protocol=protocol,
         threshold=threshold,
         images=tuple(images),
@@ -276,9 +301,7 @@ def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[s
                 f"{path}: a folder of {content} holds no {path.suffix} file; convert or remove it"
             )
         elif name in files:
-            problems.append(
-                f"{path}: a name occurs once, but {files[name].name} is there too; remove one"
-            )
+            problems.append(f"{path}: a name occurs once, but {files[name].name} is there too; remove one")
         else:
             files[name] = path
     if not files and len(problems) == known:

@@ -41,6 +41,11 @@ def scaled(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".strip()
 
 
+def data(name: str, digest: str) -> str:
+    """A data set as tables and pages call it: "bridge (1a2b3c4d)", by its name and what it holds."""
+    return f"{name} ({digest[:8]})"
+
+
 def count(number: int, noun: str) -> str:
     """ "1 image", "46 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

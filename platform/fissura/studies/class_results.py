@@ -15,11 +15,13 @@ from fissura.engine.checkpoint import WEIGHTS
 from fissura.engine.classifier_run import Classifier
 from fissura.engine.evaluate_classifier import CONDITIONS, under
 from fissura.engine.runtime import LocalRuntime
+from fissura.results import text
 from fissura.results.class_gallery import class_gallery
 from fissura.results.class_store import ClassRecord, read_classes
 from fissura.results.classification import ClassRow, class_table
 from fissura.results.classification_export import found, sections, write_classification
 from fissura.results.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
+from fissura.results.cross_data import cross_data, scores_of_classes
 from fissura.results.figures import Plot
 from fissura.results.html import Html, element
 from fissura.results.leaderboard import Leaderboard
@@ -45,13 +47,16 @@ def write_class_results(
     images: Sequence[KeyedImage] | None = None,
     say: Say,
 ) -> Conclusion:
-    """Writes tables and report of what has been evaluated; `pictures` join the report's. `images` are those
-    of the study's data; None: they are looked for, and a line says so where they are gone."""
+    """Writes tables and report of what has been evaluated on the study's own data; other data have a table of
+    their own in the report. `pictures` join the report's. `images` are those of the study's data; None: they
+    are looked for, and a line says so where they are gone."""
     plan = study.plan()
     runs = read_classes([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    rows = class_table(runs.records)
+    every = class_table(runs.records)
+    rows = [row for row in every if row.test_set.data_digest == plan.content]
+    others = [row for row in every if row.test_set.data_digest != plan.content]
     title = f"Classifiers of {plan.name}"
     files = write_classification(rows, study.path, name="leaderboard", title=title)
     facts = study_facts(study, trials, plan)
@@ -70,7 +75,13 @@ def write_class_results(
             title=f"{plan.name}: search report",
             rows=None,
             gallery=None,
-            extra=replace(facts, plots=plots, held_out=held_out, found=found(rows) if rows else ""),
+            extra=replace(
+                facts,
+                plots=plots,
+                held_out=held_out,
+                found=found(rows) if rows else "",
+                cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
+            ),
         )
     )
     return Conclusion(tuple(files), Leaderboard(()), tuple(rows))
@@ -85,7 +96,7 @@ def _gallery(
     try:
         known = image_keys(labelled(plan.datasets), directory=default_cache()) if images is None else images
     except DataError as error:
-        return [element("p.none", f"No pictures: {error}")]
+        return [element("p.none", f"No pictures: {error.problems[0]}")]
     by_name = {(one.source, one.image.name): one for one in known}
 
     def load(dataset: str, name: str, condition: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -125,11 +136,12 @@ def _values(trials: "optuna.Study") -> list[float]:
 
 def _candidates(trials: "optuna.Study") -> list[Candidate]:
     """Every completed trial whose size and time were measured."""
-    found = []
-    for trial in finished(trials):
+    found, ended = [], finished(trials)
+    short = text.shortened(name for trial in ended for name in trial.params)
+    for trial in ended:
         known: Mapping[str, float] = trial.user_attrs
         if trial.values and {"cv/f1", "bytes", "microseconds"} <= known.keys():
-            parameters = (f"{name} = {value}" for name, value in trial.params.items())
+            parameters = (f"{short[name]} = {value}" for name, value in trial.params.items())
             found.append(
                 Candidate(
                     label="<br>".join([f"trial {trial.number}", *parameters]),

@@ -232,10 +232,10 @@ class _Loading:
 
     def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:
         notes = {**layer.notes, **self._notes_of_objectives}
-        scheduler, epochs = definition.scheduler, chosen.recipe_for(chosen.paper_point()).length
-        if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs:
+        scheduler, epochs = definition.scheduler, len(chosen.recipe_for(chosen.paper_point()).last_phase)
+        if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs > 1:
             grace = scheduler.grace
-            rule = f"`scheduler.grace` is {grace} and a trial has {epochs} epochs: none will be stopped"
-            notes["scheduler", "grace"] = rule
+            rule = f"`scheduler.grace` is {grace} and a trial's last phase has {epochs} epochs"
+            notes["scheduler", "grace"] = f"{rule}: none will be stopped"
         document = self._document
         return tuple(f"{document.source}:{document.line(place)}: {text}" for place, text in notes.items())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from fissura.core.errors import DataError
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, WEIGHTS
@@ -16,6 +17,7 @@ from fissura.engine.run import MANIFEST, read_manifest
 from fissura.engine.trainer import METRICS
 from fissura.results import store
 from fissura.results.classification import ClassRow
+from fissura.results.cross_data import cross_data, of_data, scores_of_tables
 from fissura.results.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
 from fissura.results.export import write_leaderboard
 from fissura.results.figures import Plot
@@ -43,18 +45,31 @@ class Conclusion:
 
 
 def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusion:
-    """Writes leaderboard and report of what has been evaluated."""
+    """Writes leaderboard and report of what has been evaluated on the study's own data; other data have a
+    table of their own in the report. The images are needed for the pictures alone."""
     plan = study.plan()
     runs = store.read_runs([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    board = leaderboard(runs.records)
-    load = loader(masked(plan.datasets))
+    board, others = of_data(leaderboard(runs.records), plan.content)
+    load: Load | None = None
+    missing = ""
+    try:
+        load = loader(masked(plan.datasets))
+    except DataError as error:
+        missing = f"The pictures are left out: {error.problems[0]}."
+        say(f"{study.path}: {missing}")
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
     plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials))}
     if curves := precision_recall_plots(board):
         plots["Precision and recall"] = curves
-    title, facts = f"{plan.name}: search report", replace(study_facts(study, trials, plan), plots=plots)
+    title, facts = f"{plan.name}: search report", study_facts(study, trials, plan)
+    facts = replace(
+        facts,
+        plots=plots,
+        data=". ".join(filter(None, (facts.data, missing))),
+        cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
+    )
     files.append(
         write_report(trials, study.path / REPORT, title=title, rows=board, gallery=load, extra=facts)
     )
@@ -102,7 +117,11 @@ def _drop(study: Study, run: str) -> None:
 
 
 def loader(datasets: Sequence[Dataset]) -> Load:
-    """Reads an image and its mask by data set and name, for pictures."""
+    """Reads an image and its mask by data set and name, for pictures.
+
+    Raises:
+        DataError: the data sets are no longer where they were.
+    """
     found = {(source.label, source.sample.name): source for source in sources(datasets)}
 
     def load(dataset: str, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
@@ -149,9 +168,11 @@ def study_facts(study: Study, trials: "optuna.Study", plan: Plan) -> StudyFacts:
     ]
     return StudyFacts(
         objectives=metrics,
-        measured=[recipe.measured(metric, on=called(plan.datasets)) for metric in metrics],
-        data=described(plan.datasets),
-        command=plan.command(),
+        measured=[
+            recipe.measured(metric, on=called(plan.datasets, content=plan.content)) for metric in metrics
+        ],
+        data=described(plan.datasets, content=plan.content),
+        command=study.command(),
         paper_trial=paper[0] if paper else None,
         manifest=read_manifest(best[0]) if best else None,
         details={
