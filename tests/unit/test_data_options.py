@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from fissura.cli.app import run
-from fissura.core.errors import SpecError, summed_up
+from fissura.core.errors import SpecError
+from fissura.core.problems import summed_up
 from fissura.data.check import check, parse_source
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_dataset, parse_datasets

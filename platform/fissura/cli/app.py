@@ -24,7 +24,8 @@ from fissura.cli import (
     serve,
     studies,
 )
-from fissura.core.errors import FissuraError, Interrupted, UserError, summed_up
+from fissura.core.errors import FissuraError, Interrupted, UserError
+from fissura.core.problems import summed_up
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
 

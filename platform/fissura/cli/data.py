@@ -11,7 +11,8 @@ import typer
 
 from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption
-from fissura.core.errors import SpecError, summed_up
+from fissura.core.errors import SpecError
+from fissura.core.problems import summed_up
 from fissura.core.spec import nearest
 
 if TYPE_CHECKING:

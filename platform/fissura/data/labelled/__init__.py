@@ -96,8 +96,8 @@ def _parse(named: Named) -> ClassFolder | Patches | Severity:
     scale, _, rest = rest.partition(":")
     head, _, behind = rest.partition(":")
     limits = head if behind and _numeric(head) else None
-    source, own = _source(text, rest if limits is None else behind, Severity)
-    given: dict[str, object] = {"mm_per_pixel": _number(text, scale, "MM_PER_PIXEL"), "source": source}
+    given: dict[str, object] = {"mm_per_pixel": _number(text, scale, "MM_PER_PIXEL")}
+    given["source"], own = _source(text, rest if limits is None else behind, Severity)
     if limits is not None:
         given["limits_mm"] = tuple(_number(text, limit, "LIMITS_MM") for limit in limits.split(","))
     return with_options(Severity, own, text=text, given=given)
