@@ -127,9 +127,10 @@ def train(
     many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. Of a
     classifier, `say` is told what becomes of its images.
     """
-    from fissura.data.cache import default_cache, prepare
+    from fissura.data.cache import default_cache
     from fissura.data.content import content_digest
     from fissura.data.datasets import parse_datasets
+    from fissura.data.trainable import prepare_training
     from fissura.engine.fit import fit
     from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import LocalRuntime
@@ -154,7 +155,7 @@ def train(
         )
     chosen, datasets = segmenter_of(asked), parse_datasets(data)
     check_weights(chosen.model)
-    prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     content = content_digest(datasets, directory=folder)
     run = storage / "runs" / chosen.run_id(content)
     if workers == 1 and address is None:

@@ -165,8 +165,11 @@ def score(
 
 def score_text(plain: dict[str, Any]) -> str:
     """The scores as words and a table."""
-    rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro")]
-    lines = [f"{plain['protocol']} at {plain['threshold']:g} on {plain['images']} images", table(rows)]
+    rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro") if plain[pooling]]
+    lines = [
+        f"{plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
+        table(rows) if rows else plain["remark"],
+    ]
     if "ods" in plain:
         ods, ois = plain["ods"], plain["ois"]
         lines.append(
@@ -177,6 +180,7 @@ def score_text(plain: dict[str, Any]) -> str:
         free = plain["crack_free"]
         lines.append(
             f"images without a crack: {free['images']}, with {free['components_per_image']:g} false alarms"
-            f" and {free['pixels_per_image']:g} false pixels an image"
+            f" and {free['pixels_per_image']:g} false pixels an image,"
+            f" {free['components_per_megapixel']:g} and {free['pixels_per_megapixel']:g} a megapixel"
         )
     return "\n".join(lines)

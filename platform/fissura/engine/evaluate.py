@@ -23,6 +23,7 @@ from fissura.engine.recipe import Given, Recipe
 from fissura.engine.run import read_manifest
 from fissura.metrics import AnyProtocol
 from fissura.metrics.counts import Counts, crack_pixels, pool
+from fissura.metrics.false_alarms import FalseAlarm, false_alarm
 from fissura.metrics.scores import best_threshold, level_of
 from fissura.results.store import Row, ThresholdSource, prediction_path, write_run
 
@@ -32,7 +33,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Counted:
-    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol."""
+    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol; its
+    false alarms at each threshold, where it holds no crack."""
 
     dataset: str
     name: str
@@ -40,6 +42,7 @@ class Counted:
     width: int
     crack_pixels: int
     counts: tuple[Counts, ...]
+    alarms: tuple[FalseAlarm, ...]
 
 
 def evaluate(
@@ -77,7 +80,7 @@ def evaluate(
     rows = [
         _row(
             image,
-            counts,
+            place,
             protocol,
             at,
             run_id=manifest.run_id,
@@ -89,9 +92,16 @@ def evaluate(
             threshold_source=source,
         )
         for image in _count(
-            predictor, datasets, chosen, split=split, keep=run, content=content, on_image=on_image
+            predictor,
+            datasets,
+            chosen,
+            thresholds,
+            split=split,
+            keep=run,
+            content=content,
+            on_image=on_image,
         )
-        for counts, protocol, at in zip(image.counts, chosen, thresholds, strict=True)
+        for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
     write_run(run, rows, manifest)
     return rows
@@ -130,7 +140,12 @@ def _thresholds(
                 f" which this is"
                 " not; evaluate the run on its own data first, or give --threshold"
             )
-        images = list(_count(predictor, own, missing, split="val", keep=None, content="", on_image=None))
+        images = list(_count(predictor, own, missing, (), split="val", keep=None, content="", on_image=None))
+        if not any(image.crack_pixels for image in images):
+            raise DataError(
+                f"{', '.join(map(str, own))}: a threshold is chosen on validation images with a crack, and"
+                f" the masks of the {len(images)} val images hold none; give --threshold"
+            )
         for place, protocol in enumerate(missing):
             kept[str(protocol)] = best_threshold(pool(image.counts[place] for image in images))
         write_json(path, kept)
@@ -141,6 +156,7 @@ def _count(
     predictor: Predictor,
     datasets: Sequence[Dataset],
     protocols: Sequence[AnyProtocol],
+    thresholds: Sequence[float],
     *,
     split: Split,
     keep: Path | None,
@@ -177,7 +193,10 @@ def _count(
                     Image.fromarray(probability).save(scratch, format="PNG")
             counts = tuple(protocol.count(probability, mask, valid) for protocol in protocols)
             height, width = mask.shape
-            yield Counted(source.label, source.sample.name, height, width, crack_pixels(mask, valid), counts)
+            cracked = crack_pixels(mask, valid)
+            levels = [] if cracked else [level_of(threshold) for threshold in thresholds]
+            alarms = tuple(false_alarm(probability, valid, level=level) for level in levels)
+            yield Counted(source.label, source.sample.name, height, width, cracked, counts, alarms)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -186,7 +205,7 @@ def _count(
 
 def _row(
     image: Counted,
-    counts: Counts,
+    place: int,
     protocol: AnyProtocol,
     threshold: float,
     *,
@@ -198,7 +217,9 @@ def _row(
     split: Split,
     threshold_source: ThresholdSource,
 ) -> Row:
-    level = level_of(threshold)
+    """The row of an image under the protocol at `place` among those that it was counted under."""
+    counts, level = image.counts[place], level_of(threshold)
+    alarm = image.alarms[place] if image.alarms else None
     scores = protocol.score(counts, level)
     curves = (
         {f"curve_{name}": values.astype(np.int32) for name, values in vars(counts).items()}
@@ -229,5 +250,7 @@ def _row(
         dice=scores.dice,
         iou=scores.iou,
         crack_pixels=image.crack_pixels,
+        alarm_components=alarm.components if alarm else None,
+        alarm_area=alarm.area if alarm else None,
         **curves,
     )

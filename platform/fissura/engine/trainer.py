@@ -51,14 +51,10 @@ class Trainer:
     A directory that holds the state of an earlier attempt is gone on with; a finished one is only read.
 
     Raises:
-        DataError: there are no training or no validation images.
         WeightsError: the pretrained weights cannot be had.
     """
 
     def __init__(self, recipe: Recipe, *, data: PreparedData, run: Path, runtime: Runtime) -> None:
-        for split in ("train", "val"):
-            if not data.indices(split):
-                raise DataError(f"{run}: the data has no {split} images; a training needs at least one")
         self.recipe, self.run = recipe, run
         self._data, self._runtime = data, runtime
         self.device, self.rank = runtime.device, runtime.rank

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fissura.data.labelled import LabelledDataset
+from fissura.data.labelled import LabelledDataset, check_classes
 from fissura.engine.classifier_recipe import LEARNT, ClassifierRecipe
 from fissura.engine.run import MANIFEST, read_manifest
 from fissura.jobs.cluster import connected
@@ -37,6 +37,7 @@ def train_classifier(
     run = storage / "runs" / recipe.run_id(content)
     if (run / MANIFEST).is_file():
         return run, read_manifest(run)
+    check_classes(datasets, directory=cache)
     if recipe.backbone.weights not in LEARNT:
         check_weights(recipe.backbone)
     with connected(address) as resources:

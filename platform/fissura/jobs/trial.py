@@ -13,8 +13,9 @@ from ray import tune
 from fissura.core.errors import FissuraError, Interrupted, named
 from fissura.core.retry import must_stand, persist
 from fissura.core.spec import Spec
-from fissura.data.cache import PreparedData, prepare
+from fissura.data.cache import PreparedData
 from fissura.data.datasets import AnyDataset
+from fissura.data.trainable import prepare_training
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.runtime import LocalRuntime
@@ -149,7 +150,8 @@ class TrialActor(tune.Trainable):
         persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:
-            self._data = key, prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
+            data = prepare_training(context.datasets, resize=recipe.data.resize, directory=context.cache)
+            self._data = key, data
         self._training = Training(
             recipe,
             data=self._data[1],

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fissura.core.errors import FissuraError, Interrupted, named
 from fissura.core.files import write_text
-from fissura.data.cache import prepare
+from fissura.data.trainable import prepare_training
 from fissura.engine.memory import is_out_of_memory
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
@@ -200,7 +200,7 @@ def work(config: dict[str, Any]) -> None:
         write_text(run / WORKERS, get_current_placement_group().id.hex())
     recipe = Recipe.load(trial["recipe"], source="trial recipe")
     try:
-        data = prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
+        data = prepare_training(context.datasets, resize=recipe.data.resize, directory=context.cache)
         training = Training(recipe, data=data, run=run, runtime=runtime)
         told = False
         while not (told and training.trainer.finished):

@@ -1,13 +1,15 @@
 """The table of classification runs: scores with intervals, significance groups, bytes and microseconds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 from pydantic import JsonValue
 
-from fissura.metrics.classification import confusion
+from fissura.metrics.classification import confusion, one_class
 from fissura.results import statistics
 from fissura.results.class_draws import (
     CLASS_SCORES,
@@ -19,7 +21,7 @@ from fissura.results.class_draws import (
     interval,
 )
 from fissura.results.class_store import ClassRecord
-from fissura.results.leaderboard import differences
+from fissura.results.differences import differences
 from fissura.results.statistics import Interval
 
 
@@ -28,10 +30,12 @@ class ClassRow:
     """One configuration under one condition.
 
     `rank` is None where no seed classified every image; exact ties share one. `differs` as in a leaderboard.
-    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those
-    of CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion`
-    is summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
-    seconds (of the training) are their mean. `parameters` are as in the manifest.
+    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is
+    undefined; `class_scores` those of CLASS_SCORES, one interval a class; precision, recall and F1 are in
+    neither where the images are all of one class, of which `remark` then speaks. `group` is the letter of its
+    significance group, by F1, or by accuracy where there is none. `confusion` is summed over seeds, its rows
+    are labels. Bytes are the largest of the seeds; microseconds (an image) and seconds (of the training) are
+    their mean. `parameters` are as in the manifest.
     """
 
     test_set: TestSet
@@ -56,6 +60,17 @@ class ClassRow:
     seconds: float
     run_ids: tuple[str, ...]
     notes: tuple[str, ...]
+    remark: str = ""
+
+    @property
+    def ranked_by(self) -> Literal["f1", "accuracy"]:
+        """The score that it is ranked by."""
+        return ranked_by(self.scores)
+
+
+def ranked_by(scores: Mapping[str, object]) -> Literal["f1", "accuracy"]:
+    """The score that configurations with these are ranked by: images of one class have no F1."""
+    return "f1" if "f1" in scores else "accuracy"
 
 
 def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:
@@ -78,8 +93,16 @@ def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:
 
 def _rows(comparison: Comparison, condition: str, entries: Mapping[str, Entry]) -> list[ClassRow]:
     scores = {name: comparison.resampled(entry) for name, entry in entries.items()}
-    names = sorted(entries, key=lambda name: (not entries[name].complete, -scores[name]["f1"].value, name))
-    ranked = [scores[name]["f1"] for name in names if entries[name].complete]
+    complete = [name for name in entries if entries[name].complete]
+    by = ranked_by(scores[(complete or [*entries])[0]])
+
+    def place(name: str) -> tuple[bool, float, str]:
+        own = scores[name]
+        # an incomplete one may hold images of one class alone
+        return not entries[name].complete, -own[by].value if by in own else math.inf, name
+
+    names = sorted(entries, key=place)
+    ranked = [scores[name][by] for name in names if entries[name].complete]
     letters, places = statistics.groups(defined(ranked)), statistics.ranks([score.value for score in ranked])
     differs = differences([entries[name].recipe for name in names])
     return [
@@ -123,7 +146,9 @@ def _row(
         image_groups=len(set(parts[0].groups)),
         scores={key: score for key, score in scores.items() if "/" not in key},
         class_scores={
-            key: tuple(scores[f"{key}/{index}"] for index in range(len(classes))) for key in CLASS_SCORES
+            key: tuple(scores[f"{key}/{index}"] for index in range(len(classes)))
+            for key in CLASS_SCORES
+            if f"{key}/0" in scores
         },
         group=group,
         confusion=np.sum(matrices, axis=0),
@@ -135,6 +160,7 @@ def _row(
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
         run_ids=tuple(manifest.run_id for manifest in manifests),
         notes=entry.notes,
+        remark=one_class(parts[0].labels, classes),
     )
 
 

@@ -1,5 +1,6 @@
 """The leaderboard: configurations ranked by their scores, like only with like."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,24 @@ from pydantic import JsonValue
 
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol, Counts, sweep
+from fissura.metrics.false_alarms import NO_CRACK
+from fissura.results.differences import differences
 from fissura.results.manifest import Manifest
-from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
+from fissura.results.statistics import (
+    COUNTS,
+    MEANS,
+    Bootstrapped,
+    Interval,
+    bootstrap,
+    draw,
+    groups,
+    ranks,
+)
 from fissura.results.store import CURVES, RunRecord, ThresholdSource
 from fissura.results.text import count
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
+AlarmRate = Literal["false_alarms_per_megapixel", "false_pixels_per_megapixel"]
 
 
 class Condition(NamedTuple):
@@ -46,12 +59,13 @@ class Swept:
 class Standing:
     """One configuration in a table.
 
-    `rank` is None where no seed scored every image; exact ties share one. `differs` holds the
-    parameters, in dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has the names of
-    `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the protocol has
-    them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is each image's
-    F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
-    together.
+    `rank` is None where no seed scored every image; exact ties share one. `differs` holds the parameters, in
+    dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has
+    the names of `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the
+    protocol has them, none of which there is where no image holds a crack; and of `statistics.FALSE_ALARMS`,
+    where an image holds none. `seconds` and `energy_joules` are of one training, the mean over seeds.
+    `image_f1` is each image's F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and
+    `manifests` go together.
     """
 
     rank: int | None
@@ -77,12 +91,26 @@ class Standing:
 
 @dataclass(frozen=True)
 class Table:
-    """The configurations scored under one condition, best first; those without a rank last."""
+    """The configurations scored under one condition, best first; those without a rank last. `crack_free` are
+    the images without a crack, by name."""
 
     condition: Condition
-    ranked_by: Metric
+    ranked_by: Metric | AlarmRate
     images: int
     standings: tuple[Standing, ...]
+    crack_free: frozenset[str] = frozenset()
+
+    @property
+    def no_crack(self) -> bool:
+        """Whether no image holds a crack, so that there are false alarms only."""
+        return len(self.crack_free) == self.images
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of images without a crack before any number; nothing where there is none."""
+        if self.no_crack:
+            return NO_CRACK
+        return f"{len(self.crack_free)} without a crack" if self.crack_free else ""
 
 
 @dataclass(frozen=True)
@@ -113,8 +141,22 @@ class _Part(NamedTuple):
         return names
 
     def features(self) -> Float64[np.ndarray, "image feature"]:
-        columns = [self.rows.column(name).to_numpy(zero_copy_only=False) for name in FEATURES]
-        return np.stack(columns, axis=1).astype(np.float64)
+        scored = [self._column(name) for name in (*COUNTS, *MEANS)]
+        free = self._column("crack_pixels") == 0
+        area = self._column("alarm_area")
+        # of a run that was scored before they were kept, the components are not known
+        area = np.where(np.isnan(area), self._column("height") * self._column("width"), area)
+        alarms = [self._column("alarm_components"), self._column("false_positive"), area]
+        return np.stack([*scored, free, *(np.where(free, amount, 0) for amount in alarms)], axis=1)
+
+    def crack_free(self) -> set[str]:
+        """The images without a crack."""
+        free = self._column("crack_pixels") == 0
+        return {name for name, has_none in zip(self.images, free, strict=True) if has_none}
+
+    def _column(self, name: str) -> Float64[np.ndarray, "image"]:
+        values: Float64[np.ndarray, image] = self.rows.column(name).to_numpy(zero_copy_only=False)
+        return values.astype(np.float64)
 
 
 class _Entry(NamedTuple):
@@ -162,8 +204,16 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) 
         own = draws if entry.complete else draw(features.shape[1], seed=seed)
         scores = bootstrap(features, draws=own, seed=derive(seed, "seeds", configuration))
         entries.append((configuration, entry._replace(scores=scores)))
-    by: Metric = metric if all(metric in entry.scores for _, entry in entries) else "f1"
-    entries.sort(key=lambda pair: (not pair[1].complete, -pair[1].scores[by].value, pair[0]))
+    ranked = [entry.scores for _, entry in entries if entry.complete]
+    by, sign = _ranking(ranked or [entry.scores for _, entry in entries], metric)
+
+    def place(pair: tuple[str, _Entry]) -> tuple[bool, float, str]:
+        configuration, entry = pair
+        # an incomplete one may hold no image that the score is of
+        value = entry.scores[by].value if by in entry.scores else math.inf
+        return not entry.complete, sign * value, configuration
+
+    entries.sort(key=place)
     complete = [entry.scores[by] for _, entry in entries if entry.complete]
     letters, places = groups(complete), ranks([score.value for score in complete])
     differs = differences([entry.parts[0].record.manifest.recipe for _, entry in entries])
@@ -178,7 +228,18 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) 
         )
         for index, (configuration, entry) in enumerate(entries)
     ]
-    return Table(condition, by, len(names), tuple(standings))
+    free = frozenset[str]().union(*(part.crack_free() for parts in found.values() for part in parts))
+    return Table(condition, by, len(names), tuple(standings), free)
+
+
+def _ranking(scores: Sequence[Mapping[str, Bootstrapped]], metric: Metric) -> tuple[Metric | AlarmRate, int]:
+    """What a table is ranked by, and whether more of it is better (-1) or less (1)."""
+    wanted: tuple[Metric, ...] = (metric, "f1")
+    for name in wanted:
+        if all(name in own for own in scores):
+            return name, -1
+    every = all("false_alarms_per_megapixel" in own for own in scores)
+    return ("false_alarms_per_megapixel" if every else "false_pixels_per_megapixel"), 1
 
 
 def _entry(parts: list[_Part], images: int) -> _Entry:
@@ -239,6 +300,8 @@ def _standing(
 def _swept(parts: list[_Part]) -> Swept | None:
     if any(part.rows.column(name).null_count for part in parts for name in CURVES):
         return None
+    if len(parts[0].crack_free()) == len(parts[0].images):
+        return None
     sweeps = [sweep(_counts(part.rows)) for part in parts]
     return Swept(
         ods=float(np.mean([one.ods.f1 for one in sweeps])),
@@ -255,36 +318,3 @@ def _counts(rows: pa.Table) -> list[Counts]:
         for name in CURVES
     ]
     return [Counts(*image) for image in zip(*curves, strict=True)]
-
-
-def differences(recipes: Sequence[Mapping[str, JsonValue]]) -> list[dict[str, JsonValue]]:
-    """For each recipe, the dotted parameters not alike in all recipes of its name; never the seed."""
-    flat = [flatten(recipe) for recipe in recipes]
-    by_name: dict[Any, list[dict[str, JsonValue]]] = defaultdict(list)
-    for one in flat:
-        by_name[one.get("name")].append(one)
-    varied = {name: _varied(group) for name, group in by_name.items()}
-    return [{key: one[key] for key in varied[one.get("name")] if key in one} for one in flat]
-
-
-def _varied(group: list[dict[str, JsonValue]]) -> list[str]:
-    keys = dict.fromkeys(key for one in group for key in one if key != "seed")
-    absent = object()
-    return [key for key in keys if any(one.get(key, absent) != group[0].get(key, absent) for one in group)]
-
-
-def flatten(plain: Any, prefix: str = "") -> dict[str, JsonValue]:
-    """Nested JSON as dotted keys; a list's item goes by its `name` where it has one, else by its place."""
-    if isinstance(plain, Mapping) and plain:
-        items = [(str(key), value) for key, value in plain.items()]
-    elif isinstance(plain, list) and any(isinstance(item, Mapping | list) for item in plain):
-        named = [
-            str(item.get("name", i)) if isinstance(item, Mapping) else str(i) for i, item in enumerate(plain)
-        ]
-        items = list(zip(named, plain, strict=True))
-    else:
-        return {prefix: plain}
-    flat: dict[str, JsonValue] = {}
-    for key, value in items:
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

@@ -30,7 +30,9 @@ class Row:
     `configuration` is the digest of the recipe without its seed. The four counts are pixels: precision is
     tp / (tp + fp), recall is found / (found + missed). `dice` and `iou` are None where the protocol has none.
     The curves hold the same counts at the levels 0..255 of the 8-bit map, for protocols that sweep the
-    threshold; else None.
+    threshold; else None. `alarm_components` and `alarm_area` are the false alarms and the valid pixels of an
+    image without a crack (its false pixels are `false_positive`); else None, as in runs that were scored
+    before these were kept.
     """
 
     run_id: str
@@ -60,10 +62,13 @@ class Row:
     curve_false_positive: Int32[np.ndarray, "256"] | None = None
     curve_found: Int32[np.ndarray, "256"] | None = None
     curve_missed: Int32[np.ndarray, "256"] | None = None
+    alarm_components: int | None = None
+    alarm_area: int | None = None
 
 
 CURVES = tuple(field.name for field in fields(Row) if field.name.startswith("curve_"))
-NULLABLE = ("dice", "iou", *CURVES)
+LATER = ("alarm_components", "alarm_area")  # columns that earlier versions did not write
+NULLABLE = ("dice", "iou", *CURVES, *LATER)
 KEY = ("data_digest", "split", "protocol")
 
 
@@ -72,7 +77,7 @@ def _column_type(name: str) -> pa.DataType:
         return pa.list_(pa.int32())
     if name in ("threshold", "precision", "recall", "f1", "dice", "iou"):
         return pa.float64()
-    if name in ("seed", "true_positive", "false_positive", "found", "missed", "crack_pixels"):
+    if name in ("seed", "true_positive", "false_positive", "found", "missed", "crack_pixels", *LATER):
         return pa.int64()
     if name in ("height", "width"):
         return pa.int32()
@@ -176,11 +181,16 @@ def _read(path: Path) -> RunRecord:
             if size > MAX_BYTES:
                 raise _NotARun(f"it holds {size:,} bytes, more than the {MAX_BYTES:,} that a run may hold")
             schema = file.schema_arrow
+            lacking = [name for name in LATER if name not in schema.names]
+            known = pa.schema([field for field in SCHEMA if field.name not in lacking])
             # Nullability and metadata may differ between writers; the names and types may not.
-            if schema.names != SCHEMA.names or schema.types != SCHEMA.types:
+            if schema.names != known.names or schema.types != known.types:
                 raise _NotARun("its columns are not those of a run")
             manifest = _manifest(schema.metadata)
-            table = file.read().replace_schema_metadata(None).cast(SCHEMA)
+            table = file.read().replace_schema_metadata(None)
+            for name in lacking:
+                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+            table = table.cast(SCHEMA)
     except (pa.ArrowException, OSError) as error:
         raise _NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
     return RunRecord(path.parent, manifest, table)

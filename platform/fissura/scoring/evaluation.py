@@ -19,7 +19,7 @@ from fissura.data.datasets import kinds, parse_datasets
 from fissura.data.labelled import ClassFolder, LabelledDataset, LabelledImage, labelled_kinds, parse_labelled
 from fissura.data.sample import Sample, Split
 from fissura.metrics import AnyProtocol
-from fissura.metrics.classification import class_scores, confusion
+from fissura.metrics.classification import TELLING_APART, class_scores, confusion, one_class
 from fissura.results.score import ImageScore, read_map, read_mask, report, score_image
 from fissura.scoring.pictures import bare_name, picture_path, picture_stems, png
 from fissura.scoring.rows import read_rows
@@ -215,11 +215,15 @@ def _label_scores(
     decisions = np.array([rows[name]["decisions"] for name in scored], np.float32)
     scores = class_scores(labels, predictions, classes=len(classes), decisions=decisions)
     taken = f"the data's classes {', '.join(truth.classes)} are taken for {', '.join(classes)}"
+    only = one_class(labels, classes)
     return {
         "classes": list(classes),
-        "scores": asdict(scores),
+        "scores": {
+            name: None if only and name.startswith(TELLING_APART) else value
+            for name, value in asdict(scores).items()
+        },
         "confusion": confusion(labels, predictions, len(classes)).tolist(),
-        "remarks": [] if known else [taken],
+        "remarks": [*([] if known else [taken]), *([only] if only else [])],
     }
 
 

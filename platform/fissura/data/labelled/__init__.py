@@ -12,7 +12,7 @@ from fissura.core.spec import describe
 from fissura.data.datasets import kinds, parse_dataset
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
-from fissura.data.labelled.keys import KeyedImage, common_classes, image_keys, labelled_digest
+from fissura.data.labelled.keys import KeyedImage, check_classes, common_classes, image_keys, labelled_digest
 from fissura.data.labelled.patches import Patches
 from fissura.data.labelled.severity import Severity
 
@@ -25,6 +25,7 @@ __all__ = [
     "Listing",
     "Patches",
     "Severity",
+    "check_classes",
     "common_classes",
     "image_keys",
     "labelled_digest",
