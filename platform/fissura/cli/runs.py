@@ -50,6 +50,7 @@ def train(
             f"epoch {record['epoch']}/{record['epochs']}: loss {record['train/loss']:.4f},"
             f" validation loss {record['val/loss']:.4f}, F1 {record['val/f1']:.4f},"
             f" {record['images_per_second']:.1f} images/s"
+            f"{', kept' if record['kept_epoch'] == record['epoch'] else ''}"
         )
 
     with console.working(), console.progress("preparing images") as on_image:

@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ OBJECTIVE = "objective."
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the
-    current one `batch` steps are done, whose losses add up to `loss_sum`. `best_loss` is the lowest
-    validation loss of this phase, reached in epoch `best_epoch`; `stale` epochs have passed since."""
+    current one `batch` steps are done, whose losses add up to `loss_sum`. `best_epoch` is the kept model's
+    (0: none yet). `best_loss` is the lowest validation loss of this phase; `stale` epochs have passed since.
+    """
 
     phase: int = 0
     phase_epoch: int = 0
@@ -35,6 +36,21 @@ class Progress:
     stale: int = 0
     seconds: float = 0.0
     finished: str = ""
+
+    def after_epoch(self, *, loss: float, best: bool, seconds: float) -> "Progress":
+        """One epoch further, of this validation loss; `best`: it is the one to keep."""
+        lower = loss < self.best_loss
+        return replace(
+            self,
+            epoch=self.epoch + 1,
+            phase_epoch=self.phase_epoch + 1,
+            batch=0,
+            loss_sum=0.0,
+            seconds=seconds,
+            best_epoch=self.epoch + 1 if best else self.best_epoch,
+            best_loss=loss if lower else self.best_loss,
+            stale=0 if lower else self.stale + 1,
+        )
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

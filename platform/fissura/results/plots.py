@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     Target = Callable[[FrozenTrial], float] | None
 
+CURVE = "learning_curve"
+"""A trial's own attribute: `values` of the first objective after each of `epochs`, and the `kept` one."""
+
 SLICED = 6  # parameters in the slice plot
 FEW = 30  # completed trials, below which importances are called a hint
 PARALLEL = 8  # axes in the parallel-coordinate plot
@@ -119,8 +122,8 @@ def plots(study: "Study", *, objectives: Sequence[str]) -> list[Plot]:
             )
             for title, shows, draw, whole in _OF_ONE_OBJECTIVE
         ]
-    shows = "What each trial reported while it trained."
-    return [*chosen, Plot("Learning curves", shows, partial(_curves, study))]
+    shows = f"Each epoch's own {objectives[0]} of each trial; a dot is the epoch whose model is kept."
+    return [*chosen, Plot("Learning curves", shows, partial(_curves, study, objectives[0]))]
 
 
 def _history(study: "Study", objective: int, name: str) -> Any:
@@ -238,14 +241,30 @@ def _pareto(study: "Study", objectives: Sequence[str]) -> Any:
     return plot_pareto_front(study, target_names=list(objectives))
 
 
-def _curves(study: "Study") -> Any:
-    from optuna.visualization import plot_intermediate_values
+def _curves(study: "Study", name: str) -> Any:
+    from plotly.graph_objects import Figure, Scatter
 
-    if len(study.directions) > 1:
-        raise Undrawable("Optuna keeps no learning curves of a search with several objectives.")
-    if not any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
+    lines = []
+    for trial in study.get_trials(deepcopy=False):
+        curve = trial.user_attrs.get(CURVE)
+        # a trial that has not ended, or of an earlier version, has the kept epoch's values alone
+        points = (
+            dict(zip(curve["epochs"], curve["values"], strict=True)) if curve else trial.intermediate_values
+        )
+        if points:
+            sizes = [9 if curve and epoch == curve["kept"] else 0 for epoch in points]
+            lines.append(
+                Scatter(
+                    x=[*points],
+                    y=[*points.values()],
+                    mode="lines+markers",
+                    marker={"size": sizes, "line_width": 0},
+                    name=f"Trial {trial.number}",
+                )
+            )
+    if not lines:
         raise Undrawable("No trial reported values while it trained.")
-    return plot_intermediate_values(study)
+    return Figure(lines, {"xaxis_title": "Epoch", "yaxis_title": name, "showlegend": len(lines) <= FEW})
 
 
 def draw_all(*groups: Sequence[Plot]) -> list[Html]:
