@@ -34,8 +34,9 @@ class Augmentation(Spec):
     `rotate_90` turns by 0, 90, 180 or 270 degrees. Strengths, each drawn uniformly:
 
     - `noise_sigma`, grey levels of 255: Gaussian noise, drawn for each pixel and channel and cut to whole
-      levels, has a standard deviation of half of it to all of it. 7 is what the library had when the paper was written (a variance
-      of 10 to 50) and leaves a thin crack visible; its default since, 51 to 112, does not;
+      levels, has a standard deviation of half of it to all of it. 7 is what the library had when the paper
+      was written (a variance of 10 to 50) and leaves a thin crack visible; its default since, 51 to 112,
+      does not;
     - `blur_kernel`, pixels, odd: the side of the largest box of a blur, of 3 at least;
     - `hue_shift`, units of 2 degrees, and `saturation_shift`, levels of 255, are added or taken away at most;
     - `brightness_limit`: a share of 255 that is added or taken away at most; `contrast_limit`: pixels are
