@@ -38,7 +38,8 @@ demo: env
 
 # what each suite runs stands in tests/suites.py
 test: env
-	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) --stop lint format types layers quick
+	@echo '== ruff, mypy, lint-imports, and the quick tests with pytest =='
+	"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) --stop lint format types layers quick
 
 lint types layers quick: env
 	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) $(subst lint,lint format,$@)

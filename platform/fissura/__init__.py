@@ -2,16 +2,18 @@
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
 `export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `plan`, `report`, `dashboard`, `doctor`,
-`drill`, `demo`. They are imported when first used, so that `import fissura` is quick and leaves PyTorch and
-Ray alone.
+`drill`, `demo`, and `check` and `prepare` of `fissura data`. They are imported when first used, so that
+`import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from fissura.api import (
         batch,
+        check,
         classify,
         dashboard,
         demo,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         interference,
         leaderboard,
         plan,
+        prepare,
         report,
         rollout,
         score,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "batch",
+    "check",
     "classify",
     "dashboard",
     "demo",
@@ -42,6 +46,7 @@ __all__ = [
     "interference",
     "leaderboard",
     "plan",
+    "prepare",
     "report",
     "rollout",
     "score",
@@ -52,6 +57,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in __all__:
         return getattr(import_module("fissura.api"), name)
     raise AttributeError(f"module 'fissura' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fissura")
+    except PackageNotFoundError:
+        return "unknown: run from its folder, without having been installed"

@@ -283,7 +283,7 @@ class TestFolder:
         (tmp_path / "images/notes.txt").touch()
         found = parse_dataset(f"folder:{tmp_path}").find()
         assert not found.problems
-        assert [note.endswith("(1): notes.txt") for note in found.notes] == [True]
+        assert [note.endswith("1 file left out by its suffix: notes.txt") for note in found.notes] == [True]
 
 
 class TestParsing:

@@ -1,6 +1,7 @@
 """Each search space of fissura loads in each profile, without a network, and all its points build."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -13,6 +14,8 @@ from fissura.jobs.preflight import check_all_backbones, check_all_weights
 from fissura.models import check_weights
 from fissura.models.weights import Hub
 from fissura.studies import LoadedSpace, load_space, load_text, search_spaces
+from fissura.studies.distributions import Choice
+from fissura.studies.space import Adaptive
 
 PROFILES = {name: yaml.safe_load(path.read_text())["profiles"] for name, path in search_spaces().items()}
 LAYERS = [(name, profile) for name in sorted(PROFILES) for profile in (None, *PROFILES[name])]
@@ -28,6 +31,13 @@ def check_networks(space: LoadedSpace, *, hub: Hub) -> None:
     (check_all_backbones if classifies else check_all_weights)(space, hub=hub)
 
 
+def points(space: LoadedSpace) -> list[dict[str, Any]]:
+    """Fifty points that Optuna's random sampler asks for."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [space.suggest(study.ask()) for _ in range(50)]
+
+
 @pytest.fixture
 def no_hub(tmp_path: Path) -> Hub:
     """A hub that nothing answers for, and a machine that holds no weights."""
@@ -39,9 +49,7 @@ def test_fifty_points_build_and_no_network_is_needed_but_for_published_weights(
     name: str, profile: str | None, no_hub: Hub
 ) -> None:
     space = load_space(name, profile=profile)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    recipes = [space.recipe_for(space.suggest(study.ask())) for _ in range(50)]
+    recipes = [space.recipe_for(point) for point in points(space)]
     if (name, profile) in PRETRAINED:
         with pytest.raises(WeightsError, match="imagenet"):
             check_networks(space, hub=no_hub)
@@ -52,6 +60,61 @@ def test_fifty_points_build_and_no_network_is_needed_but_for_published_weights(
             assert classifier_of(recipe).backbone.weights in LEARNT
         else:
             check_weights(segmenter_of(recipe).model, hub=no_hub)
+
+
+@pytest.mark.parametrize(("name", "profile"), LAYERS)
+def test_a_range_goes_beyond_the_paper_s_value_on_both_sides(name: str, profile: str | None) -> None:
+    space = load_space(name, profile=profile)
+    for path, value in space.paper_point().items():
+        distribution = space.distributions[path]
+        if not isinstance(distribution, Choice):
+            assert distribution.bounds[0] < value < distribution.high, path
+
+
+def test_a_head_alone_is_trained_only_on_a_backbone_that_has_learnt() -> None:
+    space = load_space("deeplab_focal")
+    models = [segmenter_of(space.recipe_for(point)).model.plain() for point in points(space)]
+    assert {model["trained"] for model in models if model["weights"] == "imagenet"} == {"all", "head"}
+    assert {model["trained"] for model in models if model["weights"] == "none"} == {"all"}
+    on_coco = load_space(
+        "deeplab_focal", fixed={"model.weights": "coco.safetensors", "model.trained": "head"}
+    )
+    assert segmenter_of(on_coco.recipe_for(on_coco.paper_point())).model.plain()["trained"] == "head"
+
+
+def test_the_focal_loss_is_searched_with_and_without_a_gradient_through_its_weights() -> None:
+    space = load_space("deeplab_focal", fixed={"phases.train.loss.kind": "focal"})
+    drawn = {point["phases.train.loss.normaliser"] for point in points(space)}
+    assert drawn == {"constant", "differentiated"}
+
+
+def test_whitening_is_searched_by_rank_and_up_to_a_regularisation_of_100() -> None:
+    drawn = points(load_space("cnn_svm", fixed={"whitening.kind": "zca"}))
+    assert {point["whitening.rank"] for point in drawn} >= {None, 16, 64}
+    assert max(point["whitening.regularisation"] for point in drawn) == 100
+
+
+def test_the_adaptive_rule_searches_c_and_gamma_alone() -> None:
+    space = load_space("cnn_svm", profile="adaptive")
+    assert isinstance(space.definition.sampler, Adaptive)
+    assert space.definition.trials == 40
+    assert {frozenset(point) for point in points(space)} == {frozenset({"classifier.C", "classifier.gamma"})}
+    assert load_space("cnn_svm").definition.sampler.kind == "tpe"
+
+
+def test_aiglern_has_the_paper_s_84_000_patches_and_25_epochs() -> None:
+    space = load_space("attention_resunet", profile="aiglern")
+    recipe = segmenter_of(space.recipe_for(space.paper_point()))
+    assert (recipe.epochs, recipe.data.crop.plain()["allocation"]) == (25, "crack_pixels")
+    assert 24 * recipe.data.crop.plain()["per_image"] == 84_000
+
+
+@pytest.mark.parametrize(("name", "profile"), LAYERS)
+def test_the_docs_name_each_profile_and_each_parameter(name: str, profile: str | None) -> None:
+    docs = (Path(__file__).parents[2] / "docs/papers.md").read_text()
+    (row,) = (line for line in docs.splitlines() if line.startswith(f"| `{name}` | `"))
+    assert profile is None or f"`{profile}`" in row
+    assert not [path for path in load_space(name, profile=profile).distributions if f"`{path}`" not in row]
 
 
 def test_weights_are_looked_for_where_one_choice_leads_to_another(no_hub: Hub) -> None:

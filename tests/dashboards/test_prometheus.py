@@ -40,6 +40,7 @@ from prometheus_process import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+FISSURA = Path(sys.executable).with_name("fissura")
 NEEDS_A_GPU = {("search", "GPU"), ("search", "GPU memory")}
 GPU_METRICS = {"ray_node_gpus_utilization", "ray_node_gram_used", "ray_node_gram_available"}
 RULES = [

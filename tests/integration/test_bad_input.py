@@ -6,7 +6,9 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +134,8 @@ class Place:
     """Where a command would leave something: its storage, its cache, Ray's session."""
 
     def __init__(self, root, fissura):
-        self.storage, self.cache, self.ray = root / "storage", root / "cache", root / "ray"
+        self.storage, self.cache = root / "storage", root / "cache"
+        self.ray = Path(os.environ["RAY_TMPDIR"]) / "ray"
         self.fissura = fissura
 
     def run(self, *words, data=()):
@@ -158,9 +161,16 @@ class Place:
         return line.removeprefix("error: ")
 
 
+@pytest.fixture(autouse=True)
+def short_folder(monkeypatch):
+    """Where a Ray would be seen: its sockets take no longer path."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder)
+
+
 @pytest.fixture
-def place(tmp_path, fissura, monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
+def place(tmp_path, fissura):
     return Place(tmp_path, fissura)
 
 
@@ -200,8 +210,10 @@ def test_a_data_set_is_named_once(place, bridge, command):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ("foldr:/x", "`foldr` is no kind; did you mean `folder:...`? known: cfd, deepcrack, "),
-        ("/x", "`/x` is no kind; known: cfd, "),
+        ("foldr:/x", "`foldr` is no kind; did you mean `folder:/x`? known: cfd, deepcrack, "),
+        ("/x", "`/x` is no kind; did you mean `folder:/x`? known: cfd, "),
+        ("./base", "`./base` is no kind; did you mean `folder:./base`? known: cfd, "),
+        ("~/walls", "did you mean `folder:~/walls`?"),
         ("folder", "the root is missing; give its folder: `folder:/data/folder`"),
     ],
 )
@@ -509,13 +521,13 @@ def test_a_protocol_is_written_as_its_kind_and_distance(place, scored, protocol,
 # -- before anything starts
 
 
-def in_a_process(*words, root, **environment):
+def in_a_process(*words, **environment):
     """(exit code, standard output, lines of standard error, seconds) of the program itself."""
     program = "import sys; from fissura.cli import main; main()"
     begin = time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-c", program, *map(str, words)],
-        env={**os.environ, "RAY_TMPDIR": str(root / "ray"), **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -523,14 +535,14 @@ def in_a_process(*words, root, **environment):
     return ran.returncode, ran.stdout, ran.stderr.splitlines(), time.monotonic() - begin
 
 
-def test_a_search_is_refused_before_a_ray_is_started(bridge, tmp_path):
+def test_a_search_is_refused_before_a_ray_is_started(bridge, tmp_path, short_folder):
     text(bridge)
     words = ["search", "small_unet", "--data", f"folder:{bridge}", "--storage", tmp_path / "storage"]
-    code, out, said, seconds = in_a_process(*words, "--cache", tmp_path / "cache", root=tmp_path)
+    code, out, said, seconds = in_a_process(*words, "--cache", tmp_path / "cache")
     assert (code, out, len(said)) == (2, "", 1)
     assert said[0].startswith(f"error: {bridge}/images/003.png: ")
     assert not (tmp_path / "storage").exists()
-    assert not (tmp_path / "ray").exists()
+    assert not list(short_folder.iterdir())
     assert seconds < 60
 
 
@@ -544,7 +556,6 @@ def test_weights_that_cannot_be_had_are_one_line(bridge, tmp_path):
             *words,
             "--cache",
             tmp_path / "cache",
-            root=tmp_path,
             HF_HOME=str(tmp_path / "hub"),
             HTTPS_PROXY=proxy,
             https_proxy=proxy,

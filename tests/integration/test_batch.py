@@ -236,7 +236,7 @@ class TestAFolder:
         assert (code, said) == (0, [])
         assert json.loads(printed) == {
             "out": str(out), "results": str(out / "results.parquet"), "model": "cracks", "version": 1,
-            "run": RUN, "images": 8, "done": 8, "failed": 0, "stopped": None, "scores": None,
+            "run": RUN, "images": 8, "done": 8, "failed": 0, "left_out": [], "stopped": None, "scores": None,
         }  # fmt: skip
         rows = table(out)
         assert len(rows) == 8

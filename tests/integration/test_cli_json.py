@@ -80,6 +80,7 @@ def test_the_commands_about_a_run_print_one_document(fissura, place):
         assert Path(file).stat().st_size > 0
 
 
+@pytest.mark.slow  # the quick suite reads the documents of the searches of test_search.py
 def test_a_search_and_its_report_print_one_document_whatever_ray_says(place):
     storage = place / "searched"
     words = words_of(place, "search", "small_unet", *SETTINGS, "--trials", "1", "--concurrency", "1")

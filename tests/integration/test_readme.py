@@ -126,6 +126,7 @@ def test_the_plan_that_stands_in_a_sentence_is_made(tmp_path: Path) -> None:
     assert "at a time" in planned.stdout
 
 
+@pytest.mark.slow  # the quick suite runs the real example, and the demo without its search
 def test_the_demo_ranks_a_search_and_trains_nothing_twice(tmp_path: Path) -> None:
     first = fissura(tmp_path, "demo --dir demo --trials 2")
     assert first.returncode == 0, first.stderr

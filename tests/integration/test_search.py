@@ -1,7 +1,9 @@
 """A search survives what happens to its processes: real drivers, Ray and signals, on tiny images."""
 
+import html
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fissura.core.files import sqlite_uri
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.models import UNet
 
@@ -78,7 +81,7 @@ def trials(study: Path) -> list[tuple[int, str]]:
     """(number, state) of each trial that is in the database now."""
     if not (study / "study.db").is_file():
         return []
-    with sqlite3.connect(f"file:{study / 'study.db'}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"{sqlite_uri(study / 'study.db')}?mode=ro", uri=True) as database:
         try:
             return list(database.execute("select number, state from trials order by number"))
         except sqlite3.OperationalError:
@@ -124,12 +127,15 @@ class TestADriverThatIsKilled:
         before = dict(trials(study))
         finished = ended(study)
 
-        again = setting.run("--resume", "--json")
+        again = setting.run("--extend", "1", "--json")
 
         assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["planned"] == 6
         after = dict(trials(study))
         assert {number: after[number] for number in finished} == finished
-        assert set(after) == set(range(5)), "interrupted trials go on under their own number"
+        assert set(after) == set(range(6)), (
+            "interrupted trials go on under their own number, and one is added"
+        )
         assert set(after.values()) <= {"COMPLETE", "PRUNED"}
         begun = runs_begun(study)
         repeated = {run for run in begun if begun.count(run) > 1}
@@ -139,15 +145,15 @@ class TestADriverThatIsKilled:
             assert (study / name).is_file()
         assert not list(study.rglob("*.tmp"))
 
-        more = setting.run("--extend", "1", "--json")
-
-        assert more.returncode == 0, more.stderr
-        assert len(trials(study)) == 6
-        assert json.loads(more.stdout)["planned"] == 6
-
 
 class TestAStopThatIsAskedFor:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+    @pytest.mark.parametrize(
+        "number",
+        [
+            pytest.param(signal.SIGINT, id="ctrl-c"),
+            pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow),
+        ],
+    )
     def test_saves_running_trials_and_writes_the_results_so_far(
         self, setting: Setting, number: signal.Signals
     ) -> None:
@@ -180,6 +186,52 @@ class TestAStopThatIsAskedFor:
         )
 
 
+class TestAFolderOfAnyName:
+    """Its name means something to URLs, patterns and shells; the study's space is the user's own file."""
+
+    def test_the_printed_command_searches_again_from_any_folder(self, tmp_path: Path, images: Path) -> None:
+        odd = Setting(tmp_path / "q" / "wall?1 %20#[a]*'é", images)
+        odd.folder.mkdir(parents=True)
+        data = images.rename(images.with_name("cracks ?#'é"))
+        space = odd.folder / "mine.yaml"
+        space.write_text(
+            "recipe: small_unet\n"
+            "objective: {metric: val/f1, mode: max}\n"
+            "space:\n"
+            "  phases.train.optimizer.lr: {float: [1.0e-3, 1.0e-2], log: true}\n"
+            "profiles:\n"
+            "  tiny: {model.depth: 2, epochs: 1}\n",
+            encoding="utf-8",
+        )
+        words = ("--data", f"synthetic:{data}", *SMALL, "--trials", "1", "--profile", "tiny")
+        try:
+            first = odd.run(str(space), *words, "--json")
+            assert first.returncode == 0, first.stderr
+            space.unlink()
+            report = (odd.folder / "studies" / "mine" / "report.html").read_text(encoding="utf-8")
+            printed = html.unescape(re.findall(r"Run it again</h3><pre>(.*?)</pre>", report, re.DOTALL)[0])
+            elsewhere = tmp_path / "elsewhere"
+            elsewhere.mkdir()
+            place = {"PATH": f"{Path(FISSURA).parent}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(elsewhere)}
+
+            again = subprocess.run(
+                ["bash", "-c", printed], cwd=elsewhere, env={**os.environ, **place}, capture_output=True,
+                text=True, timeout=PATIENCE_SECONDS, check=False,
+            )  # fmt: skip
+        finally:
+            data.rename(images)
+
+        assert again.returncode == 0, again.stderr
+        studies = odd.folder / "studies"
+        assert sorted(path.name for path in studies.iterdir()) == ["mine", "mine-again"]
+        assert [trials(study) for study in sorted(studies.iterdir())] == [[(0, "COMPLETE")]] * 2
+        assert runs_begun(studies / "mine") == runs_begun(studies / "mine-again"), (
+            "the same trial of the same images"
+        )
+        assert sorted(path.name for path in (tmp_path / "q").iterdir()) == [odd.folder.name]
+        assert sorted(path.name for path in odd.folder.iterdir()) == ["cache", "studies"]
+
+
 class TestTrialsThatFail:
     def test_are_named_with_their_reason_and_never_end_the_search(self, setting: Setting) -> None:
         network = UNet(width=4, depth=2).build()
@@ -207,6 +259,10 @@ class TestTrialsThatFail:
         assert all("is nan" in reason for reason in result["failures"].values())
         study = setting.folder / "studies" / "space"
         assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
+        told = subprocess.run(
+            [FISSURA, "report", study, "--json"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(told.stdout) == {"report": str(study / "report.html")}
         report = (study / "report.html").read_text(encoding="utf-8")
         assert "the training loss of step 1 of epoch 1 is nan" in report
 

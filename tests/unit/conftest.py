@@ -111,13 +111,13 @@ def write(
     return directory
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_scored_run() -> Callable[..., Path]:
     """`write`: a run directory of the real writer, with its probability maps."""
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def load_picture() -> Callable[[str, str], tuple[np.ndarray, np.ndarray]]:
     """(data set, name) -> (image, mask)."""
     return lambda dataset, name: picture(name)

@@ -29,6 +29,7 @@ from fissura.scoring.source import Source
 
 PROTOCOLS = tuple(parse_protocol(text) for text in ("pixel", "tolerant:2", "overlap", "flexible:1"))
 SHAPE = 20, 30
+WALLS = "walls", "d" * 16
 
 
 def save(path: Path, array: np.ndarray) -> None:
@@ -79,7 +80,7 @@ class TestMasksInAFolder:
             other = score_folders(
                 folders / "out/probabilities", folders / "masks", protocol=protocol, threshold=0.4
             )
-            assert scores == other.plain()
+            assert scores == {**other.plain(), "data_name": f"{folders.name}/images"}
             assert scores["crack_free"]["images"] == 1
         assert (found["data"], found["images"], found["left_out"]) == ("walls", 3, [])
 
@@ -216,7 +217,7 @@ class TestADataSet:
 
 
 class TestLabels:
-    TRUTH = Labels(("sound", "crack"), {"a": 0, "b": 1, "c": 1, "d": 0, "e": 1})
+    TRUTH = Labels(("sound", "crack"), {"a": 0, "b": 1, "c": 1, "d": 0, "e": 1}, *WALLS)
     SAID = ("sound", "crack", "sound", "crack", "crack")
     DECISIONS = (-0.5, 0.25, -0.1, 0.1, 2.0)
 
@@ -242,18 +243,20 @@ class TestLabels:
         assert found["remarks"] == []
 
     def test_of_other_names_are_taken_in_their_order_with_a_remark(self, tmp_path: Path) -> None:
-        other = Labels(("negative", "positive"), self.TRUTH.of)
+        other = Labels(("negative", "positive"), self.TRUTH.of, *WALLS)
         found = self.evaluated(tmp_path, other)
         assert found["scores"] == self.evaluated(tmp_path)["scores"]
         assert found["remarks"] == ["the data's classes negative, positive are taken for sound, crack"]
 
     def test_in_another_order_are_told_by_their_names(self, tmp_path: Path) -> None:
-        turned = Labels(("crack", "sound"), {name: 1 - label for name, label in self.TRUTH.of.items()})
+        turned = Labels(
+            ("crack", "sound"), {name: 1 - label for name, label in self.TRUTH.of.items()}, *WALLS
+        )
         assert self.evaluated(tmp_path, turned) == self.evaluated(tmp_path)
 
     def test_of_more_or_fewer_classes_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="the classes of its model"):
-            self.evaluated(tmp_path, Labels(("a", "b", "c"), self.TRUTH.of))
+            self.evaluated(tmp_path, Labels(("a", "b", "c"), self.TRUTH.of, *WALLS))
 
     def test_that_the_model_does_not_have_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="not crack"):

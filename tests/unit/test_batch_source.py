@@ -1,11 +1,13 @@
 """What a batch scores: the images of a folder or an object store, each once, and nothing outside of it."""
 
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -33,6 +35,12 @@ def refusal(source: Source, name: str) -> str:
     return problem
 
 
+@pytest.fixture(autouse=True)
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without pillow-heif, whatever is installed here."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
+
 class TestAFolder:
     def test_is_its_images_however_deep_sorted_by_their_relative_names(self, tmp_path: Path) -> None:
         source = Source.open(str(plant(tmp_path, "b.png", "a.JPG", "deep/er/c.tiff", "deep/a.webp")))
@@ -43,6 +51,25 @@ class TestAFolder:
     def test_leaves_out_what_is_hidden_or_no_image(self, tmp_path: Path) -> None:
         plant(tmp_path, "a.png", ".b.png", ".thumbs/c.png", "notes.txt", "d.png.part")
         assert Source.open(str(tmp_path)).names() == ["a.png"]
+
+    def test_names_what_it_leaves_out_but_for_what_is_hidden_or_a_system_s(self, tmp_path: Path) -> None:
+        plant(tmp_path, "a.png", "b/IMG_0002.HEIC", "DJI_0003.DNG", "notes.txt", ".b.png", "._a.png")
+        plant(tmp_path, "__MACOSX/a.png", "__MACOSX/._a.png", "Thumbs.db", "b/desktop.ini", "b/.DS_Store")
+        source = Source.open(str(tmp_path))
+        assert source.names() == ["a.png"]
+        assert source.left_out == ("b/IMG_0002.HEIC", "DJI_0003.DNG", "notes.txt")
+
+    def test_reads_heic_where_pillow_heif_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pillow_heif", ModuleType("pillow_heif"))
+        source = Source.open(str(plant(tmp_path, "a.png", "IMG_0002.HEIC", "DJI_0003.DNG")))
+        assert (source.names(), source.left_out) == (["IMG_0002.HEIC", "a.png"], ("DJI_0003.DNG",))
+
+    def test_of_heic_alone_is_refused_with_its_name(self, tmp_path: Path) -> None:
+        plant(tmp_path, "IMG_0002.HEIC")
+        with pytest.raises(DataError, match=r"1 file left out by its suffix: IMG_0002\.HEIC; HEIC is read"):
+            Source.open(str(tmp_path))
 
     def test_without_an_image_is_refused(self, tmp_path: Path) -> None:
         plant(tmp_path, "notes.txt")
@@ -209,6 +236,7 @@ class TestAnObjectStore:
     def test_is_the_images_below_a_prefix(self, store: str, prefix: str) -> None:
         source = Source.open(store.format(prefix))
         assert source.names() == ["a.jpg", "deep/b.png"]
+        assert source.left_out == ("notes.txt",)
         assert source.read("deep/b.png") == b"walls/deep/b.png"
 
     def test_may_be_one_object(self, store: str) -> None:

@@ -110,7 +110,7 @@ def test_entries_hold_what_the_files_hold(dataset: Dataset, cache: Path) -> None
 
 
 def test_entries_have_the_working_size(dataset: Dataset, cache: Path) -> None:
-    fixed = Fixed(height=32, width=40)
+    fixed = Fixed(height=32, width=40, masks="nearest")
     prepared = prepare([dataset], resize=fixed, directory=cache)
     for index, sample in enumerate(dataset.samples()):
         np.testing.assert_array_equal(prepared.image(index), fixed.image(dataset.read_image(sample)))

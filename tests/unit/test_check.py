@@ -75,7 +75,7 @@ def test_every_bad_file_is_named_and_none_stops_the_check(folder: Path) -> None:
         "images/train/0.png": "begins with",
         "masks/train/0.png": "0 bytes",
         "masks/train/1.png": "image's size",
-        "masks/train/2.png": "two grey levels",
+        "masks/train/2.png": "holds 77 alone",
         "images/test/5.png": "there is none",
         "masks/test/stray.png": "there is none",
     }.items():

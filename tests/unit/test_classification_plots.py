@@ -19,7 +19,7 @@ from fissura.results.classification_plots import (
     pareto_plots,
     progress_plot,
 )
-from fissura.results.plots import Plot, Undrawable, draw_all
+from fissura.results.figures import Plot, Undrawable, draw_all
 
 
 def figure_of(plot: Plot) -> dict:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fissura.core.spec import digest
 from fissura.metrics.classification import class_rates, class_scores, confusion, roc_auc
 from fissura.results import class_store
 from fissura.results.class_draws import difference, interval, resample
+from fissura.results.class_gallery import class_gallery, margins
 from fissura.results.class_store import ClassifiedImage, ClassifierFacts, read_classes, write_classes
 from fissura.results.classification import class_table
 from fissura.results.classification_export import as_text, found, sections, write_classification
@@ -461,7 +463,7 @@ class TestInterference:
         (table,) = interference_table(read_classes([before_and_after]).records)
         assert len(table.rows) == 2
         (note,) = table.notes
-        assert note.startswith("cnn_svm (classifier.gamma = 3): left out")
+        assert note.startswith("cnn_svm (gamma = 3): left out")
 
     def test_a_pair_of_an_unknown_configuration_is_refused(self, before_and_after):
         with pytest.raises(DataError, match="no run has the configuration 'nobody'"):
@@ -480,6 +482,70 @@ class TestInterference:
         (table,) = interference_table(read_classes([before_and_after]).records)
         assert all("false_alarm_rate" not in row.scores for row in table.rows)
         assert "| — |" in as_text([table], kind="md")
+
+
+class TestGallery:
+    CONDITIONS = ("clean", "shadow", "stain", "low_contrast")
+
+    def shown(self, run: Path, **options) -> str:
+        records = read_classes([run]).records
+        known = {
+            "load": lambda *_: np.zeros((8, 8, 3), np.uint8),
+            "judge": None,
+            "conditions": self.CONDITIONS,
+        }
+        return "".join(class_gallery(class_table(records), records, **{**known, **options}))
+
+    def test_worst_median_best_and_each_interference_are_shown(self, tmp_path):
+        run, asked = write(tmp_path / "a", errors={"clean": 0.1}), []
+
+        def load(dataset, name, condition):
+            asked.append((dataset, name, condition))
+            return np.full((8, 8, 3), 90, np.uint8)
+
+        page = self.shown(run, load=load, judge=lambda image: 0)
+        rows = pq.read_table(run / class_store.FILE).to_pylist()
+        sides = {row["image"]: row["decision"][0] * (1 if row["label"] else -1) for row in rows}
+        order = sorted(sides, key=sides.get)
+        middle = order[(len(order) - 1) // 2]
+        clean = [
+            ("metu2000", order[0], "clean"),
+            ("metu2000", middle, "clean"),
+            ("metu2000", order[-1], "clean"),
+        ]
+        assert asked[:3] == clean
+        assert asked[3:] == [("metu2000", middle, kind) for kind in self.CONDITIONS[1:]]
+        assert page.count("<img") == 6
+        wrong = next(row for row in rows if row["image"] == order[0])
+        names = FACTS.classes
+        assert f"Worst: {names[wrong['label']]}, taken for {names[wrong['prediction']]} ({order[0]})" in page
+        for word in ("Median: ", "Best: ", "Shadow: ", "Stain: ", "Low contrast: "):
+            assert word in page
+
+    def test_an_interference_that_was_judged_shows_its_own_worst_image(self, tmp_path):
+        run = write(tmp_path / "a", errors={"clean": 0.0, "shadow": 0.3})
+        page = self.shown(run)
+        assert re.search(r"Shadow: \w+, taken for \w+ \(", page)
+        assert re.search(r"Stain: \w+; not judged \(", page)
+
+    def test_images_that_are_gone_are_a_line_each_and_no_end(self, tmp_path):
+        def load(dataset, name, condition):
+            raise DataError(f"{name}: no such file")
+
+        page = self.shown(write(tmp_path / "a", errors={"clean": 0.1}), load=load)
+        assert (page.count("could not be read"), page.count("<img")) == (6, 0)
+
+    @pytest.mark.parametrize("classes", [2, 3, 4])
+    def test_a_margin_is_the_nearest_decision_between_the_label_and_another_class(self, rng, classes):
+        pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+        decisions, labels = rng.normal(size=(30, len(pairs))), rng.integers(0, classes, 30)
+        table = pa.table({"label": labels, "decision": pa.array(decisions.tolist(), pa.list_(pa.float32()))})
+        for own, label, values in zip(margins(table, classes=classes), labels, decisions, strict=True):
+            sides = [
+                v if i == label else -v for (i, j), v in zip(pairs, values, strict=True) if label in (i, j)
+            ]
+            expected = -sides[0] if classes == 2 else min(sides)
+            assert own == pytest.approx(expected, abs=1e-6)
 
 
 class TestExport:
@@ -512,7 +578,7 @@ class TestExport:
         text = as_text(tables, kind="md")
         assert "| Model | Clean F1 | Interference F1 | False alarms | Missed alarms |" in text
         assert f"| {tables[0].pairs[0].differences['f1'].value:+.3f} " in text
-        assert found(tables).startswith("On 237 disturbed images of metu2000 the best of 2 models")
+        assert found(tables).startswith("On 237 disturbed images of metu2000 (dddddddd) the best of 2 models")
 
     @pytest.mark.parametrize("kind", ["parquet", "csv", "md", "html", "latex"])
     def test_the_command_exports_classifiers_in_every_format(self, before_and_after, tmp_path, fissura, kind):

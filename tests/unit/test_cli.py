@@ -99,6 +99,13 @@ def test_the_commands_are_these():
     }
 
 
+def test_the_version_is_that_of_the_package(fissura):
+    import fissura as package
+
+    assert fissura("--version") == (0, f"fissura {package.__version__}\n", [])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", package.__version__)
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=spelled)
 def test_the_help_shows_an_example_that_parses(fissura, path, monkeypatch):
     words = example(fissura, path, monkeypatch)

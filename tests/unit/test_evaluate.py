@@ -18,8 +18,9 @@ from fissura.data.datasets import parse_dataset
 from fissura.data.pipeline import Pipeline, RandomCrop
 from fissura.data.resize import Fixed, Native
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.evaluate import evaluate
+from fissura.engine.evaluate import evaluate, threshold_of
 from fissura.engine.fit import fit
+from fissura.engine.model import open_model
 from fissura.engine.objective import objective_of
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Adam, Phase, Recipe
@@ -38,7 +39,7 @@ from fissura.metrics import (
     pool,
 )
 from fissura.metrics.counts import Counts
-from fissura.models import UNet
+from fissura.models import Segmenter, UNet
 from fissura.results.score import score_folders
 from fissura.results.store import Row, read_runs
 
@@ -208,6 +209,95 @@ class TestRows:
             assert [image.counts.missed[level_of(mine[0].threshold)] for image in scored.images] == [
                 row.missed for row in mine
             ]
+
+
+class TestStretchedMaps:
+    """Maps that are stretched to 0..1 belong to the protocol of the paper that stretches them."""
+
+    OWN = Flexible(distance=2)
+
+    @pytest.fixture
+    def stretching(self, run: Path) -> Path:
+        """The run of a recipe that stretches its maps."""
+        recipe = RECIPE.model_copy(update={"map_range": "min_max", "protocols": (self.OWN, Pixel())})
+        (run / "recipe.json").write_text(json.dumps(recipe.plain()))
+        return run
+
+    @staticmethod
+    def by_hand(predictor: Predictor, image: np.ndarray) -> np.ndarray:
+        found = predictor.probability(image).astype(np.float64)
+        return np.rint(255 * (found - found.min()) / (found.max() - found.min())).astype(np.uint8)
+
+    def test_are_what_the_papers_own_protocol_scores_and_no_other(
+        self, stretching: Path, own: Dataset
+    ) -> None:
+        rows = evaluate(stretching, datasets=[own], protocols=[self.OWN, Pixel(), Tolerant()], device=CPU)
+        predictor = Predictor.open(stretching, device=CPU)
+        samples = {sample.name: sample for sample in own.samples()}
+        for row in rows:
+            image, mask = own.read_image(samples[row.image]), own.read_mask(samples[row.image])
+            is_own = row.protocol == "flexible:2"
+            probability = self.by_hand(predictor, image) if is_own else predictor(image)
+            counts = parse_protocol(row.protocol).count(probability, mask)
+            if is_own:  # floats of two precisions may round apart
+                assert row.true_positive == pytest.approx(
+                    counts.true_positive[level_of(row.threshold)], abs=3
+                )
+            else:
+                assert row.true_positive == counts.true_positive[level_of(row.threshold)]
+            assert np.array_equal(stored(stretching, row), predictor(image))
+
+    def test_have_a_threshold_of_their_own_and_a_model_in_use_another(
+        self, stretching: Path, own: Dataset
+    ) -> None:
+        rows = evaluate(stretching, datasets=[own], device=CPU)
+        predictor = Predictor.open(stretching, device=CPU)
+        val = [sample for sample in own.samples() if sample.split == "val"]
+        pooled = {
+            name: pool(self.OWN.count(maps(own.read_image(sample)), own.read_mask(sample)) for sample in val)
+            for name, maps in (
+                ("as they are", predictor),
+                ("stretched", lambda image: self.by_hand(predictor, image)),
+            )
+        }
+        (kept,) = {row.threshold for row in rows if row.protocol == "flexible:2"}
+        assert kept == pytest.approx(best_threshold(pooled["stretched"]), abs=1.5 / 255)
+        used = threshold_of(stretching, predictor.recipe)
+        assert used == best_threshold(pooled["as they are"])
+        assert open_model(stretching, device=CPU).card["threshold"] == used
+
+    def test_of_a_run_that_was_evaluated_before_there_was_one_for_use_it_is_chosen_the_next_time(
+        self, stretching: Path, own: Dataset, other: Dataset
+    ) -> None:
+        (stretching / "thresholds.json").write_text('{"flexible:2": 0.5, "pixel": 0.5}')
+        with pytest.raises(DataError, match="flexible:2, maps as they are"):
+            open_model(stretching, device=CPU)
+        assert {row.threshold for row in evaluate(stretching, datasets=[other], device=CPU)} == {0.5}
+        assert {row.threshold for row in evaluate(stretching, datasets=[own], device=CPU)} == {0.5}
+        assert open_model(stretching, device=CPU).card["threshold"] > 0
+
+    def test_are_not_what_a_model_in_use_gives_so_that_an_image_without_a_crack_has_none(self) -> None:
+        recipe = RECIPE.model_copy(update={"map_range": "min_max", "protocols": (self.OWN, Pixel())})
+        predictor = Predictor(recipe, Darkness(), CPU)
+        grain = np.random.default_rng(0).normal(0, 8, (64, 64, 1))
+        wall = np.repeat(np.clip(170 + grain, 0, 255), 3, axis=2).astype(np.uint8)
+        cracked = wall.copy()
+        cracked[30:33] = 40
+        assert (self.by_hand(predictor, wall) >= 128).mean() > 0.2
+        assert not (predictor(wall) >= 128).any()
+        assert np.array_equal(predictor(cracked) >= 128, (cracked == 40).all(axis=2))
+
+
+class Darkness(Segmenter):
+    """Takes what is dark for a crack: 100 of 255 and darker."""
+
+    stride, feature_channels = 1, 3
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        return 3 * (100 / 255 - features.mean(dim=1, keepdim=True))
 
 
 class TestThreshold:
@@ -407,7 +497,7 @@ class TestValidation:
 
     def test_is_at_the_working_size(self, run: Path, own: Dataset, tmp_path: Path) -> None:
         predictor = Predictor.open(run, device=CPU)
-        resize = Fixed(height=24, width=24)
+        resize = Fixed(height=24, width=24, masks="nearest")
         judged = validate(
             objective_of(predictor.model, DiceBCE()),
             data=prepare([own], resize=resize, directory=tmp_path / "cache"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fissura.core.errors import DataError
-from fissura.data.images import decode_mask, read_binary_mask, read_rgb, read_size
+from fissura.data.images import read_rgb, read_size
+from fissura.data.masks import decode_mask, read_binary_mask
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)
@@ -187,13 +188,36 @@ def test_a_mask_of_one_level(tmp_path: Path, level: int, crack: int) -> None:
 @pytest.mark.parametrize("levels", [[0, 100, 255], [3, 250], [7]])
 def test_grey_levels_in_a_lossless_mask_are_refused(tmp_path: Path, levels: list[int]) -> None:
     path = write(tmp_path / "a.png", np.resize(np.array(levels, np.uint8), (6, 6)))
-    with pytest.raises(DataError, match="two grey levels"):
+    with pytest.raises(DataError, match="one level of crack"):
         read_binary_mask(path)
 
 
 def test_colours_in_a_mask_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has colours"):
+    with pytest.raises(DataError, match="colours beside black"):
         read_binary_mask(write(tmp_path / "a.png", PHOTO))
+
+
+@pytest.mark.parametrize("colour", [(128, 0, 0), (250, 50, 83), (84, 105, 77), (255, 255, 255), (90, 90, 90)])
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_mask_of_black_and_one_colour_is_read(
+    tmp_path: Path, colour: tuple[int, int, int], suffix: str
+) -> None:
+    palette = Image.fromarray(MASK, "P")
+    palette.putpalette([0, 0, 0, *colour])
+    palette.save(tmp_path / f"palette.{suffix}")
+    Image.fromarray(MASK[..., None] * np.array(colour, np.uint8)).save(tmp_path / "rgb.png")
+    for name in (f"palette.{suffix}", "rgb.png"):
+        np.testing.assert_array_equal(decode_mask(tmp_path / name).mask, MASK)
+
+
+@pytest.mark.parametrize(("levels", "threshold"), [((1, 2), 1), ((3, 250), 3)])
+def test_two_levels_without_0_are_told_truly_with_the_threshold_that_reads_them(
+    tmp_path: Path, levels: tuple[int, int], threshold: int
+) -> None:
+    path = write(tmp_path / "a.png", np.where(MASK, *reversed(levels)).astype(np.uint8))
+    with pytest.raises(DataError, match=rf"holds {levels[0]}, {levels[1]} and no 0.*threshold={threshold}`"):
+        decode_mask(path)
+    np.testing.assert_array_equal(decode_mask(path, threshold=threshold).mask, MASK)
 
 
 def test_a_declared_threshold_reads_grey_levels_and_names_their_share(tmp_path: Path) -> None:
@@ -215,6 +239,37 @@ def test_a_jpeg_mask_is_thresholded_at_127_with_a_remark(tmp_path: Path) -> None
     np.testing.assert_array_equal(reading.mask, line)
     assert reading.remark is not None
     assert "thresholded at 127" in reading.remark
+
+
+@pytest.mark.parametrize("quality", [95, 100])
+def test_a_jpeg_of_class_indices_is_read_as_such(tmp_path: Path, quality: int) -> None:
+    line = np.zeros((64, 64), np.uint8)
+    line[24:32] = 1
+    reading = decode_mask(write(tmp_path / "a.jpg", line, quality=quality))
+    np.testing.assert_array_equal(reading.mask, line)
+    assert reading.remark is not None
+    assert "class indices" in reading.remark
+
+
+@pytest.mark.parametrize("level", [40, 100, 120])
+def test_a_jpeg_mask_whose_cracks_would_all_be_lost_is_refused_and_its_lightest_level_named(
+    tmp_path: Path, level: int
+) -> None:
+    line = np.zeros((64, 64), np.uint8)
+    line[24:32] = level
+    path = write(tmp_path / "a.jpg", line, quality=100)
+    with pytest.raises(
+        DataError, match=rf"a\.jpg: the lightest pixel .* is {level}: no crack .*127"
+    ) as caught:
+        decode_mask(path)
+    assert f"threshold={level // 2}" in str(caught.value)
+    np.testing.assert_array_equal(decode_mask(path, threshold=level // 2).mask, line > 0)
+
+
+def test_a_black_jpeg_mask_holds_no_crack(tmp_path: Path) -> None:
+    reading = decode_mask(write(tmp_path / "a.jpg", np.zeros((64, 64), np.uint8)))
+    assert not reading.mask.any()
+    assert reading.remark is None
 
 
 def test_a_dark_crack_on_light_ground(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fissura.results.html import Html, element, page, script
 from fissura.results.leaderboard import leaderboard
 from fissura.results.pictures import MISSED, RIGHT, WRONG, overlay
 from fissura.results.store import CURVES, prediction_path, read_runs
-from fissura.results.text import duration, scaled
+from fissura.results.text import duration, scaled, shortened
 
 
 class Reader(HTMLParser):
@@ -316,6 +316,35 @@ def test_numbers_read_well():
     ]  # fmt: skip
     assert [scaled(value) for value in (12, 4_300, 31_000_000)] == ["12", "4.30 k", "31.0 M"]
     assert scaled(123_000, "J") == "123 kJ"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["phases.train.optimizer.lr"], ["lr"]),
+        (
+            ["phases.warm.optimizer.lr", "phases.train.optimizer.lr"],
+            ["warm.optimizer.lr", "train.optimizer.lr"],
+        ),
+        (["data.flip.probability", "data.blur.probability"], ["flip.probability", "blur.probability"]),
+        (["model.width", "phases.train.loss.width"], ["model.width", "loss.width"]),
+        (["lr", "phases.lr"], ["lr", "phases.lr"]),
+        (["backbone.kind"], ["backbone.kind"]),
+        (["classifier.kind", "whitening.kind", "classifier.C"], ["classifier.kind", "whitening.kind", "C"]),
+        ([], []),
+    ],
+)
+def test_a_path_is_shortened_to_what_tells_it_apart(names, expected):
+    assert list(shortened(names).values()) == expected
+
+
+def test_tables_shorten_paths_and_files_for_programs_do_not(board):
+    for kind in ("md", "latex", "html"):
+        page = as_text(board, kind=kind).replace("\\_", "_")
+        table = page.partition("Manifest of run")[0]
+        assert "lr = 0.1" in table
+        assert "phases.train.lr" not in table
+    assert "phases.train.lr" in as_text(board, kind="csv")
 
 
 def test_the_manifest_of_every_run_goes_with_the_ranking(tmp_path, board):

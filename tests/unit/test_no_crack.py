@@ -72,7 +72,7 @@ class TestTraining:
         # a line of one pixel in an odd row: nearest neighbour takes even rows
         text = write_set(tmp_path / "set", size=128, thick=1, train=[True] * 2, val=[True], test=[True])
         prepare_training([parse_dataset(text)], resize=Native(), directory=tmp_path / "cache")
-        lines = self.problems(text, tmp_path / "cache", Fixed(height=16, width=16))
+        lines = self.problems(text, tmp_path / "cache", Fixed(height=16, width=16, masks="nearest"))
         assert len(lines) == 2
         assert all("once they are resized to 16x16" in line for line in lines)
 

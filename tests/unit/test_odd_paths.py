@@ -33,7 +33,7 @@ def begun(path: Path, value: float) -> Study:
 def test_a_study_s_database_lies_in_it_and_is_its_own(tmp_path: Path, name: str) -> None:
     studies = {value: begun(tmp_path / place / name, value) for value, place in ((0.1, ODD), (0.2, WORSE))}
     for value, study in studies.items():
-        assert {path.name for path in study.path.iterdir()} == {"study.db", "study.json"}
+        assert {path.name for path in study.path.iterdir()} == {"space.yaml", "study.db", "study.json"}
         assert [trial.value for trial in study.load().trials] == [value]
         seen = get_storage(study.url)  # what optuna-dashboard shows
         assert [trial.value for trial in seen.get_all_trials(seen.get_all_studies()[0]._study_id)] == [value]
@@ -64,12 +64,21 @@ def test_a_model_goes_from_images_to_a_ranking_in_a_folder_of_any_name(
     )
     assert trained.code == 0, trained.said
     (run,) = (place / "st" / "runs").iterdir()
+    (place / "images").rename(place / "moved [b]?")
+    data = ("--data", f"synthetic:{place / 'moved [b]?'}")
+    again = fissura(
+        "train", "small_unet", *data, *settings, "--storage", place / "st", "--cache", place / "cache"
+    )
+    assert (again.code, again.out) == (0, trained.out.replace("/images", "/moved [b]?"))
+    assert list((place / "st" / "runs").iterdir()) == [run], (
+        "moved images are the same, and not trained on again"
+    )
     assert fissura("evaluate", run, *data).code == 0
     for kind in ("parquet", "csv", "md", "html", "latex"):
         made = fissura("leaderboard", "export", place / "st", "--format", kind, "--out", place / "board")
         assert made.code == 0, made.said
     assert len(list((place / "board").iterdir())) == 5
-    assert sorted(path.name for path in place.iterdir()) == ["board", "cache", "images", "st"]
+    assert sorted(path.name for path in place.iterdir()) == ["board", "cache", "moved [b]?", "st"]
 
 
 def test_a_relative_folder_may_look_like_a_url(

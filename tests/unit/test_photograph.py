@@ -549,3 +549,27 @@ def test_many_threads_read_at_once_and_leave_the_filters_of_warnings_as_they_wer
         else:
             assert one == other
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("channels", ["grey", "colour"])
+@pytest.mark.parametrize("file", ["PNG", "TIFF"])
+def test_fewer_bits_in_16_are_scaled_by_what_they_hold(bits: int, channels: str, file: str) -> None:
+    deep = (DEEP[..., :3] >> (16 - bits)).astype(np.uint16)
+    deep[0, 0] = 2**bits - 1
+    if channels == "grey":
+        deep = deep[..., 0]
+    data = tiff(deep) if file == "TIFF" else png(deep, colour=0 if channels == "grey" else 2)
+    found = decode(data)
+    expected = np.round(deep * (255 / (2**bits - 1)))
+    assert (
+        np.abs(found.pixels.reshape(24, 36, 3) - (expected if deep.ndim == 3 else expected[..., None])).max()
+        <= 1
+    )
+    assert found.pixels.max() == 255
+    assert found.remarks == (f"16 bits a channel, of which its values take {bits}, scaled to 8",)
+
+
+def test_a_black_image_of_16_bits_is_black() -> None:
+    found = decode(png(np.zeros((24, 36), np.uint16), colour=0))
+    assert not found.pixels.any()

@@ -103,6 +103,7 @@ def test_unet_backbones_is_the_paper_s_setting() -> None:
         "data.resize.kind": "fixed",
         "data.resize.height": 512,
         "data.resize.width": 512,
+        "data.resize.masks": "auto",
         "data.crop.kind": "whole",
         "data.crop.per_image": 1,
         "data.augmentation.horizontal_flip": 0.5,

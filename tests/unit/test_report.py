@@ -11,8 +11,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from fissura.results.figures import Undrawable
 from fissura.results.leaderboard import leaderboard
-from fissura.results.plots import Undrawable, completed, importances, plots
+from fissura.results.plots import completed, importances, plots
 from fissura.results.report import REASON, StudyFacts, write_report
 from fissura.results.sensitivity import LEAST
 from fissura.results.store import read_runs
@@ -126,8 +127,8 @@ def test_the_first_screen_says_what_was_found(searched, tmp_path):
 def test_every_plot_of_a_whole_search_is_drawn(searched, tmp_path):
     reader = report(searched, tmp_path)
     # No trial reported while it trained; all else is there, with Plotly's code once.
-    assert reader.said.count("Not drawn.") == 1
-    assert "No trial reported values while it trained." in reader.said
+    sentence = "Not drawn: Learning curves (no trial reported values while it trained)."
+    assert reader.said.count("Not drawn") == reader.said.count(sentence) == 1
     assert len(reader.figures) == 6
     assert sum("Plotly.react" in code and "data-plot" in code for code in reader.scripts) == 1
     assert sum(len(code) > 1_000_000 for code in reader.scripts) == 1
@@ -151,18 +152,83 @@ def test_importance_is_of_reaching_good_values_in_either_direction(rng, directio
     assert importances(several, objective=1)["lr"] > 0.5
 
 
+def test_the_headline_names_the_images_and_the_protocol_of_each_number(
+    searched, tmp_path, write_scored_run, load_picture
+):
+    where = "on the validation images of bridge, under the protocol tolerant:2"
+    extra = StudyFacts(**{**vars(FACTS), "measured": [where]})
+    rows = leaderboard(read_runs([write_scored_run(tmp_path / "a")]).records)
+    said = report(searched, tmp_path, rows=rows, gallery=load_picture, extra=extra).said
+    best, held_out = searched.best_value, rows.tables[0].standings[0].scores["f1"].value
+    assert f"validation F1 {best:#.4g} {where}, against 0.6000 with the paper's own setting" in said
+    assert f"Best validation F1 {best:#.4g} trial {searched.best_trial.number} {where}" in said
+    cfd = r"cfd \(dddddddd\)"
+    assert re.search(rf"6 test images of {cfd}, under the protocol pixel, .* F1 {held_out:.3f} ", said)
+    assert re.search(rf"{cfd}, test: pixel F1 {held_out:.3f} ", said)
+
+
+def test_pictures_come_before_the_plots(searched, tmp_path, write_scored_run, load_picture):
+    rows = leaderboard(read_runs([write_scored_run(tmp_path / "a")]).records)
+    report(searched, tmp_path, rows=rows, gallery=load_picture)
+    page = (tmp_path / "report.html").read_text()
+    assert page.index('id="held-out-images"') < page.index("<img") < page.index('id="best-trials"')
+    assert page.rindex("<img ") < page.index('class="plot"')
+
+
+def test_the_plots_speak_the_study_s_own_words(rng, tmp_path):
+    """No word of Optuna's at an axis or in a legend, and no path longer than what tells it apart."""
+    names = {"phases.train.optimizer.lr": LR, "phases.warm.optimizer.lr": LR, "model.width": WIDTH}
+    study = study_of(
+        *(
+            create_trial(
+                value=value,
+                params={name: float(rng.uniform(1e-3, 1e-1)) for name in names},
+                distributions=names,
+                intermediate_values={1: value / 2, 2: value},
+            )
+            for value in rng.uniform(0.2, 0.9, 20).tolist()
+        )
+    )
+    figures = report(study, tmp_path).figures
+    assert len(figures) == 7
+    words = set(re.findall(r'"(?:text|label|name)": ?"([^"]*)"', json.dumps([f["layout"] for f in figures])))
+    words |= set(re.findall(r'"(?:label|name)": ?"([^"]*)"', json.dumps([f["data"] for f in figures])))
+    assert not words & {
+        *("Intermediate Value", "Objective Value", "Best Value", "Step", "Trial", "Hyperparameter"),
+        "Hyperparameter Importance",
+    }
+    assert {"epoch", "trial", "share", "best so far", "validation F1"} <= words
+    assert {"width", "train.optimizer.lr", "warm.optimizer.lr"} <= words
+    assert not any("phases." in word or "model." in word for word in words)
+
+
 def test_learning_curves_are_drawn_where_trials_reported(tmp_path):
     one = create_trial(
         value=0.5, params={"lr": 0.1}, distributions={"lr": LR}, intermediate_values={0: 0.1, 1: 0.5}
     )
     reader = report(study_of(one), tmp_path)
-    assert "No trial reported" not in reader.said
+    assert "Learning curves" not in not_drawn(reader)
+
+
+PLOTS = (
+    "History",
+    "Which parameters matter",
+    "Each parameter alone",
+    "Two parameters together",
+    "All parameters together",
+    "Learning curves",
+)
+
+
+def not_drawn(reader: Reader) -> str:
+    """The sentences about plots that are left out."""
+    return " ".join(sentence for sentence in reader.text if sentence.startswith("Not drawn"))
 
 
 FAILED = trial(None, state=TrialState.FAIL, reason="the images are gone", lr=0.1)
 UNLIKE = [trial(0.1, width=0.5), trial(0.2, lr=0.1), trial(0.3, lr=0.02), trial(0.4, width=0.6)]
-ONE_VARIES = "Only one parameter took more than one value"
-NONE_VARIES = "No parameter took more than one value"
+ONE_VARIES = "only one parameter took more than one value"
+NONE_VARIES = "no parameter took more than one value"
 NO_PAPER = "The paper's own setting has no value"
 
 
@@ -179,9 +245,9 @@ NO_PAPER = "The paper's own setting has no value"
         ([trial(0.5, lr=0.1, width=x / 9) for x in range(9)], ONE_VARIES),
         (
             [trial(0.5, lr=0.1 / (x + 1), width=x / 9) for x in range(9)],
-            "completed trials have the same value.",
+            "completed trials have the same value",
         ),
-        (UNLIKE, "No two parameters took more than one value in the same trials."),
+        (UNLIKE, "no two parameters took more than one value in the same trials"),
         ([trial(inf, lr=0.1), trial(0.6, lr=0.01), trial(-inf, lr=0.02)], NO_PAPER),
         ([FAILED, trial(0.6, lr=0.01)], NO_PAPER),
     ],
@@ -189,10 +255,13 @@ NO_PAPER = "The paper's own setting has no value"
 def test_small_and_odd_studies_are_reported_all_the_same(trials, says, tmp_path):
     reader = report(study_of(*trials), tmp_path)
     assert says in reader.said
-    # Every plot is there, drawn or with its reason.
-    whole = 7 if len(completed(study_of(*trials))) >= LEAST else 6
-    assert len(reader.figures) + reader.said.count("Not drawn.") == whole
-    assert "Optuna says" not in reader.said
+    # Every plot is there, or named in the one sentence of its section with its reason; no slot stands empty.
+    whole = [*PLOTS, "One parameter at a time"] if len(completed(study_of(*trials))) >= LEAST else PLOTS
+    left_out = [title for title in whole if title in not_drawn(reader)]
+    assert len(reader.figures) + len(left_out) == len(whole)
+    assert reader.said.count("Not drawn") == (1 if left_out else 0)
+    assert reader.tags.count("section") == len(reader.figures)
+    assert "says Optuna" not in reader.said
 
 
 def test_several_objectives_have_a_pareto_front(rng, tmp_path):
@@ -228,7 +297,7 @@ def test_held_out_scores_and_pictures_are_part_of_it(searched, tmp_path, write_s
         **{**vars(FACTS), "manifest": records[0].manifest, "details": {"Sampler": "TPE, seed 1"}}
     )
     reader = report(searched, tmp_path, rows=leaderboard(records), gallery=load_picture, extra=extra)
-    assert "On the 6 test images of cfd, under the protocol pixel" in reader.said
+    assert "On the 6 test images of cfd (dddddddd), under the protocol pixel" in reader.said
     assert reader.tags.count("img") == 3 * 4
     for fact in (records[0].manifest.code_version, "TPE, seed 1", "d" * 16):
         assert fact in reader.said

@@ -13,6 +13,7 @@ from fissura.core.errors import DataError
 from fissura.metrics import parse_protocol
 from fissura.results.score import score_folders
 
+DATA = ("data_name", "data_digest")
 RULES = ("precision", "recall", "f1")
 
 
@@ -55,8 +56,10 @@ def test_pixel_scores_are_scikit_learn_s(folders):
     report = score_folders(*folders, protocol=parse_protocol("pixel"), threshold=0.5)
     measures = dict(zip(RULES, (precision_score, recall_score, f1_score), strict=True))
     plain = report.plain()
-    assert list(plain) == ["protocol", "threshold", "images", "micro", "macro"]
+    assert list(plain) == [*DATA, "protocol", "threshold", "images", "micro", "macro"]
     assert plain == {
+        "data_name": f"{folders[1].parent.name}/masks",
+        "data_digest": plain["data_digest"],
         "protocol": "pixel",
         "threshold": 0.5,
         "images": 3,
@@ -82,7 +85,7 @@ def test_pixel_scores_are_scikit_learn_s(folders):
 )
 def test_each_protocol_prints_its_own_scores(folders, protocol, scores, more):
     plain = score_folders(*folders, protocol=parse_protocol(protocol)).plain()
-    assert list(plain) == ["protocol", "threshold", "images", "micro", "macro", *more]
+    assert list(plain) == [*DATA, "protocol", "threshold", "images", "micro", "macro", *more]
     assert tuple(plain["micro"]) == tuple(plain["macro"]) == scores
     assert plain["protocol"] == protocol
     assert all(0 <= value <= 1 for pooled in ("micro", "macro") for value in plain[pooled].values())

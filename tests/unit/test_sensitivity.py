@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from fissura.results.plots import Plot, Undrawable
+from fissura.results.figures import Plot, Undrawable
 from fissura.results.report import StudyFacts, write_report
 from fissura.results.sensitivity import LEAST, SWEPT, sensitivity
 

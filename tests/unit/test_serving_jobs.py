@@ -1,5 +1,6 @@
 """Batch work inside the service: what a job may name, how it ends, and that it goes on after any end."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -145,6 +146,15 @@ def test_what_cannot_be_done_fails_with_its_reason(start, root):
             assert reason in job["reason"]
         inside = client.post("/v1/jobs", json=asked(root, out=str(root / "walls" / "found"))).json()
         assert "outside of the images' folder" in ended(client, inside["id"])["reason"]
+
+
+def test_files_that_are_not_read_are_named_and_those_of_systems_are_not(start, root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("IMG_0002.HEIC", "DJI_0003.DNG", "Thumbs.db", "._0.png"):
+        (root / "walls" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with start() as client:
+        job = ended(client, client.post("/v1/jobs", json=asked(root)).json()["id"])
+    assert (job["state"], job["images"], job["left_out"]) == ("done", 5, ["IMG_0002.HEIC", "DJI_0003.DNG"])
 
 
 def test_without_a_root_there_are_no_jobs(start, root):

@@ -281,7 +281,7 @@ def test_one_field_under_two_names_is_an_error() -> None:
 def test_a_grace_that_stops_nothing_is_noted() -> None:
     assert load({WIDTH: {"int": [4, 12]}}, scheduler={"kind": "asha", "grace": 3}).notes == ()
     (note,) = load({WIDTH: {"int": [4, 12]}}, scheduler={"kind": "asha", "grace": 30}).notes
-    assert "`scheduler.grace` is 30 and a trial has 24 epochs: none will be stopped" in note
+    assert "`scheduler.grace` is 30 and a trial's last phase has 24 epochs: none will be stopped" in note
 
 
 @pytest.mark.parametrize(("kind", "name"), [("tpe", "BoundedTPE"), ("random", "RandomSampler")])
@@ -341,6 +341,61 @@ def test_an_unknown_profile_brings_the_nearest() -> None:
     text = write({WIDTH: {"int": [4, 12]}}, profiles={"narrow": {WIDTH: 4}})
     with pytest.raises(SpaceError, match="profile `narow` is not known; did you mean `narrow`"):
         load_text(text, source="f", profile="narow")
+
+
+def test_a_profile_may_have_a_sampler_a_scheduler_and_trials_of_its_own() -> None:
+    own = {"trials": 3, "sampler": {"kind": "random"}, "scheduler": {"kind": "median", "grace": 2}, WIDTH: 4}
+    text = write(
+        {WIDTH: {"int": [4, 12]}, DEPTH: {"int": [1, 4]}}, profiles={"own": own, "other": {WIDTH: 4}}
+    )
+    loaded = {name: load_text(text, source="f", profile=name).definition for name in (None, "own", "other")}
+    assert {name: one.trials for name, one in loaded.items()} == {None: 20, "own": 3, "other": 20}
+    assert {name: one.sampler.kind for name, one in loaded.items()} == {
+        None: "tpe", "own": "random", "other": "tpe",
+    }  # fmt: skip
+    assert loaded["own"].scheduler.plain() == {"kind": "median", "grace": 2}
+    told = problems({WIDTH: {"int": [4, 12]}}, profiles={"own": {"sampler": {"kind": "tpee"}}})
+    assert told == ["`sampler`: 'tpee' is none of tpe, random, adaptive; did you mean `tpe`?"]
+
+
+def test_a_fixed_value_is_in_every_trial_that_has_such_a_field() -> None:
+    fixed = {"data.batch_size": 8, ENCODER: "mit_b0"}
+    conditional = CONDITIONAL | {"data.batch_size": {"choice": [8, 16], "when": {KIND: ["unet"]}}}
+    space = load_text(write(conditional), source="f", fixed=fixed)
+    for point in sample(space, trials=20):
+        recipe = space.recipe_for(point)
+        assert recipe.data.batch_size == 8
+        assert recipe.model.plain().get("encoder", "mit_b0") == "mit_b0"
+
+
+def test_a_fixed_value_without_a_field_is_refused() -> None:
+    with pytest.raises(SpaceError) as caught:
+        load_text(write(CONDITIONAL), source="f", fixed={KIND: "unet", ENCODER: "mit_b0"})
+    assert "`model.encoder` is not a field of recipe `small_unet` while `model.kind` is unet" in str(
+        caught.value
+    )
+    with pytest.raises(SpaceError, match=r"`phases\.0\.optimizer\.lr` is the same field as"):
+        load_text(write(CONDITIONAL), source="f", fixed={LR: 0.1, "phases.0.optimizer.lr": 0.2})
+
+
+def test_an_unknown_profile_is_told_before_anything_heavy_is_imported() -> None:
+    program = (
+        "import sys; from fissura import api; from fissura.core.errors import SpaceError\n"
+        "from fissura.api.planning import Times; from fissura.cli import main\n"
+        "for ask in (\n"
+        "    lambda: api.search('small_unet', data=['folder:absent'], profile='cpu'),\n"
+        "    lambda: api.plan('small_unet', times=Times(seconds=1.0), profile='cpu'),\n"
+        "):\n"
+        "    try: ask()\n"
+        "    except SpaceError as error: print(str(error).split(': ', 1)[1])\n"
+        "sys.argv = ['fissura', 'search', 'small_unet', '--data', 'folder:absent', '--profile', 'cpu']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, {'torch', 'optuna', 'ray'} & set(sys.modules))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    rule = "profile `cpu` is not known; known: demo"
+    assert told.stdout.splitlines() == [rule, rule, "2 set()"]
+    assert rule in told.stderr
 
 
 def test_fixed_values_win_over_the_profile() -> None:

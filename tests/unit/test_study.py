@@ -84,8 +84,8 @@ class TestFinding:
 
     def test_round_trips_the_plan_and_quotes_its_command(self, study: Study, tmp_path: Path) -> None:
         assert study.plan() == plan(tmp_path)
-        assert f"--data 'folder:{tmp_path}/my images'" in study.plan().command()
-        assert "--set 'model.weights=\"none\"'" in study.plan().command()
+        assert f"--data 'folder:{tmp_path}/my images'" in study.command()
+        assert "--set 'model.weights=\"none\"'" in study.command()
 
     def test_says_that_a_study_without_trials_has_not_begun(self, study: Study) -> None:
         with pytest.raises(SpaceError, match="run it with --resume"):

@@ -176,7 +176,7 @@ class TestPlanning:
         assert plan.trials == 1 + 6
         assert Plan.load(plan.plain(), source="test") == plan
         assert any(note.startswith("sweep: 6 trials") for note in space.notes)
-        (line,) = plan.command().splitlines()
+        (line,) = plan.command(Path("/studies/it")).splitlines()
         assert "--sweep 3 --seed 0" in line
         assert "--trials" not in line
 
@@ -206,11 +206,12 @@ class TestPlanning:
         same, space = plan_of(folder, begin="resume", sweep=3, extend=1)
         assert (same.trials, same.sweeps) == (finer.trials + 1, finer.sweeps)
         assert space.notes[-1] == "sweep: adds no trial: the study has each of its points"
-        lines = same.command().splitlines()
+        lines = same.command(Path("/studies/it")).splitlines()
         assert "--trials 8" in lines[0]
+        again = "--storage /studies --name mine-again --resume"
         assert lines[1:] == [
-            f"fissura search mine.yaml --resume --sweep 3 --over {DEPTH}",
-            "fissura search mine.yaml --resume --sweep 3",
+            f"fissura search /studies/it/space.yaml {again} --sweep 3 --over {DEPTH}",
+            f"fissura search /studies/it/space.yaml {again} --sweep 3",
         ]
 
     def test_a_configuration_that_was_stopped_early_is_trained_again_to_its_end(self, folder: Path) -> None:
@@ -310,7 +311,7 @@ class TestObjectivesOnRequest:
         assert space.definition.scheduler.kind == "none"
         assert any("asha compares trials by one objective, and there are 4" in note for note in space.notes)
         assert Plan.load(plan.plain(), source="test") == plan
-        assert plan.command().endswith(
+        assert plan.command(Path("/studies/it")).endswith(
             "--objective val/iou --objective latency_ms --objective parameters --objective val/loss"
         )
 

@@ -1,21 +1,28 @@
 """The verbs of fissura, as functions: what the command line calls, and what a notebook can.
 
-Data sets are named `KIND:ROOT`, protocols `tolerant:2`, recipes and search spaces by name or path. Each verb
-raises a `UserError` for what the caller can mend, before anything is written.
+A path is a string or a `Path`; a data set is `KIND:ROOT`, its object, or the `Path` of a folder; where
+several may be given, one stands for itself. Protocols are `tolerant:2`, recipes and search spaces go by name
+or path. Results print in a few lines, and `to_pandas()` gives their rows. Each verb raises a `UserError` for
+what the caller can mend, before anything is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fissura.api.batches import batch
 from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
 from fissura.api.dashboards import dashboard
+from fissura.api.datasets import check, prepare
+from fissura.api.demos import demo
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
+from fissura.api.given import AnyPath, Data, Paths, maybe_path, named_in, path_of, paths_of
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
+from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
 from fissura.data.sample import Split
@@ -26,9 +33,9 @@ if TYPE_CHECKING:
     from fissura.jobs.preflight import Hardware
     from fissura.metrics import AnyProtocol
     from fissura.results.leaderboard import Leaderboard
-    from fissura.results.manifest import Manifest
     from fissura.results.score import ScoreReport
     from fissura.results.store import Row
+    from fissura.results.trained import Trained
 
 Say = Callable[[str], None]
 Count = Callable[[int, int], None]
@@ -39,10 +46,10 @@ def silent(_: str) -> None:
 
 
 def search(
-    space: str | Path | None = None,
+    space: AnyPath | None = None,
     *,
-    data: Sequence[str] = (),
-    storage: Path = Path("studies"),
+    data: Data = (),
+    storage: AnyPath = Path("studies"),
     trials: int | None = None,
     name: str | None = None,
     profile: str = "auto",
@@ -55,7 +62,7 @@ def search(
     objectives: Sequence[str] = (),
     hardware: "Hardware | None" = None,
     trial_timeout: float | None = None,
-    cache: Path | None = None,
+    cache: AnyPath | None = None,
     say: Say = silent,
     on_image: Count | None = None,
 ) -> "SearchResult":
@@ -73,8 +80,12 @@ def search(
     longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.studies.load import check_profile
 
+    if space is not None and begin == "new" and not extend:
+        check_profile(space, profile)
+    check_temporary_folder(hardware.address if hardware else None)
     prepare_environment(hardware.address if hardware else None)
     from fissura.jobs.preflight import Hardware
     from fissura.jobs.search import run_search
@@ -82,8 +93,8 @@ def search(
 
     request = Request(
         space=None if space is None else str(space),
-        data=tuple(data),
-        storage=storage,
+        data=named_in(data),
+        storage=path_of(storage),
         trials=trials,
         name=name,
         profile=profile,
@@ -98,7 +109,7 @@ def search(
     return run_search(
         request,
         hardware=hardware or Hardware(),
-        cache=cache,
+        cache=maybe_path(cache),
         say=say,
         trial_timeout=trial_timeout,
         on_image=on_image,
@@ -106,26 +117,26 @@ def search(
 
 
 def train(
-    recipe: str | Path,
+    recipe: AnyPath,
     *,
-    data: Sequence[str],
-    storage: Path = Path("studies"),
+    data: Data,
+    storage: AnyPath = Path("studies"),
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     workers: int = 1,
     cpus_per_worker: int | None = None,
     address: str | None = None,
-    cache: Path | None = None,
+    cache: AnyPath | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
     on_image: Count | None = None,
     say: Say = silent,
-) -> "tuple[Path, Manifest]":
+) -> "Trained":
     """Trains one recipe; gives its run directory (named by its content, below `storage/runs`) and manifest.
 
     A run that stands there already is not trained again; an interrupted one goes on. With several `workers`,
     Ray Train shares each step's batch among them. `on_image` is told how many images are prepared, and of how
-    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. Of a
-    classifier, `say` is told what becomes of its images.
+    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. `say`
+    is told what cracks lose at the working size, and of a classifier what becomes of its images.
     """
     from fissura.data.cache import default_cache
     from fissura.data.content import content_digest
@@ -134,39 +145,45 @@ def train(
     from fissura.engine.fit import fit
     from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import LocalRuntime
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
     from fissura.models import check_weights
     from fissura.recipes import load_recipe
+    from fissura.results.trained import Trained
     from fissura.studies.paths import override
 
     asked = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
-    storage = storage.expanduser().resolve()
-    check_writable(storage)
-    folder = cache or default_cache()
+    root = path_of(storage).resolve()
+    check_writable(root)
+    folder = maybe_path(cache) or default_cache()
     if asked.task == "classification":
         return train_classifier(
             asked,
-            data=data,
-            storage=storage,
+            data=named_in(data),
+            storage=root,
             cache=folder,
             workers=workers,
             cpus_per_worker=cpus_per_worker,
             address=address,
             say=say,
         )
-    chosen, datasets = segmenter_of(asked), parse_datasets(data)
+    chosen, datasets = segmenter_of(asked), parse_datasets(named_in(data))
+    here = workers == 1 and address is None
+    if not here:
+        check_temporary_folder(address)
     check_weights(chosen.model)
-    prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    prepared = prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    for remark in prepared.remarks:
+        say(remark)
     content = content_digest(datasets, directory=folder)
-    run = storage / "runs" / chosen.run_id(content)
-    if workers == 1 and address is None:
+    run = root / "runs" / chosen.run_id(content)
+    if here:
         runtime = LocalRuntime(cpus=cpus_per_worker)
 
         def counted(record: dict[str, Any]) -> None:
             on_epoch({**record, "epochs": chosen.epochs})
 
-        return run, fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
-    from fissura.jobs.environment import prepare_environment
-
+        manifest = fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
+        return Trained(run, manifest)
     prepare_environment(address)
     from fissura.jobs.train import train_on_workers
 
@@ -180,96 +197,105 @@ def train(
         cpus_per_worker=cpus_per_worker,
         address=address,
     )
-    return run, manifest
+    return Trained(run, manifest)
 
 
 def evaluate(
-    run: Path,
+    run: AnyPath,
     *,
-    data: Sequence[str],
+    data: Data,
     protocols: Sequence[str] = (),
     split: Split = "test",
     threshold: float | None = None,
     on_image: Count | None = None,
-) -> "list[Row]":
+) -> "Rows[Row]":
     """Scores a run on a split, by default under its recipe's own protocols; one row an image and protocol."""
     from fissura.data.datasets import parse_datasets
     from fissura.engine.evaluate import evaluate as evaluate_run
     from fissura.engine.runtime import LocalRuntime
+    from fissura.results.store import mean_scores
 
-    return evaluate_run(
-        run.resolve(),
-        datasets=parse_datasets(data),
+    place = path_of(run).resolve()
+    rows = evaluate_run(
+        place,
+        datasets=parse_datasets(named_in(data)),
         protocols=parse_protocols(protocols),
         split=split,
         threshold=threshold,
         device=LocalRuntime().device,
         on_image=on_image,
     )
+    return Rows(rows, head=mean_scores, run=place)
 
 
 def score(
-    predictions: Path,
-    masks: Path,
+    predictions: AnyPath,
+    masks: AnyPath,
     *,
     protocol: str,
     threshold: float = 0.5,
-    valid: Path | None = None,
+    valid: AnyPath | None = None,
+    name: str | None = None,
     on_image: Count | None = None,
 ) -> "ScoreReport":
-    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names."""
+    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
+    result calls them."""
     from fissura.metrics import parse_protocol
     from fissura.results.score import score_folders
 
     return score_folders(
-        predictions,
-        masks,
+        path_of(predictions),
+        path_of(masks),
         protocol=parse_protocol(protocol),
         threshold=threshold,
-        valid=valid,
+        valid=maybe_path(valid),
+        name=name,
         on_image=on_image,
     )
 
 
-def leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "Leaderboard":
-    """The ranking of all evaluated runs below `paths`; files that are no runs are named through `say`."""
-    from fissura.results.class_store import read_classes
+def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
+    """The ranking of all runs of both tasks below `paths`; what is no run is named through `say`."""
     from fissura.results.leaderboard import leaderboard as rank
     from fissura.results.store import read_runs
 
-    missing = [path for path in paths if not path.exists()]
+    folders = paths_of(paths)
+    missing = [path for path in folders if not path.exists()]
     if missing:
         raise DataError(*(f"{path}: does not exist; name a study, or a folder of them" for path in missing))
-    runs = read_runs(paths)
+    runs, classes = read_runs(folders), class_leaderboard(folders, say=say)
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    if not runs.records and not read_classes(paths).records:
+    if not runs.records and not classes:
         raise DataError(
-            f"{', '.join(map(str, paths))}: no evaluated run lies there; run `fissura evaluate` on one, or"
+            f"{', '.join(map(str, folders))}: no evaluated run lies there; run `fissura evaluate` on one, or"
             " search first"
         )
-    return rank(runs.records)
+    return replace(rank(runs.records), classes=tuple(classes))
 
 
-def report(study: Path, *, say: Say = silent) -> Path:
+def report(study: AnyPath, *, say: Say = silent) -> Path:
     """Writes the report of a study as one HTML file, and gives its path."""
+    from fissura.studies.class_results import write_class_results
     from fissura.studies.results import REPORT, write_results
+    from fissura.studies.sources import labelled
     from fissura.studies.study import find_study
 
-    found = find_study(study)
-    write_results(found, found.load(), say=say)
+    found = find_study(path_of(study))
+    write = write_class_results if labelled(found.plan().datasets) else write_results
+    write(found, found.load(), say=say)
     return found.path / REPORT
 
 
 def export(
-    run: Path,
+    run: AnyPath,
     *,
     to: Literal["onnx"] = "onnx",
-    out: Path,
+    out: AnyPath,
     quantise: Literal["none", "int8"] = "none",
     threshold: float | None = None,
 ) -> "Bundle":
-    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime and NumPy alone.
+    """Writes a run to the new folder `out` as ONNX, with scripts that need onnxruntime, NumPy and Pillow.
 
     "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
     recipe's, or the one that its evaluation chose.
@@ -277,33 +303,7 @@ def export(
     from fissura.engine.export import export_run
 
     return export_run(
-        run.expanduser().resolve(), out=out.expanduser().resolve(), quantise=quantise, threshold=threshold
-    )
-
-
-def demo(directory: Path = Path("demo"), *, trials: int = 8, say: Say = silent) -> "SearchResult":
-    """Draws synthetic cracks, searches the recipe `small_unet` on them, ranks and reports, below `directory`.
-
-    What stands there already is not drawn or trained again.
-    """
-    from fissura.data.synthetic import SyntheticSpec, write
-    from fissura.studies.study import Study
-
-    images = directory / "images"
-    write(SyntheticSpec(), images)
-    begun = Study((directory / "studies" / "demo").resolve())
-    known = begun.plan().trials if begun.exists else 0
-    return search(
-        "small_unet",
-        data=() if begun.exists else (f"synthetic:{images}",),
-        storage=directory / "studies",
-        name="demo",
-        trials=None if begun.exists else trials,
-        begin="resume" if begun.exists else "new",
-        extend=max(0, trials - known) if begun.exists else 0,
-        profile="auto" if begun.exists else "demo",
-        cache=directory / "cache",
-        say=say,
+        path_of(run).resolve(), out=path_of(out).resolve(), quantise=quantise, threshold=threshold
     )
 
 
@@ -316,6 +316,7 @@ def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
 
 __all__ = [
     "batch",
+    "check",
     "class_leaderboard",
     "classify",
     "dashboard",
@@ -328,6 +329,7 @@ __all__ = [
     "leaderboard",
     "parse_protocols",
     "plan",
+    "prepare",
     "report",
     "rollout",
     "score",

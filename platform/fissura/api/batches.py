@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from fissura.api.given import AnyPath, maybe_path, path_of
 from fissura.core.errors import SpecError
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
+    from fissura.data.datasets import Named
     from fissura.scoring.evaluation import Truth
     from fissura.scoring.report import BatchReport, Terms
     from fissura.scoring.source import Source
@@ -20,12 +22,12 @@ T = TypeVar("T")
 
 
 def batch(
-    images: str | Path,
+    images: "Named",
     *,
-    out: Path,
+    out: AnyPath,
     endpoint: str | None = None,
-    run: Path | None = None,
-    masks: Path | None = None,
+    run: AnyPath | None = None,
+    masks: AnyPath | None = None,
     split: Split | None = None,
     protocols: Sequence[str] = (),
     model: str | None = None,
@@ -33,23 +35,23 @@ def batch(
     keep: Sequence[str] = (),
     failed: Literal["keep", "retry"] = "keep",
     concurrency: int = 8,
-    token_file: Path | None = None,
+    token_file: AnyPath | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
     address: str | None = None,
-    cache: Path | None = None,
+    cache: AnyPath | None = None,
     say: Callable[[str], None] = lambda _: None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> "BatchReport":
     """Scores images through the service at `endpoint`, or by `run` in a Ray Data job, into the folder `out`,
     one row an image.
 
-    `images` is a folder, a file, a URL such as `s3://bucket/prefix`, or a data set `KIND:ROOT`, of which the
-    `split` (by default "test") is scored and judged by its masks or labels. `masks` is a folder of masks of
-    the images' names: then a folder is judged too, under the `protocols` (by default `pixel`), at the model's
-    own threshold. `keep` names pictures: "masks", "probabilities", "overlays". What was begun in `out` goes
-    on; `failed` says whether images that failed are tried again. The first SIGINT or SIGTERM ends the batch;
-    its rows stay.
+    `images` is a folder, a file, a URL such as `s3://bucket/prefix`, or a data set (`KIND:ROOT`, or its
+    object), of which the `split` (by default "test") is scored and judged by its masks or labels. `masks` is
+    a folder of masks of the images' names: then a folder is judged too, under the `protocols` (by default
+    `pixel`), at the model's own threshold. `keep` names pictures: "masks", "probabilities", "overlays". What
+    was begun in `out` goes on; `failed` says whether images that failed are tried again. The first SIGINT or
+    SIGTERM ends the batch; its rows stay.
 
     Of an endpoint: `model` is a hosted one's name, `concurrency` the images under way at once; the token is
     in `token_file`, or in the variable FISSURA_TOKEN. Of a run: `workers` (by default one a CPU, or one a
@@ -64,7 +66,8 @@ def batch(
     if (endpoint is None) == (run is None):
         raise SpecError("name a service by --endpoint URL, or a run by --run RUN, and not both")
     chosen = tuple(parse_protocol(text) for text in dict.fromkeys(protocols))
-    source, truth = _opened(str(images), masks=masks, split=split, cache=cache)
+    folder = path_of(out)
+    source, truth = _opened(images, masks=maybe_path(masks), split=split, cache=maybe_path(cache))
     if truth is None and chosen:
         raise SpecError(
             "--protocol: scores need masks; give --masks, or a data set KIND:ROOT in place of a folder"
@@ -72,10 +75,10 @@ def batch(
     terms = Terms(mm_per_pixel, parse_kinds(keep), chosen)
     if run is not None:
         return _by_run(
-            source, truth, terms, run=run.expanduser().resolve(), out=out.expanduser(), failed=failed,
+            source, truth, terms, run=path_of(run).resolve(), out=folder, failed=failed,
             workers=workers, gpus_per_worker=gpus_per_worker, address=address, say=say, on_image=on_image,
         )  # fmt: skip
-    url, token = str(endpoint), read_token(token_file)
+    url, token = str(endpoint), read_token(maybe_path(token_file))
 
     async def begin(stop: asyncio.Event) -> "BatchReport":
         return await through_endpoint(
@@ -84,7 +87,7 @@ def batch(
             terms,
             endpoint=url,
             model=model,
-            out=out.expanduser(),
+            out=folder,
             token=token,
             failed=failed,
             concurrency=concurrency,
@@ -110,8 +113,9 @@ def _by_run(
     say: Callable[[str], None],
     on_image: Callable[[int, int], None] | None,
 ) -> "BatchReport":
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.batch import run_batch
 
@@ -122,13 +126,13 @@ def _by_run(
 
 
 def _opened(
-    images: str, *, masks: Path | None, split: Split | None, cache: Path | None
+    images: "Named", *, masks: Path | None, split: Split | None, cache: Path | None
 ) -> "tuple[Source, Truth | None]":
     from fissura.data.cache import default_cache
     from fissura.scoring.evaluation import masks_in, names_a_data_set, open_test_set
     from fissura.scoring.source import Source
 
-    if names_a_data_set(images):
+    if names_a_data_set(str(images)):
         if masks is not None:
             raise SpecError(f"--masks {masks}: {images} has labels of its own; leave it out")
         return open_test_set(images, split=split or "test", directory=cache or default_cache())
@@ -136,8 +140,8 @@ def _opened(
         raise SpecError(
             f"--split {split}: a folder has no splits; name a data set, KIND:ROOT, or leave it out"
         )
-    source = Source.open(images)
-    return source, None if masks is None else masks_in(masks.expanduser(), source)
+    source = Source.open(str(images))
+    return source, None if masks is None else masks_in(masks, source)
 
 
 def _run(begin: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:

@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fissura.api.given import AnyPath, Data, Paths, maybe_path, named_in, path_of, paths_of
+from fissura.core.brief import Rows
+
 if TYPE_CHECKING:
+    from fissura.data.datasets import Named
     from fissura.engine.experiment import Experiment
     from fissura.results.classification import ClassRow
     from fissura.results.interference import InterferenceTable
-    from fissura.results.manifest import Manifest
+    from fissura.results.trained import Trained
 
 Say = Callable[[str], None]
 Count = Callable[[int, int], None]
@@ -21,24 +25,26 @@ def silent(_: str) -> None:
 def train_classifier(
     recipe: "Experiment",
     *,
-    data: Sequence[str],
+    data: "Sequence[Named]",
     storage: Path,
     cache: Path,
     workers: int = 1,
     cpus_per_worker: int | None = None,
     address: str | None = None,
     say: Say = silent,
-) -> "tuple[Path, Manifest]":
+) -> "Trained":
     """Trains one classifier on labelled data; gives its run directory and manifest, as `train` does."""
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.data.labelled import labelled_digest, parse_labelled
     from fissura.engine.classifier_recipe import classifier_of
     from fissura.jobs import train_classifier as job
+    from fissura.results.trained import Trained
 
     datasets = parse_labelled(data)
-    return job.train_classifier(
+    run, manifest = job.train_classifier(
         classifier_of(recipe),
         datasets=datasets,
         content=labelled_digest(datasets, directory=cache),
@@ -49,20 +55,21 @@ def train_classifier(
         address=address,
         say=say,
     )
+    return Trained(run, manifest)
 
 
 def classify(
-    run: Path,
+    run: AnyPath,
     *,
-    data: Sequence[str],
+    data: Data,
     split: Literal["train", "test"] = "test",
     conditions: Sequence[str] = ("clean",),
-    cache: Path | None = None,
+    cache: AnyPath | None = None,
     say: Say = silent,
     on_image: Count | None = None,
-) -> "list[ClassRow]":
+) -> "Rows[ClassRow]":
     """Judges a classifier on the images of a split, as they are (`clean`) and under interference (`shadow`,
-    `stain`, `low_contrast`); gives the scores of the run. Images that cannot be read are named through `say`.
+    `stain`, `low_contrast`); gives these scores. Images that cannot be read are named through `say`.
     """
     from fissura.data.cache import default_cache
     from fissura.data.labelled import image_keys, parse_labelled
@@ -70,11 +77,13 @@ def classify(
     from fissura.engine.evaluate_classifier import evaluate_classifier
     from fissura.engine.runtime import LocalRuntime
 
-    images = image_keys(parse_labelled(data), directory=cache or default_cache())
+    place = path_of(run).resolve()
+    images = image_keys(parse_labelled(named_in(data)), directory=maybe_path(cache) or default_cache())
+    content = digest_of_keyed(images)
     unread = evaluate_classifier(
-        run.resolve(),
+        place,
         images,
-        content=digest_of_keyed(images),
+        content=content,
         split=split,
         conditions=conditions,
         device=LocalRuntime().device,
@@ -82,38 +91,60 @@ def classify(
     )
     for one in unread:
         say(f"left out: {one.reason}")
-    return class_leaderboard([run])
+    rows = class_leaderboard([place])
+    asked = [row for row in rows if row.test_set[1:] == (content, split) and row.condition in conditions]
+    return Rows(asked, head=_scores, run=place)
+
+
+def _scores(rows: "Sequence[ClassRow]") -> list[str]:
+    return [
+        f"{row.data} {row.test_set.split}, {row.condition}: F1 {row.scores['f1'].value:.4f} of"
+        f" {row.images} images"
+        for row in rows
+        if "f1" in row.scores
+    ]
 
 
 def interference(
-    runs: Sequence[Path],
+    runs: Paths,
     *,
-    data: Sequence[str],
-    cache: Path | None = None,
+    data: Data,
+    cache: AnyPath | None = None,
     say: Say = silent,
     on_image: Count | None = None,
-) -> "list[InterferenceTable]":
+) -> "Rows[InterferenceTable]":
     """What shadow, stain and low contrast cost each of `runs` on the test images, and what changed from the
     first of them to each other: the classification paper's Table 2."""
     from fissura.engine.evaluate_classifier import CONDITIONS
     from fissura.results.class_store import read_classes
     from fissura.results.interference import interference_table
 
-    for run in runs:
+    folders = paths_of(runs)
+    for run in folders:
         classify(run, data=data, conditions=CONDITIONS, cache=cache, say=say, on_image=on_image)
-    records = read_classes(list(runs)).records
+    records = read_classes(folders).records
     named = {record.directory.resolve(): record for record in records}
-    ordered = [named[run.resolve()].table.column("configuration")[0].as_py() for run in runs]
-    return interference_table(records, pairs=[(ordered[0], other) for other in ordered[1:]])
+    ordered = [named[run.resolve()].table.column("configuration")[0].as_py() for run in folders]
+    tables = interference_table(records, pairs=[(ordered[0], other) for other in ordered[1:]])
+    return Rows(tables, head=_costs, run=None)
 
 
-def class_leaderboard(paths: Sequence[Path], *, say: Say = silent) -> "list[ClassRow]":
+def _costs(tables: "Sequence[InterferenceTable]") -> list[str]:
+    return [
+        f"{table.data} {table.test_set.split}, {row.model}: "
+        + ", ".join(f"{name} {score.value:.4f}" for name, score in row.scores.items())
+        for table in tables
+        for row in table.rows
+    ]
+
+
+def class_leaderboard(paths: Paths, *, say: Say = silent) -> "list[ClassRow]":
     """The ranking of all evaluated classifiers below `paths`; files that are no runs are named through
     `say`."""
     from fissura.results.class_store import read_classes
     from fissura.results.classification import class_table
 
-    runs = read_classes(paths)
+    runs = read_classes(paths_of(paths))
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
     return class_table(runs.records)

@@ -1,11 +1,12 @@
 """The verb `dashboard`: a study in the browser, as a function."""
 
 from collections.abc import Callable
-from pathlib import Path
+
+from fissura.api.given import AnyPath, path_of
 
 
 def dashboard(
-    study: Path,
+    study: AnyPath,
     *,
     tensorboard_port: int | None = None,
     optuna_port: int | None = None,
@@ -17,6 +18,6 @@ def dashboard(
     from fissura.studies.study import find_study
     from fissura.studies.viewers import show
 
-    found = find_study(study.expanduser())
+    found = find_study(path_of(study))
     found.load()  # what cannot be opened is refused here
     show(found, ports={"tensorboard": tensorboard_port, "optuna": optuna_port}, ready=ready)

@@ -1,9 +1,10 @@
 """The verb `doctor`: whether the nodes of a cluster, or this machine, are fit for a search."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fissura.api.given import AnyPath, Data, maybe_path, named_in, path_of
+from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
 def doctor(
     *,
     address: str | None = None,
-    storage: Path | None = None,
-    data: Sequence[str] = (),
-    cache: Path | None = None,
+    storage: AnyPath | None = None,
+    data: Data = (),
+    cache: AnyPath | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> "list[Finding]":
+) -> "Rows[Finding]":
     """What every check says of all nodes of the cluster at `address`.
 
     Without one, and without RAY_ADDRESS, it looks at this machine alone, and starts no Ray.
@@ -28,19 +29,19 @@ def doctor(
         UserError: no cluster answers, or a data set or folder is not there.
     """
     from fissura.data.cache import default_cache
-    from fissura.data.datasets import kinds
     from fissura.jobs.doctor.diagnose import diagnose
-    from fissura.studies.sources import parse_sources
+    from fissura.studies.sources import parse_either
 
-    folder = None if storage is None else storage.expanduser().resolve()
+    folder = None if storage is None else path_of(storage).resolve()
     if folder is not None and not folder.is_dir():
         raise DataError(
             f"--storage {storage}: no folder lies there; make it, or name the one of your studies"
         )
-    masked = [text for text in data if text.partition(":")[0] in kinds()]
-    labelled = [text for text in data if text not in masked]
-    sources = (
-        *(parse_sources(masked, task="segmentation") if masked else ()),
-        *(parse_sources(labelled, task="classification") if labelled else ()),
-    )
-    return diagnose(address=address, storage=folder, cache=cache or default_cache(), sources=sources, say=say)
+    named, kept = named_in(data), maybe_path(cache) or default_cache()
+    sources = parse_either(named) if named else ()
+    found = diagnose(address=address, storage=folder, cache=kept, sources=sources, say=say)
+    return Rows(found, head=_levels, run=None)
+
+
+def _levels(findings: "Sequence[Finding]") -> list[str]:
+    return [f"{finding.level}: {finding.check}: {finding.text}" for finding in findings]

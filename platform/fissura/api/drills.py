@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fissura.api.given import AnyPath, path_of
+from fissura.core.brief import Rows
 from fissura.core.files import check_writable
 
 if TYPE_CHECKING:
@@ -15,11 +17,11 @@ Say = Callable[[str], None]
 def drill(
     *,
     address: str | None = None,
-    storage: Path = Path("studies"),
+    storage: AnyPath = Path("studies"),
     faults: Sequence[str] = ("worker", "driver"),
     nodes: Sequence[str] = (),
     say: Say = lambda _: None,
-) -> "list[Finding]":
+) -> "Rows[Finding]":
     """Makes faults in the cluster at `address`, on work of its own, and measures what they cost.
 
     `faults` are "worker", "driver", "head" and "node": the last one ends the `nodes` with these ids for good,
@@ -27,11 +29,20 @@ def drill(
     address it starts a Ray on this machine. It works in a folder below `storage`, which all nodes must share,
     and removes it.
     """
-    storage = storage.expanduser().resolve()
-    check_writable(storage)
-    from fissura.jobs.environment import prepare_environment
+    folder = path_of(storage).resolve()
+    check_writable(folder)
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.drill.run import run_drill
 
-    return run_drill(address=address, storage=storage, faults=faults, nodes=nodes, say=say)
+    found = run_drill(address=address, storage=folder, faults=faults, nodes=nodes, say=say)
+    return Rows(found, head=_costs, run=None)
+
+
+def _costs(findings: "Sequence[Finding]") -> list[str]:
+    return [
+        f"{finding.fault} of {finding.work}: {'passed' if finding.passed else 'failed'}"
+        for finding in findings
+    ]

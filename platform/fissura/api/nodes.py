@@ -1,13 +1,14 @@
 """What runs on a cluster's nodes, beside the work itself."""
 
 from collections.abc import Callable
-from pathlib import Path
+
+from fissura.api.given import AnyPath
 
 
 def spot_watch(
     *,
     endpoint: str = "http://169.254.169.254",
-    notice: Path | None = None,
+    notice: AnyPath | None = None,
     every_seconds: float = 5.0,
     address: str = "auto",
     node: str | None = None,

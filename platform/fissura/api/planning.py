@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fissura.api.given import AnyPath, Data, maybe_path, named_in, path_of
+from fissura.core.brief import Brief
 from fissura.core.errors import ResourceError, SpaceError, SpecError, UserError
 
 if TYPE_CHECKING:
+    from fissura.data.datasets import Named
     from fissura.jobs.cluster import Resources
     from fissura.jobs.preflight import Hardware
     from fissura.studies.basis import Basis
@@ -40,13 +43,13 @@ class Nodes:
 class Times:
     """Where an epoch's seconds come from, one of three: a `study`, `measure` settings here, or `seconds`."""
 
-    study: Path | None = None
+    study: AnyPath | None = None
     measure: int | None = None
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, repr=False)
+class Planned(Brief):
     """A plan: `forecasts` by rising number of trials at a time, the best of them, the same on spot nodes
     where they have a price, and what it stands on."""
 
@@ -62,12 +65,39 @@ class Planned:
     best: "Forecast"
     spot: "Forecast | None"
 
+    def lines(self) -> list[str]:
+        """The search, what it stands on, and the best number of trials at a time."""
+        lanes, seconds = self.best.lanes, self.best.seconds
+        hours = " to ".join(f"{value / 3600:.2g}" for value in (seconds.low, seconds.high))
+        return [
+            f"{self.space}: {self.trials} trials of at most {self.epochs} epochs, {self.scheduler}",
+            f"  {self.basis}",
+            f"  {lanes.concurrent} trials at a time: {seconds.median / 3600:.2g} h ({hours})",
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each number of trials at a time."""
+        return [
+            {
+                "concurrent": forecast.lanes.concurrent,
+                "cpus": forecast.lanes.cpus,
+                "gpus": forecast.lanes.gpus,
+                "seconds": forecast.seconds.median,
+                "seconds_low": forecast.seconds.low,
+                "seconds_high": forecast.seconds.high,
+                "node_hours": forecast.node_hours,
+                "utilisation": forecast.utilisation,
+                "cost": forecast.cost.median if forecast.cost else None,
+            }
+            for forecast in self.forecasts
+        ]
+
 
 def plan(
-    space: str | Path,
+    space: AnyPath,
     *,
     times: Times,
-    data: Sequence[str] = (),
+    data: Data = (),
     trials: int | None = None,
     profile: str = "auto",
     fixed: Mapping[str, Any] | None = None,
@@ -77,7 +107,7 @@ def plan(
     cpus_per_trial: int | None = None,
     gpus_per_trial: float | None = None,
     repetitions: int = 100,
-    cache: Path | None = None,
+    cache: AnyPath | None = None,
     say: Say = lambda _: None,
 ) -> Planned:
     """Simulates the search of `space` on `nodes`, many times, and says what it will take.
@@ -89,9 +119,11 @@ def plan(
         UserError: the request breaks a rule; with one line a problem.
     """
     from fissura.jobs.environment import prepare_environment
+    from fissura.studies.load import check_profile
 
-    asked = nodes or Nodes()
-    _check(asked, times, data)
+    asked, named = nodes or Nodes(), named_in(data)
+    _check(asked, times, named)
+    check_profile(space, profile)
     prepare_environment(None)
     from fissura.jobs.preflight import Hardware
     from fissura.studies.forecast import Question, best_of, forecast
@@ -99,9 +131,11 @@ def plan(
     resources = _resources(asked)
     loaded = _space(str(space), profile=profile, fixed=fixed or {}, gpus=resources.gpus)
     count = trials or loaded.definition.trials
-    length = loaded.recipe_for(loaded.paper_point()).length
+    length = loaded.longest
     lanes = _lanes(resources, Hardware(None, concurrent, cpus_per_trial, gpus_per_trial), trials=count)
-    basis = _basis(loaded, times, data=data, cache=cache, lanes=lanes, nodes=asked.nodes, seed=seed, say=say)
+    basis = _basis(
+        loaded, times, data=named, cache=maybe_path(cache), lanes=lanes, nodes=asked.nodes, seed=seed, say=say
+    )
     start = asked.start_seconds
     if start is None:
         start = NODE_SECONDS if asked.nodes > 1 else 0.0
@@ -143,7 +177,7 @@ def plan(
     )
 
 
-def _check(nodes: Nodes, times: Times, data: Sequence[str]) -> None:
+def _check(nodes: Nodes, times: Times, data: "Sequence[Named]") -> None:
     problems = []
     given = [
         name
@@ -221,7 +255,7 @@ def _basis(
     space: "LoadedSpace",
     times: Times,
     *,
-    data: Sequence[str],
+    data: "Sequence[Named]",
     cache: Path | None,
     lanes: "Sequence[Lanes]",
     nodes: int,
@@ -230,9 +264,9 @@ def _basis(
 ) -> "Basis":
     from fissura.studies import basis
 
-    length = space.recipe_for(space.paper_point()).length
+    length = space.longest
     if times.study is not None:
-        return basis.basis_of_study(times.study, space, epochs=length)
+        return basis.basis_of_study(path_of(times.study), space, epochs=length)
     if times.seconds is not None:
         return basis.basis_of_seconds(times.seconds, space, cpus=lanes[-1].cpus)
     from fissura.data.cache import default_cache

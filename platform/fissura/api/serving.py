@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fissura.api.given import AnyPath, Paths, maybe_path, path_of, paths_of, texts_of
 from fissura.core.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -14,19 +15,19 @@ Say = Callable[[str], None]
 
 
 def serve(
-    runs: Sequence[str] = (),
+    runs: Paths = (),
     *,
-    best: Sequence[Path] = (),
+    best: Paths = (),
     threshold: float | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     replicas: str = "1",
     cpus_per_replica: int | None = None,
     gpus_per_replica: float = 0.0,
-    token_file: Path | None = None,
-    roots: Sequence[str] = (),
+    token_file: AnyPath | None = None,
+    roots: Paths = (),
     limits: Mapping[str, Any] | None = None,
-    write_config: Path | None = None,
+    write_config: AnyPath | None = None,
     address: str | None = None,
     say: Say = lambda _: None,
     ready: Callable[[str], None] = lambda _: None,
@@ -44,41 +45,44 @@ def serve(
     from fissura.serving.tokens import check_exposure, read_token, token_digest
 
     # what can be refused at once is, before what takes seconds to import
-    token = read_token(token_file)
+    token, allowed = read_token(maybe_path(token_file)), texts_of(roots)
     check_exposure(host, token)
-    Roots(roots)
+    Roots(allowed)
     checked = Limits.load(dict(limits or {}), source="limits")
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import check_temporary_folder, prepare_environment
 
+    if write_config is None:
+        check_temporary_folder(address)
     prepare_environment(address)
     from fissura.jobs.serve import run_service
     from fissura.jobs.serve import write_config as write
     from fissura.jobs.serve_host import Front
     from fissura.jobs.serve_listener import Address
 
-    versions = _versions(runs, best, threshold)
+    versions = _versions(texts_of(runs), paths_of(best), threshold)
     front = Front(
         default=versions[0].name,
         limits=checked,
         replicas=_replicas(replicas, cpus_per_replica, gpus_per_replica, models=len(versions)),
-        roots=tuple(dict.fromkeys([*map(_absolute, roots), *(str(one.run.parent) for one in versions)])),
-        jobs=_jobs_folder(roots),
+        roots=tuple(dict.fromkeys([*map(_absolute, allowed), *(str(one.run.parent) for one in versions)])),
+        jobs=_jobs_folder(allowed),
         token_digest=None if token is None else token_digest(token),
     )
     if write_config is not None:
-        write(write_config, front, versions, at=Address(host=host, port=port))
-        return write_config
+        file = path_of(write_config)
+        write(file, front, versions, at=Address(host=host, port=port))
+        return file
     run_service(front, versions, at=Address(host=host, port=port), address=address, say=say, ready=ready)
     return None
 
 
 def rollout(
-    run: Path | None = None,
+    run: AnyPath | None = None,
     *,
     endpoint: str,
     name: str | None = None,
     threshold: float | None = None,
-    token_file: Path | None = None,
+    token_file: AnyPath | None = None,
 ) -> dict[str, Any]:
     """Puts `run` in the place of a served model, or brings the run before back where `run` is None; gives the
     card of the model that answers now. The new one is loaded beside the old one; no request fails."""
@@ -86,12 +90,12 @@ def rollout(
 
     from fissura.serving.tokens import read_token
 
-    token = read_token(token_file)
+    token = read_token(maybe_path(token_file))
     name = name or _call("GET", f"{endpoint}/v1/models", token)["default"]
     address = f"{endpoint}/v1/models/{quote(name, safe='')}"
     if run is None:
         return _call("POST", f"{address}/rollback", token)
-    return _call("PUT", address, token, {"run": str(run.expanduser().resolve()), "threshold": threshold})
+    return _call("PUT", address, token, {"run": str(path_of(run).resolve()), "threshold": threshold})
 
 
 def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None) -> "list[Version]":
@@ -139,7 +143,7 @@ def _jobs_folder(roots: Sequence[str]) -> Path | None:
 def _best_run(path: Path) -> Path:
     from fissura.studies.study import RUN, best_trials, find_study
 
-    study = find_study(path.expanduser())
+    study = find_study(path)
     trials = best_trials(study.load())
     if not trials:
         raise DataError(f"{study.path}: no trial of this study is complete yet; go on with it by --resume")

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -37,6 +38,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import fissura
+
+        print(f"fissura {fissura.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(data.app, name="data")
 app.command("search")(studies.search)
 app.command("plan")(plan.plan)

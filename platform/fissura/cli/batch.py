@@ -9,6 +9,8 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import AddressOption, CacheOption, ProtocolOption
 from fissura.cli.runs import score_text
 from fissura.cli.serve import TokenOption
+from fissura.data.names import left_out_line
+from fissura.results import text
 
 if TYPE_CHECKING:
     from fissura.scoring.report import BatchReport
@@ -122,6 +124,7 @@ def batch_plain(report: "BatchReport") -> dict[str, Any]:
         "images": result.images,
         "done": result.done,
         "failed": result.failed,
+        "left_out": list(report.left_out),
         "stopped": result.stopped,
         "scores": report.scores,
     }
@@ -133,6 +136,8 @@ def batch_text(report: "BatchReport") -> str:
     lines = [
         f"{result.done} of {result.images} images, {result.failed} failed: {result.results or report.out}"
     ]
+    if report.left_out:
+        lines.append(left_out_line(report.left_out))
     if report.scores is not None:
         lines += scores_text(report.scores)
     return "\n".join(lines)
@@ -151,7 +156,7 @@ def scores_text(scores: dict[str, Any]) -> list[str]:
     ]
     return [
         *lines,
-        f"{scores['images']} images",
+        f"{text.data(scores['data_name'], scores['data_digest'])}: {scores['images']} images",
         table([single]),
         "images by label and prediction:",
         table(counts),

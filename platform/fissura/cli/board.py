@@ -30,7 +30,7 @@ def show(paths: Paths, as_json: JsonOption = False) -> None:
 
     console = Console.of(as_json)
     board = api.leaderboard(paths, say=console.say)
-    classes = api.class_leaderboard(paths, say=console.say)
+    classes = board.classes
     plain = rows(board) if not classes else [*rows(board), *plain_rows(classes)]
     console.result(plain, lambda: "\n\n".join(filter(None, (brief(board), class_text(classes)))))
 
@@ -52,7 +52,7 @@ def export(
 
     console = Console.of(as_json)
     board = api.leaderboard(paths, say=console.say)
-    classes = api.class_leaderboard(paths, say=console.say)
+    classes = board.classes
     files = [] if classes and not board.tables else write_leaderboard(board, out, formats=(kind,))
     if classes:
         name = "leaderboard-classifiers" if files else "leaderboard"
@@ -72,9 +72,7 @@ def brief(board: "Leaderboard") -> str:
     parts = []
     for one in board.tables:
         condition, remark = one.condition, f", {one.remark}" if one.remark else ""
-        parts.append(
-            f"{condition.dataset} {condition.split}, {condition.protocol}, {one.images} images{remark}"
-        )
+        parts.append(f"{one.data} {condition.split}, {condition.protocol}, {one.images} images{remark}")
         lines = [
             {
                 "rank": standing.rank,

@@ -33,6 +33,8 @@ def interference(
     plain = [
         {
             "dataset": one.test_set.dataset,
+            "data_name": one.data_name,
+            "data_digest": one.test_set.data_digest,
             "images": one.images,
             "models": {
                 row.model: {name: vars(score) for name, score in row.scores.items()} for row in one.rows
@@ -48,6 +50,8 @@ def plain_rows(rows: "Sequence[ClassRow]") -> list[dict[str, Any]]:
     return [
         {
             "dataset": row.test_set.dataset,
+            "data_name": row.data_name,
+            "data_digest": row.test_set.data_digest,
             "split": row.test_set.split,
             "condition": row.condition,
             "rank": row.rank,
@@ -75,7 +79,7 @@ def class_text(rows: "Sequence[ClassRow]") -> str:
         own = [row for row in rows if (row.test_set, row.condition) == key]
         test_set, condition = key
         remark = f", {own[0].remark}" if own[0].remark else ""
-        parts.append(f"{test_set.dataset} {test_set.split}, {condition}, {own[0].images} images{remark}")
+        parts.append(f"{own[0].data} {test_set.split}, {condition}, {own[0].images} images{remark}")
         parts.append(table([_line(row) for row in own]))
         parts.append("")
     return "\n".join(parts).rstrip()

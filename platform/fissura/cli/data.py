@@ -16,6 +16,12 @@ from fissura.core.spec import nearest
 
 if TYPE_CHECKING:
     from fissura.data.check import CheckReport
+    from fissura.data.resize import Fixed
+
+SizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="WIDTHxHEIGHT", help="The working size of a recipe that resizes its images."),
+]
 
 app = typer.Typer(
     help="Know, check, prepare and fetch data sets.\n\nExample: [bold]fissura data list[/bold]",
@@ -49,19 +55,20 @@ def list_kinds(
 @app.command()
 def check(
     data: Annotated[str, typer.Argument(metavar="KIND:ROOT", help="A data set, such as `cfd:/data/cfd`.")],
+    size: SizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Name every defect of a data set: unpaired, broken or lossy files, wrong sizes and labels, leaks.
 
+    Cracks that would be lost at the working size (512x512 where --size says none) are counted.
+
     Example: [bold]fissura data check folder:/data/bridge[/bold]
     """
-    from fissura.data.check import check as check_source
-    from fissura.data.check import parse_source
+    from fissura import api
 
     console = Console.of(as_json)
-    source = parse_source(data)
-    with console.progress("checking images") as on_sample:
-        found = check_source(source, on_sample=on_sample)
+    with console.progress("checking images") as on_image:
+        found = api.check(data, resize=_size(size), on_image=on_image)
     console.result(found.plain(), lambda: _findings(found))
     if found.problems:
         raise typer.Exit(2)
@@ -71,28 +78,22 @@ def check(
 def prepare(
     data: Annotated[list[str], typer.Argument(metavar="KIND:ROOT...", help="Data sets.")],
     cache: CacheOption = None,
+    size: SizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode every image once, at its own size, into the cache that all trials of this machine share.
+    """Read every image once into the cache that all trials of this machine share.
+
+    Those with masks are kept at their own size, or at --size.
 
     Example: [bold]fissura data prepare cfd:/data/cfd[/bold]
     """
-    from fissura.data.cache import default_cache
-    from fissura.data.cache import prepare as prepare_images
-    from fissura.data.datasets import parse_datasets
-    from fissura.data.resize import Native
+    from fissura import api
 
     console = Console.of(as_json)
-    datasets = parse_datasets(data)
-    with console.progress("preparing images") as on_sample:
-        prepared = prepare_images(
-            datasets, resize=Native(), directory=cache or default_cache(), on_sample=on_sample
-        )
-    counts = {split: len(prepared.indices(split)) for split in ("train", "val", "test")}
-    place = prepared.directory / prepared.digest
-    console.result(
-        {"cache": str(place), "digest": prepared.digest, "samples": counts}, f"{_counted(counts)}: {place}"
-    )
+    with console.progress("preparing images") as on_image:
+        found = api.prepare(data, resize=_size(size), cache=cache, say=console.say, on_image=on_image)
+    plain = {"cache": str(found.cache), "digest": found.digest, "samples": found.samples}
+    console.result(plain, lambda: repr(found))
 
 
 @app.command()
@@ -113,6 +114,17 @@ def fetch(
         fetch_data(name, directory, mirror=mirror, on_progress=on_progress)
     data = f"{name}:{directory}"
     console.result({"data": data}, f"{data}\nnext: {shlex.join(['fissura', 'data', 'check', data])}")
+
+
+def _size(text: str | None) -> "Fixed | None":
+    from fissura.data.resize import Fixed
+
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise SpecError(f"--size: a size is WIDTHxHEIGHT in pixels, such as 512x512, not `{text}`")
+    return Fixed.load({"width": int(width), "height": int(height)}, source="--size")
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
+from fissura.results import text
 
 
 def export(
@@ -21,7 +22,7 @@ def export(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a run: ONNX, and scripts that need onnxruntime and NumPy alone.
+    """Export a run: ONNX, and scripts that need onnxruntime, NumPy and Pillow.
 
     Example: [bold]fissura export studies/runs/1a2b3c4d5e6f --to onnx --out bundle --quantise int8[/bold]
     """
@@ -47,6 +48,7 @@ def export_text(plain: dict[str, Any]) -> str:
         for part in plain["table"]
     ]
     lines = [
+        f"trained on {text.data(', '.join(plain['trained_on']), plain['data_digest'])}",
         f"largest difference to PyTorch: {plain['check']['difference']:.2g}",
         table(rows),
         f"one image of {plain['image'][0]} x {plain['image'][1]}, one thread of {plain['device']}",

@@ -18,6 +18,7 @@ from fissura.cli.options import (
     parse_sets,
 )
 from fissura.core.errors import SpecError
+from fissura.results import text
 
 if TYPE_CHECKING:
     from fissura.results.manifest import Manifest
@@ -99,6 +100,8 @@ def evaluate(
 ) -> None:
     """Score a run on a data set. Maps are kept in the run, and its scores join the leaderboard.
 
+    The scores that were asked for are printed first, then those of the run that stood there before.
+
     Example: [bold]fissura evaluate studies/runs/1a2b3c4d5e6f --data cfd:/data/cfd[/bold]
     """
     from fissura import api
@@ -111,7 +114,7 @@ def evaluate(
                 f"{run}: of a classifier, --split is train or test, and --condition its only other option"
             )
         with console.progress("classifying images") as on_image:
-            scores = api.classify(
+            asked = api.classify(
                 run,
                 data=data,
                 split=split,
@@ -120,16 +123,28 @@ def evaluate(
                 say=console.say,
                 on_image=on_image,
             )
-        console.result({"run": str(run), "scores": plain_rows(scores)}, lambda: class_text(scores))
+        every = api.class_leaderboard([run])
+        tables = {(row.test_set, row.condition) for row in asked}
+        before = [row for row in every if (row.test_set, row.condition) not in tables]
+        console.result(
+            {"run": str(run), "asked": plain_rows(asked), "scores": plain_rows(every)},
+            lambda: _first(class_text(asked), class_text(before)),
+        )
         return
     with console.progress("predicting images") as on_image:
-        api.evaluate(
+        scored = api.evaluate(
             run, data=data, protocols=protocol or (), split=split, threshold=threshold, on_image=on_image
         )
     board = api.leaderboard([run])
+    asked_for, other = board.divided(scored)
     maps = str(run / "predictions")
-    plain = {"run": str(run), "maps": maps, "scores": rows(board)}
-    console.result(plain, lambda: f"{brief(board)}\nmaps: {maps}")
+    plain = {"run": str(run), "maps": maps, "asked": rows(asked_for), "scores": rows(board)}
+    console.result(plain, lambda: f"{_first(brief(asked_for), brief(other))}\n\nmaps: {maps}")
+
+
+def _first(asked: str, before: str) -> str:
+    """What was asked for, and then what the run was scored on before."""
+    return f"{asked}\n\nscored before:\n\n{before}" if before else asked
 
 
 def score(
@@ -145,6 +160,9 @@ def score(
         float, typer.Option(min=0, max=1, help="A pixel is predicted where its probability is at least this.")
     ] = 0.5,
     valid: Annotated[Path | None, typer.Option(help="Folder of valid-pixel masks (a field of view).")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the data; by default the masks' folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score anyone's predictions against masks.
@@ -156,7 +174,13 @@ def score(
     console = Console.of(as_json)
     with console.progress("scoring images") as on_image:
         found = api.score(
-            predictions, masks, protocol=protocol, threshold=threshold, valid=valid, on_image=on_image
+            predictions,
+            masks,
+            protocol=protocol,
+            threshold=threshold,
+            valid=valid,
+            name=name,
+            on_image=on_image,
         )
     for remark in found.remarks:
         console.say(f"note: {remark}")
@@ -167,8 +191,9 @@ def score(
 def score_text(plain: dict[str, Any]) -> str:
     """The scores as words and a table."""
     rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro") if plain[pooling]]
+    where = text.data(plain["data_name"], plain["data_digest"])
     lines = [
-        f"{plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
+        f"{where}: {plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
         table(rows) if rows else plain["remark"],
     ]
     if "ods" in plain:

@@ -92,6 +92,10 @@ def search(
     Example: [bold]fissura search unet_backbones --data cfd:/data/cfd --trials 20[/bold]
     """
     console = Console.of(as_json)
+    from fissura.studies.load import check_profile
+
+    if space is not None and not (resume or extend):
+        check_profile(space, profile)
     from fissura.jobs.environment import prepare_environment
 
     prepare_environment(address)

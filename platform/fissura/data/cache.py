@@ -16,11 +16,13 @@ import shutil
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from io import FileIO
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -31,8 +33,10 @@ from fissura.core.spec import digest as digest_plain
 from fissura.data.content import FileHashes, Source, content_digest, digest_of, settled, signature, sources
 from fissura.data.dataset import Dataset
 from fissura.data.lock import locked
-from fissura.data.prepared import FORMAT, PIXELS, Entry, PreparedData, read_index, write_index
-from fissura.data.resize import AnyResize
+from fissura.data.lost import LostCracks, choose_rule, lost_at, said_of
+from fissura.data.prepared import FORMAT, PIXELS, Entry, Index, PreparedData, read_index, write_index
+from fissura.data.resize import AnyResize, MaskRule
+from fissura.data.turns import doubtful_turn, said_of_turns
 
 __all__ = ["Entry", "PreparedData", "content_digest", "default_cache", "prepare", "prune"]
 
@@ -42,6 +46,17 @@ OWN = re.compile(r"[0-9a-f]{16}")
 ABANDONED = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")
 
 Patch = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]
+
+
+class _Decoded(NamedTuple):
+    """A sample at the working size, what nearest neighbour loses of its cracks, what its rule loses, and
+    whether its mask may lie wrong.
+    """
+
+    planes: Patch
+    nearest: LostCracks
+    lost: LostCracks
+    doubtful_turn: bool
 
 
 def default_cache() -> Path:
@@ -115,14 +130,20 @@ def _build(
             file = FileIO(scratch / PIXELS, "w")
         entries: list[Entry] = []
         problems: list[str] = []
+        rules = _mask_rules(found, resize)
+        turned: list[str] = []
+        nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
-            decoded = _decode_all(found, resize, pool)
+            decoded = _decode_all(found, resize, rules, pool)
             for done, (source, patch) in enumerate(zip(found, decoded, strict=True), start=1):
                 if isinstance(patch, list):
                     problems += patch
                 elif not problems:
+                    turned += [source.sample.name] if patch.doubtful_turn else []
+                    nearest[source.label] += patch.nearest
+                    lost[source.label] += patch.lost
                     with _writing(place.parent):
-                        entries.append(_append(file, source, patch))
+                        entries.append(_append(file, source, patch.planes))
                 if on_sample is not None:
                     on_sample(done, len(found))
             if not problems:
@@ -131,7 +152,13 @@ def _build(
                 raise DataError(*problems)
             with _writing(place.parent):
                 os.fsync(file.fileno())
-                write_index(scratch, digest, entries)
+                said = [
+                    (label, said_of(resize, rule=rule, nearest=nearest[label], lost=lost[label]))
+                    for label, rule in rules.items()
+                ]
+                remarks = [f"{label}: {line}" for label, line in said if line]
+                remarks += said_of_turns(turned, total=len(found))
+                write_index(scratch, digest, Index(tuple(entries), rules, tuple(remarks)))
                 if place.exists():
                     _remove(place)
                 scratch.replace(place)
@@ -139,18 +166,37 @@ def _build(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _mask_rules(found: list[Source], resize: AnyResize) -> dict[str, MaskRule]:
+    """How the masks of each data set are resized, by its label."""
+
+    def mask_of(source: Source) -> UInt8[np.ndarray, "h w"] | None:
+        with suppress(DataError, OSError):  # a bad file is named where all are decoded
+            return source.dataset.read_mask(source.sample)
+        return None
+
+    labels = dict.fromkeys(source.label for source in found)
+    return {
+        label: choose_rule(resize, [partial(mask_of, source) for source in found if source.label == label])
+        for label in labels
+    }
+
+
 def _decode_all(
-    found: list[Source], resize: AnyResize, pool: ThreadPoolExecutor
-) -> Iterator[Patch | list[str]]:
+    found: list[Source], resize: AnyResize, rules: dict[str, MaskRule], pool: ThreadPoolExecutor
+) -> Iterator[_Decoded | list[str]]:
     """What `_decode` makes of each sample, in order, a few ahead of the reader."""
     left = iter(found)
-    ahead = deque(pool.submit(_decode, source, resize) for source in islice(left, WORKERS + 2))
-    while ahead:
-        yield ahead.popleft().result()
-        ahead.extend(pool.submit(_decode, source, resize) for source in islice(left, 1))
+
+    def ahead(count: int) -> Iterator[Future[_Decoded | list[str]]]:
+        return (pool.submit(_decode, each, resize, rules[each.label]) for each in islice(left, count))
+
+    waiting = deque(ahead(WORKERS + 2))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(ahead(1))
 
 
-def _decode(source: Source, resize: AnyResize) -> Patch | list[str]:
+def _decode(source: Source, resize: AnyResize, rule: MaskRule) -> _Decoded | list[str]:
     """Image, mask and valid pixels at the working size, or what is wrong with them."""
     try:
         image, mask, valid = source.read()
@@ -162,7 +208,10 @@ def _decode(source: Source, resize: AnyResize) -> Patch | list[str]:
     valid = np.ones_like(mask) if valid is None else valid
     if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
         return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
-    return resize.image(image), resize.mask(mask), resize.mask(valid)
+    planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
+    nearest = lost_at(resize, mask)
+    lost = nearest if rule == "nearest" else lost_at(resize, mask, rule=rule)
+    return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 
 def _append(file: FileIO, source: Source, patch: Patch) -> Entry:
@@ -182,7 +231,7 @@ def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) 
     not compared before is not right."""
     pixels, stamp = place / PIXELS, place / VERIFIED
     try:
-        entries, status = read_index(place, digest), pixels.stat()
+        entries, status = read_index(place, digest).entries, pixels.stat()
         with suppress(OSError, ValueError):
             if json.loads(stamp.read_text(encoding="utf-8")) == list(signature(status)):
                 return True

@@ -11,20 +11,25 @@ from typing import Any, Self
 
 import numpy as np
 
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import parse_dataset
+from fissura.data.datasets import Named, parse_dataset, text_of
 from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
-from fissura.data.images import MaskReading
 from fissura.data.labelled.class_folder import ClassFolder
+from fissura.data.lost import LostCracks, both_lost, said_of
+from fissura.data.masks import MaskReading
+from fissura.data.resize import AnyResize, Fixed
 from fissura.data.sample import SPLITS, Sample
+from fissura.data.turns import doubtful_turn, said_of_turns
 from fissura.data.walk import listed
 
+WORKING_SIZE = Fixed(height=512, width=512)  # the papers' usual one
 MOST_LINES = 25  # of one kind of warning, before they are summed up in one
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Brief):
     """What `check` found. `problems` make the set unusable; `warnings` make its scores doubtful; `notes`
     are good to know.
 
@@ -47,6 +52,17 @@ class CheckReport:
     mask_levels: dict[int, int]
     duplicates: tuple[Duplicate, ...]
 
+    def lines(self) -> list[str]:
+        """The data set, its images, how much is wrong with it, and the first problems."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.samples.items())
+        found = f"{len(self.problems)} problems, {len(self.warnings)} warnings, {len(self.notes)} notes"
+        return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {found}", *self.problems[:3]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each problem, warning and note."""
+        levels = (("problem", self.problems), ("warning", self.warnings), ("note", self.notes))
+        return [{"level": level, "text": text} for level, texts in levels for text in texts]
+
     def plain(self) -> dict[str, Any]:
         """The report as JSON types alone."""
         plain = asdict(self)
@@ -64,12 +80,17 @@ class _MaskFacts:
     levels: dict[int, int]
     grey_share: float
     remark: str | None
+    nearest: LostCracks
+    area: LostCracks
 
     @classmethod
-    def of(cls, reading: MaskReading) -> Self:
+    def of(cls, reading: MaskReading, resize: AnyResize) -> Self:
         mask = reading.mask
         digest = sha256(repr(mask.shape).encode() + mask.tobytes()).digest()
-        return cls(mask.size, int(mask.sum()), digest, reading.levels, reading.grey_share, reading.remark)
+        lost = both_lost(resize, mask)
+        return cls(
+            mask.size, int(mask.sum()), digest, reading.levels, reading.grey_share, reading.remark, *lost
+        )
 
 
 @dataclass
@@ -81,29 +102,36 @@ class _Findings:
     sizes: Counter[str] = field(default_factory=Counter)
 
 
-def parse_source(text: str) -> Dataset | ClassFolder:
-    """The data set that `KIND:ROOT` names, with masks or a folder a class; nothing is read.
+def parse_source(named: Named) -> Dataset | ClassFolder:
+    """The data set that `KIND:ROOT` names, with masks or a folder a class, or the one given; nothing is read.
 
     Raises:
         SpecError: no such kind, or no root.
         DataError: squares to be cut from another data set: that one can be checked.
     """
+    if isinstance(named, Dataset | ClassFolder):
+        return named
+    text = text_of(named, folders="folder")
     kind, _, root = text.partition(":")
     if kind == "class_folder" and root:
         return ClassFolder(root=Path(root).expanduser())
     if kind in {"patches", "severity"}:
         cut_from = ":".join(root.split(":")[-2:])
         raise DataError(f"`{text}`: is cut from another data set; check that one: `{cut_from}`")
-    return parse_dataset(text)
+    return parse_dataset(named)
 
 
 def check(
-    source: Dataset | ClassFolder, *, on_sample: Callable[[int, int], None] | None = None
+    source: Dataset | ClassFolder,
+    *,
+    resize: AnyResize = WORKING_SIZE,
+    on_sample: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Reads every file of `source` and reports; nothing is raised for bad data.
 
-    Duplicates across splits are warned of first: they leak training images into the test. `on_sample` is told
-    how many images are done, and of how many.
+    Duplicates across splits are warned of first: they leak training images into the test. `resize` is the
+    working size at which lost cracks are counted. `on_sample` is told how many images are done, and of how
+    many.
     """
     if isinstance(source, ClassFolder):
         return _check_labels(source, on_sample)
@@ -111,7 +139,7 @@ def check(
     findings = _Findings([*found.problems], [], [*found.notes])
     masks: dict[str, _MaskFacts] = {}
     for done, sample in enumerate(found.samples, start=1):
-        facts = _read(source, sample, findings)
+        facts = _read(source, sample, findings, resize)
         if facts is not None:
             masks[sample.name] = facts
         if on_sample is not None:
@@ -122,10 +150,16 @@ def check(
     findings.warnings += _duplicate_lines(copies, where, places="splits")
     findings.warnings += _straddling(found.samples)
     findings.warnings += _count_lines(source.info.counts, splits)
+    turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
+    findings.warnings += said_of_turns(turned, total=len(found.samples))
     findings.warnings += [*_odd_masks(masks), *_shared_masks(masks), *_inverted(masks)]
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
     if empty:
         findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")
+    nearest = sum((facts.nearest for facts in masks.values()), LostCracks())
+    area = sum((facts.area for facts in masks.values()), LostCracks())
+    if line := said_of(resize, rule="area", nearest=nearest, lost=area):
+        findings.notes.append(line)
     levels: Counter[int] = Counter()
     for facts in masks.values():
         levels.update(facts.levels)
@@ -186,7 +220,7 @@ def _report(
     )
 
 
-def _read(source: Dataset, sample: Sample, findings: _Findings) -> _MaskFacts | None:
+def _read(source: Dataset, sample: Sample, findings: _Findings, resize: AnyResize) -> _MaskFacts | None:
     """Reads all files of a sample, each for itself, so that one bad file hides no other."""
     image = valid = reading = None
     try:
@@ -206,7 +240,7 @@ def _read(source: Dataset, sample: Sample, findings: _Findings) -> _MaskFacts | 
         findings.warnings.append(f"{sample.valid}: no pixel is valid, so the image counts for nothing")
     if image is not None:
         _keep(findings, sample.name, image, valid)
-    return None if reading is None else _MaskFacts.of(reading)
+    return None if reading is None else _MaskFacts.of(reading, resize)
 
 
 def _keep(findings: _Findings, name: str, image: np.ndarray, valid: np.ndarray | None = None) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fissura.core.errors import DataError
 from fissura.core.files import sha256, write_text
 from fissura.core.spec import digest
 from fissura.data.dataset import Dataset
+from fissura.data.naming import PLACE, name_of, told_apart
 from fissura.data.sample import Sample
 
 Signature = tuple[int, ...]
@@ -33,11 +33,13 @@ MEMO_ENTRIES = 1_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """A sample with its data set; `label` tells apart the data sets of one preparation."""
+    """A sample with its data set; `label` tells apart the data sets of one preparation, as does `data_name`
+    for people."""
 
     label: str
     dataset: Dataset
     sample: Sample
+    data_name: str
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,12 +77,11 @@ def sources(datasets: Sequence[Dataset]) -> list[Source]:
     """
     found: list[Source] = []
     problems: list[str] = []
-    seen = Counter[str]()
-    for dataset in datasets:
-        seen[dataset.kind] += 1
-        label = dataset.kind if seen[dataset.kind] == 1 else f"{dataset.kind}-{seen[dataset.kind]}"
+    labels = told_apart(dataset.kind for dataset in datasets)
+    names = told_apart(name_of(dataset.plain()) for dataset in datasets)
+    for label, name, dataset in zip(labels, names, datasets, strict=True):
         try:
-            found += [Source(label, dataset, sample) for sample in dataset.samples()]
+            found += [Source(label, dataset, sample, name) for sample in dataset.samples()]
         except DataError as error:
             problems += error.problems
     if not problems and not found:
@@ -107,7 +108,7 @@ def digest_of(found: Sequence[Source], hashes: dict[Path, str]) -> str:
         [
             {
                 "label": source.label,
-                "options": {key: value for key, value in source.dataset.plain().items() if key != "root"},
+                "options": {key: value for key, value in source.dataset.plain().items() if key not in PLACE},
                 "sample": [source.sample.name, source.sample.split, source.sample.group],
                 "files": [hashes[path] for path in source.files],
             }

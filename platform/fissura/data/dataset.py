@@ -11,9 +11,12 @@ from pydantic import Field
 
 from fissura.core.errors import DataError
 from fissura.core.spec import Spec
-from fissura.data.images import MaskReading, decode_mask, read_rgb, read_size
+from fissura.data.images import read_rgb
+from fissura.data.masks import MaskReading, decode_mask
+from fissura.data.naming import DataName
 from fissura.data.sample import Sample
 from fissura.data.splits import carve
+from fissura.data.turns import check_size
 from fissura.data.walk import Found, Walk
 
 
@@ -38,13 +41,14 @@ class Dataset(Spec, ABC):
     """A data set of images and crack masks under one folder, `root`.
 
     `seed` decides every split that is not official. A `val` split is carved out of `train` where none is
-    official.
+    official. `name` is what tables call it; without one, the last part of `root`.
     """
 
     info: ClassVar[DatasetInfo]
 
     kind: str
     root: Path
+    name: DataName | None = None
     seed: int = Field(0, ge=0)
     validation_share: float = Field(0.15, gt=0, lt=1)
 
@@ -106,7 +110,7 @@ class Dataset(Spec, ABC):
     def inspect_mask(self, sample: Sample) -> MaskReading:
         """As `read_mask`, with what is odd about the file."""
         reading = self.decode_mask(sample.mask)
-        _same_size(reading.mask, path=sample.mask, image=sample.image)
+        check_size(reading.mask.shape, path=sample.mask, image=sample.image)
         return reading
 
     def read_valid(self, sample: Sample) -> UInt8[np.ndarray, "h w"] | None:
@@ -118,15 +122,5 @@ class Dataset(Spec, ABC):
         if sample.valid is None:
             return None
         valid = decode_mask(sample.valid).mask
-        _same_size(valid, path=sample.valid, image=sample.image)
+        check_size(valid.shape, path=sample.valid, image=sample.image)
         return valid
-
-
-def _same_size(mask: UInt8[np.ndarray, "h w"], *, path: Path, image: Path) -> None:
-    height, width = read_size(image)
-    if mask.shape != (height, width):
-        raise DataError(
-            f"{path}: a mask must have its image's size: it is {mask.shape[1]}x{mask.shape[0]} (width x "
-            f"height), "
-            f"{image.name} is {width}x{height}; draw the mask again or resize it by nearest neighbour"
-        )

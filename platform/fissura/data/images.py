@@ -1,9 +1,10 @@
-"""Reading one image file or one mask file of a data set, and saying plainly what is wrong with a bad one.
+"""Reading one image file of a data set, and saying plainly what is wrong with a bad one.
 
 Rules. Files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
-page stacks (of a phone's MPO the first picture is taken). An alpha channel is dropped where it is opaque and
-refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey photographs become
-RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what the two share.)
+page stacks (of a phone's MPO or HEIC the first picture is taken). An alpha channel is dropped where it is
+opaque and refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey
+photographs become RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what
+the two share.)
 """
 
 import math
@@ -11,7 +12,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -21,15 +21,16 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
+from fissura.data.names import SUFFIXES as SUFFIXES
+from fissura.data.names import reads_heif, unread_kind
 from fissura.data.whole import require_whole
 
+HEIF = "HEIF"
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
 MAX_PIXELS = 150_000_000
-LOSSY_THRESHOLD = 127
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # TIFF tags
+_BITS_PER_SAMPLE, _TILE_WIDTH, _TILE_LENGTH, _DNG_VERSION = 258, 322, 323, 50706  # TIFF tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,12 +75,13 @@ class Picture(NamedTuple):
     """An image that Pillow has opened, and not decoded yet.
 
     `turn` makes its pixels upright; None where they are (Pillow turns a TIFF itself). `bits` are those of one
-    channel.
+    channel. `orientation` is that of the EXIF tag, 1 to 8; 1 is upright.
     """
 
     image: Image.Image
     turn: Image.Transpose | None
     bits: int
+    orientation: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,31 +95,16 @@ class Picture(NamedTuple):
         return np.array(image if self.turn is None else image.transpose(self.turn))
 
 
-@dataclass(frozen=True)
-class MaskReading:
-    """A mask and what its file held.
-
-    `mask` is uint8 [h w], 0 background, 1 crack. `levels` counts the pixels of each grey level (or label) of
-    the file. `grey_share` is the share (0..1) of pixels whose level is none that a mask should hold. `remark`
-    says in one line how those were read, or is None where nothing is odd.
-    """
-
-    mask: UInt8[np.ndarray, "h w"]
-    levels: dict[int, int]
-    grey_share: float = 0.0
-    remark: str | None = None
-
-
 def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """A photograph, RGB, 0..255, upright as its EXIF tag says.
 
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
     """
-    with _open(path) as picture:
+    with open_file(path) as picture:
         if picture.image.mode not in PLAIN_MODES:
-            raise DataError(_mode_problem(picture.image.mode))
-        _check_opaque(picture.image)
+            raise DataError(mode_problem(picture.image.mode))
+        check_opaque(picture.image)
         return picture.pixels("RGB")
 
 
@@ -127,71 +114,13 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_rgb`, as far as the header shows it.
     """
-    with _open(path) as picture:
-        return picture.size
+    return read_stance(path)[0]
 
 
-def read_binary_mask(path: Path, *, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
-    """The mask of `decode_mask`: 0 background, 1 crack."""
-    return decode_mask(path, threshold=threshold).mask
-
-
-def decode_mask(
-    path: Path, *, threshold: int | None = None, crack: Literal["light", "dark"] = "light"
-) -> MaskReading:
-    """A mask file, with what is odd about it.
-
-    A mask holds the level 0 and at most one other. Where `threshold` is given, or the file is a JPEG (then it
-    is 127), pixels above it are light and a remark names the share of grey ones; a mask of the levels 0 and 1
-    is never thresholded. `crack` says which of the two shades is crack.
-
-    Raises:
-        DataError: one line: the file, the rule it breaks, what it holds, the remedy.
-    """
-    with _open(path) as picture:
-        lossy = picture.image.format in {"JPEG", "MPO"}
-        grey = _grey(picture)
-    counts = np.bincount(grey.ravel(), minlength=256)
-    levels = {int(level): int(counts[level]) for level in np.flatnonzero(counts)}
-    if lossy and threshold is None:
-        threshold = LOSSY_THRESHOLD
-    if threshold is None or (not lossy and set(levels) <= {0, 1}):
-        light = _two_levels(path, grey, levels)
-        share, remark = 0.0, None
-    else:
-        light = (grey > threshold).astype(np.uint8)
-        share = 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
-        remark = f"{share:.1%} of the pixels are grey, thresholded at {threshold}" if share else None
-    return MaskReading(light if crack == "light" else 1 - light, levels, share, remark)
-
-
-def _two_levels(
-    path: Path, grey: UInt8[np.ndarray, "h w"], levels: dict[int, int]
-) -> UInt8[np.ndarray, "h w"]:
-    others = [level for level in levels if level != 0]
-    if len(others) > 1 or (0 not in levels and others not in ([255], [1])):
-        shown = ", ".join(str(level) for level in list(levels)[:8]) + (", ..." if len(levels) > 8 else "")
-        raise DataError(
-            f"{path}: a mask holds two grey levels, 0 (background) and 255 (crack): this one holds "
-            f"{len(levels)} ({shown}); save it again with two levels, without resampling and without JPEG"
-        )
-    return np.asarray(grey != 0, dtype=np.uint8)
-
-
-def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
-    image = picture.image
-    # A GIF knows palettes alone, so there a palette of greys is a grey image.
-    if image.mode not in {"1", *PLAIN_MODES} and (image.mode, image.format) != ("P", "GIF"):
-        raise DataError(_mode_problem(image.mode))
-    _check_opaque(image)
-    if image.mode in {"1", "L", "LA"} or image.format in {"JPEG", "MPO"}:
-        return picture.pixels("L")
-    colours = picture.pixels("RGB")
-    if (colours != colours[..., :1]).any():
-        raise DataError(
-            "a mask is grey: this one has colours; save it as 8-bit grey, 0 background and 255 crack"
-        )
-    return np.ascontiguousarray(colours[..., 0])
+def read_stance(path: Path) -> tuple[tuple[int, int], int]:
+    """As `read_size`, and the EXIF orientation, 1 (upright) to 8."""
+    with open_file(path) as picture:
+        return picture.size, picture.orientation
 
 
 def is_opaque(image: Image.Image) -> bool:
@@ -199,7 +128,7 @@ def is_opaque(image: Image.Image) -> bool:
     return image.mode not in {"LA", "RGBA"} or image.getextrema()[-1] == (255, 255)
 
 
-def _check_opaque(image: Image.Image) -> None:
+def check_opaque(image: Image.Image) -> None:
     if not is_opaque(image):
         raise DataError(
             "an image is opaque: this one is transparent in places; flatten it on the background that is "
@@ -207,7 +136,7 @@ def _check_opaque(image: Image.Image) -> None:
         )
 
 
-def _mode_problem(mode: str) -> str:
+def mode_problem(mode: str) -> str:
     names = {
         "P": "palette colours",
         "PA": "palette colours",
@@ -222,14 +151,14 @@ def _mode_problem(mode: str) -> str:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Picture]:
+def open_file(path: Path) -> Iterator[Picture]:
     """`opened`, of at most 8 bits a channel; a DataError, of the block too, gets the file's name."""
     try:
         if not path.is_file():
             raise DataError("the file is missing (or no regular file); restore it, or remove its partner")
         with path.open("rb") as file, opened(file) as picture:
             if picture.bits > 8:
-                raise DataError(_mode_problem("I"))
+                raise DataError(mode_problem("I"))
             yield picture
     except DataError as error:
         raise DataError(*(f"{path}: {problem}" for problem in error.problems)) from None
@@ -253,47 +182,64 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
         raise DataError("the file is empty (0 bytes); fetch or copy it again")
     limit = min(max_pixels, MAX_PIXELS)
     try:
-        with _quiet, Image.open(file, formats=FORMATS) as image:
+        with _quiet, Image.open(file, formats=_formats(beginning)) as image:
             _check_header(image, limit)
             bits = beginning[24] if image.format == "PNG" else 8
             if isinstance(image, TiffImageFile):
                 bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
             require_whole(image, file)
-            yield Picture(image, _turn(image), bits)
+            orientation = _orientation(image)
+            turn = None if image.format == "TIFF" else _TURNS.get(orientation)  # Pillow turns a TIFF itself
+            yield Picture(image, turn, bits, orientation)
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise DataError(_too_large(limit, "far more")) from None
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if HEIF in _formats(beginning):
+            raise DataError(_damaged(error)) from None
         raise DataError(
             f"an image is an intact {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file whatever its name says: "
-            f"this one begins with {beginning[:8]!r}; replace it"
+            f"this one {unread_kind(beginning) or f'begins with {beginning[:8]!r}; replace it'}"
         ) from None
     except Exception as error:
         # Pillow raises almost anything on a broken file: OSError, SyntaxError, struct.error, KeyError...
         raise DataError(_damaged(error)) from None
 
 
+def _formats(beginning: bytes) -> tuple[str, ...]:
+    """The formats that a file of this beginning may have: HEIC too, where `pillow-heif` is installed."""
+    if "HEIC" not in unread_kind(beginning) or not reads_heif():
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (HEIF,)
+
+
 def _check_header(image: Image.Image, max_pixels: int) -> None:
     if math.prod(image.size) > max_pixels:
         raise DataError(_too_large(max_pixels, f"{image.width}x{image.height}"))
     if isinstance(image, TiffImageFile):
+        if _DNG_VERSION in image.tag_v2:  # its first picture is a small preview
+            raise DataError("an image is developed: this one is a DNG raw file; save it as JPEG or TIFF")
         # libtiff decodes a whole tile, however little of it the image takes
         tile = image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)
         if math.prod(tile) > max_pixels:
             raise DataError(_too_large(max_pixels, f"a tile of {tile[0]}x{tile[1]}"))
     # to count further frames takes a long time where there are many
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", HEIF}:
         raise DataError("a file holds one image: this one holds 2 or more (frames or pages); save one as PNG")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright. To be asked before the pixels are: a PNG may hold another tag behind
-    them.
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF tag says, 1 to 8. To be asked before the pixels are: a PNG may hold another tag behind
+    them, and Pillow would decode a whole one in search of it.
     """
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return None  # Pillow turns a TIFF itself, and decodes a whole PNG in search of the tag
-    return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    tag = (image.tag_v2 if isinstance(image, TiffImageFile) else image.getexif()).get(_ORIENTATION, 1)
+    return tag if tag in _TURNS else 1
 
 
 def _too_large(max_pixels: int, held: str) -> str:

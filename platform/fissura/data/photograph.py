@@ -21,6 +21,7 @@ from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, PLAIN_MODES, Picture, is_opaque, opened
 from fissura.data.whole import END, SCAN, SEGMENT, jpeg_scans
 
+SIGNIFICANT_BITS = (8, 10, 12, 14)  # that values of 16 bits may take
 MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write some tens
 MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG
 MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
@@ -60,9 +61,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
     """The photograph in the bytes of a PNG, JPEG, TIFF, BMP, WebP or GIF file, of one picture (of an MPO the
     first), turned as its EXIF tag says.
 
-    16 bits a channel become round(value / 257), transparency is laid over white; a colour that is declared
-    transparent stays a colour, as in `read_rgb`. It takes at most 40 bytes of memory a pixel. Many threads
-    may call it at once.
+    16 bits a channel become round(value / 257); where all values of the image fit 8, 10, 12 or 14 of the
+    bits, as cameras and scanners write them, the full range of so many is brought to 8. Transparency is laid
+    over white; a colour that is declared transparent stays a colour, as in `read_rgb`. It takes at most 40
+    bytes of memory a pixel. Many threads may call it at once.
 
     Raises:
         DataError: one line, which names no file: the rule, what the image holds, the remedy. Such is every
@@ -75,8 +77,9 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
         if image.format in {"JPEG", "MPO"}:
             _check_scans(data)
         if picture.bits > 8:
-            image = _scaled(image, data)
-            remarks.append(f"{picture.bits} bits a channel, scaled to 8")
+            image, held = _scaled(image, data)
+            of_them = "" if held == picture.bits else f", of which its values take {held}"
+            remarks.append(f"{picture.bits} bits a channel{of_them}, scaled to 8")
         elif image.mode in _REDUCED:
             mode, remark = _REDUCED[image.mode]
             image = image.convert(mode)
@@ -159,14 +162,20 @@ def _check_scans(data: bytes) -> None:
         )
 
 
-def _scaled(image: Image.Image, data: bytes) -> Image.Image:
-    """An image of 16 bits a channel with 8, in the mode L, RGB or RGBA."""
+def _scaled(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
+    """An image of 16 bits a channel with 8, in the mode L, RGB or RGBA; and the bits that it was scaled from:
+    cameras and scanners write 10, 12 or 14 into 16.
+    """
     kept = np.asarray(image)
     deep = kept.astype(np.uint16) if image.mode.startswith("I") else _deep_colours(data, kept)
+    colours = deep[..., :3] if deep.ndim == 3 else deep  # transparency has bits of its own
+    bits = next((bits for bits in SIGNIFICANT_BITS if 0 < colours.max() < 2**bits), 16)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
-        deep = ~deep  # 0 is white, which Pillow sees to in 8 bits alone
-    # rounding is exact: value / 257 comes no nearer to a half than 1/514
-    return Image.fromarray(cv2.convertScaleAbs(deep, alpha=1 / 257))
+        deep = (2**bits - 1) - deep  # 0 is white, which Pillow sees to in 8 bits alone
+    scaled = cv2.convertScaleAbs(deep, alpha=255 / (2**bits - 1))
+    if bits < 16 and deep.ndim == 3 and deep.shape[2] == 4:
+        scaled[..., 3] = cv2.convertScaleAbs(deep[..., 3], alpha=1 / 257).reshape(deep.shape[:2])
+    return Image.fromarray(scaled), bits
 
 
 def _deep_colours(data: bytes, high: UInt8[np.ndarray, "h w c"]) -> UInt16[np.ndarray, "h w c"]:

@@ -1,7 +1,8 @@
 """Prepared images as a trial sees them: entries and views of one memory-mapped file, opened in any process.
 
 DIRECTORY/<digest>/pixels.bin   for each entry: image [h w 3], mask [h w], valid [h w], all uint8
-DIRECTORY/<digest>/index.json   entries with sizes, offsets and CRC-32; sealed by its own digest
+DIRECTORY/<digest>/index.json   entries with sizes, offsets and CRC-32, how the masks of each data set were
+                                resized, and remarks on it; sealed by its own digest
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,9 +19,10 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError
 from fissura.core.files import write_text
 from fissura.core.spec import digest as digest_plain
+from fissura.data.resize import MaskRule
 from fissura.data.sample import Split
 
-FORMAT = 1  # raised whenever the layout changes, or the same files give other pixels
+FORMAT = 2  # raised whenever the layout changes, or the same files give other pixels
 PIXELS, INDEX = "pixels.bin", "index.json"
 INDEX_BYTES = 1 << 28
 
@@ -44,16 +46,33 @@ class Entry:
         return 5 * self.height * self.width
 
 
+class Index(NamedTuple):
+    """What a cache holds: its entries, the rule by which the masks of each data set (by label) were resized,
+    and remarks on what their cracks lost.
+    """
+
+    entries: tuple[Entry, ...]
+    mask_rules: dict[str, MaskRule]
+    remarks: tuple[str, ...]
+
+
 class PreparedData:
-    """Prepared images, opened read-only and memory-mapped: all processes of a node share one copy.
+    """Prepared images, opened read-only and memory-mapped: all processes of a node share one copy. `remarks`
+    say what the cracks of a data set lost at the working size, where that is much.
 
     Pickling carries the folder and the digest alone; the other process maps the same file.
     """
 
     def __init__(
-        self, directory: Path, digest: str, entries: tuple[Entry, ...], pixels: UInt8[np.ndarray, "n"]
+        self,
+        directory: Path,
+        digest: str,
+        entries: tuple[Entry, ...],
+        pixels: UInt8[np.ndarray, "n"],
+        *,
+        remarks: tuple[str, ...] = (),
     ) -> None:
-        self.directory, self.digest, self.entries = directory, digest, entries
+        self.directory, self.digest, self.entries, self.remarks = directory, digest, entries, remarks
         self._pixels = pixels
 
     @classmethod
@@ -65,13 +84,13 @@ class PreparedData:
         """
         place = directory / digest
         try:
-            entries = read_index(place, digest)
+            index = read_index(place, digest)
             pixels = np.memmap(place / PIXELS, dtype=np.uint8, mode="r").view(np.ndarray)
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: is no whole cache ({error}); prepare the data again") from None
         with suppress(OSError):
             os.utime(place)  # `prune` drops what was used least recently
-        return cls(directory, digest, entries, pixels)
+        return cls(directory, digest, index.entries, pixels, remarks=index.remarks)
 
     def __reduce__(self) -> tuple[Callable[[Path, str], "PreparedData"], tuple[Path, str]]:
         return PreparedData.open, (self.directory, self.digest)
@@ -91,7 +110,7 @@ class PreparedData:
             count = min(most, len(indices))
             chosen |= {indices[place * len(indices) // count] for place in range(count)}
         entries = tuple(self.entries[index] for index in sorted(chosen))
-        return PreparedData(self.directory, self.digest, entries, self._pixels)
+        return PreparedData(self.directory, self.digest, entries, self._pixels, remarks=self.remarks)
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """The image, RGB, as a read-only view."""
@@ -114,18 +133,20 @@ class PreparedData:
         return self._pixels[entry.offset + first * area : entry.offset + last * area]
 
 
-def write_index(place: Path, digest: str, entries: list[Entry]) -> None:
+def write_index(place: Path, digest: str, index: Index) -> None:
     """Writes the index of the cache in the folder `place`."""
     plain: dict[str, Any] = {
         "format": FORMAT,
         "digest": digest,
-        "entries": [asdict(each) for each in entries],
+        "entries": [asdict(entry) for entry in index.entries],
+        "mask_rules": index.mask_rules,
+        "remarks": index.remarks,
     }
     write_text(place / INDEX, json.dumps({**plain, "seal": digest_plain(plain)}))
 
 
-def read_index(place: Path, digest: str) -> tuple[Entry, ...]:
-    """The entries of the cache in the folder `place`.
+def read_index(place: Path, digest: str) -> Index:
+    """The index of the cache in the folder `place`.
 
     Raises:
         OSError, ValueError: the index or the size of the pixels is wrong.
@@ -142,4 +163,4 @@ def read_index(place: Path, digest: str) -> tuple[Entry, ...]:
     wanted, size = sum(entry.size for entry in entries), (place / PIXELS).stat().st_size
     if size != wanted:
         raise ValueError(f"{PIXELS} has {size} bytes instead of {wanted}")
-    return entries
+    return Index(entries, plain["mask_rules"], tuple(plain["remarks"]))

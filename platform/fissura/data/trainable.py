@@ -58,8 +58,8 @@ def _problem(
     if isinstance(resize, Fixed) and _cracked(datasets, split):
         return (
             f"{named}: {rule}, and the masks of the {images} hold no crack pixel once they are resized to"
-            f" {resize.width}x{resize.height} (width x height); raise data.resize.width and"
-            " data.resize.height, or train at the images' own size"
+            f" {resize.width}x{resize.height} (width x height); set data.resize.masks=area, raise"
+            " data.resize.width and data.resize.height, or train at the images' own size"
         )
     return (
         f"{named}: {rule}, and the masks of the {images} hold no crack pixel; add {split} images with a"

@@ -1,11 +1,12 @@
 """Walking a data set's folders: files by stem, images paired with masks, and every problem met on the way."""
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fissura.data.images import SUFFIXES
+from fissura.data.names import HEIF_SUFFIXES, SUFFIXES, is_image, is_passed_over, left_out_line
 from fissura.data.sample import Sample, Split
 
 
@@ -22,13 +23,19 @@ class Found:
 
 @dataclass
 class Walk:
-    """Gathers the samples of one data set. Nothing raises: `found` hands over all problems at once."""
+    """Gathers the samples of one data set. Nothing raises: `found` hands over all problems at once.
+
+    `read` are the folders whose files were listed; images that lie beside or below them, or in the folders
+    `watched`, are named in a note.
+    """
 
     root: Path
     layout: str
     samples: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    read: list[Path] = field(default_factory=list)
+    watched: list[Path] = field(default_factory=list)
 
     def has(self, folder: str) -> bool:
         """Whether `folder` (relative to the root) exists."""
@@ -38,13 +45,15 @@ class Walk:
         self,
         *folders: str,
         key: Callable[[str], str] = str,
-        suffixes: frozenset[str] = SUFFIXES,
+        suffixes: frozenset[str] | None = None,
         others: Literal["note", "ignore"] = "note",
     ) -> dict[str, Path]:
         """The files of the first of `folders` (relative to the root) that exists, by `key` of their stems.
 
-        Hidden files are passed over; files of other suffixes too, with a note unless they are expected there
-        (`others`). A missing folder, an empty one and two files of one stem are problems.
+        Stems are in composed Unicode, so that equal names are equal wherever the files come from. Hidden
+        files and an operating system's are passed over; files of other suffixes than those of images (or
+        `suffixes`) too, with a note unless they are expected there (`others`). A missing folder, an empty one
+        and two files of one stem are problems.
         """
         folder = next((self.root / name for name in folders if self.has(name)), None)
         if folder is None:
@@ -53,29 +62,67 @@ class Walk:
                     f"{self.root / folders[0]}: the folder is missing; expected {self.layout}"
                 )
             return {}
-        visible = sorted(
-            path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
-        )
+        self.read.append(folder)
+        visible = sorted(path for path in _visible(folder) if path.is_file())
+        known = [
+            path
+            for path in visible
+            if (is_image(path.name) if suffixes is None else path.suffix.lower() in suffixes)
+        ]
+        # a phone's HEIC beside the JPEG that was made of it is the same photograph
+        stems = {path.stem for path in known if path.suffix.lower() not in HEIF_SUFFIXES}
+        known = [path for path in known if path.suffix.lower() not in HEIF_SUFFIXES or path.stem not in stems]
         files: dict[str, Path] = {}
-        for path in visible:
-            if path.suffix.lower() not in suffixes:
-                continue
-            stem = key(path.stem)
+        for path in known:
+            stem = key(composed(path.stem))
             if stem in files:
                 self.problems.append(
                     f"{path}: a stem occurs once in a folder: {files[stem].name} has it too; remove or "
                     f"rename one"
                 )
             files.setdefault(stem, path)
+        strangers = tuple(path.name for path in visible if path not in known)
         if not files:
             self.problems.append(
-                f"{folder}: the folder holds files of {', '.join(sorted(suffixes))}: there is none; "
-                f"expected {self.layout}"
+                f"{folder}: the folder holds files of {', '.join(sorted(suffixes or SUFFIXES))}: there is"
+                f" none{f' ({left_out_line(strangers)})' if strangers else ''}; expected {self.layout}"
             )
-        strangers = [path.name for path in visible if path.suffix.lower() not in suffixes]
-        if strangers and others == "note":
-            self.notes.append(f"{folder}: left out by their suffix ({len(strangers)}): {listed(strangers)}")
+        elif strangers and others == "note":
+            self.notes.append(f"{folder}: {left_out_line(strangers)}")
         return files
+
+    def watch(self, *folders: str) -> None:
+        """Has images beside the folders that are read named: those in `folders` (relative to the root), and
+        in folders below."""
+        self.watched += [self.root / folder for folder in folders if self.has(folder)]
+
+    def left_out(self) -> list[str]:
+        """A note for each folder with images that were not read."""
+        notes = []
+        known = [*self.watched, *self.read]
+        for folder in dict.fromkeys(known):
+            inside = sorted(_visible(folder))
+            loose = [path.name for path in inside if path.is_file() and is_image(path.name)]
+            if loose and folder not in self.read:
+                notes.append(
+                    f"{folder}: images left out, beside the folders that are read ({len(loose)}): "
+                    f"{listed(loose)}"
+                )
+            strange = [
+                path
+                for path in inside
+                if path.is_dir() and not any(other.is_relative_to(path) for other in known)
+            ]
+            counts = {
+                path.name: sum(is_image(str(image.relative_to(path))) for image in path.rglob("*"))
+                for path in strange
+            }
+            full = [f"{name} ({count} images)" for name, count in counts.items() if count]
+            if full:
+                notes.append(
+                    f"{folder}: folders left out ({len(full)}): {listed(full)}; expected {self.layout}"
+                )
+        return notes
 
     def pair(
         self,
@@ -136,7 +183,16 @@ class Walk:
             samples = [replace(sample, name=f"{sample.split}-{sample.name}") for sample in samples]
         samples = [sample if sample.group else replace(sample, group=sample.name) for sample in samples]
         samples = sorted(samples, key=lambda sample: sample.name)
-        return Found(tuple(samples), tuple(self.problems), tuple(self.notes))
+        return Found(tuple(samples), tuple(self.problems), (*self.notes, *self.left_out()))
+
+
+def composed(name: str) -> str:
+    """A name in composed Unicode (NFC): one file system writes an accent as a letter's, another behind it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not is_passed_over(path.name)] if folder.is_dir() else []
 
 
 def listed(names: list[str], *, most: int = 10) -> str:

@@ -22,6 +22,7 @@ _ONES = b"\xff\x00"  # eight bits; no Huffman code begins with sixteen ones
 _READ_AHEAD = 8  # bytes that libjpeg wants at hand before it decodes a block
 # of a run of blocks that share one code, libjpeg's encoder leaves at most 1000 single bits
 _LONGEST_RUN = 160
+_BROKEN = (-1, -2)  # what Pillow's decoders return of a stream that they cannot read
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 
@@ -110,22 +111,22 @@ class _Jpeg(_Wrapped):
         scans = jpeg_scans(data)
         if not scans.huffman:
             used, error = self._own.decode(data)
-            return (used, error) if used < 0 else (-1, -2)
+            return (used, error) if used < 0 else _BROKEN
         if not scans.complete:
             raise OSError(EARLY)
         used, error = self._own.decode(data[: scans.end])
         left = data[used : scans.end]
         for filler in _fillers(data, scans):
+            if used >= 0:
+                left += filler
+                used, error = self._own.decode(left)
+                left = left[used:]
             if used < 0:
                 return used, error
-            left += filler
-            used, error = self._own.decode(left)
-            left = left[used:]
-            if used >= 0 and (left or scans.number == 1):
+            if left or scans.number == 1:
                 raise OSError(EARLY)
-        if used >= 0:
-            used, error = self._own.decode(END)
-        return used, error
+        used, error = self._own.decode(END)
+        return (used, error) if used < 0 else _BROKEN
 
 
 def _fillers(data: bytes, scans: JpegScans) -> list[bytes]:

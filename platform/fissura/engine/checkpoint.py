@@ -22,15 +22,17 @@ OBJECTIVE = "objective."
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the
-    current one `batch` steps are done, whose losses add up to `loss_sum`. `best_epoch` is the kept model's
-    (0: none yet). `best_loss` is the lowest validation loss of this phase; `stale` epochs have passed since.
-    """
+    current one `batch` steps are done, whose losses add up to `loss_sum` and whose pixels, as
+    `training_dice.TrainingDice` counts them, to `agreed` and `marked`. `best_epoch` is the kept model's (0:
+    none yet). `best_loss` is the lowest validation loss of this phase; `stale` epochs have passed since."""
 
     phase: int = 0
     phase_epoch: int = 0
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0
+    agreed: int = 0
+    marked: int = 0
     best_loss: float = float("inf")
     best_epoch: int = 0
     stale: int = 0
@@ -38,7 +40,8 @@ class Progress:
     finished: str = ""
 
     def after_epoch(self, *, loss: float, best: bool, seconds: float) -> "Progress":
-        """One epoch further, of this validation loss; `best`: it is the one to keep."""
+        """One epoch on, of this validation loss, in a training that has taken `seconds`; nothing of the next
+        one is done. `best`: it is the one to keep."""
         lower = loss < self.best_loss
         return replace(
             self,
@@ -46,6 +49,8 @@ class Progress:
             phase_epoch=self.phase_epoch + 1,
             batch=0,
             loss_sum=0.0,
+            agreed=0,
+            marked=0,
             seconds=seconds,
             best_epoch=self.epoch + 1 if best else self.best_epoch,
             best_loss=loss if lower else self.best_loss,

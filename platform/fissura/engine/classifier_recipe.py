@@ -82,6 +82,11 @@ class ClassifierRecipe(Experiment):
         """A trial is one step."""
         return 1
 
+    def measured(self, metric: str, *, on: str) -> str:
+        """See `Experiment.measured`."""
+        scored = metric.startswith("cv/")
+        return f"in {self.folds}-fold cross-validation on the training images of {on}" if scored else ""
+
 
 def classifier_of(experiment: Experiment) -> ClassifierRecipe:
     """The recipe, which must be one of classification.

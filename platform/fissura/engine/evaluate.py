@@ -18,17 +18,20 @@ from fissura.core.files import replacing, write_json
 from fissura.data.content import content_digest, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
-from fissura.engine.predict import Predictor
-from fissura.engine.recipe import Given, Recipe
+from fissura.engine.predict import Predictor, to_bytes
+from fissura.engine.recipe import Given, MapRange, Recipe
 from fissura.engine.run import read_manifest
 from fissura.metrics import AnyProtocol
 from fissura.metrics.counts import Counts, crack_pixels, pool
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm
 from fissura.metrics.scores import best_threshold, level_of
+from fissura.metrics.stretch import stretched
 from fissura.results.store import Row, ThresholdSource, prediction_path, write_run
 
 THRESHOLDS = "thresholds.json"
 Progress = Callable[[int, int], None]
+Judged = tuple[AnyProtocol, MapRange]
+"""A protocol, and the maps that it is applied to."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Counted:
     false alarms at each threshold, where it holds no crack."""
 
     dataset: str
+    data_name: str
     name: str
     height: int
     width: int
@@ -57,7 +61,8 @@ def evaluate(
 ) -> list[Row]:
     """Scores a run under each protocol (its recipe's own where none is given), one row an image and protocol.
 
-    The rows are merged into the run's `run.parquet`; the maps stay in its `predictions/`.
+    The rows are merged into the run's `run.parquet`; the maps, as the model gives them, stay in its
+    `predictions/`. Under the protocol that a recipe stretches its maps for, the stretched ones are scored.
 
     Raises:
         DataError: no finished run, no images in the split, bad images (all are named), a threshold that is
@@ -76,7 +81,9 @@ def evaluate(
         source, thresholds = "recipe", [recipe.threshold.value] * len(chosen)
     else:
         own = datasets if content == manifest.data.digest else ()
-        source, thresholds = "validation", _thresholds(predictor, run, chosen, own=own)
+        mismatch = f"this is {content}, and the run's own is {manifest.data.digest}"
+        source = "validation"
+        thresholds = _thresholds(predictor, run, chosen, own=own, mismatch=mismatch)
     rows = [
         _row(
             image,
@@ -94,7 +101,7 @@ def evaluate(
         for image in _count(
             predictor,
             datasets,
-            chosen,
+            [(protocol, recipe.maps_under(protocol)) for protocol in chosen],
             thresholds,
             split=split,
             keep=run,
@@ -108,54 +115,77 @@ def evaluate(
 
 
 def threshold_of(run: Path, recipe: Recipe) -> float:
-    """The recipe's threshold, or the one that was chosen for the first of its protocols.
+    """The threshold of a model in use, for its maps as they are: the recipe's, or the one that was chosen
+    under the first of its protocols.
 
     Raises:
         DataError: none was chosen yet.
     """
     if isinstance(recipe.threshold, Given):
         return recipe.threshold.value
-    path, protocol = run / THRESHOLDS, str(recipe.protocols[0])
+    path, name = run / THRESHOLDS, _name((recipe.protocols[0], "probability"), recipe)
     kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if protocol not in kept:
+    if name not in kept:
         raise DataError(
-            f"{run}: the threshold for {protocol} is chosen on the run's validation images when it is first"
+            f"{run}: the threshold for {name} is chosen on the run's validation images when it is first"
             " evaluated; run `fissura evaluate` on it, or give --threshold"
         )
-    return kept[protocol]
+    return kept[name]
+
+
+def _name(judged: Judged, recipe: Recipe) -> str:
+    """Under which a threshold is kept: the protocol's, where its maps are those that it is evaluated with."""
+    protocol, maps = judged
+    return str(protocol) if maps == recipe.maps_under(protocol) else f"{protocol}, maps as they are"
 
 
 def _thresholds(
-    predictor: Predictor, run: Path, protocols: Sequence[AnyProtocol], *, own: Sequence[Dataset]
+    predictor: Predictor,
+    run: Path,
+    protocols: Sequence[AnyProtocol],
+    *,
+    own: Sequence[Dataset],
+    mismatch: str,
 ) -> list[float]:
-    """The threshold of each protocol, chosen once on the validation images of `own` and kept with the run."""
+    """The threshold of each protocol, chosen once on the validation images of `own` and kept with the run.
+
+    Of a recipe that stretches its maps, so is the one for a model in use, which does not.
+    """
+    recipe = predictor.recipe
+    judged: list[Judged] = [(protocol, recipe.maps_under(protocol)) for protocol in protocols]
+    wanted = {_name(each, recipe): each for each in judged}
+    names = list(wanted)
+    if own and recipe.map_range != "probability":
+        in_use: Judged = (recipe.protocols[0], "probability")
+        wanted[_name(in_use, recipe)] = in_use
     path = run / THRESHOLDS
     kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    missing = [protocol for protocol in protocols if str(protocol) not in kept]
+    missing = {name: each for name, each in wanted.items() if name not in kept}
     if missing:
         if not own:
-            names = ", ".join(map(str, missing))
             raise DataError(
-                f"{run}: a threshold for {names} is chosen on the validation images of the run's own data,"
-                f" which this is"
-                " not; evaluate the run on its own data first, or give --threshold"
+                f"{run}: a threshold for {', '.join(missing)} is chosen on the validation images of the run's"
+                f" own data, which this is not ({mismatch}); evaluate the run on its own data first, wherever"
+                " it lies now, or give --threshold"
             )
-        images = list(_count(predictor, own, missing, (), split="val", keep=None, content="", on_image=None))
+        images = list(
+            _count(predictor, own, [*missing.values()], (), split="val", keep=None, content="", on_image=None)
+        )
         if not any(image.crack_pixels for image in images):
             raise DataError(
                 f"{', '.join(map(str, own))}: a threshold is chosen on validation images with a crack, and"
                 f" the masks of the {len(images)} val images hold none; give --threshold"
             )
-        for place, protocol in enumerate(missing):
-            kept[str(protocol)] = best_threshold(pool(image.counts[place] for image in images))
+        for place, name in enumerate(missing):
+            kept[name] = best_threshold(pool(image.counts[place] for image in images))
         write_json(path, kept)
-    return [kept[str(protocol)] for protocol in protocols]
+    return [kept[name] for name in names]
 
 
 def _count(
     predictor: Predictor,
     datasets: Sequence[Dataset],
-    protocols: Sequence[AnyProtocol],
+    judged: Sequence[Judged],
     thresholds: Sequence[float],
     *,
     split: Split,
@@ -184,19 +214,29 @@ def _count(
             except DataError as error:
                 problems += error.problems
                 continue
-            probability = predictor(image)
+            found = predictor.probability(image)
+            probability = to_bytes(found)
             if keep is not None:
                 path = prediction_path(
                     keep, dataset=source.label, data_digest=content, split=split, image=source.sample.name
                 )
                 with replacing(path) as scratch:
                     Image.fromarray(probability).save(scratch, format="PNG")
-            counts = tuple(protocol.count(probability, mask, valid) for protocol in protocols)
+            wide = to_bytes(stretched(found)) if any(maps == "min_max" for _, maps in judged) else probability
+            counts = tuple(
+                protocol.count(wide if maps == "min_max" else probability, mask, valid)
+                for protocol, maps in judged
+            )
             height, width = mask.shape
             cracked = crack_pixels(mask, valid)
-            levels = [] if cracked else [level_of(threshold) for threshold in thresholds]
-            alarms = tuple(false_alarm(probability, valid, level=level) for level in levels)
-            yield Counted(source.label, source.sample.name, height, width, cracked, counts, alarms)
+            # of thresholds that are still to be chosen there are none
+            alarms = tuple(
+                false_alarm(wide if maps == "min_max" else probability, valid, level=level_of(threshold))
+                for (_, maps), threshold in zip(judged, thresholds, strict=False)
+                if not cracked
+            )
+            named = source.label, source.data_name, source.sample.name
+            yield Counted(*named, height, width, cracked, counts, alarms)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -252,5 +292,6 @@ def _row(
         crack_pixels=image.crack_pixels,
         alarm_components=alarm.components if alarm else None,
         alarm_area=alarm.area if alarm else None,
+        data_name=image.data_name,
         **curves,
     )

@@ -78,6 +78,7 @@ def evaluate_classifier(
                         label=one.image.label,
                         prediction=int(prediction),
                         decision=decision.astype(np.float32),
+                        data_name=one.data_name,
                     )
                 )
             done += len(batch)
@@ -100,14 +101,24 @@ def _readable(
 ) -> Iterator[tuple[KeyedImage, UInt8[np.ndarray, "h w 3"]]]:
     for one in images:
         try:
-            pixels = one.read()
+            pixels = under(one, condition=condition)
         except DataError as error:
             unread.setdefault(one.image.name, Unread(one.image.name, str(error)))
             continue
-        if condition != CLEAN:
-            kind: Interference = condition  # type: ignore[assignment]
-            pixels = disturb(pixels, kind=kind, seed=derive(0, one.key))
         yield one, pixels
+
+
+def under(image: KeyedImage, *, condition: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an image as it is (`clean`), or under the interference that every run sees it under.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    pixels = image.read()
+    if condition == CLEAN:
+        return pixels
+    kind: Interference = condition  # type: ignore[assignment]
+    return disturb(pixels, kind=kind, seed=derive(0, image.key))
 
 
 def _batches(

@@ -29,6 +29,16 @@ class Experiment(Spec):
     def length(self) -> int:
         """Epochs of a trial; 1 where a trial is a single step."""
 
+    @abstractmethod
+    def measured(self, metric: str, *, on: str) -> str:
+        """Where and how a trial's `metric` is measured, as the end of a sentence; `on` names the data. Empty
+        for what no image decides."""
+
+    @property
+    def last_phase(self) -> range:
+        """The epochs, counted from 0, of its last phase."""
+        return range(self.length)
+
     @property
     def configuration(self) -> str:
         """A digest of all but the seed: what a leaderboard row stands for."""

@@ -1,4 +1,4 @@
-"""A run as a folder that works without this project: ONNX networks, scripts of NumPy, and a card.
+"""A run as a folder that works without this project: ONNX networks, scripts of NumPy and Pillow, and a card.
 
 Both kinds of bundle hold `card.json`: what the recipe says, the networks' check and speed, and the SHA-256 of
 each file.
@@ -27,8 +27,10 @@ from torch import Tensor, nn
 
 from fissura.classical import compact as compact_module
 from fissura.classical.compact import Compact, CompactError
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable, sha256
+from fissura.data import names, whole
 from fissura.data.resize import Fixed
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import CLASSIFIER, Classifier
@@ -38,26 +40,34 @@ from fissura.engine.inference import Sliding, Whole
 from fissura.engine.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Recipe
+from fissura.engine.run import read_manifest
 from fissura.models import BackboneUNet, Segmenter
-from fissura.results.manifest import device_name
+from fissura.results.manifest import DataFacts, device_name, trained_on
 
 FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
-READING = ("card.py", "images.py", "png.py", "plain.py", "exif.py", "unreadable.py")
-READING_JPEG = ("jpeg.py", "jpeg_entropy.py", "jpeg_pixels.py")
-SEGMENTING, CLASSIFYING = ("segment.py", "windows.py"), ("classify.py",)
+READING = (SCRIPTS / "card.py", SCRIPTS / "images.py", *(Path(str(one.__file__)) for one in (names, whole)))
+SEGMENTING, CLASSIFYING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py"), (SCRIPTS / "classify.py",)
 ONE_SIZE = ("swin_tiny",)
 """Encoders whose attention windows are laid out while they are exported, for one size of image."""
 
 Quantise = Literal["none", "int8"]
 
 
-@dataclass(frozen=True)
-class Bundle:
+@dataclass(frozen=True, repr=False)
+class Bundle(Brief):
     """An exported run: its folder, and its card in JSON types."""
 
     path: Path
     card: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The folder, and its files."""
+        return [f"bundle {self.path}", f"  {', '.join(sorted(self.card['files']))}"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each file, with its SHA-256."""
+        return [{"file": name, "sha256": digest} for name, digest in self.card["files"].items()]
 
 
 class Probability(nn.Module):
@@ -99,6 +109,7 @@ def export_run(
             run / CLASSIFIER,
             side=classifier.recipe.backbone.input_size,
             recipe=classifier.recipe.plain(),
+            data=read_manifest(run).data,
             out=out,
             quantise=quantise,
         )
@@ -106,14 +117,25 @@ def export_run(
     if threshold is None:
         threshold = threshold_of(run, predictor.recipe)
     return export_segmenter(
-        predictor.model, predictor.recipe, threshold=threshold, out=out, quantise=quantise
+        predictor.model,
+        predictor.recipe,
+        threshold=threshold,
+        data=read_manifest(run).data,
+        out=out,
+        quantise=quantise,
     )
 
 
 def export_segmenter(
-    model: Segmenter, recipe: Recipe, *, threshold: float, out: Path, quantise: Quantise = "none"
+    model: Segmenter,
+    recipe: Recipe,
+    *,
+    threshold: float,
+    out: Path,
+    data: DataFacts | None = None,
+    quantise: Quantise = "none",
 ) -> Bundle:
-    """Exports a segmentation network; see `export_run`."""
+    """Exports a segmentation network that was trained on `data`; see `export_run`."""
     if not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
     size = working_size(recipe)
@@ -123,12 +145,13 @@ def export_segmenter(
         network = Probability(copy.deepcopy(model).cpu(), recipe).eval()
         card = {
             **segmentation_card(recipe, stride=model.stride, threshold=threshold),
+            **trained_on(data),
             "sides": None if sides.fixed is None else list(sides.fixed),
             "image": [height, width],
             "macs": network_macs(network, height=height, width=width),
             **_networks(network, folder, "model", sides=sides, output="probability", quantise=quantise),
         }
-        _copy(folder, (*SEGMENTING, *READING, *READING_JPEG))
+        _copy(folder, (*SEGMENTING, *READING))
         return _finish(folder, card, out=out)
 
 
@@ -139,6 +162,7 @@ def export_classifier(
     side: int,
     recipe: Mapping[str, Any],
     out: Path,
+    data: DataFacts | None = None,
     quantise: Quantise = "none",
 ) -> Bundle:
     """Exports a backbone, images uint8 [b h w 3] of any size -> features float32 [b d], with the compressed
@@ -147,6 +171,7 @@ def export_classifier(
     Args:
         side: the side in pixels of the square that the backbone resizes images to, and is timed on.
         recipe: the recipe in JSON types, for the card.
+        data: what it was trained on, for the card.
 
     Raises:
         DataError: the classifier cannot be read, or reads other features; `out` exists.
@@ -168,6 +193,7 @@ def export_classifier(
         card = {
             "task": "classification",
             "recipe": dict(recipe),
+            **trained_on(data),
             "classes": list(compact.classes),
             "image": [side, side],
             "macs": network_macs(backbone, height=side, width=side),
@@ -175,8 +201,7 @@ def export_classifier(
             **_networks(backbone, folder, "backbone", sides=Sides(1), output="features", quantise=quantise),
         }
         shutil.copyfile(classifier, folder / CLASSIFIER)
-        shutil.copyfile(str(compact_module.__file__), folder / "compact.py")
-        _copy(folder, (*CLASSIFYING, *READING, *READING_JPEG))
+        _copy(folder, (*CLASSIFYING, *READING, Path(str(compact_module.__file__))))
         return _finish(folder, card, out=out)
 
 
@@ -195,7 +220,6 @@ def segmentation_card(recipe: Recipe, *, stride: int, threshold: float) -> dict[
         "resize": [resize.height, resize.width] if isinstance(resize, Fixed) else None,
         # up to how many pixels an image is read whole, and the windows of a larger one
         "inference": {"whole_pixels": whole, **sliding.model_dump(mode="json", exclude={"kind"})},
-        "map_range": recipe.map_range,
     }
 
 
@@ -233,14 +257,14 @@ def _networks(
     return {"check": check, "quantisation": asdict(moved)}
 
 
-def _copy(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        shutil.copyfile(SCRIPTS / name, folder / name)
+def _copy(folder: Path, scripts: Sequence[Path]) -> None:
+    for script in scripts:
+        shutil.copyfile(script, folder / script.name)
 
 
 def _finish(folder: Path, card: dict[str, Any], *, out: Path) -> Bundle:
     """Writes the card, its speed table measured last."""
-    libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")}
+    libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")}
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())
     }

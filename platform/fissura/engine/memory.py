@@ -79,17 +79,16 @@ def backward(
     size: int,
     autocast: AbstractContextManager[Any],
     scaler: torch.amp.GradScaler,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
-    the loss. `model` is the objective as the runtime prepared it; `maps` are target, valid and ambiguous
-    pixels."""
+    the loss and the crack logits that it is of. `model` is the objective as the runtime prepared it; `maps`
+    are target, valid and ambiguous pixels."""
     if len(image) > size:
         return backward_in_parts(objective, image, *maps, size=size, autocast=autocast, scaler=scaler)
     with autocast:
-        loss, _ = model(image, *maps)
+        loss, logits = model(image, *maps)
     torch.autograd.backward(scaler.scale(loss))
-    detached: Tensor = loss.detach()
-    return detached
+    return loss.detach(), logits.detach()
 
 
 def backward_in_parts(
@@ -102,9 +101,9 @@ def backward_in_parts(
     size: int,
     autocast: AbstractContextManager[Any],
     scaler: torch.amp.GradScaler,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Adds the gradient of a whole batch's scaled loss to the parameters', `size` images at a time; gives the
-    loss."""
+    loss and the crack logits."""
     # the first pass must leave no trace: neither in running statistics nor in the random numbers of a dropout
     kept = [buffer.clone() for buffer in objective.buffers()]
     devices = [image.device] if image.device.type == "cuda" else []
@@ -125,7 +124,7 @@ def backward_in_parts(
             if gradient is not None
         ]
         torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
-    return loss.detach()
+    return loss.detach(), outputs[0]
 
 
 def _parts(batch: Tensor, size: int) -> tuple[Tensor, ...]:

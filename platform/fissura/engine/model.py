@@ -21,7 +21,7 @@ from fissura.engine.evaluate import threshold_of
 from fissura.engine.predict import Predictor
 from fissura.engine.run import read_manifest
 from fissura.metrics import level_of
-from fissura.results.manifest import Manifest
+from fissura.results.manifest import Manifest, trained_on
 
 Task = Literal["segmentation", "classification"]
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -141,7 +141,7 @@ def _card(manifest: Manifest, task: Task) -> dict[str, Any]:
         "run": manifest.run_id,
         "recipe": manifest.recipe.get("name"),
         "parameters": manifest.parameters,
-        "trained_on": [dataset.get("kind") for dataset in manifest.data.datasets],
+        **trained_on(manifest.data),
         "finished": manifest.finished.isoformat(timespec="seconds"),
         "code_version": manifest.code_version,
     }

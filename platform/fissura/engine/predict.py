@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -40,11 +40,16 @@ class Predictor:
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
         """Crack probability of each pixel of an RGB image, times 255, rounded."""
-        return self.many([image])[0]
+        return to_bytes(self.probability(image))
+
+    def probability(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+        """Crack probability of each pixel of an RGB image, 0..1."""
+        return predict_all(self.model, [image], recipe=self.recipe, device=self.device)[0]
 
     def many(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[UInt8[np.ndarray, "h w"]]:
         """The same of each image, of any sizes."""
-        return predict_all(self.model, images, recipe=self.recipe, device=self.device)
+        maps = predict_all(self.model, images, recipe=self.recipe, device=self.device)
+        return [to_bytes(probability) for probability in maps]
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -66,13 +71,13 @@ def predict(
     model: Segmenter, image: UInt8[np.ndarray, "h w 3"], *, recipe: Recipe, device: torch.device
 ) -> UInt8[np.ndarray, "h w"]:
     """Crack probability of each pixel, times 255, rounded; see `predict_all`."""
-    return predict_all(model, [image], recipe=recipe, device=device)[0]
+    return to_bytes(predict_all(model, [image], recipe=recipe, device=device)[0])
 
 
 def predict_all(
     model: Segmenter, images: Sequence[UInt8[np.ndarray, "h w 3"]], *, recipe: Recipe, device: torch.device
-) -> list[UInt8[np.ndarray, "h w"]]:
-    """Crack probability of each pixel of each image, times 255, rounded.
+) -> list[Float32[np.ndarray, "h w"]]:
+    """Crack probability of each pixel of each image, 0..1.
 
     An image is read at the recipe's working size by the recipe's inference; the map is brought back
     (bilinear) to the image's size.
@@ -81,7 +86,7 @@ def predict_all(
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, image in enumerate(working):
         alike[image.shape].append(place)
-    results: list[UInt8[np.ndarray, "h w"]] = [np.empty((0, 0), np.uint8)] * len(images)
+    results: list[Float32[np.ndarray, "h w"]] = [np.empty((0, 0), np.float32)] * len(images)
     for places in alike.values():
         maps = probability_maps(
             model,
@@ -91,9 +96,7 @@ def predict_all(
             device=device,
         )
         for place, probability in zip(places, maps, strict=True):
-            results[place] = to_bytes(
-                _at_size(probability, *images[place].shape[:2]), map_range=recipe.map_range
-            )
+            results[place] = _at_size(probability, *images[place].shape[:2])
     return results
 
 
@@ -108,16 +111,6 @@ def _at_size(
     return np.asarray(resized, dtype=np.float32)
 
 
-def to_bytes(
-    probability: Float32[np.ndarray, "h w"], *, map_range: Literal["probability", "min_max"]
-) -> UInt8[np.ndarray, "h w"]:
-    """A map as it is scored and kept: probability times 255, rounded.
-
-    "min_max" first stretches it to 0..1 (Siriborvornratanakul 2022, section 3.3); a map of one value stays as
-    it is.
-    """
-    if map_range == "min_max":
-        low, high = float(probability.min()), float(probability.max())
-        if high > low:
-            probability = (probability - low) / (high - low)
+def to_bytes(probability: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """A map as it is scored and kept: probability times 255, rounded."""
     return np.asarray(np.rint(probability * 255), dtype=np.uint8)

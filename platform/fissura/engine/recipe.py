@@ -117,6 +117,7 @@ class Given(Spec):
     value: float = Field(0.5, ge=0, le=1)
 
 
+MapRange = Literal["probability", "min_max"]
 AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
 
 
@@ -126,7 +127,8 @@ class Recipe(Experiment):
 
     `precision` "mixed" is automatic mixed precision on a GPU and float32 on a CPU; "bfloat16" is mixed
     precision on CPUs too that compute it natively. Validation and inference are in float32. `inference` is
-    how a finished model reads an image, and `map_range` "min_max" stretches each of its maps to 0..1.
+    how a finished model reads an image. `map_range` "min_max" stretches each map to 0..1 where a finished
+    model is evaluated under the kind of the first protocol, and nowhere else: see `maps_under`.
     `protocols` are those the result is judged by; the first one also judges each epoch, in one pass over
     each image.
 
@@ -156,7 +158,7 @@ class Recipe(Experiment):
     phases: tuple[Phase, ...] = Field(min_length=1)
     precision: Literal["float32", "mixed", "bfloat16"] = "mixed"
     inference: AnyInference = Whole()
-    map_range: Literal["probability", "min_max"] = "probability"
+    map_range: MapRange = "probability"
     threshold: AnyThreshold = Chosen()
     protocols: tuple[AnyProtocol, ...] = Field(min_length=1)
     kept_by: KeptBy | None = None
@@ -210,6 +212,29 @@ class Recipe(Experiment):
     def length(self) -> int:
         """The recipe's epochs."""
         return self.epochs
+
+    def measured(self, metric: str, *, on: str) -> str:
+        """See `Experiment.measured`."""
+        if not metric.startswith("val/"):
+            return ""
+        # as `engine.validation.validate` does it
+        rules = {
+            "val/loss": "by the recipe's loss",
+            "val/dice": "under the protocol overlap at 0.5",
+            "val/iou": "under the protocol overlap at 0.5",
+        }
+        rule = rules.get(metric, f"under the protocol {self.protocols[0]}")
+        return f"on the validation images of {on}, {rule}"
+
+    def maps_under(self, protocol: AnyProtocol) -> MapRange:
+        """The maps that a finished model is judged by under a protocol: the stretched ones belong to the
+        recipe's own alone, since a stretched map shows a crack in every image."""
+        return self.map_range if protocol.kind == self.protocols[0].kind else "probability"
+
+    @property
+    def last_phase(self) -> range:
+        """The epochs, counted from 0, of the last phase that has any, if none before it stops early."""
+        return range(self.epochs - next(filter(None, reversed(self.phase_epochs))), self.epochs)
 
     @property
     def phase_epochs(self) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ from fissura.engine.objective import AmbiguityObjective, Objective, objective_of
 from fissura.engine.recipe import Phase, Recipe
 from fissura.engine.runtime import Runtime, half_precision
 from fissura.engine.tensorboard import add_epoch, begin_curves
+from fissura.engine.training_dice import TrainingDice
 from fissura.engine.validation import validate
 from fissura.losses import Clustering
 
@@ -210,6 +211,7 @@ class Trainer:
         number, loss_sum = self.progress.batch, self.progress.loss_sum
         images, waited, begin = 0, 0.0, time.perf_counter()
         pending: list[Tensor] = []
+        dice = TrainingDice(self.progress, map_range=self.recipe.map_range, device=self.device)
         batches = self._epochs.batches_of(self.progress.epoch, start=number)
         while True:
             asked = time.perf_counter()
@@ -217,19 +219,21 @@ class Trainer:
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            pending.append(self._optimize(batch))
+            pending.append(self._optimize(batch, dice))
             number, images = number + 1, images + len(batch.image)
             stop = self._runtime.should_stop()
             if stop or len(pending) == CHECKED_STEPS:
                 loss_sum += self._sum_of(pending, last=number)
             if stop:
                 spent = self.progress.seconds + time.perf_counter() - begin
-                self._save(replace(self.progress, batch=number, loss_sum=loss_sum, seconds=spent))
+                stopped = replace(self.progress, batch=number, loss_sum=loss_sum, seconds=spent)
+                self._save(dice.kept(stopped))
                 raise Interrupted(f"stopped after step {number} of epoch {self.progress.epoch + 1}")
         loss_sum += self._sum_of(pending, last=number)
         seconds = time.perf_counter() - begin
         return {
             "train/loss": self._runtime.mean(loss_sum / max(1, number)),
+            "train/dice": dice.score(self._runtime.mean),
             "lr": self._optimizer.param_groups[0]["lr"],
             "images_per_second": images * self._runtime.world_size / seconds,
             "wait_share": waited / seconds,
@@ -247,14 +251,14 @@ class Trainer:
                 )
         return math.fsum(values)
 
-    def _optimize(self, batch: Batch) -> Tensor:
+    def _optimize(self, batch: Batch, dice: TrainingDice) -> Tensor:
         device = self._runtime.device
         image, target, valid = (
             part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
         )
         unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
         self._optimizer.zero_grad(set_to_none=True)
-        loss = backward(
+        loss, logits = backward(
             self._model,
             self._objective,
             self.recipe.data.normalise(image),
@@ -265,6 +269,7 @@ class Trainer:
         )
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        dice.add(logits, target, valid)
         return loss
 
     def _validate(self) -> Record:

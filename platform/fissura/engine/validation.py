@@ -57,7 +57,7 @@ def validate(
         maps = logits.sigmoid()[:, 0].cpu().numpy()
         for patch, wide in zip(patches, maps, strict=True):
             height, width = patch.mask.shape
-            probability = to_bytes(wide[:height, :width], map_range=recipe.map_range)
+            probability = to_bytes(wide[:height, :width])
             counts.append(protocol.count(probability, patch.mask, patch.valid))
             overlaps.append(Overlap().count(probability, patch.mask, patch.valid))
     pooled = pool(counts)

@@ -10,6 +10,7 @@ import torch
 
 from fissura.core.errors import ResourceError
 from fissura.engine.runtime import usable_cpus
+from fissura.jobs.ray_lines import without_ray_lines
 from fissura.jobs.reach import unreachable
 
 
@@ -58,6 +59,15 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resou
     if ray.is_initialized():
         yield _resources()
         return
+    with without_ray_lines():
+        _connect(address, cpus=cpus)
+        try:
+            yield _resources()
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None, *, cpus: int | None) -> None:
     local = address is None
     try:
         if address is not None and (reason := unreachable(address)):
@@ -75,10 +85,6 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resou
             f" cluster.yaml`,"
             " or leave --address out to run on this machine"
         ) from None
-    try:
-        yield _resources()
-    finally:
-        ray.shutdown()
 
 
 def _resources() -> Resources:

@@ -15,7 +15,7 @@ from fissura.jobs.fit_classifier import fit_run
 from fissura.jobs.material import Material
 from fissura.results.class_store import CLEAN, FILE, read_classes
 from fissura.results.classification_plots import feature_map
-from fissura.results.plots import Plot
+from fissura.results.figures import Plot
 from fissura.studies.class_results import write_class_results
 from fissura.studies.results import Conclusion
 from fissura.studies.space import LoadedSpace
@@ -50,7 +50,7 @@ def conclude_classifiers(
             pictures = pictures or [_feature_map(run, recipe, material)]
         except UserError as error:
             say(f"run {run_id}: {error}")
-    return write_class_results(study, trials, pictures=pictures, say=say)
+    return write_class_results(study, trials, pictures=pictures, images=material.images, say=say)
 
 
 def _feature_map(run: Path, recipe: ClassifierRecipe, material: Material) -> Plot:

@@ -3,6 +3,12 @@
 import os
 import secrets
 import sys
+from pathlib import Path
+
+from fissura.core.errors import ResourceError
+
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path
+_SESSION = "ray/session_2000-01-01_00-00-00_000000_{process}/sockets/plasma_store"
 
 
 def prepare_environment(address: str | None) -> None:
@@ -32,3 +38,34 @@ def prepare_environment(address: str | None) -> None:
         os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.3")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def temporary_folder() -> tuple[str, Path]:
+    """Where a Ray of this process's own keeps its sockets and logs, as it finds it itself, with the variable
+    that says so."""
+    on_linux = sys.platform.startswith("linux")
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    if variable == "RAY_TMPDIR" or (variable and on_linux):
+        return variable, Path(os.environ[variable])
+    return "TMPDIR", Path("/tmp")  # noqa: S108  Ray's own
+
+
+def check_temporary_folder(address: str | None) -> None:
+    """Looks whether Ray's sockets can be made: to be asked before anything is written. On a cluster they are
+    there already.
+
+    Raises:
+        ResourceError: their paths would be longer than an operating system takes.
+    """
+    ray = sys.modules.get("ray")
+    if address is not None or (ray is not None and ray.is_initialized()):
+        return
+    variable, folder = temporary_folder()
+    longest = len(os.fsencode(folder / _SESSION.format(process=os.getpid())))
+    if longest > SOCKET_BYTES:
+        room = SOCKET_BYTES - longest + len(os.fsencode(folder))
+        raise ResourceError(
+            f"{variable}={folder}: Ray keeps its Unix sockets below it, and the path of one has at most"
+            f" {SOCKET_BYTES} bytes: here it would have {longest}; set RAY_TMPDIR to a folder of at most"
+            f" {room} bytes, such as /tmp"
+        )

@@ -8,15 +8,17 @@ from typing import Any
 from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 
+from fissura.core.brief import Brief
+from fissura.results.text import duration
 from fissura.studies.results import Conclusion
 from fissura.studies.space import LoadedSpace
-from fissura.studies.study import REASON, Plan, Study, best_trials, finished
+from fissura.studies.study import REASON, RUN, Plan, Study, best_trials, finished
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """A search that ended: its study, the trials by state, the best one, where the results are, why trials
-    failed."""
+@dataclass(frozen=True, repr=False)
+class SearchResult(Brief):
+    """A search that ended: its study, the trials by state, the best one and its run, where the results are,
+    why trials failed."""
 
     study: Path
     planned: int
@@ -26,6 +28,38 @@ class SearchResult:
     seconds: float
     conclusion: Conclusion
     failures: dict[int, str]
+    best_run: Path | None = None
+
+    def lines(self) -> list[str]:
+        """The trials by state, the best one and its run."""
+        states = ", ".join(f"{count} {state}" for state, count in sorted(self.trials.items()))
+        lines = [
+            f"study {self.study}",
+            f"  {sum(self.trials.values())} of {self.planned} trials ({states or 'none'}) in"
+            f" {duration(self.seconds)}{', interrupted' if self.interrupted else ''}",
+        ]
+        if self.best is not None:
+            values = ", ".join(f"{name} {value:.4f}" for name, value in self.best["values"].items())
+            lines += [f"  best: trial {self.best['trial']}, {values}", f"  run: {self.best_run}"]
+        return lines
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each trial of the study: number, state, values, parameters, run, and why it failed."""
+        study = Study(self.study)
+        plan = study.plan()
+        space = plan.load_space(study.path / "study.json")
+        metrics = [objective.metric for objective in space.objectives]
+        return [
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                **dict(zip(metrics, trial.values or [], strict=False)),
+                **trial.params,
+                "run": str(study.runs / trial.user_attrs[RUN]) if RUN in trial.user_attrs else None,
+                "reason": trial.user_attrs.get(REASON),
+            }
+            for trial in study.load().trials
+        ]
 
 
 def outcome(
@@ -58,4 +92,5 @@ def outcome(
         seconds=seconds,
         conclusion=conclusion,
         failures={t.number: t.user_attrs.get(REASON, "") for t in done if t.state == TrialState.FAIL},
+        best_run=study.runs / best[0].user_attrs[RUN] if best and RUN in best[0].user_attrs else None,
     )

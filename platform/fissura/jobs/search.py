@@ -74,12 +74,14 @@ def run_search(
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     datasets = masked(plan.datasets)
-    prepare_training(
+    prepared = prepare_training(
         datasets,
         resize=segmenter_of(space.recipe_for(space.paper_point())).data.resize,
         directory=folder,
         on_sample=on_image,
     )
+    for remark in prepared.remarks:
+        say(remark)
     stop = StopFile(study.path)
     with study.claimed(), connected(hardware.address) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
@@ -150,7 +152,7 @@ def _run(
         return search.study
     if earlier:
         say(f"{len(earlier)} trials are done, {todo} to do")
-    scheduler = scheduler_for(space, epochs=space.recipe_for(space.paper_point()).length, earlier=earlier)
+    scheduler = scheduler_for(space, epochs=space.longest, earlier=earlier)
     run_trials(
         trainable,
         search,

@@ -32,9 +32,10 @@ MOST_SKIPPED = 64
 class StudySearch(OptunaSearch):
     """Suggests the trials of a study until `stop_requested`, or until the space has nothing new.
 
-    A suggestion is `{"number", "run_id", "recipe", "context", "to_end"}`, the last being whether no scheduler
-    may stop it. What another process left interrupted comes first, then the paper's own point and the points
-    of `sweep` (a parameter's path and its value), then what the sampler chooses.
+    A suggestion is `{"number", "run_id", "recipe", "context", "to_end", "last_phase"}`, the last two being
+    whether no scheduler may stop it, and where its last phase's epochs begin and end. What another process
+    left interrupted comes first, then the paper's own point and the points of `sweep` (a parameter's path and
+    its value), then what the sampler chooses.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class StudySearch(OptunaSearch):
             "recipe": recipe.plain(),
             "context": self._context,
             "to_end": trial.number == 0 or SWEPT in trial.user_attrs,
+            "last_phase": [recipe.last_phase.start, recipe.last_phase.stop],
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

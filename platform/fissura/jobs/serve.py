@@ -17,6 +17,7 @@ from fissura.core.signals import interrupted
 from fissura.engine.model import open_model
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
+from fissura.jobs.environment import temporary_folder
 from fissura.jobs.serve_host import APPLICATION, Front, front_application
 from fissura.jobs.serve_listener import Address, listener_application, listening
 from fissura.jobs.serve_model import QUIET, Hosting, Version, model_application
@@ -70,7 +71,9 @@ def run_service(
     with contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         if address is None:
             folder = quiet.enter_context(
-                tempfile.TemporaryDirectory(prefix="fissura-", ignore_cleanup_errors=True)
+                tempfile.TemporaryDirectory(
+                    prefix="fissura-", dir=temporary_folder()[1], ignore_cleanup_errors=True
+                )
             )
             front = front.model_copy(update={"lines": Path(folder)})
         try:

@@ -5,7 +5,8 @@ data       sections 3.2, 3.3: 512x512, images by pixel area and masks by nearest
 model      section 3.1: torchvision's DeepLabV3-ResNet101 with `DeepLabHead(2048, 1)`, all layers trained
 phases     Eq. 2: focal, alpha 3, gamma 2 (the paper's choice; also 1, 4 and BCE); SGD 1e-4, momentum 0.9,
            weight decay 5e-4, batch 2, 300 epochs, learning rate x 0.1 after 10 flat epochs
-map_range  section 3.3: each map stretched to 0..1 before it is binarised
+map_range  section 3.3: each map stretched to 0..1 before it is binarised, under this protocol alone: a model
+           in use gives its probabilities, with a threshold that was chosen for them
 protocols  section 3.3: ODS, OIS, AP with d = 2
 
 The paper's other settings: `model.outputs=2`, `data.normalisation=imagenet`, `model.trained=head`,

@@ -8,6 +8,7 @@ leaderboard                 configurations ranked, like with like
 sheet                       a table and its files: Parquet, CSV, Markdown, LaTeX, HTML
 columns, export             the leaderboard as such a table
 pictures, gallery           what was found, wrongly found and missed
-plots, sensitivity, report  a search in one HTML file
+figures, plots, sensitivity the plots of a search, and how they come onto a page
+report                      a search in one HTML file
 html, page.css, text        how pages are built, how they look, how numbers read
 """

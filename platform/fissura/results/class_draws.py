@@ -19,6 +19,7 @@ from fissura.core.seeding import derive
 from fissura.metrics.classification import SCORES, TELLING_APART, class_rates, one_class, roc_auc
 from fissura.results import statistics
 from fissura.results.class_store import CLEAN, ClassRecord, decisions_of
+from fissura.results.data_names import data_names
 from fissura.results.statistics import BLOCK, Bootstrapped, Difference, Interval, draw
 from fissura.results.text import count
 
@@ -59,17 +60,20 @@ class Entry(NamedTuple):
 
 
 class Comparison:
-    """What each configuration made of one test set: `entries[condition][configuration]`, clean first.
+    """What each configuration made of one test set: `entries[condition][configuration]`, clean first;
+    `data_name` is what people call its data.
 
     Raises:
         DataError: two runs give one image another label or group, or name other classes.
     """
 
-    def __init__(self, test_set: TestSet, parts: Mapping[tuple[str, str], list[Part]]) -> None:
+    def __init__(
+        self, test_set: TestSet, parts: Mapping[tuple[str, str], list[Part]], *, data_name: str
+    ) -> None:
         every = [part for several in parts.values() for part in several]
         _check_alike(every)
         names = sorted({group for part in every for group in part.groups})
-        self.test_set = test_set
+        self.test_set, self.data_name = test_set, data_name
         self.classes = every[0].record.facts.classes
         self.entries: dict[str, dict[str, Entry]] = {}
         self._place = {name: index for index, name in enumerate(names)}
@@ -198,7 +202,11 @@ def comparisons(records: Sequence[ClassRecord]) -> list[Comparison]:
         for (*test_set, condition, configuration), indices in where.items():
             part = _part(record, indices)
             found[TestSet(*test_set)][condition, configuration].append(part)
-    return [Comparison(test_set, found[test_set]) for test_set in sorted(found)]
+    called = data_names(records)
+    return [
+        Comparison(test_set, found[test_set], data_name=called[test_set.dataset, test_set.data_digest])
+        for test_set in sorted(found)
+    ]
 
 
 def _part(record: ClassRecord, indices: list[int]) -> Part:

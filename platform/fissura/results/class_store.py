@@ -49,7 +49,8 @@ class ClassifiedImage:
     `configuration` is the digest of the recipe without its seed. `condition` is CLEAN or the kind of
     interference put on the image. `group` holds images that belong together: duplicates, and patches of one
     photograph. `label` and `prediction` number the classes from the lowest. `decision` holds the decision
-    values, one a pair of classes; of two classes the one is larger where class 1 is likelier.
+    values, one a pair of classes; of two classes the one is larger where class 1 is likelier. `data_name` is
+    what people call the data set; None in runs that were evaluated before it was kept.
     """
 
     run_id: str
@@ -65,8 +66,10 @@ class ClassifiedImage:
     label: int
     prediction: int
     decision: Float[np.ndarray, "pair"] | Sequence[float]
+    data_name: str | None = None
 
 
+LATER = ("data_name",)  # columns that earlier versions did not write
 _TYPES = {
     "seed": pa.int64(),
     "label": pa.int32(),
@@ -74,7 +77,10 @@ _TYPES = {
     "decision": pa.list_(pa.float32()),
 }
 SCHEMA = pa.schema(
-    [pa.field(f.name, _TYPES.get(f.name, pa.string()), nullable=False) for f in fields(ClassifiedImage)]
+    [
+        pa.field(f.name, _TYPES.get(f.name, pa.string()), nullable=f.name in LATER)
+        for f in fields(ClassifiedImage)
+    ]
 )
 KEY = ("data_digest", "split", "condition")
 
@@ -172,11 +178,16 @@ def _read(path: Path) -> ClassRecord:
                 raise _NotARun(f"it holds {size:,} bytes, more than the {MAX_BYTES:,} that a run may hold")
             schema = file.schema_arrow
             # Nullability and metadata may differ between writers; the names and types may not.
-            if schema.names != SCHEMA.names or [_plain(t) for t in schema.types] != SCHEMA.types:
+            lacking = [name for name in LATER if name not in schema.names]
+            known = pa.schema([field for field in SCHEMA if field.name not in lacking])
+            if schema.names != known.names or [_plain(t) for t in schema.types] != known.types:
                 raise _NotARun("its columns are not those of a classification run")
             manifest = _spec(Manifest, schema.metadata, METADATA_KEY)
             facts = _spec(ClassifierFacts, schema.metadata, FACTS_KEY)
-            table = file.read().replace_schema_metadata(None).cast(SCHEMA)
+            table = file.read().replace_schema_metadata(None)
+            for name in lacking:
+                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+            table = table.cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
         raise _NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
     problems = _problems(table, manifest, facts)

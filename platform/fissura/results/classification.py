@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Int64
 from pydantic import JsonValue
 
 from fissura.metrics.classification import confusion, one_class
-from fissura.results import statistics
+from fissura.results import statistics, text
 from fissura.results.class_draws import (
     CLASS_SCORES,
     Comparison,
@@ -29,16 +30,18 @@ from fissura.results.statistics import Interval
 class ClassRow:
     """One configuration under one condition.
 
-    `rank` is None where no seed classified every image; exact ties share one. `differs` as in a leaderboard.
-    `scores` has the names of `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is
-    undefined; `class_scores` those of CLASS_SCORES, one interval a class; precision, recall and F1 are in
-    neither where the images are all of one class, of which `remark` then speaks. `group` is the letter of its
-    significance group, by F1, or by accuracy where there is none. `confusion` is summed over seeds, its rows
-    are labels. Bytes are the largest of the seeds; microseconds (an image) and seconds (of the training) are
-    their mean. `parameters` are as in the manifest.
+    `data_name` is what people call the data. `rank` is None where no seed classified every image; exact ties
+    share one. `differs` as in a leaderboard. `scores` has the names of
+    `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those of
+    CLASS_SCORES, one interval a class; precision, recall and F1 are in neither where the images are all of
+    one class, of which `remark` then speaks. `group` is the letter of its significance group, by F1, or by
+    accuracy where there is none. `confusion` is summed over seeds, its rows are labels. Bytes are the largest
+    of the seeds; microseconds (an image) and seconds (of the training) are their mean. `parameters` are as in
+    the manifest; `run_ids` and `directories` go together.
     """
 
     test_set: TestSet
+    data_name: str
     condition: str
     classes: tuple[str, ...]
     rank: int | None
@@ -59,8 +62,14 @@ class ClassRow:
     parameters: int
     seconds: float
     run_ids: tuple[str, ...]
+    directories: tuple[Path, ...]
     notes: tuple[str, ...]
     remark: str = ""
+
+    @property
+    def data(self) -> str:
+        """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
+        return text.data(self.data_name, self.test_set.data_digest)
 
     @property
     def ranked_by(self) -> Literal["f1", "accuracy"]:
@@ -135,6 +144,7 @@ def _row(
     matrices = [confusion(part.labels, part.predictions, len(classes)) for part in parts]
     return ClassRow(
         test_set=comparison.test_set,
+        data_name=comparison.data_name,
         condition=condition,
         classes=classes,
         rank=rank,
@@ -159,6 +169,7 @@ def _row(
         parameters=manifests[0].parameters,
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
         run_ids=tuple(manifest.run_id for manifest in manifests),
+        directories=tuple(part.record.directory for part in parts),
         notes=entry.notes,
         remark=one_class(parts[0].labels, classes),
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 from fissura.results import html, text
 from fissura.results.class_draws import CLASS_SCORES
 from fissura.results.classification import ClassRow
-from fissura.results.columns import plain
+from fissura.results.columns import differing
 from fissura.results.interference import TABLE_2, InterferenceTable
 from fissura.results.sheet import (
     ALL_FORMATS,
@@ -122,14 +122,14 @@ def found(rows: Rows) -> str:
     best = rows[0]
     if isinstance(best, InterferenceTable):
         models = text.count(len(best.rows), "model")
-        where = f"{text.count(best.images, 'disturbed image')} of {best.test_set.dataset}"
+        where = f"{text.count(best.images, 'disturbed image')} of {best.data}"
         if not best.rows:
             return f"No model classified all of the {where}, and the clean ones."
         scores = best.rows[0].scores
         named = f"F1 {_sentence(scores['f1'])}" if "f1" in scores else "no F1: all images are of one class"
         return f"On {where} the best of {models} ({best.rows[0].model}) has {named}."
     where = f"the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
-    where = f"{where} of {best.test_set.dataset}"
+    where = f"{where} of {best.data}"
     if best.rank is None:
         return f"No configuration classified all of {where}."
     table = (best.test_set, best.condition)
@@ -138,7 +138,7 @@ def found(rows: Rows) -> str:
         [row.recipe for row in alike if row.rank == 1], of=text.count(len(alike), "configuration")
     )
     remark = f" There is {best.remark}." if best.remark else ""
-    return f"On {where} {who} {TITLES[best.ranked_by]} {_sentence(best.scores[best.ranked_by])}.{remark}"
+    return f"On {where}, {who} {TITLES[best.ranked_by]} {_sentence(best.scores[best.ranked_by])}.{remark}"
 
 
 def _sentence(score: Interval) -> str:
@@ -173,7 +173,10 @@ def _classes(rows: list[ClassRow]) -> Sheet:
         Column(TITLES[by], _score(by), numeric=True),
     ]
     if any(row.differs for row in rows):
-        columns.append(Column(APART, lambda row: Entry("\n".join(_differing(row)) or "—")))
+        every = [row.differs for row in rows]
+        columns.append(
+            Column(APART, lambda row: Entry("\n".join(differing(row.differs, among=every)) or "—"))
+        )
     columns.append(Column("Group", lambda row: Entry(row.group or "—")))
     columns += [Column(TITLES[name], _score(name), numeric=True) for name in scored]
     # Of two classes the scores are those of the second already.
@@ -200,14 +203,10 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     return sheet_of(
         rows,
         columns,
-        heading=f"{first.test_set.dataset}, {first.test_set.split}: {first.condition}",
+        heading=f"{first.data}, {first.test_set.split}: {first.condition}",
         caption=f"{images}; {levels}; ranked by {TITLES[by]}; data {first.test_set.data_digest}",
         whisker=(TITLES[by], [row.scores.get(by) for row in rows]),
     )
-
-
-def _differing(row: ClassRow) -> list[str]:
-    return [f"{key} = {plain(value)}" for key, value in row.differs.items()]
 
 
 def _score(name: str) -> Callable[[ClassRow], Entry]:
@@ -237,7 +236,7 @@ def _microseconds(value: float | None) -> Entry:
 
 
 def _interference(table: InterferenceTable) -> list[Sheet]:
-    heading = f"{table.test_set.dataset}, {table.test_set.split}"
+    heading = f"{table.data}, {table.test_set.split}"
     kinds = ", ".join(kind.replace("_", " ") for kind in table.kinds)
     caption = f"{text.count(table.images, 'disturbed image')}: {kinds}; data {table.test_set.data_digest}"
     titles = list(TITLES_2.values())
@@ -272,7 +271,8 @@ def _flat(row: ClassRow) -> dict[str, Any]:
         "condition", "rank", "recipe", "configuration", "group", "images", "image_groups", "classifier_bytes",
         "classifier_microseconds", "backbone_bytes", "backbone_microseconds", "parameters", "seconds",
     )  # fmt: skip
-    flat: dict[str, Any] = {**row.test_set._asdict(), **{name: getattr(row, name) for name in own}}
+    flat: dict[str, Any] = {**row.test_set._asdict(), "data_name": row.data_name}
+    flat |= {name: getattr(row, name) for name in own}
     for name in TITLES:
         flat |= _ends(name, row.scores.get(name))
     for name, scores in row.class_scores.items():
@@ -288,7 +288,10 @@ def _flat(row: ClassRow) -> dict[str, Any]:
 
 def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
     """A line a model, then a line a pair: the scores of `model` less those of the model in `less`."""
-    common = {**table.test_set._asdict(), "kinds": json.dumps(table.kinds), "images": table.images}
+    common = {
+        **table.test_set._asdict(), "data_name": table.data_name, "kinds": json.dumps(table.kinds),
+        "images": table.images,
+    }  # fmt: skip
     lines: list[dict[str, Any]] = []
     named: list[tuple[str, str, Mapping[str, Interval | Difference]]] = [
         *((row.model, "", row.scores) for row in table.rows),

@@ -10,16 +10,14 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from fissura.results import text
-from fissura.results.plots import Plot, Undrawable, completed
+from fissura.results.figures import ABOVE, COLOURS, DASHES, Plot, Undrawable
+from fissura.results.plots import completed
 
 if TYPE_CHECKING:
     from optuna import Study
 
 POINTS = 2_000  # of a t-SNE picture
 PERPLEXITY = 30.0  # van der Maaten and Hinton's default; less where there are few points
-# Okabe and Ito's colours, told apart by the colour-blind, those that stand out on white and on black alone.
-COLOURS = ("#2f81d6", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#7f6fd0", "#8a6d5b")
-DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "rgba(128, 136, 146, 0.55)"
 
 Cost = Literal["bytes", "microseconds"]
@@ -111,9 +109,6 @@ def _features(
     figure.update_xaxes(**bare)
     figure.update_yaxes(**bare, scaleanchor="x")
     return figure.update_layout(legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "top"})
-
-
-_ABOVE = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
 
 
 def confusion_plot(
@@ -228,7 +223,7 @@ def _pareto(trials: Sequence[Candidate], cost: Cost, limit: float | None) -> Any
     costs = [getattr(trial, cost) for trial in finite]
     figure.update_xaxes(title_text=_UNITS[cost], **({"type": "log"} if min(costs) > 0 else {}))
     figure.update_yaxes(title_text="F1")
-    return figure.update_layout(legend=_ABOVE)
+    return figure.update_layout(legend=ABOVE)
 
 
 def progress_plot(histories: Mapping[str, Sequence[float]], *, score: str = "F1") -> Plot:
@@ -269,4 +264,4 @@ def _progress(histories: Mapping[str, Sequence[float]], score: str) -> Any:
         raise Undrawable("It needs at least one completed trial.")
     figure.update_xaxes(title_text="trials")
     figure.update_yaxes(title_text=f"best {score} so far")
-    return figure.update_layout(legend=_ABOVE, showlegend=True)
+    return figure.update_layout(legend=ABOVE, showlegend=True)

@@ -1,15 +1,17 @@
 """The columns of a leaderboard: once as people read them, once as programs do."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pydantic import JsonValue
 
 from fissura.results import text
-from fissura.results.leaderboard import Leaderboard, Standing, Swept, Table
+from fissura.results.leaderboard import Leaderboard, Standing, Table
 from fissura.results.sheet import APART, NAME, RUNS, Column, Entry, Sheet, score_entry, sheet_of
 from fissura.results.statistics import FALSE_ALARMS, STATISTICS
+from fissura.results.swept import Swept
 
 TITLES = {
     "precision": "Precision",
@@ -22,6 +24,9 @@ TITLES = {
     "false_alarms_per_megapixel": "False alarms a megapixel",
     "false_pixels_per_megapixel": "False pixels a megapixel",
 }
+
+
+SWEPT = ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")
 
 
 def sheet(table: Table) -> Sheet:
@@ -37,7 +42,8 @@ def sheet(table: Table) -> Sheet:
     chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: Entry(s.recipe))]
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
     if any(standing.differs for standing in standings):
-        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s)) or "—")))
+        every = [standing.differs for standing in standings]
+        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s.differs, among=every)) or "—")))
     chosen.append(Column("Group", lambda s: Entry(s.group or "—")))
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name != by]
     if any(standing.swept for standing in standings):
@@ -72,9 +78,11 @@ def sheet(table: Table) -> Sheet:
     )
 
 
-def differing(standing: Standing) -> list[str]:
-    """`parameter = value` for each parameter in which the configuration differs from its neighbours."""
-    return [f"{key} = {plain(value)}" for key, value in standing.differs.items()]
+def differing(differs: Mapping[str, JsonValue], *, among: Iterable[Mapping[str, JsonValue]]) -> list[str]:
+    """`parameter = value` for each parameter in which a configuration differs from its neighbours `among`
+    which it is shown; of the path, what tells it apart from the others of the table."""
+    short = text.shortened(key for other in among for key in other)
+    return [f"{short[key]} = {plain(value)}" for key, value in differs.items()]
 
 
 def plain(value: Any) -> str:
@@ -86,7 +94,7 @@ def plain(value: Any) -> str:
 
 def heading(table: Table) -> str:
     """Which table it is."""
-    return f"{table.condition.dataset}, {table.condition.split}: {table.condition.protocol}"
+    return f"{table.data}, {table.condition.split}: {table.condition.protocol}"
 
 
 def caption(table: Table) -> str:
@@ -160,6 +168,7 @@ def flat(board: Leaderboard) -> pa.Table:
     schema = pa.schema(
         [
             *((name, text_) for name in ("dataset", "data_digest", "split", "protocol", "threshold_source")),
+            ("data_name", text_),
             ("ranked_by", text_),
             ("rank", pa.int64()),
             *((name, text_) for name in ("recipe", "configuration", "differs", "group")),
@@ -171,7 +180,7 @@ def flat(board: Leaderboard) -> pa.Table:
                 for end in ("", "_low", "_high")
             ),
             ("thresholds", pa.list_(number)),
-            *((name, number) for name in ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")),
+            *((name, number) for name in SWEPT),
             ("parameters", pa.int64()),
             ("seconds", number),
             ("energy_joules", number),
@@ -183,7 +192,8 @@ def flat(board: Leaderboard) -> pa.Table:
 
 
 def _flat(table: Table, standing: Standing) -> dict[str, Any]:
-    row: dict[str, Any] = {**table.condition._asdict(), "ranked_by": table.ranked_by}
+    row: dict[str, Any] = {**table.condition._asdict(), "data_name": table.data_name}
+    row["ranked_by"] = table.ranked_by
     own: Sequence[str] = (
         "rank", "recipe", "configuration", "group", "seeds", "images", "thresholds",
         "parameters", "seconds", "energy_joules", "run_ids", "code_versions", "notes",
@@ -195,4 +205,5 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
         row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
-    return row | (vars(standing.swept) if standing.swept else {})
+    swept = {} if standing.swept is None else {name: getattr(standing.swept, name) for name in SWEPT}
+    return row | swept

@@ -55,11 +55,12 @@ def _document(board: Leaderboard, title: str, load: Load | None) -> Document:
 
 def _header(board: Leaderboard, title: str) -> list[html.Html]:
     lead = html.element("p.lead", found(board.tables[0]) if board.tables else EMPTY)
-    tiles = html.element("div.tiles", *(_tile(table) for table in board.tables))
+    tiles = html.element("div.tiles", *(tile(table) for table in board.tables))
     return [html.element("header", html.element("h1", title), lead, tiles)]
 
 
-def _tile(table: Table) -> html.Html:
+def tile(table: Table) -> html.Html:
+    """The table's best score in large print."""
     best = table.standings[0]
     by, score = table.ranked_by, best.scores[table.ranked_by]
     interval = f"{figure(by, score.low)}–{figure(by, score.high)}"
@@ -70,7 +71,7 @@ def found(table: Table) -> str:
     """The table's result in a sentence."""
     best, by = table.standings[0], table.ranked_by
     if best.rank is None:
-        return f"On {table.condition.dataset} no configuration scored every image."
+        return f"On {table.data} no configuration scored every image."
     score = best.scores[by]
     equals = sum(1 for standing in table.standings if standing.group == best.group and standing.rank != 1)
     ties = {0: "", 1: " One other configuration does not differ from it significantly."}
@@ -80,7 +81,7 @@ def found(table: Table) -> str:
     interval = f"95 % interval {figure(by, score.low)} to {figure(by, score.high)}"
     remark = f" There is {table.remark}." if table.no_crack else ""
     return (
-        f"On the {table.images} {table.condition.split} images of {table.condition.dataset}, "
+        f"On the {table.images} {table.condition.split} images of {table.data}, "
         f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
         f"{TITLES[by]} {figure(by, score.value)} ({interval}).{tied}{remark}"
     )
@@ -95,7 +96,7 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
         parts.append(html.element("p.muted", shown.caption))
         parts.append(html_table(shown))
         # The predictions are the same under every protocol: one gallery does for all of a split.
-        pictured = (table.condition.dataset, table.condition.split)
+        pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
         if load and pictured not in drawn:
             drawn.add(pictured)
             parts.append(gallery(table, load=load, budget=budget))

@@ -1,9 +1,13 @@
 """The gallery of a table: its best configurations on the leader's worst, median and best image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
 from fissura.core.errors import UserError
+from fissura.metrics.stretch import stretched
 from fissura.results import text
 from fissura.results.html import Html, element, join
 from fissura.results.leaderboard import Standing, Table
@@ -35,7 +39,7 @@ def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
     if not shown:
         return element("p.none", "No pictures: no configuration scored every image.")
     parts = [LEGEND]
-    for label, name in _chosen(shown[0]):
+    for label, name in extremes(shown[0].image_f1):
         case = _case(table, shown, label=label, name=name, load=load)
         if len(case) > budget.left:
             parts.append(element("p.none", "The other pictures are left out to keep this file small."))
@@ -45,9 +49,9 @@ def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
     return join(*parts)
 
 
-def _chosen(leader: Standing) -> list[tuple[str, str]]:
-    """Worst, median and best image by the leader's F1; fewer where there are fewer images."""
-    order = sorted(leader.image_f1, key=lambda name: (leader.image_f1[name], name))
+def extremes(scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Worst, median and best image by its score, with that word; fewer where there are fewer images."""
+    order = sorted(scores, key=lambda name: (scores[name], name))
     places = {"Worst": 0, "Median": (len(order) - 1) // 2, "Best": len(order) - 1}
     chosen: dict[str, str] = {}
     for label, place in places.items():
@@ -63,8 +67,8 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
     except (OSError, UserError, LookupError) as error:
         return join(title, element("p.none", f"The image could not be read: {error}"))
     figures = [
-        _figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
-        _figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
+        figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
+        figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
     ]
     for standing in shown:
         try:
@@ -79,7 +83,7 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
                 split=condition.split,
                 image=name,
             )
-            prediction = read_prediction(place)
+            prediction = _as_scored(read_prediction(place), standing, condition.protocol)
             if not image.shape[:2] == mask.shape == prediction.shape:
                 raise ValueError(f"{place}: its size is not the image's")
         except FileNotFoundError:
@@ -90,11 +94,21 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             continue
         drawn = overlay(image, mask, prediction, threshold=threshold)
         scored = f"{who(standing)}: {_scored(standing.image_f1[name], cracked=name not in table.crack_free)}"
-        figures.append(
-            _figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction")
-        )
-        figures.append(_figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
+        figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
+        figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
     return join(title, element("div.gallery", *figures))
+
+
+def _as_scored(
+    prediction: UInt8[np.ndarray, "h w"], standing: Standing, protocol: str
+) -> UInt8[np.ndarray, "h w"]:
+    """The map that the protocol was applied to: a recipe may stretch it for its own (`Recipe.maps_under`)."""
+    recipe = standing.manifests[0].recipe
+    match recipe.get("protocols"):
+        case [{"kind": own}, *_] if recipe.get("map_range") == "min_max" and protocol.split(":")[0] == own:
+            wide = stretched(np.asarray(prediction / 255, dtype=np.float32))
+            return np.asarray(np.rint(wide * 255), dtype=np.uint8)
+    return prediction
 
 
 def _scored(f1: float, *, cracked: bool) -> str:
@@ -109,6 +123,7 @@ def who(standing: Standing) -> str:
     return f"#{standing.rank} {standing.recipe}"
 
 
-def _figure(source: str, caption: str) -> Html:
+def figure(source: str, caption: str) -> Html:
+    """A picture by its `data:` address, with what it shows below."""
     image = element("img", attributes={"src": source, "alt": caption, "loading": "lazy"})
     return element("figure", image, element("figcaption", caption))

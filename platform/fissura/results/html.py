@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 # Sorts by the clicked column: by `data-value` where a cell has one, as numbers where both are; empty last.
-SORT_SCRIPT = """
+_SORT = """
 for (const button of document.querySelectorAll('table.sortable th button')) button.onclick = () => {
   const head = button.parentElement, table = head.closest('table'), body = table.tBodies[0];
   const column = [...head.parentElement.children].indexOf(head);
@@ -21,6 +21,30 @@ for (const button of document.querySelectorAll('table.sortable th button')) butt
   table.querySelectorAll('th').forEach(other => other.removeAttribute('aria-sort'));
   head.setAttribute('aria-sort', ascending ? 'ascending' : 'descending');
 };
+"""
+# Folds away the last columns of a table that is wider than its place, never the first three; a button below
+# names them and unfolds them, and the table then scrolls. Without scripts it scrolls from the first.
+_FOLD = """
+const fold = holder => {
+  const [place, more] = holder.children, table = place.firstElementChild;
+  const heads = [...table.tHead.rows[0].cells], open = more.ariaExpanded === 'true';
+  delete table.dataset.first;
+  const start = heads[0].getBoundingClientRect().left, room = place.clientWidth + 1;
+  const fits = heads.filter(head => head.getBoundingClientRect().right - start <= room).length;
+  const shown = Math.max(fits, 3), hidden = heads.slice(shown).map(head => head.textContent);
+  if (!open && hidden.length) table.dataset.first = shown;
+  more.hidden = !hidden.length;
+  more.textContent = open ? 'Show fewer columns' : `Show ${hidden.length} more: ${hidden.join(', ')}`;
+};
+const rules = Array.from({length: 97}, (_, i) =>
+  `table[data-first="${i + 3}"] tr > :nth-child(n + ${i + 4}) { display: none; }`);
+document.head.append(Object.assign(document.createElement('style'), {textContent: rules.join('')}));
+const watch = new ResizeObserver(entries => entries.forEach(entry => fold(entry.target.parentElement)));
+for (const holder of document.querySelectorAll('div.fold')) {
+  const [place, more] = holder.children;
+  more.onclick = () => { more.ariaExpanded = String(more.ariaExpanded !== 'true'); fold(holder); };
+  watch.observe(place);
+}
 """
 
 # Plotly's parallel coordinates compile their own functions, hence 'unsafe-eval'; nothing may be fetched.
@@ -66,11 +90,24 @@ class Cell:
     value: float | str | None = None
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, numeric: Sequence[str] = ()) -> Html:
-    """A sortable table; the columns named in `numeric` are set to the right."""
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    numeric: Sequence[str] = (),
+    hints: Mapping[str, str] | None = None,
+) -> Html:
+    """A sortable table; the columns named in `numeric` are set to the right, and `hints` say more of a
+    header where the pointer rests on it.
+
+    The last columns fold where it is wider than the page, the first three never: what a row is called and
+    what it is judged by stand there.
+    """
     heads = [
         element(
-            f"th{_align(name, numeric)}", element("button", _breakable(name), attributes={"type": "button"})
+            f"th{_align(name, numeric)}",
+            element("button", _breakable(name), attributes={"type": "button"}),
+            attributes={"title": hints[name]} if hints and name in hints else None,
         )
         for name in headers
     ]
@@ -79,12 +116,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, numeric: Se
         for row in rows
     ]
     body = element("table.sortable", element("thead", element("tr", *heads)), element("tbody", *lines))
-    return element("div.scroll", body)
+    more = element("button.more", attributes={"type": "button", "aria-expanded": "false", "hidden": ""})
+    return element("div.fold", element("div.scroll", body), more)
 
 
 def _breakable(dotted: str) -> Html:
-    # A long dotted name may go on in the next line after a dot.
-    return Html(html.escape(dotted).replace(".", ".<wbr>"))
+    # A long dotted name may go on in the next line after a dot or an underscore.
+    return Html(html.escape(dotted).replace(".", ".<wbr>").replace("_", "_<wbr>"))
 
 
 def _align(name: str, numeric: Sequence[str]) -> str:
@@ -132,5 +170,5 @@ def page(title: str, *body: Child) -> str:
         Html(f"<style>{style}</style>"),
     )
     main = element("main", *body)
-    document = element("html", head, element("body", main, script(SORT_SCRIPT)), attributes={"lang": "en"})
+    document = element("html", head, element("body", main, script(_SORT + _FOLD)), attributes={"lang": "en"})
     return f"<!doctype html>\n{document}\n"

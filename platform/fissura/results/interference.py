@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fissura.core.errors import DataError
+from fissura.results import text
 from fissura.results.class_draws import Comparison, Entry, TestSet, comparisons, difference, interval
 from fissura.results.class_store import CLEAN, ClassRecord
-from fissura.results.columns import plain
+from fissura.results.columns import differing
 from fissura.results.differences import differences
 from fissura.results.statistics import Bootstrapped, Difference, Interval
 
@@ -34,14 +35,21 @@ class InterferencePair:
 
 @dataclass(frozen=True, kw_only=True)
 class InterferenceTable:
-    """The paper's Table 2 for one test set; `images` counts the disturbed images of all `kinds`."""
+    """The paper's Table 2 for one test set; `images` counts the disturbed images of all `kinds`; `data_name`
+    is what people call the data."""
 
     test_set: TestSet
+    data_name: str
     kinds: tuple[str, ...]
     images: int
     rows: tuple[InterferenceRow, ...]
     pairs: tuple[InterferencePair, ...]
     notes: tuple[str, ...]
+
+    @property
+    def data(self) -> str:
+        """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
+        return text.data(self.data_name, self.test_set.data_digest)
 
 
 def interference_table(
@@ -105,6 +113,7 @@ def _interference(
     images = sum(max(len(e.parts[0].images) for e in comparison.entries[kind].values()) for kind in kinds)
     return InterferenceTable(
         test_set=comparison.test_set,
+        data_name=comparison.data_name,
         kinds=kinds,
         images=images,
         rows=tuple(
@@ -154,7 +163,7 @@ def _called(entries: Mapping[str, Entry], models: Mapping[str, str]) -> dict[str
     differs = differences([entry.recipe for entry in entries.values()])
     called = {}
     for (name, entry), own in zip(entries.items(), differs, strict=True):
-        apart = ", ".join(f"{key} = {plain(value)}" for key, value in own.items())
+        apart = ", ".join(differing(own, among=differs))
         default = f"{entry.parts[0].recipe} ({apart})" if apart else entry.parts[0].recipe
         called[name] = models.get(name, default)
     return called

@@ -2,19 +2,22 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 from pydantic import JsonValue
 
+from fissura.core.brief import Brief
 from fissura.core.seeding import derive
-from fissura.metrics import AnyProtocol, Counts, sweep
+from fissura.metrics import AnyProtocol
 from fissura.metrics.false_alarms import NO_CRACK
+from fissura.results import text
+from fissura.results.data_names import data_names
 from fissura.results.differences import differences
 from fissura.results.manifest import Manifest
 from fissura.results.statistics import (
@@ -27,8 +30,11 @@ from fissura.results.statistics import (
     groups,
     ranks,
 )
-from fissura.results.store import CURVES, RunRecord, ThresholdSource
-from fissura.results.text import count
+from fissura.results.store import Row, RunRecord, ThresholdSource
+from fissura.results.swept import Swept, swept_of
+
+if TYPE_CHECKING:
+    from fissura.results.classification import ClassRow
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
 AlarmRate = Literal["false_alarms_per_megapixel", "false_pixels_per_megapixel"]
@@ -42,17 +48,6 @@ class Condition(NamedTuple):
     split: str
     protocol: str
     threshold_source: str
-
-
-@dataclass(frozen=True)
-class Swept:
-    """ODS, OIS and AP, as `fissura.metrics.sweep` has them; the mean over seeds."""
-
-    ods: float
-    ods_threshold: float
-    ois_mean: float
-    ois_sd: float
-    average_precision: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +86,20 @@ class Standing:
 
 @dataclass(frozen=True)
 class Table:
-    """The configurations scored under one condition, best first; those without a rank last. `crack_free` are
-    the images without a crack, by name."""
+    """The configurations scored under one condition, best first; those without a rank last. `data_name` is
+    what people call the data set; `crack_free` are the images without a crack, by name."""
 
     condition: Condition
     ranked_by: Metric | AlarmRate
     images: int
     standings: tuple[Standing, ...]
+    data_name: str
     crack_free: frozenset[str] = frozenset()
+
+    @property
+    def data(self) -> str:
+        """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
+        return text.data(self.data_name, self.condition.data_digest)
 
     @property
     def no_crack(self) -> bool:
@@ -113,11 +114,41 @@ class Table:
         return f"{len(self.crack_free)} without a crack" if self.crack_free else ""
 
 
-@dataclass(frozen=True)
-class Leaderboard:
-    """One table a condition, by data set; thresholds chosen on test data come last."""
+@dataclass(frozen=True, repr=False)
+class Leaderboard(Brief):
+    """One table a condition, by data set; thresholds chosen on test data come last. `classes` are the rows of
+    classifiers."""
 
     tables: tuple[Table, ...]
+    classes: "tuple[ClassRow, ...]" = ()
+
+    @property
+    def best_run(self) -> Path | None:
+        """The run that leads the first table, or the classifiers where no other has a rank; of several seeds
+        the first."""
+        standings = [standing for table in self.tables for standing in table.standings]
+        leading = [standing.directories[0] for standing in standings if standing.rank == 1]
+        leading += [row.directories[0] for row in self.classes if row.rank == 1]
+        return leading[0] if leading else None
+
+    def lines(self) -> list[str]:
+        """Who leads under each condition, and the best run."""
+        from fissura.results.frames import leaders
+
+        return leaders(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every number: a row for each configuration under each condition, classifiers last."""
+        from fissura.results.frames import board_rows
+
+        return board_rows(self)
+
+    def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
+        """The tables that `rows` stand in, in the order of the rows, and the others."""
+        asked = dict.fromkeys(Condition(*(getattr(row, name) for name in Condition._fields)) for row in rows)
+        own = {table.condition: table for table in self.tables if table.condition in asked}
+        others = tuple(table for table in self.tables if table.condition not in asked)
+        return Leaderboard(tuple(own[condition] for condition in asked)), Leaderboard(others)
 
 
 def _order(condition: Condition) -> tuple[str, ...]:
@@ -179,7 +210,13 @@ def leaderboard(records: Sequence[RunRecord], *, metric: Metric = "f1") -> Leade
     for record in records:
         for (condition, configuration), rows in _split(record.table):
             found[condition][configuration].append(_Part(record, rows))
-    return Leaderboard(tuple(_table(key, dict(found[key]), metric) for key in sorted(found, key=_order)))
+    names = data_names(records)
+    return Leaderboard(
+        tuple(
+            _table(key, dict(found[key]), metric, names[key.dataset, key.data_digest])
+            for key in sorted(found, key=_order)
+        )
+    )
 
 
 def _split(table: pa.Table) -> list[tuple[tuple[Condition, str], pa.Table]]:
@@ -193,7 +230,7 @@ def _split(table: pa.Table) -> list[tuple[tuple[Condition, str], pa.Table]]:
     ]
 
 
-def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) -> Table:
+def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric, data_name: str) -> Table:
     names = sorted({name for parts in found.values() for part in parts for name in part.images})
     seed = derive(0, *condition, *names)
     draws = draw(len(names), seed=seed)
@@ -229,7 +266,7 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric) 
         for index, (configuration, entry) in enumerate(entries)
     ]
     free = frozenset[str]().union(*(part.crack_free() for parts in found.values() for part in parts))
-    return Table(condition, by, len(names), tuple(standings), free)
+    return Table(condition, by, len(names), tuple(standings), data_name, free)
 
 
 def _ranking(scores: Sequence[Mapping[str, Bootstrapped]], metric: Metric) -> tuple[Metric | AlarmRate, int]:
@@ -249,9 +286,8 @@ def _entry(parts: list[_Part], images: int) -> _Entry:
         newest[part.record.manifest.seed] = part
     repeats = len(parts) - len(newest)
     if repeats:
-        notes.append(
-            f"{count(len(parts), 'run')} of {count(len(newest), 'seed')}: the newest of each seed counts"
-        )
+        several = f"{text.count(len(parts), 'run')} of {text.count(len(newest), 'seed')}"
+        notes.append(f"{several}: the newest of each seed counts")
     chosen = [newest[seed] for seed in sorted(newest)]
     whole = [part for part in chosen if len(part.images) == images]
     for part in chosen:
@@ -283,7 +319,7 @@ def _standing(
         images=len(f1),
         scores={name: scores.interval() for name, scores in entry.scores.items()},
         thresholds=tuple(part.rows.column("threshold")[0].as_py() for part in entry.parts),
-        swept=_swept(entry.parts),
+        swept=swept_of([part.rows for part in entry.parts]),
         group=group,
         parameters=manifests[0].parameters,
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
@@ -295,26 +331,3 @@ def _standing(
         image_f1=dict(zip(entry.parts[0].images, f1.tolist(), strict=True)),
         notes=(*((source,) if source == "swept on test" else ()), *entry.notes),
     )
-
-
-def _swept(parts: list[_Part]) -> Swept | None:
-    if any(part.rows.column(name).null_count for part in parts for name in CURVES):
-        return None
-    if len(parts[0].crack_free()) == len(parts[0].images):
-        return None
-    sweeps = [sweep(_counts(part.rows)) for part in parts]
-    return Swept(
-        ods=float(np.mean([one.ods.f1 for one in sweeps])),
-        ods_threshold=float(np.mean([one.threshold for one in sweeps])),
-        ois_mean=float(np.mean([one.ois_mean for one in sweeps])),
-        ois_sd=float(np.mean([one.ois_sd for one in sweeps])),
-        average_precision=float(np.mean([one.average_precision for one in sweeps])),
-    )
-
-
-def _counts(rows: pa.Table) -> list[Counts]:
-    curves = [
-        rows.column(name).combine_chunks().flatten().to_numpy().reshape(len(rows), -1).astype(np.int64)
-        for name in CURVES
-    ]
-    return [Counts(*image) for image in zip(*curves, strict=True)]

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue
 
 from fissura.core.spec import Spec
+from fissura.data.naming import name_of, told_apart
 
 LIBRARIES = (
     "torch",
@@ -33,6 +34,23 @@ class DataFacts(Spec):
 
     digest: str
     datasets: tuple[dict[str, JsonValue], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its data sets are called."""
+        return tuple(told_apart(map(name_of, self.datasets)))
+
+    def name(self, label: str, *, digest: str) -> str:
+        """The name of the data set that scores go by as `label` (its kind, or `KIND-2`); the label itself
+        where this content is another."""
+        labels = told_apart(str(plain.get("kind")) for plain in self.datasets)
+        known = dict(zip(labels, self.names, strict=True)) if digest == self.digest else {}
+        return known.get(label, label)
+
+
+def trained_on(data: DataFacts | None) -> dict[str, JsonValue]:
+    """What the card of a model says of the data of its training; nothing where they are not known."""
+    return {} if data is None else {"trained_on": list(data.names), "data_digest": data.digest}
 
 
 class Manifest(Spec):

@@ -1,14 +1,17 @@
-"""Optuna's own plots of a study, as figures for one HTML page, or the reason why one cannot be drawn."""
+"""The plots of a study, most of them by Optuna.
 
+Their words are the study's: objectives by name, epochs, and parameters by what tells them apart.
+"""
+
+import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from fissura.results.html import Html, element, join, script
+from fissura.results import text
+from fissura.results.figures import Plot, Undrawable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -22,36 +25,6 @@ CURVE = "learning_curve"
 SLICED = 6  # parameters in the slice plot
 FEW = 30  # completed trials, below which importances are called a hint
 PARALLEL = 8  # axes in the parallel-coordinate plot
-
-
-class Undrawable(Exception):
-    """Why a plot cannot be drawn, in a sentence."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot's title, what it shows, and how it is drawn; `draw` raises Undrawable."""
-
-    title: str
-    shows: str
-    draw: Callable[[], Any]
-    whole: bool = False  # as wide as the page
-    height: int | None = None  # in pixels; None: the page's own
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Optuna's logger and its warnings of experimental features, silent inside the block."""
-    import optuna
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def completed(study: "Study") -> list["FrozenTrial"]:
@@ -104,7 +77,7 @@ def _low_is_good(study: "Study", objective: int) -> "Target":
 
 def plots(study: "Study", *, objectives: Sequence[str]) -> list[Plot]:
     """The plots of a study; `objectives` names its values."""
-    several = len(objectives) > 1
+    several, study = len(objectives) > 1, _with_short_names(study)
     chosen = []
     if several:
         shows = "Trials that none other beats in every objective, and the others."
@@ -126,11 +99,51 @@ def plots(study: "Study", *, objectives: Sequence[str]) -> list[Plot]:
     return [*chosen, Plot("Learning curves", shows, partial(_curves, study, objectives[0]))]
 
 
+def _with_short_names(study: "Study") -> "Study":
+    """The same trials, with parameters named by what tells their paths apart."""
+    import optuna
+
+    trials = study.get_trials(deepcopy=False)
+    short = text.shortened(name for trial in trials for name in trial.params)
+    shown = optuna.create_study(study_name=study.study_name, directions=study.directions)
+    for trial in trials:
+        renamed = copy.copy(trial)
+        renamed.params = {short[name]: value for name, value in trial.params.items()}
+        renamed.distributions = {short[name]: value for name, value in trial.distributions.items()}
+        shown.add_trial(renamed)
+    return shown
+
+
+def _in_own_words(figure: Any, *, objective: str) -> Any:
+    """The figure without Optuna's words at its axes and in its legend."""
+    words = {
+        "Intermediate Value": objective,
+        "Objective Value": objective,
+        "Step": "epoch",
+        "Trial": "trial",
+        "Hyperparameter": "",
+        "Hyperparameter Importance": "share",
+        f"Importance for {objective}": "share",
+        "Best Value": "best so far",
+        "Best Trial": "on the front",
+    }
+    figure.for_each_xaxis(lambda axis: axis.update(title_text=words.get(axis.title.text, axis.title.text)))
+    figure.for_each_yaxis(lambda axis: axis.update(title_text=words.get(axis.title.text, axis.title.text)))
+    for trace in figure.data:
+        if trace.name in words:
+            trace.name = words[trace.name]
+        bar = getattr(getattr(trace, "marker", None), "colorbar", None)
+        if bar is not None and bar.title.text in words:
+            bar.title.text = words[bar.title.text]
+    return figure
+
+
 def _history(study: "Study", objective: int, name: str) -> Any:
     from optuna.visualization import plot_optimization_history
 
     _some(completed(study), least=1)
-    return plot_optimization_history(study, target=_target(study, objective), target_name=name)
+    figure = plot_optimization_history(study, target=_target(study, objective), target_name=name)
+    return _in_own_words(figure, objective=name)
 
 
 def _importances(study: "Study", objective: int, name: str) -> Any:
@@ -139,9 +152,10 @@ def _importances(study: "Study", objective: int, name: str) -> Any:
     names = list(importances(study, objective=objective))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that low targets are taken for good: they are
-        return plot_param_importances(
+        figure = plot_param_importances(
             study, params=names, target=_low_is_good(study, objective), target_name=name
         )
+    return _in_own_words(figure, objective=name)
 
 
 def _slice(study: "Study", objective: int, name: str) -> Any:
@@ -150,23 +164,24 @@ def _slice(study: "Study", objective: int, name: str) -> Any:
     names = _leading(study, objective)[:SLICED]
     figure = plot_slice(study, params=names, target=_target(study, objective), target_name=name)
     figure.update_xaxes(tickangle=-40, tickfont_size=10, title_font_size=11)
-    # six dotted paths side by side run into one another; the plots are narrow
-    figure.for_each_xaxis(lambda axis: axis.update(title_text=str(axis.title.text).rsplit(".", 1)[-1]))
-    return figure
+    return _in_own_words(figure, objective=name)
 
 
 def _contour(study: "Study", objective: int, name: str) -> Any:
     from optuna.visualization import plot_contour
 
     names = _pair(study, objective)
-    return plot_contour(study, params=names, target=_target(study, objective), target_name=name)
+    figure = plot_contour(study, params=names, target=_target(study, objective), target_name=name)
+    return _in_own_words(figure, objective=name)
 
 
 def _parallel(study: "Study", objective: int, name: str) -> Any:
     from optuna.visualization import plot_parallel_coordinate
 
     names = _common(study)
-    return plot_parallel_coordinate(study, params=names, target=_target(study, objective), target_name=name)
+    figure = plot_parallel_coordinate(study, params=names, target=_target(study, objective), target_name=name)
+    figure.update_xaxes(ticktext=[name, *sorted(names)])  # Optuna cuts them off at 20 letters
+    return _in_own_words(figure, objective=name)
 
 
 _OF_ONE_OBJECTIVE: tuple[tuple[str, str, Callable[["Study", int, str], Any], bool], ...] = (
@@ -184,7 +199,12 @@ _OF_ONE_OBJECTIVE: tuple[tuple[str, str, Callable[["Study", int, str], Any], boo
         _contour,
         False,
     ),
-    ("All parameters together", "A line is a trial; drag along an axis to pick some.", _parallel, True),
+    (
+        "All parameters together",
+        "A line is a trial, from its value to each of its parameters.",
+        _parallel,
+        True,
+    ),
 )
 
 
@@ -238,7 +258,8 @@ def _pareto(study: "Study", objectives: Sequence[str]) -> Any:
     _some(completed(study), least=1)
     if len(objectives) > 3:
         raise Undrawable(f"It shows two or three objectives, and there are {len(objectives)}.")
-    return plot_pareto_front(study, target_names=list(objectives))
+    figure = plot_pareto_front(study, target_names=list(objectives))
+    return _in_own_words(figure, objective=objectives[0])
 
 
 def _curves(study: "Study", name: str) -> Any:
@@ -262,67 +283,8 @@ def _curves(study: "Study", name: str) -> Any:
                     name=f"Trial {trial.number}",
                 )
             )
-    if not lines:
-        raise Undrawable("No trial reported values while it trained.")
-    return Figure(lines, {"xaxis_title": "Epoch", "yaxis_title": name, "showlegend": len(lines) <= FEW})
-
-
-def draw_all(*groups: Sequence[Plot]) -> list[Html]:
-    """Each group's plots, the last with Plotly's code; a plot that cannot be drawn says why."""
-    drawn = 0
-    bodies = []
-    for group in groups:
-        parts = []
-        for plot in group:
-            try:
-                with quiet():
-                    body = _figure(plot.draw(), f"plot-{drawn}", height=plot.height)
-                drawn += 1
-            except Undrawable as reason:
-                body = element("p.none", f"Not drawn. {reason}")
-            except (ValueError, RuntimeError) as error:
-                body = element("p.none", f"Not drawn: Optuna says “{error}”.")
-            shape = "section.whole" if plot.whole else "section"
-            parts.append(element(shape, element("h3", plot.title), element("p.muted", plot.shows), body))
-        bodies.append(element("div.plots", *parts))
-    code = [_plotly(), script(_DRAW)] if drawn else []
-    return [*bodies[:-1], join(bodies[-1], *code)]
-
-
-def _figure(figure: Any, name: str, *, height: int | None) -> Html:
-    figure.update_layout(template=None, title=None, width=None, height=None, margin={"t": 40, "r": 16})
-    # "<" as an escape: no text of a study can end the element that it stands in.
-    plain = Html(figure.to_json().replace("<", "\\u003c"))
-    data = Html(f'<script type="application/json" data-plot="{name}">{plain}</script>')
-    size = {} if height is None else {"style": f"height: {height}px; min-height: 0"}
-    return join(element("div.plot", attributes={"id": name} | size), data)
-
-
-def _plotly() -> Html:
-    from plotly.offline import get_plotlyjs
-
-    return script(get_plotlyjs())
-
-
-_DRAW = """
-const dark = matchMedia('(prefers-color-scheme: dark)');
-const restyled = layout => {
-  const style = getComputedStyle(document.documentElement);
-  const text = style.getPropertyValue('--text').trim(), line = style.getPropertyValue('--line').trim();
-  const clear = 'rgba(0,0,0,0)';
-  const modebar = {bgcolor: clear, color: line, activecolor: text};
-  const next = {...layout, modebar, paper_bgcolor: clear, plot_bgcolor: clear,
-    font: {...layout.font, color: text, size: 12, family: 'system-ui, sans-serif'}, autosize: true};
-  const axes = Object.keys(layout).filter(key => /^[xy]axis/.test(key));
-  for (const key of new Set([...axes, 'xaxis', 'yaxis']))
-    next[key] = {...layout[key], gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true};
-  return next;
-};
-const draw = () => document.querySelectorAll('script[data-plot]').forEach(holder => {
-  const figure = JSON.parse(holder.textContent);
-  const options = {responsive: true, displaylogo: false};
-  Plotly.react(holder.dataset.plot, figure.data, restyled(figure.layout), options);
-});
-draw();
-dark.addEventListener('change', draw);
-"""
+    longest = max((len(line.x) for line in lines), default=0)
+    if longest < 2:
+        one = "more than one value" if longest else "values"
+        raise Undrawable(f"No trial reported {one} while it trained.")
+    return Figure(lines, {"xaxis_title": "epoch", "yaxis_title": name, "showlegend": len(lines) <= FEW})

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from fissura.core.files import write_text
 from fissura.results import html, text
 from fissura.results.columns import plain
-from fissura.results.export import found, sections
+from fissura.results.export import found, sections, tile
+from fissura.results.figures import Plot, draw_all, quiet
 from fissura.results.leaderboard import Leaderboard
 from fissura.results.manifest import Manifest
 from fissura.results.pictures import Load
-from fissura.results.plots import Plot, completed, draw_all, plots, quiet
+from fissura.results.plots import completed, plots
 from fissura.results.sensitivity import sensitivity
 
 if TYPE_CHECKING:
@@ -31,20 +32,25 @@ LISTED = 2_000  # trials in the table of all
 class StudyFacts:
     """What a study does not know of itself.
 
-    `objectives` names its values; `data` says in a sentence what was trained and validated on; `seconds` is
-    the wall time of the search; `command` runs it again; `paper_trial` is the number of the trial that ran
-    the paper's own setting (None: none did); `plots` are more sections of pictures, `held_out` the section
-    of that name where it is not a leaderboard's; `details` are more facts to list.
+    `objectives` names its values, and `measured` says of each, as the end of a sentence, on which images and
+    by which protocol; `data` says in a sentence what was trained and validated on; `seconds` is the wall time
+    of the search; `command` runs it again; `paper_trial` is the number of the trial that ran the paper's own
+    setting (None: none did); `plots` are more sections of plots, `held_out` the section of that name where it
+    is not a leaderboard's, `found` its sentence; `cross_data` is the section about other data than the
+    study's own; `details` are more facts to list.
     """
 
     objectives: Sequence[str]
     data: str
     command: str
+    measured: Sequence[str] = ()
     seconds: float | None = None
     paper_trial: int | None = 0
     manifest: Manifest | None = None
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
     held_out: Sequence[html.Html] | None = None
+    found: str = ""
+    cross_data: Sequence[html.Html] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -71,9 +77,10 @@ def write_report(
             figures["Sensitivity"] = alone
         figures |= {name: list(own) for name, own in extra.plots.items()}
         sections = {
-            **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
-            "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
             "Held-out images": extra.held_out or _held_out(rows, gallery),
+            **({"On other data": extra.cross_data} if extra.cross_data else {}),
+            "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
+            **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "What produced this": _origin(study, extra),
         }
         body = [
@@ -106,27 +113,25 @@ def _first_screen(
     sections: Iterable[str],
 ) -> html.Html:
     paper = _paper(trials, extra)
-    sentences = [
-        _headline(study, ranked, paper, extra),
-        *(found(table) for table in (rows.tables[:1] if rows else ())),
-    ]
+    held_out = rows.tables[:1] if rows else ()
+    sentences = [_headline(ranked, paper, extra), extra.found, *(found(table) for table in held_out)]
     states = Counter(trial.state.name.lower() for trial in trials)
     spent = [trial.duration.total_seconds() for trial in trials if trial.duration]
     tiles = []
     if ranked and len(extra.objectives) == 1:
+        best, where = _leaders(ranked), " ".join(extra.measured)
         tiles.append(
-            html.tile(
-                f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"trial {ranked[0].number}"
-            )
+            html.tile(f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"{best} {where}")
         )
         has = paper is not None and paper in ranked
         value = text.score(paper.values[0]) if paper is not None and has else "—"
-        detail = f"trial {paper.number}" if paper is not None else "not tried"
+        detail = f"trial {paper.number} {where}" if paper is not None else "not tried"
         tiles.append(
             html.tile("The paper's own setting", value, detail if has or paper is None else _ended(paper))
         )
     elif ranked:
         tiles.append(html.tile("On the Pareto front", str(len(ranked)), "trials that none other beats"))
+    tiles += [tile(table) for table in held_out]
     others = [
         f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
     ]
@@ -142,7 +147,7 @@ def _first_screen(
         "header",
         html.element("div.kicker", "Hyperparameter search"),
         html.element("h1", title),
-        *(html.element("p.lead", sentence) for sentence in sentences),
+        *(html.element("p.lead", sentence) for sentence in sentences if sentence),
         html.element("p.muted", extra.data),
         html.element("div.tiles", *tiles),
         *_failures(trials),
@@ -171,19 +176,25 @@ def _ended(trial: "FrozenTrial") -> str:
     return f"trial {trial.number}: {_state(trial)}"
 
 
-def _headline(
-    study: "Study", ranked: list["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts
-) -> str:
-    """What the search found, in a sentence or two."""
+def _leaders(ranked: Sequence["FrozenTrial"]) -> str:
+    """The trials that share the best value: "trial 3", "trials 3 and 5"."""
+    best = [str(trial.number) for trial in ranked if trial.values[0] == ranked[0].values[0]]
+    return f"trial{'s' if len(best) > 1 else ''} {text.listed(best)}"
+
+
+def _headline(ranked: list["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts) -> str:
+    """What the search found, on which images and by which protocol, in a sentence or two."""
     if not ranked:
         return "No trial has completed, so the search has found nothing yet."
+    measured = extra.measured or [""] * len(extra.objectives)
     if len(extra.objectives) > 1:
-        named = ", ".join(extra.objectives)
+        pairs = zip(extra.objectives, measured, strict=True)
+        named = ", ".join(f"{name} {where}".strip() for name, where in pairs)
         return (
             f"{text.count(len(ranked), 'trial')} on the Pareto front of {named}: no other beats them in all."
         )
     best, name = ranked[0], extra.objectives[0]
-    says = f"The best trial reached {name} {text.score(best.values[0])}"
+    says = f"The best trial reached {name} {text.score(best.values[0])} {measured[0]}".rstrip()
     if paper is None or paper not in ranked:
         return f"{says}. The paper's own setting has no value to compare with."
     if paper.values[0] == best.values[0]:
@@ -235,7 +246,7 @@ def _table(shown: Sequence["FrozenTrial"], paper: "FrozenTrial | None", extra: S
     names = list(dict.fromkeys(name for trial in shown for name in trial.params))
     rows = [
         [
-            html.Cell(f"{trial.number}, the paper's" if trial is paper else str(trial.number), trial.number),
+            html.Cell(f"{trial.number} (paper)" if trial is paper else str(trial.number), trial.number),
             *_values(trial, extra),
             _time(trial),
             *(_parameter(trial, name, paper) for name in names),
@@ -243,8 +254,10 @@ def _table(shown: Sequence["FrozenTrial"], paper: "FrozenTrial | None", extra: S
         ]
         for trial in shown
     ]
-    headers = ["Trial", *extra.objectives, "Time", *names, "State"]
-    return html.table(headers, rows, numeric=["Trial", *extra.objectives, "Time", *names])
+    short = text.shortened(names)
+    numbers = ["Trial", *extra.objectives, "Time", *short.values()]
+    hints = {shown: name for name, shown in short.items()}
+    return html.table([*numbers, "State"], rows, numeric=numbers, hints=hints)
 
 
 def _values(trial: "FrozenTrial", extra: StudyFacts) -> list[html.Cell]:

@@ -4,25 +4,32 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL.PngImagePlugin import PngImageFile
 
+from fissura.core.brief import Brief
 from fissura.core.errors import DataError
-from fissura.data.images import SUFFIXES, decode_mask, read_size
-from fissura.data.whole import require_whole
+from fissura.core.spec import digest
+from fissura.data.images import SUFFIXES
+from fissura.data.names import is_passed_over
+from fissura.data.naming import folder_name
+from fissura.data.walk import composed
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import NO_CRACK, FalseAlarm, false_alarm, summarise
+from fissura.results.score_files import read_map, read_mask
+from fissura.results.text import count
 
 
 @dataclass(frozen=True)
 class ImageScore:
     """One image under one protocol: its counts at all levels, its scores at the threshold.
 
-    `alarm` is None where the image holds a crack among its valid pixels.
+    `alarm` is None where the image holds a crack among its valid pixels. `mask_digest` names the mask and the
+    valid pixels, 64 hex digits, whatever the files they lay in.
     """
 
     name: str
@@ -32,6 +39,7 @@ class ImageScore:
     counts: Counts
     scores: Scores
     alarm: FalseAlarm | None
+    mask_digest: str
 
     def plain(self, level: int) -> dict[str, Any]:
         """One row of a table: the counts at `level` (0..255) and the scores, as JSON types."""
@@ -45,14 +53,17 @@ class ImageScore:
         return {**size, "crack_pixels": self.crack_pixels, **counts, **asdict(self.scores)}
 
 
-@dataclass(frozen=True)
-class ScoreReport:
+@dataclass(frozen=True, repr=False)
+class ScoreReport(Brief):
     """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro),
     which are None, as is `sweep`, where no image holds a crack.
 
-    `remarks` says, one line a file, what was odd about a mask that could be read all the same.
+    `remarks` says, one line a file, what was odd about a mask that could be read all the same. The
+    masks are called `data_name`; `data_digest` names them and their valid pixels.
     """
 
+    data_name: str
+    data_digest: str
     protocol: Protocol
     threshold: float
     images: tuple[ImageScore, ...]
@@ -61,11 +72,28 @@ class ScoreReport:
     sweep: Sweep | None
     remarks: tuple[str, ...] = ()
 
+    def lines(self) -> list[str]:
+        """The pooled and the mean score, and the best threshold where the protocol sweeps it."""
+        threshold = f"at threshold {self.threshold:g}"
+        scores = [
+            f"  {name}: "
+            + ", ".join(f"{measure} {getattr(of, measure):.4f}" for measure in self.protocol.measures)
+            for name, of in (("pooled", self.micro), ("mean of images", self.macro))
+            if of is not None
+        ]
+        return [
+            f"{count(len(self.images), 'image')}, {self.protocol}, {threshold}",
+            *(scores or [f"  {NO_CRACK}"]),
+            *self.remarks[:3],
+        ]
+
     def plain(self) -> dict[str, Any]:
         """The report as JSON types; `crack_free` is there only where an image holds no crack, `remark` where
         none holds one."""
         alarms = [image.alarm for image in self.images if image.alarm]
         return {
+            "data_name": self.data_name,
+            "data_digest": self.data_digest,
             "protocol": str(self.protocol),
             "threshold": self.threshold,
             "images": len(self.images),
@@ -94,6 +122,7 @@ def score_folders(
     protocol: Protocol,
     threshold: float = 0.5,
     valid: Path | None = None,
+    name: str | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> ScoreReport:
     """Scores every map in `predictions` against the mask of the same name in `masks`.
@@ -102,7 +131,8 @@ def score_folders(
     least `threshold` (0..1). Where all maps together hold 0 and one other level, they are masks: that level
     is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; a
     JPEG mask is thresholded, with a remark. `valid` is a folder of masks of the valid pixels, one an image;
-    the others are left out of the scores. `on_image` is told how many images are done, and of how many.
+    the others are left out of the scores. `name` is what the result calls the masks, by default
+    what their folder is called. `on_image` is told how many images are done, and of how many.
 
     Raises:
         DataError: one line for each folder, file or option that breaks a rule.
@@ -163,7 +193,8 @@ def score_folders(
                 f"{predictions}: all maps hold 0 and {crack} alone, so they are read as masks, {crack} as"
                 " crack"
             )
-    return report(images, protocol=protocol, threshold=threshold, remarks=remarks)
+    called = name or folder_name(masks)
+    return report(images, protocol=protocol, threshold=threshold, data_name=called, remarks=remarks)
 
 
 def score_image(
@@ -181,16 +212,28 @@ def score_image(
     labelled = crack_pixels(mask, valid)
     alarm = None if labelled else false_alarm(probability, valid, level=level)
     height, width = mask.shape
-    return ImageScore(name, height, width, labelled, counts, protocol.score(counts, level), alarm)
+    scores, held = protocol.score(counts, level), sha256(repr(mask.shape).encode())
+    for plane in (mask, *([] if valid is None else [valid])):
+        held.update((plane != 0).tobytes())
+    return ImageScore(name, height, width, labelled, counts, scores, alarm, held.hexdigest())
 
 
 def report(
-    images: Sequence[ImageScore], *, protocol: Protocol, threshold: float, remarks: Sequence[str] = ()
+    images: Sequence[ImageScore],
+    *,
+    protocol: Protocol,
+    threshold: float,
+    data_name: str,
+    data_digest: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> ScoreReport:
-    """The scores of at least one image, all scored under `protocol` at `threshold`, pooled and as a mean."""
+    """The scores of at least one image, all scored under `protocol` at `threshold`, pooled and as a mean.
+    `data_digest` None is that of the masks."""
     counts = [image.counts for image in images]
     cracked = any(image.crack_pixels for image in images)
     return ScoreReport(
+        data_name=data_name,
+        data_digest=data_digest or digest(sorted(image.mask_digest for image in images)),
         protocol=protocol,
         threshold=threshold,
         images=tuple(images),
@@ -198,28 +241,6 @@ def report(
         macro=mean([image.scores for image in images]) if cracked else None,
         sweep=sweep(counts) if protocol.swept and cracked else None,
         remarks=tuple(remarks),
-    )
-
-
-def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
-    """A probability map in 1/255.
-
-    Raises:
-        DataError: one line: the file is no 8-bit grey PNG, or cannot be read.
-    """
-    read_size(path)  # names what can be wrong with any image file, and bounds its size
-    try:
-        with path.open("rb") as file, PngImageFile(file) as image:
-            require_whole(image, file)
-            mode = image.mode
-            if mode == "L":
-                return np.array(image)
-    except Exception as error:  # a damaged file makes Pillow raise almost anything
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(f"{path}: a prediction is a whole PNG file ({reason}); write it again") from None
-    raise DataError(
-        f"{path}: a prediction is an 8-bit grey PNG, value / 255 the probability: this one's mode is {mode}; "
-        "write one channel of 8 bits"
     )
 
 
@@ -235,21 +256,6 @@ def _crack_level(levels: set[int | None]) -> int | None:
     return held.pop() if len(held) == 1 and not held & {None, 255} else None
 
 
-def read_mask(path: Path) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
-    """The mask of anyone's file (0 background, 1 crack), and what is odd about it, if anything.
-
-    Raises:
-        DataError: one line: the file is no mask of 0 and 255 or 0 and 1, and no JPEG of one.
-    """
-    reading = decode_mask(path)
-    if reading.remark is None and not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1}):
-        raise DataError(
-            f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
-            "write 255 where there is a crack"
-        )
-    return reading.mask, reading.remark
-
-
 def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[str]) -> dict[str, Path]:
     """The files of `folder` by their names without suffix; its faults go to `problems`."""
     if not folder.is_dir():
@@ -258,18 +264,17 @@ def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[s
     files: dict[str, Path] = {}
     known = len(problems)
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+        if is_passed_over(path.name) or path.suffix.lower() not in SUFFIXES:
             continue
+        name = composed(path.stem)
         if path.suffix.lower() not in suffixes:
             problems.append(
                 f"{path}: a folder of {content} holds no {path.suffix} file; convert or remove it"
             )
-        elif path.stem in files:
-            problems.append(
-                f"{path}: a name occurs once, but {files[path.stem].name} is there too; remove one"
-            )
+        elif name in files:
+            problems.append(f"{path}: a name occurs once, but {files[name].name} is there too; remove one")
         else:
-            files[path.stem] = path
+            files[name] = path
     if not files and len(problems) == known:
         kinds = ", ".join(sorted(suffixes))
         problems.append(

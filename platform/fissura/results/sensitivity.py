@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fissura.results import text
 from fissura.results.columns import plain
-from fissura.results.plots import Plot, Undrawable, completed
+from fissura.results.figures import Plot, Undrawable
+from fissura.results.plots import completed
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -168,7 +169,7 @@ def _draw(
         horizontal_spacing=0.025,
         vertical_spacing=AXIS_PIXELS / (_height(rows) - HEAD_PIXELS - AXIS_PIXELS),
     )
-    short = _short([panel.name for panel in panels])
+    short = text.shortened([panel.name for panel in panels])
     for index, panel in enumerate(panels):
         row, column = divmod(index, columns)
         _fill(figure, panel, place={"row": row + 1, "col": column + 1})
@@ -241,16 +242,3 @@ def _log_ticks(values: Sequence[float]) -> list[float]:
     steps = (1, 2, 5) if high < 100 * low else (1,)
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     return [float(f"{step}e{decade}") for decade in decades for step in steps]
-
-
-def _short(names: Sequence[str]) -> dict[str, str]:
-    """The last parts of each dotted path, as many as tell it from the others."""
-    short = {}
-    for name in names:
-        parts = name.split(".")
-        tails = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
-        short[name] = next(
-            (tail for tail in tails if not any(o != name and f".{o}".endswith(f".{tail}") for o in names)),
-            name,
-        )
-    return short

@@ -14,6 +14,7 @@ from jaxtyping import Int32
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import replacing
 from fissura.results.manifest import Manifest
+from fissura.results.text import count
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
@@ -31,8 +32,8 @@ class Row:
     tp / (tp + fp), recall is found / (found + missed). `dice` and `iou` are None where the protocol has none.
     The curves hold the same counts at the levels 0..255 of the 8-bit map, for protocols that sweep the
     threshold; else None. `alarm_components` and `alarm_area` are the false alarms and the valid pixels of an
-    image without a crack (its false pixels are `false_positive`); else None, as in runs that were scored
-    before these were kept.
+    image without a crack (its false pixels are `false_positive`); else None. They are None, too, as is
+    `data_name`, what people call the data set, in runs that were scored before they were kept.
     """
 
     run_id: str
@@ -64,10 +65,12 @@ class Row:
     curve_missed: Int32[np.ndarray, "256"] | None = None
     alarm_components: int | None = None
     alarm_area: int | None = None
+    data_name: str | None = None
 
 
 CURVES = tuple(field.name for field in fields(Row) if field.name.startswith("curve_"))
-LATER = ("alarm_components", "alarm_area")  # columns that earlier versions did not write
+ALARMS = ("alarm_components", "alarm_area")
+LATER = (*ALARMS, "data_name")  # columns that earlier versions did not write
 NULLABLE = ("dice", "iou", *CURVES, *LATER)
 KEY = ("data_digest", "split", "protocol")
 
@@ -77,7 +80,7 @@ def _column_type(name: str) -> pa.DataType:
         return pa.list_(pa.int32())
     if name in ("threshold", "precision", "recall", "f1", "dice", "iou"):
         return pa.float64()
-    if name in ("seed", "true_positive", "false_positive", "found", "missed", "crack_pixels", *LATER):
+    if name in ("seed", "true_positive", "false_positive", "found", "missed", "crack_pixels", *ALARMS):
         return pa.int64()
     if name in ("height", "width"):
         return pa.int32()
@@ -103,6 +106,18 @@ class Skipped(NamedTuple):
 
     path: Path
     reason: str
+
+
+def mean_scores(rows: Sequence[Row]) -> list[str]:
+    """The mean F1 of the images of each data set, split and protocol, a line each."""
+    keys = dict.fromkeys((row.dataset, row.split, row.protocol, row.threshold) for row in rows)
+    lines = []
+    for key in keys:
+        own = [row.f1 for row in rows if (row.dataset, row.split, row.protocol, row.threshold) == key]
+        dataset, split, protocol, threshold = key
+        mean = f"mean F1 {np.mean(own):.4f} of {count(len(own), 'image')} at threshold {threshold:.3g}"
+        lines.append(f"{dataset} {split}, {protocol}: {mean}")
+    return lines
 
 
 class Runs(NamedTuple):

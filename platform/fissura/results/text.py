@@ -1,6 +1,9 @@
 """Numbers, names and lists as people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+VAGUE = ("kind", "name", "value")
+"""Last parts of a parameter's path that say nothing without the one before."""
 
 
 def share(value: float) -> str:
@@ -38,6 +41,11 @@ def scaled(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".strip()
 
 
+def data(name: str, digest: str) -> str:
+    """A data set as tables and pages call it: "bridge (1a2b3c4d)", by its name and what it holds."""
+    return f"{name} ({digest[:8]})"
+
+
 def count(number: int, noun: str) -> str:
     """ "1 image", "46 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -57,3 +65,16 @@ def leaders(names: Sequence[str], *, of: str) -> str:
         if len(names) == 1
         else f"{len(names)} of {of} ({named}) share the best"
     )
+
+
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """The last parts of each dotted path, as many as tell it from the others; never a bare "kind"."""
+    every = list(dict.fromkeys(names))
+    short = {}
+    for name in every:
+        parts = name.split(".")
+        least = 2 if parts[-1] in VAGUE else 1
+        tails = (".".join(parts[-length:]) for length in range(least, len(parts) + 1))
+        alike = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in every) == 1)
+        short[name] = next(alike, name)
+    return short

@@ -14,13 +14,25 @@ from jaxtyping import UInt8
 
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
+from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import kinds, parse_datasets
-from fissura.data.labelled import ClassFolder, LabelledDataset, LabelledImage, labelled_kinds, parse_labelled
+from fissura.data.datasets import Named, kinds, parse_datasets
+from fissura.data.labelled import (
+    ClassFolder,
+    LabelledDataset,
+    LabelledImage,
+    image_keys,
+    labelled_kinds,
+    parse_labelled,
+)
+from fissura.data.labelled.keys import digest_of_keyed
+from fissura.data.naming import folder_name, name_of
 from fissura.data.sample import Sample, Split
+from fissura.data.walk import composed
 from fissura.metrics import AnyProtocol
 from fissura.metrics.classification import TELLING_APART, class_scores, confusion, one_class
-from fissura.results.score import ImageScore, read_map, read_mask, report, score_image
+from fissura.results.score import ImageScore, report, score_image
+from fissura.results.score_files import read_map, read_mask
 from fissura.scoring.pictures import bare_name, picture_path, picture_stems, png
 from fissura.scoring.rows import read_rows
 from fissura.scoring.source import Source
@@ -38,17 +50,23 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Masks:
-    """How to read the mask of each image of a test set."""
+    """How to read the mask of each image of a test set; what it is called, and the digest of what it holds
+    (None: that of the masks)."""
 
     read: Mapping[str, Callable[[], Labelled]]
+    data_name: str
+    data_digest: str | None
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The label of each image of a test set: an index into the classes, lowest first."""
+    """The label of each image of a test set: an index into the classes, lowest first; what it is called, and
+    the digest of what it holds."""
 
     classes: tuple[str, ...]
     of: Mapping[str, int]
+    data_name: str
+    data_digest: str
 
 
 Truth = Masks | Labels
@@ -60,7 +78,7 @@ def names_a_data_set(text: str) -> bool:
     return bool(colon) and not rest.startswith("//") and kind in {**kinds(), **labelled_kinds()}
 
 
-def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, Truth]:
+def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[Source, Truth]:
     """The images of a split of the data set `KIND:ROOT`, as their files lie there, and their masks or labels.
 
     Squares that are cut from images are sent as PNG. `directory` is the cache folder.
@@ -68,39 +86,48 @@ def open_test_set(text: str, *, split: Split, directory: Path) -> tuple[Source, 
     Raises:
         UserError: no such data set, or no image in the split.
     """
+    text = str(named)
     if text.partition(":")[0] in kinds():
-        (dataset,) = parse_datasets([text])
+        (dataset,) = parse_datasets([named])
         samples = [sample for sample in dataset.samples() if sample.split == split]
         _check_some(samples, text, split)
         files = [(sample.name, sample.image) for sample in samples]
-        masks = Masks({sample.name: partial(_labelled, dataset, sample) for sample in samples})
+        masks = Masks(
+            {sample.name: partial(_labelled, dataset, sample) for sample in samples},
+            name_of(dataset.plain()),
+            content_digest([dataset], directory=directory),
+        )
         return Source.of_files(f"{dataset}, {split}", files, root=dataset.root), masks
-    (labelled,) = parse_labelled([text])
-    images = [image for image in labelled.images(directory=directory) if image.split == split]
+    (labelled,) = parse_labelled([named])
+    keyed = image_keys([labelled], directory=directory)
+    images = [one.image for one in keyed if one.image.split == split]
     _check_some(images, text, split)
     root = labelled.root if isinstance(labelled, ClassFolder) else labelled.source.root
     source = Source.of_files(
         f"{labelled}, {split}", [(one.name, one.path) for one in images if one.box is None], root=root
     )
     squares = {one.name: partial(_square, labelled, one) for one in images if one.box is not None}
-    labels = Labels(labelled.classes(), {one.name: one.label for one in images})
+    label_of = {one.name: one.label for one in images}
+    labels = Labels(labelled.classes(), label_of, name_of(labelled.plain()), digest_of_keyed(keyed))
     return Source(source.label, {**source.readers, **squares}, root), labels
 
 
 def masks_in(folder: Path, source: Source) -> Masks:
-    """The masks of a source's images in a folder: each under the name of its image, with any suffix.
+    """The masks of a source's images in a folder: each under the name of its image, with any suffix. They
+    are called what the images' folder is.
 
     Raises:
         DataError: an image has no mask, or two, or a mask no image.
     """
     found = Source.open(str(folder))
     root = found.root or folder.parent
-    stems, problems = picture_stems(source.names()), []
+    stems = {name: composed(stem) for name, stem in picture_stems(source.names()).items()}
+    problems = []
     masks: dict[str, Path] = {}
     for name in found.names():
-        if bare_name(name) in masks:
+        if composed(bare_name(name)) in masks:
             problems.append(f"{root / name}: an image has one mask, and there is another; remove one")
-        masks.setdefault(bare_name(name), root / name)
+        masks.setdefault(composed(bare_name(name)), root / name)
     for name, stem in stems.items():
         if stem not in masks:
             problems.append(
@@ -112,7 +139,8 @@ def masks_in(folder: Path, source: Source) -> Masks:
     ]
     if problems:
         raise DataError(*problems)
-    return Masks({name: partial(_mask_file, masks[stem]) for name, stem in stems.items()})
+    read = {name: partial(_mask_file, masks[stem]) for name, stem in stems.items()}
+    return Masks(read, folder_name(source.root or root), None)
 
 
 def evaluate(
@@ -142,7 +170,11 @@ def evaluate(
         raise DataError(
             f"{results}: no image has a result, so there is nothing to score; see its column `error`"
         )
-    head = {**facts, "images": len(scored), "left_out": sorted(set(names) - set(scored))}
+    head = {
+        **facts,
+        "images": len(scored),
+        "left_out": sorted(set(names) - set(scored)),
+    }
     if isinstance(truth, Masks):
         own = _mask_scores(out, truth, scored, names, protocols=protocols, threshold=threshold or 0.0)
     else:
@@ -188,11 +220,18 @@ def _mask_scores(
         raise DataError(*problems)
     good = [one for one in outcomes if not isinstance(one, DataError)]
     reports = [
-        report([scores[place] for scores, _ in good], protocol=protocol, threshold=threshold)
+        report(
+            [scores[place] for scores, _ in good],
+            protocol=protocol,
+            threshold=threshold,
+            data_name=truth.data_name,
+            data_digest=truth.data_digest,
+        )
         for place, protocol in enumerate(protocols)
     ]
     remarks = [remark for _, remark in good if remark]
-    return {"scores": [one.plain() for one in reports], "remarks": remarks}
+    known = {"data_name": reports[0].data_name, "data_digest": reports[0].data_digest}
+    return {**known, "scores": [one.plain() for one in reports], "remarks": remarks}
 
 
 def _label_scores(
@@ -217,6 +256,8 @@ def _label_scores(
     taken = f"the data's classes {', '.join(truth.classes)} are taken for {', '.join(classes)}"
     only = one_class(labels, classes)
     return {
+        "data_name": truth.data_name,
+        "data_digest": truth.data_digest,
         "classes": list(classes),
         "scores": {
             name: None if only and name.startswith(TELLING_APART) else value

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fissura.core.brief import Brief
 from fissura.core.errors import SpecError
 from fissura.metrics import AnyProtocol, Pixel
 from fissura.scoring.evaluation import Labels, Masks, Truth, evaluate
@@ -26,16 +27,36 @@ class Terms:
     protocols: tuple[AnyProtocol, ...] = ()
 
 
-@dataclass(frozen=True)
-class BatchReport:
+@dataclass(frozen=True, repr=False)
+class BatchReport(Brief):
     """A batch as it ended: what was asked, the counts, the images that failed with their errors (where all
-    have a row), and the scores where the images are labelled."""
+    have a row), the scores where the images are labelled, and the files that were left out for their
+    suffix."""
 
     out: Path
     question: Question
     result: BatchResult
     failures: tuple[tuple[str, str], ...] = ()
     scores: dict[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """How many images have a row, which failed, by which run, and where the table is."""
+        result, asked = self.result, self.question
+        failed = [f"  {image}: {error}" for image, error in self.failures[:3]]
+        more = len(self.failures) - len(failed)
+        return [
+            f"{asked.source}: {result.done} of {result.images} images, {result.failed} failed"
+            + (f"; stopped: {result.stopped}" if result.stopped else ""),
+            *failed,
+            *([f"  and {more} more"] if more else []),
+            f"run: {asked.run}",
+            f"table: {result.results or f'unfinished, in {self.out}'}",
+        ]
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The rows of the table, one an image; none while it is unfinished."""
+        return [] if self.result.results is None else list(read_rows(self.result.results).to_pylist())
 
 
 def question_of(source: Source, truth: Truth | None, terms: Terms, card: ModelCard) -> Question:
@@ -90,7 +111,7 @@ def report_of(
         DataError: a mask cannot be read, or does not fit its image.
     """
     if result.results is None:
-        return BatchReport(out, question, result)
+        return BatchReport(out, question, result, left_out=source.left_out)
     scores = None
     if truth is not None:
         scores = evaluate(
@@ -103,7 +124,7 @@ def report_of(
             classes=card.classes,
             facts={"data": source.label, **card.model_dump(include={"name", "version", "run"})},
         )
-    return BatchReport(out, question, result, _failures(result.results), scores)
+    return BatchReport(out, question, result, _failures(result.results), scores, source.left_out)
 
 
 def _failures(results: Path) -> tuple[tuple[str, str], ...]:

@@ -9,11 +9,11 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from fissura.core.errors import DataError, FissuraError, SpecError
-from fissura.data.images import SUFFIXES
+from fissura.data.names import SUFFIXES, is_image, is_passed_over, left_out, left_out_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -25,12 +25,14 @@ Read = Callable[[], bytes]
 @dataclass(frozen=True)
 class Source:
     """Images as they were listed once. Two sources of one `label` are the same question; `root` is the folder
-    that results must stay out of, if there is one.
+    that results must stay out of, if there is one. `left_out` are the files beside the images that are not
+    read, for their suffix.
     """
 
     label: str
     readers: Mapping[str, Read]
     root: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, text: str) -> Self:
@@ -43,9 +45,10 @@ class Source:
         """
         source = cls._of_store(text) if "://" in text else cls._of_path(Path(text).expanduser())
         if not source.readers:
+            others = f" ({left_out_line(source.left_out)})" if source.left_out else ""
             raise DataError(
-                f"{text}: a folder of images holds files of {', '.join(sorted(SUFFIXES))}: there is none;"
-                " name another folder"
+                f"{text}: a folder of images holds files of {', '.join(sorted(SUFFIXES))}: there is none"
+                f"{others}; name another folder"
             )
         return source
 
@@ -90,7 +93,8 @@ class Source:
             )
         root = path.resolve()
         if root.is_dir():
-            return cls(str(root), _walk(root), root)
+            readers, others = _walk(root)
+            return cls(str(root), readers, root, others)
         return cls.of_files(str(root), [(path.name, root)])
 
     @classmethod
@@ -127,9 +131,10 @@ class Source:
         readers: dict[str, Read] = {}
         for info in infos:
             name = info.path[beginning:]
-            if info.type == FileType.File and _is_image(name):
+            if info.type == FileType.File and is_image(name):
                 readers[name] = partial(_read_object, store, info.path, name=name)
-        return cls(text.rstrip("/"), readers)
+        others = left_out(info.path[beginning:] for info in infos if info.type == FileType.File)
+        return cls(text.rstrip("/"), readers, left_out=others)
 
 
 def read_file(path: Path, *, name: str, below: Path | None = None) -> bytes:
@@ -176,9 +181,11 @@ def _read_object(store: "FileSystem", path: str, *, name: str) -> bytes:
         raise DataError(f"{name}: cannot be read ({reason}); mend it or remove it") from None
 
 
-def _walk(root: Path) -> dict[str, Read]:
-    """All that `root` holds, but for what is hidden or has no suffix of an image."""
+def _walk(root: Path) -> tuple[dict[str, Read], tuple[str, ...]]:
+    """The images that `root` holds, and the files that are left out for their suffix. What is hidden or an
+    operating system's is neither."""
     readers: dict[str, Read] = {}
+    others: list[str] = []
 
     def unlisted(error: OSError) -> None:
         name = _text(Path(error.filename).relative_to(root))
@@ -187,17 +194,18 @@ def _walk(root: Path) -> dict[str, Read]:
         )
 
     for place, folders, files in os.walk(root, onerror=unlisted):
-        folders[:] = [one for one in folders if not one.startswith(".")]
+        folders[:] = [one for one in folders if not is_passed_over(one)]
+        others += [_text((Path(place) / one).relative_to(root)) for one in left_out(files)]
         here = Path(place)
         # what a link inside the root leads to is met where it lies
         outside = [one for one in folders if not _real(here / one).is_relative_to(root)]
-        for path in [here / one for one in [*outside, *filter(_is_image, files)]]:
+        for path in [here / one for one in [*outside, *filter(is_image, files)]]:
             name = _text(path.relative_to(root))
             reader: Read = partial(read_file, path, name=name, below=root)
             if name != path.relative_to(root).as_posix():
                 reader = partial(_refuse, f"{name}: a name is UTF-8: this one is none; rename the file")
             readers.setdefault(name, reader)
-    return readers
+    return readers, left_out(others)
 
 
 def _refuse(problem: str) -> NoReturn:
@@ -211,10 +219,3 @@ def _real(path: Path) -> Path:
 def _text(path: Path) -> str:
     """A relative path as text that any file can hold: bytes that are no UTF-8 are written out."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(
-        part.startswith(".") and part not in {".", ".."} for part in path.parts
-    )

@@ -44,6 +44,7 @@ class JobDocument(BaseModel):
     pictures: list[Kind]
     done: int
     failed: int
+    left_out: list[str]
     results: str | None
     reason: str | None
 

@@ -30,6 +30,7 @@ from fissura.serving.problems import Problem, Refused
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 ID = r"^[0-9a-f]{16}$"
 MOST_JOBS = 10_000
+MOST_LEFT_OUT = 100
 CONCURRENCY = 4
 WRITE_EVERY_SECONDS = 5.0
 
@@ -45,7 +46,8 @@ class Work(Spec):
 
 
 class Job(Spec):
-    """A job and how it stands; `images` is None until they are listed, `created` in seconds since 1970."""
+    """A job and how it stands; `images` is None until they are listed, `created` in seconds since 1970.
+    `left_out` are files beside the images that are not read, for their suffix; the first MOST_LEFT_OUT."""
 
     id: str = Field(pattern=ID)
     work: Work
@@ -54,6 +56,7 @@ class Job(Spec):
     images: int | None = None
     done: int = 0
     failed: int = 0
+    left_out: tuple[str, ...] = ()
     results: str | None = None
     reason: str | None = None
 
@@ -277,7 +280,7 @@ class Jobs:
             source="job",
         )
         names = source.names()
-        self._update(job_id, images=len(names))
+        self._update(job_id, images=len(names), left_out=source.left_out[:MOST_LEFT_OUT])
         written = time.monotonic()
 
         def on_image(done: int, _: int) -> None:

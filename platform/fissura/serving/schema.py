@@ -88,7 +88,8 @@ class ModelDocument(_Document):
     parameters: int
     threshold: float | None = None
     classes: list[str]
-    trained_on: list[str | None]
+    trained_on: list[str]
+    data_digest: str
     finished: str
     code_version: str
 

@@ -11,7 +11,7 @@ from fissura.studies.courses import Assumed, Course, read_study
 from fissura.studies.forecast import Lanes
 from fissura.studies.measure import measure
 from fissura.studies.simulation import Costs
-from fissura.studies.space import LoadedSpace
+from fissura.studies.space import LoadedSpace, moves_phases
 from fissura.studies.study import find_study, runs_to_keep
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ PARALLEL = 0.8
 """The share of an epoch that more CPUs shorten, where nobody measured it."""
 SPREAD = 0.1
 """The scatter of an epoch's time within a trial, where nobody measured it."""
+PHASES = 200
+"""Random trials of which the last phases are drawn."""
 Say = Callable[[str], None]
 
 
@@ -54,7 +56,7 @@ def basis_of_study(path: Path, space: LoadedSpace, *, epochs: int) -> Basis:
     from fissura.engine.run import MANIFEST, read_manifest
 
     study = find_study(path)
-    measured, times = read_study(study, epochs=epochs, startup=startup_of(space))
+    measured, times = read_study(study, epochs=epochs, startup=startup_of(space), phases=space.last_phases)
     runs = [study.runs / run for run in runs_to_keep(study.load(), best=1)]
     cpus = next((read_manifest(run).cpus for run in runs if (run / MANIFEST).is_file()), None) or 1
     count = len(measured.trials)
@@ -77,9 +79,8 @@ def basis_of_measurement(
     found = measure(
         space, data, settings=settings, cpus=1, most_cpus=1 if gpus else most_cpus, seed=seed, say=say
     )
-    length = space.recipe_for(space.paper_point()).length
     return Basis(
-        draw=Assumed(found.seconds, length, startup_of(space)).draw,
+        draw=Assumed(found.seconds, space.longest, startup_of(space), drawn_phases(space)).draw,
         seconds=found.seconds,
         cpus=found.cpus,
         parallel=found.parallel,
@@ -92,9 +93,8 @@ def basis_of_measurement(
 
 def basis_of_seconds(seconds: float, space: LoadedSpace, *, cpus: int) -> Basis:
     """An epoch's seconds, as given for a trial on `cpus` CPUs or its GPU."""
-    length = space.recipe_for(space.paper_point()).length
     return Basis(
-        draw=Assumed((seconds,), length, startup_of(space)).draw,
+        draw=Assumed((seconds,), space.longest, startup_of(space), drawn_phases(space)).draw,
         seconds=(seconds,),
         cpus=cpus,
         parallel=PARALLEL,
@@ -109,6 +109,18 @@ def startup_of(space: LoadedSpace) -> int:
     """How many trials are random before the sampler has learnt; all of them where it never does."""
     sampler = space.definition.sampler
     return sampler.startup if sampler.kind == "tpe" else 1_000_000
+
+
+def drawn_phases(space: LoadedSpace) -> tuple[range, ...]:
+    """The last phases of random trials; of one where all trials have the same."""
+    if not any(map(moves_phases, space.distributions)):
+        return tuple(space.last_phases([{}]))
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = [space.suggest(study.ask()) for _ in range(PHASES)]
+    return tuple(space.last_phases(points))
 
 
 def typical(seconds: Sequence[float]) -> str:

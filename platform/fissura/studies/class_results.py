@@ -1,19 +1,34 @@
 """What a study of classifiers gives its reader: tables and report, from the runs that were evaluated."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from fissura.engine.run import MANIFEST, read_manifest
-from fissura.results.class_store import read_classes
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core.errors import DataError
+from fissura.data.cache import default_cache
+from fissura.data.labelled import KeyedImage, image_keys
+from fissura.engine.checkpoint import WEIGHTS
+from fissura.engine.classifier_run import Classifier
+from fissura.engine.evaluate_classifier import CONDITIONS, under
+from fissura.engine.runtime import LocalRuntime
+from fissura.results import text
+from fissura.results.class_gallery import class_gallery
+from fissura.results.class_store import ClassRecord, read_classes
 from fissura.results.classification import ClassRow, class_table
-from fissura.results.classification_export import sections, write_classification
+from fissura.results.classification_export import found, sections, write_classification
 from fissura.results.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
+from fissura.results.cross_data import cross_data, scores_of_classes
+from fissura.results.figures import Plot
+from fissura.results.html import Html, element
 from fissura.results.leaderboard import Leaderboard
-from fissura.results.plots import Plot
-from fissura.results.report import StudyFacts, write_report
-from fissura.studies.results import REPORT, Conclusion
-from fissura.studies.study import PAPER, Study, finished, runs_to_keep
+from fissura.results.report import write_report
+from fissura.studies.results import REPORT, Conclusion, study_facts
+from fissura.studies.sources import labelled
+from fissura.studies.study import Plan, Study, finished
 
 if TYPE_CHECKING:
     import optuna
@@ -25,55 +40,77 @@ Say = Callable[[str], None]
 
 
 def write_class_results(
-    study: Study, trials: "optuna.Study", *, pictures: Sequence[Plot] = (), say: Say
+    study: Study,
+    trials: "optuna.Study",
+    *,
+    pictures: Sequence[Plot] = (),
+    images: Sequence[KeyedImage] | None = None,
+    say: Say,
 ) -> Conclusion:
-    """Writes tables and report of what has been evaluated; `pictures` join the report's."""
+    """Writes tables and report of what has been evaluated on the study's own data; other data have a table of
+    their own in the report. `pictures` join the report's. `images` are those of the study's data; None: they
+    are looked for, and a line says so where they are gone."""
     plan = study.plan()
     runs = read_classes([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    rows = class_table(runs.records)
+    every = class_table(runs.records)
+    rows = [row for row in every if row.test_set.data_digest == plan.content]
+    others = [row for row in every if row.test_set.data_digest != plan.content]
     title = f"Classifiers of {plan.name}"
     files = write_classification(rows, study.path, name="leaderboard", title=title)
-    files.append(_report(study, trials, rows, pictures))
+    facts = study_facts(study, trials, plan)
+    plots: dict[str, Sequence[Plot]] = {}
+    shown = [confusion_plot(row.confusion, classes=row.classes) for row in rows[:1]]
+    plots["On test images"] = [*shown, *pictures]
+    plots["Progress"] = [_progress(trials, study, facts.objectives)]
+    costly = _candidates(trials)
+    if costly:
+        plots["What it costs"] = pareto_plots(costly, limits={"bytes": TARGET_BYTES})
+    held_out = [*sections(rows), *(_gallery(plan, rows, runs.records, images) if rows else [])]
+    files.append(
+        write_report(
+            trials,
+            study.path / REPORT,
+            title=f"{plan.name}: search report",
+            rows=None,
+            gallery=None,
+            extra=replace(
+                facts,
+                plots=plots,
+                held_out=held_out,
+                found=found(rows) if rows else "",
+                cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
+            ),
+        )
+    )
     return Conclusion(tuple(files), Leaderboard(()), tuple(rows))
 
 
-def _report(study: Study, trials: "optuna.Study", rows: Sequence[ClassRow], pictures: Sequence[Plot]) -> Path:
-    plan = study.plan()
-    space = plan.load_space(study.path)
-    metrics = [objective.metric for objective in space.objectives]
-    paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
-    best = [
-        study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
-    ]
-    plots: dict[str, Sequence[Plot]] = {"Progress": [_progress(trials, study, metrics)]}
-    costly = _candidates(trials, metrics)
-    if costly:
-        plots["What it costs"] = pareto_plots(costly, limits={"bytes": TARGET_BYTES})
-    shown = [confusion_plot(row.confusion, classes=row.classes) for row in rows[:1]]
-    plots["On test images"] = [*shown, *pictures]
-    return write_report(
-        trials,
-        study.path / REPORT,
-        title=f"{plan.name}: search report",
-        rows=None,
-        gallery=None,
-        extra=StudyFacts(
-            objectives=metrics,
-            data=", ".join(map(str, plan.datasets)),
-            command=plan.command(),
-            paper_trial=paper[0] if paper else None,
-            manifest=read_manifest(best[0]) if best else None,
-            plots=plots,
-            held_out=sections(rows),
-            details={
-                "profile": plan.profile or "none",
-                "set": str(plan.fixed or "nothing"),
-                "study": str(study.path),
-            },
-        ),
-    )
+def _gallery(
+    plan: Plan,
+    rows: Sequence[ClassRow],
+    records: Sequence[ClassRecord],
+    images: Sequence[KeyedImage] | None,
+) -> list[Html]:
+    try:
+        known = image_keys(labelled(plan.datasets), directory=default_cache()) if images is None else images
+    except DataError as error:
+        return [element("p.none", f"No pictures: {error.problems[0]}")]
+    by_name = {(one.source, one.image.name): one for one in known}
+
+    def load(dataset: str, name: str, condition: str) -> UInt8[np.ndarray, "h w 3"]:
+        return under(by_name[dataset, name], condition=condition)
+
+    leader = next((one for one in records if one.manifest.run_id == rows[0].run_ids[0]), None)
+    judge = None
+    if leader is not None and (leader.directory / WEIGHTS).is_file():
+        judge = partial(_class_of, Classifier.open(leader.directory, device=LocalRuntime().device))
+    return class_gallery(rows, records, conditions=CONDITIONS, load=load, judge=judge)
+
+
+def _class_of(classifier: Classifier, image: UInt8[np.ndarray, "h w 3"]) -> int:
+    return int(classifier([image])[0][0])
 
 
 def _progress(trials: "optuna.Study", study: Study, metrics: Sequence[str]) -> Plot:
@@ -97,13 +134,14 @@ def _values(trials: "optuna.Study") -> list[float]:
     return [trial.values[0] for trial in finished(trials) if trial.values]
 
 
-def _candidates(trials: "optuna.Study", metrics: Sequence[str]) -> list[Candidate]:
+def _candidates(trials: "optuna.Study") -> list[Candidate]:
     """Every completed trial whose size and time were measured."""
-    found = []
-    for trial in finished(trials):
+    found, ended = [], finished(trials)
+    short = text.shortened(name for trial in ended for name in trial.params)
+    for trial in ended:
         known: Mapping[str, float] = trial.user_attrs
         if trial.values and {"cv/f1", "bytes", "microseconds"} <= known.keys():
-            parameters = (f"{name} = {value}" for name, value in trial.params.items())
+            parameters = (f"{short[name]} = {value}" for name, value in trial.params.items())
             found.append(
                 Candidate(
                     label="<br>".join([f"trial {trial.number}", *parameters]),

@@ -1,11 +1,11 @@
 """How long a trial's epochs take and which values it reports: measured in an earlier study, or assumed."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, median, pstdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpaceError
 from fissura.studies.study import REASON, Study, finished
@@ -23,11 +23,13 @@ best of so many random ones."""
 
 @dataclass(frozen=True)
 class Course:
-    """One trial: seconds an epoch, at most `epochs` of them, and the values it reports; higher is better."""
+    """One trial: seconds an epoch, at most `epochs` of them, and the values it reports; higher is better.
+    `phase` are the epochs, counted from 0, of its last phase; None: all."""
 
     seconds: float
     epochs: int
     values: Sequence[float]
+    phase: range | None = None
 
     def value(self, epoch: int) -> float:
         """What it reports after this epoch, counted from 1."""
@@ -40,17 +42,21 @@ class Assumed:
 
     Of the values only the order of trials matters. A random trial's quality is standard normal, one that TPE
     chose (after `startup`) is the better of two; what is reported scatters around it from epoch to epoch.
+    `phases` are last phases of random trials, none where all trials have the same; the trial ends with its.
     """
 
     seconds: Sequence[float]
     epochs: int
     startup: int
+    phases: Sequence[range] = ()
 
     def draw(self, number: int, random: Random) -> Course:
         """A course for the trial of this number."""
         quality = max(random.gauss(0, 1) for _ in range(1 if number < self.startup else GAIN))
         values = [quality + random.gauss(0, NOISE) for _ in range(self.epochs)]
-        return Course(random.choice(self.seconds), self.epochs, values)
+        seconds = random.choice(self.seconds)
+        phase = random.choice(self.phases) if self.phases else None
+        return Course(seconds, self.epochs if phase is None else phase.stop, values, phase)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class Measured:
         values = list(one.values)
         for step in self.steps[len(values) : one.epochs]:
             values.append(values[-1] + step)
-        return Course(one.seconds, one.epochs, [value + random.gauss(0, self.noise) for value in values])
+        noisy = [value + random.gauss(0, self.noise) for value in values]
+        return replace(one, values=noisy)
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,15 @@ class Times:
     spread: float
 
 
-def read_study(study: Study, *, epochs: int, startup: int) -> tuple[Measured, Times]:
-    """The courses and times of a study's trials.
+def read_study(
+    study: Study,
+    *,
+    epochs: int,
+    startup: int,
+    phases: Callable[[Iterable[Mapping[str, Any]]], Iterable[range]] | None = None,
+) -> tuple[Measured, Times]:
+    """The courses and times of a study's trials; `phases` says which epochs the last phase has of the trials
+    at these points, None: all.
 
     Raises:
         SpaceError: no trial of it tells its epochs' seconds.
@@ -108,7 +122,10 @@ def read_study(study: Study, *, epochs: int, startup: int) -> tuple[Measured, Ti
             " of classifiers) that has ended a trial, or measure with --measure N, or give --epoch-seconds"
         )
     courses = []
-    for trial in timed:
+    known: Sequence[range | None] = [None] * len(timed)
+    if phases is not None:
+        known = list(phases(trial.params for trial in timed))
+    for trial, phase in zip(timed, known, strict=True):
         reported = [sign * value for _, value in sorted(trial.intermediate_values.items())]
         length = epochs
         if trial.state == TrialState.COMPLETE and REASON not in trial.user_attrs:
@@ -116,7 +133,7 @@ def read_study(study: Study, *, epochs: int, startup: int) -> tuple[Measured, Ti
         elif trial.state == TrialState.FAIL:
             length = min(epochs, max(1, len(reported)))
         seconds = trial.user_attrs[SECONDS]
-        courses.append(Course(fmean(seconds[1:] or seconds), length, reported or [-math.inf]))
+        courses.append(Course(fmean(seconds[1:] or seconds), length, reported or [-math.inf], phase))
     steps, noise = _steps(courses, epochs)
     times = _times(timed)
     return Measured(courses, epochs, startup, steps, noise), times

@@ -2,7 +2,7 @@
 time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, median, quantiles
 
@@ -104,12 +104,11 @@ def play(question: Question, lanes: Lanes, *, repetition: int) -> Played:
     random = Random(derive(question.seed, "forecast", repetition))
     rule, spec = None, question.scheduler
     if isinstance(spec, Asha):
-        longest = max(question.epochs, spec.grace)
-        rule = Halving(grace=spec.grace, reduction=spec.reduction, longest=longest)
+        rule = Halving(grace=spec.grace, reduction=spec.reduction, longest=question.epochs)
 
     def course_of(number: int) -> Course:
         course = question.draw(number, random)
-        return Course(course.seconds * lanes.slower, course.epochs, course.values)
+        return replace(course, seconds=course.seconds * lanes.slower)
 
     return Simulation(
         trials=question.trials,

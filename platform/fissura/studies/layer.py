@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from fissura.core.errors import SpecError
 from fissura.studies.check import Problem, broken_rules, ordered, unmet_conditions, unreachable_paper
 from fissura.studies.compile import Distribution, Entry, Parameters
 from fissura.studies.distributions import AnyDistribution, Constant, distribution_key
-from fissura.studies.paths import attempt, depth_then_kind, resolve
+from fissura.studies.paths import attempt, depth_then_kind, kinds_above, resolve
 from fissura.studies.space import broken_key
 from fissura.studies.wording import problems, shown
 from fissura.studies.yaml import Location
@@ -65,11 +65,22 @@ class Layer:
         self._check_conditions(given, beside=before)
 
     def add_fixed(self, values: Mapping[str, Any]) -> None:
-        """Fixes each path, over all else; a path of a mapping's field over the mapping."""
-        for given in sorted(values, key=depth_then_kind):
-            path = self._canonical(given)
-            self._where[path] = None
-            self._fix(path, values[given])
+        """Fixes each path, over all else; a path of a mapping's field over the mapping.
+
+        Of an earlier entry's `when` it keeps what says whether there is such a field: a searched `kind`.
+        """
+        given = dict(self._read(values, None))
+        for path in sorted(given, key=depth_then_kind):
+            self._fix(path, given[path])
+        for path in given:
+            entry = self._entries[path]
+            if entry is not None:
+                when = {
+                    other: wanted
+                    for other, wanted in entry.when.items()
+                    if other in kinds_above(path) and self._is_searched(other, among=wanted)
+                }
+                self._entries[path] = entry.model_copy(update={"when": when})
 
     def parameters(self) -> Parameters:
         """What the entries amount to; tells every rule they break."""
@@ -98,11 +109,11 @@ class Layer:
         except SpecError:
             return path
 
-    def _read(self, section: Mapping[str, Any], place: Location) -> Iterator[tuple[str, Any]]:
+    def _read(self, section: Mapping[str, Any], place: Location | None) -> Iterator[tuple[str, Any]]:
         """A section by canonical path; tells of two that are the same field."""
         seen: dict[str, str] = {}
         for given, value in section.items():
-            path, location = self._canonical(given), (*place, given)
+            path, location = self._canonical(given), None if place is None else (*place, given)
             if path in seen:
                 self._tell(location, f"`{given}` is the same field as `{seen[path]}`; remove one")
                 continue
@@ -132,6 +143,12 @@ class Layer:
         kept = {other: entry for other, entry in self._entries.items() if not other.startswith(f"{path}.")}
         self._entries = kept
         self._entries[path] = Constant(value=copy.deepcopy(value), when=before.when if before else {})
+
+    def _is_searched(self, path: str, *, among: Sequence[Any]) -> bool:
+        entry = self._entries.get(path)
+        if entry is None or isinstance(entry, Constant):
+            return False
+        return any(entry.contains(value) for value in among)
 
     def _settle_conditions(self) -> None:
         """A `when` that names a field beneath a fixed value finds what that field is then."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fissura.engine.experiment import Experiment
 
 Recipes = Mapping[str, Callable[[], "Experiment"]]
+OF_THE_SEARCH = ("trials", "sampler", "scheduler")
+"""What a profile may change beside the recipe."""
 
 
 def search_spaces() -> dict[str, Path]:
@@ -73,6 +75,25 @@ def load_text(
     return _Loading(document, recipes or _recipes(), wanted).load(profile=profile, fixed=fixed or {})
 
 
+def check_profile(name_or_path: str | Path, profile: str) -> None:
+    """Looks whether a search space has a profile, from its text alone: before anything heavy is imported.
+
+    Raises:
+        SpaceError: it has not, or there is no such space, or the file is no YAML.
+    """
+    if profile not in ("auto", "none"):
+        document = yaml.read(_find(str(name_or_path)))
+        profiles = _mapping(document.plain.get("profiles"))
+        if profile not in profiles:
+            place = f"{document.source}:{document.line(('profiles',))}"
+            raise SpaceError(f"{place}: {_unknown_profile(profile, profiles)}")
+
+
+def _unknown_profile(profile: str, profiles: Mapping[str, Any]) -> str:
+    known = f"known: {', '.join(profiles)}" if profiles else "the space has none, leave --profile out"
+    return f"profile `{profile}` is not known{nearest(profile, profiles)}; {known}"
+
+
 def _find(name: str) -> Path:
     known = search_spaces()
     if name in known:
@@ -111,12 +132,10 @@ class _Loading:
         self._notes_of_objectives: dict[yaml.Location, str] = {}
 
     def load(self, *, profile: str | None, fixed: Mapping[str, Any]) -> LoadedSpace:
-        definition, recipe = self._definition(), self._recipe()
+        definition, recipe = self._definition(profile), self._recipe()
         profiles = _mapping(self._plain.get("profiles"))
         if profile is not None and profile not in profiles:
-            known = f"known: {', '.join(profiles)}" if profiles else "the space has none, leave --profile out"
-            hint = nearest(profile, profiles)
-            self._tell(("profiles",), f"profile `{profile}` is not known{hint}; {known}")
+            self._tell(("profiles",), _unknown_profile(profile, profiles))
         layers: dict[str | None, tuple[Layer, Parameters]] = {}
         for name in (None, *profiles):
             if recipe is None:
@@ -124,7 +143,8 @@ class _Loading:
             layer = Layer(recipe, tell=self._tell)
             layer.add_space(_mapping(self._plain.get("space")))
             if name is not None:
-                layer.add_profile(_mapping(profiles[name]), name)
+                section = _mapping(profiles[name])
+                layer.add_profile({k: section[k] for k in section if k not in OF_THE_SEARCH}, name)
             if name == profile:
                 layer.add_fixed(fixed)
             layers[name] = layer, layer.parameters()
@@ -150,13 +170,16 @@ class _Loading:
         """Keeps a problem; a value from outside the file has no location."""
         self._problems.add((0 if location is None else self._document.line(location), text))
 
-    def _definition(self) -> SearchSpace | None:
-        try:
-            definition = SearchSpace.model_validate_json(json.dumps(self._plain), strict=True)
-        except ValidationError as error:
-            for problem in problems(error):
-                self._tell(problem["loc"], broken_key(problem))
+    def _definition(self, profile: str | None) -> SearchSpace | None:
+        """The file's form as a profile changes it; tells what is wrong with it under any."""
+        definition = self._validated(self._plain, place=())
+        if definition is None:
             return None
+        for name, section in _mapping(self._plain.get("profiles")).items():
+            own = {key: section[key] for key in OF_THE_SEARCH if key in section}
+            changed = self._validated({**self._plain, **own}, place=("profiles", name)) if own else None
+            if changed is not None and name == profile:
+                definition = changed
         metrics = [objective.metric for objective in definition.objective]
         if len(set(metrics)) < len(metrics):
             self._tell(("objective",), "`objective`: a metric is given twice; remove one")
@@ -168,6 +191,14 @@ class _Loading:
                 "write {kind: none}, or keep one objective",
             )
         return self._with_objectives(definition)
+
+    def _validated(self, plain: Mapping[str, Any], *, place: yaml.Location) -> SearchSpace | None:
+        try:
+            return SearchSpace.model_validate_json(json.dumps(plain), strict=True)
+        except ValidationError as error:
+            for problem in problems(error):
+                self._tell((*place, *problem["loc"]), broken_key(problem))
+            return None
 
     def _check_metrics(self, definition: SearchSpace, recipe: "Experiment") -> None:
         place = None if self._objectives else ("objective",)
@@ -201,10 +232,10 @@ class _Loading:
 
     def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:
         notes = {**layer.notes, **self._notes_of_objectives}
-        scheduler, epochs = definition.scheduler, chosen.recipe_for(chosen.paper_point()).length
-        if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs:
+        scheduler, epochs = definition.scheduler, len(chosen.recipe_for(chosen.paper_point()).last_phase)
+        if not isinstance(scheduler, RunAll) and scheduler.grace >= epochs > 1:
             grace = scheduler.grace
-            rule = f"`scheduler.grace` is {grace} and a trial has {epochs} epochs: none will be stopped"
-            notes["scheduler", "grace"] = rule
+            rule = f"`scheduler.grace` is {grace} and a trial's last phase has {epochs} epochs"
+            notes["scheduler", "grace"] = f"{rule}: none will be stopped"
         document = self._document
         return tuple(f"{document.source}:{document.line(place)}: {text}" for place, text in notes.items())

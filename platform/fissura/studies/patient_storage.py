@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import OperationalError
 
 from fissura.core.retry import STORAGE_SECONDS, OnWait, persist
 
@@ -57,8 +58,7 @@ class PatientStorage(RDBStorage):
 def may_pass(error: BaseException) -> bool:
     """Whether an error of the database can end by itself."""
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    # SQLAlchemy comes with Optuna, and is no dependency of this project's own
-    return type(cause).__name__ == "OperationalError" and any(words in str(cause) for words in PASSING)
+    return isinstance(cause, OperationalError) and any(words in str(cause) for words in PASSING)
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,14 +2,16 @@
 
 import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fissura.core.errors import SpaceError
+from fissura.core.errors import DataError, SpaceError
 from fissura.core.files import check_writable
+from fissura.data.datasets import Named
 from fissura.studies.load import load_space
-from fissura.studies.sources import digest_sources, parse_sources
+from fissura.studies.sources import Source, digest_sources, moved_to, parse_sources, root_of
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import RUN, SKIPPED, Plan, Study, find_study
 from fissura.studies.sweep import plan_sweep, run_of
@@ -20,7 +22,7 @@ class Request:
     """What the caller asks for, before it is checked against what lies on the disk."""
 
     space: str | None
-    data: tuple[str, ...]
+    data: "tuple[Named, ...]"
     storage: Path
     trials: int | None
     name: str | None
@@ -43,7 +45,8 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         UserError: the request breaks a rule, or does not fit what lies on the disk.
     """
     storage = request.storage.expanduser().resolve()
-    if request.name is not None and not re.fullmatch(r"\w[\w. -]*", request.name):
+    goes_on = request.begin == "resume" or request.extend > 0
+    if request.name is not None and not goes_on and not re.fullmatch(r"\w[\w. -]*", request.name):
         raise SpaceError(
             f"--name {request.name}: a study's name is that of one folder in --storage; write it in letters,"
             " digits, `_`, `-` and `.`"
@@ -56,16 +59,12 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
     if request.over and request.sweep is None:
         raise SpaceError(f"--over {request.over[0]}: says what --sweep varies; give --sweep N too")
     check_writable(storage)
-    if request.begin == "resume" or request.extend:
+    if goes_on:
         study = _resumed(request, storage)
         plan = study.plan()
         space = plan.load_space(study.path / "study.json")
-        if digest_sources(plan.datasets, directory=cache) != plan.content:
-            raise SpaceError(
-                f"{study.path}: the images or masks changed since the study began, so old and new trials"
-                " could not be compared; put them back, or begin a new study under another --name"
-            )
-        plan = plan.model_copy(update={"trials": plan.trials + request.extend})
+        datasets = _standing(study, plan, request.data, task=space.recipe.task, cache=cache)
+        plan = plan.model_copy(update={"trials": plan.trials + request.extend, "datasets": datasets})
         return study, *_with_sweep(request, plan, space, taken=_taken(study, plan, space))
     if request.space is None:
         raise SpaceError(
@@ -99,6 +98,52 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
             f" {f'under --profile {plan.profile}' if plan.profile else 'here'}; search one"
         )
     return study, plan, space
+
+
+def _standing(
+    study: Study,
+    plan: Plan,
+    data: Sequence[Named],
+    *,
+    task: Literal["segmentation", "classification"],
+    cache: Path,
+) -> tuple[Source, ...]:
+    """The data sets of a study where they lie now: of what it was planned for, wherever that was.
+
+    Raises:
+        SpaceError: they hold something else.
+        DataError: they cannot be read.
+    """
+    held = ", ".join(map(str, plan.datasets))
+    if not data:
+        try:
+            found = digest_sources(plan.datasets, directory=cache)
+        except DataError as error:
+            remedy = f"{study.path}: if its images were moved, say where they are by --data KIND:ROOT"
+            raise DataError(*error.problems, remedy) from None
+        if found != plan.content:
+            raise SpaceError(
+                f"{study.path}: the images or masks changed since the study began ({held} holds {found}, the"
+                f" study's are {plan.content}), so old and new trials could not be compared; put them back,"
+                " or begin a new study under another --name"
+            )
+        return plan.datasets
+    given = parse_sources(data, task=task)
+    found = digest_sources(given, directory=cache)
+    if found == plan.content:
+        return given
+    # the same files under the name of another kind are read as the study reads them
+    if len(given) == len(plan.datasets):
+        moved = tuple(
+            moved_to(planned, root_of(new)) for planned, new in zip(plan.datasets, given, strict=True)
+        )
+        with contextlib.suppress(DataError):
+            if digest_sources(moved, directory=cache) == plan.content:
+                return moved
+    raise SpaceError(
+        f"{study.path}: --data: {', '.join(map(str, given))} holds {found}, and the study's images are"
+        f" {plan.content} ({held}); name the same images, or begin a new study"
+    )
 
 
 def _with_sweep(
@@ -154,9 +199,6 @@ def _resumed(request: Request, storage: Path) -> Study:
     plan = study.plan()
     problems = []
     space = plan.load_space(study.path / "study.json")
-    if request.data and parse_sources(request.data, task=space.recipe.task) != plan.datasets:
-        held = ", ".join(map(str, plan.datasets))
-        problems.append(f"--data: the study was planned for {held}; leave --data out, or begin a new study")
     if request.trials is not None and request.trials != plan.trials:
         problems.append(
             f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with"

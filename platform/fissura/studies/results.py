@@ -1,25 +1,31 @@
 """What a study gives its reader: leaderboard and report, from the runs that were evaluated."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
+from fissura.core.errors import DataError
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, WEIGHTS
 from fissura.engine.run import MANIFEST, read_manifest
+from fissura.engine.trainer import METRICS
 from fissura.results import store
 from fissura.results.classification import ClassRow
+from fissura.results.cross_data import cross_data, of_data, scores_of_tables
+from fissura.results.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
 from fissura.results.export import write_leaderboard
+from fissura.results.figures import Plot
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
-from fissura.studies.sources import masked
-from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, runs_to_keep
+from fissura.studies.sources import called, described, masked
+from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, best_trials, runs_to_keep
 
 if TYPE_CHECKING:
     import optuna
@@ -39,15 +45,34 @@ class Conclusion:
 
 
 def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusion:
-    """Writes leaderboard and report of what has been evaluated."""
+    """Writes leaderboard and report of what has been evaluated on the study's own data; other data have a
+    table of their own in the report. The images are needed for the pictures alone."""
     plan = study.plan()
     runs = store.read_runs([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    board = leaderboard(runs.records)
-    load = loader(masked(plan.datasets))
+    board, others = of_data(leaderboard(runs.records), plan.content)
+    load: Load | None = None
+    missing = ""
+    try:
+        load = loader(masked(plan.datasets))
+    except DataError as error:
+        missing = f"The pictures are left out: {error.problems[0]}."
+        say(f"{study.path}: {missing}")
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
-    files.append(_report(study, trials, plan, board=board, load=load))
+    plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials))}
+    if curves := precision_recall_plots(board):
+        plots["Precision and recall"] = curves
+    title, facts = f"{plan.name}: search report", study_facts(study, trials, plan)
+    facts = replace(
+        facts,
+        plots=plots,
+        data=". ".join(filter(None, (facts.data, missing))),
+        cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
+    )
+    files.append(
+        write_report(trials, study.path / REPORT, title=title, rows=board, gallery=load, extra=facts)
+    )
     return Conclusion(tuple(files), board)
 
 
@@ -92,7 +117,11 @@ def _drop(study: Study, run: str) -> None:
 
 
 def loader(datasets: Sequence[Dataset]) -> Load:
-    """Reads an image and its mask by data set and name, for pictures."""
+    """Reads an image and its mask by data set and name, for pictures.
+
+    Raises:
+        DataError: the data sets are no longer where they were.
+    """
     found = {(source.label, source.sample.name): source for source in sources(datasets)}
 
     def load(dataset: str, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
@@ -102,29 +131,53 @@ def loader(datasets: Sequence[Dataset]) -> Load:
     return load
 
 
-def _report(study: Study, trials: "optuna.Study", plan: Plan, *, board: Leaderboard, load: Load) -> Path:
+def _trainings(study: Study, trials: "optuna.Study") -> list[TrainingCurves]:
+    """The trainings whose curves are drawn, best first: of each network that the search tried the best one,
+    as in Isnan et al.'s figure 4; then the others."""
+    ranked = best_trials(trials)
+    first: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
+    for trial in ranked:
+        first.setdefault(_network(trial), trial)
+    leading = {trial.number for trial in first.values()}
+    trainings: list[TrainingCurves] = []
+    for trial in sorted(ranked, key=lambda trial: trial.number not in leading):
+        path = study.runs / trial.user_attrs[RUN] / METRICS
+        if len(trainings) < SHOWN and path.is_file():
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            name = ", ".join([f"trial {trial.number}", *_network(trial)])
+            kept = plain["progress"]["best_epoch"]
+            trainings.append(TrainingCurves(name, plain["history"], kept))
+    return trainings
+
+
+def _network(trial: "optuna.trial.FrozenTrial") -> tuple[str, ...]:
+    """What a trial chose by name of its network, such as its encoder; widths and rates are numbers."""
+    return tuple(
+        value for name, value in trial.params.items() if name.startswith("model.") and isinstance(value, str)
+    )
+
+
+def study_facts(study: Study, trials: "optuna.Study", plan: Plan) -> StudyFacts:
+    """What the report says of a study beside its trials, whatever the task."""
     space = plan.load_space(study.path)
+    recipe = space.recipe_for(space.completed({}))
+    metrics = [objective.metric for objective in space.objectives]
     paper = [trial.number for trial in trials.get_trials(deepcopy=False) if trial.user_attrs.get(PAPER)]
     best = [
         study.runs / run for run in runs_to_keep(trials, best=1) if (study.runs / run / MANIFEST).is_file()
     ]
-    names = ", ".join(f"{dataset.info.title} ({dataset.root})" for dataset in masked(plan.datasets))
-    return write_report(
-        trials,
-        study.path / REPORT,
-        title=f"{plan.name}: search report",
-        rows=board,
-        gallery=load,
-        extra=StudyFacts(
-            objectives=[objective.metric for objective in space.objectives],
-            data=names,
-            command=plan.command(),
-            paper_trial=paper[0] if paper else None,
-            manifest=read_manifest(best[0]) if best else None,
-            details={
-                "profile": plan.profile or "none",
-                "set": str(plan.fixed or "nothing"),
-                "study": str(study.path),
-            },
-        ),
+    return StudyFacts(
+        objectives=metrics,
+        measured=[
+            recipe.measured(metric, on=called(plan.datasets, content=plan.content)) for metric in metrics
+        ],
+        data=described(plan.datasets, content=plan.content),
+        command=study.command(),
+        paper_trial=paper[0] if paper else None,
+        manifest=read_manifest(best[0]) if best else None,
+        details={
+            "profile": plan.profile or "none",
+            "set": str(plan.fixed or "nothing"),
+            "study": str(study.path),
+        },
     )

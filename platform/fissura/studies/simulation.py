@@ -169,7 +169,9 @@ class Simulation:
         then = self._drive(now, self.costs.result)
         value = course.value(slot.epoch)
         over = slot.epoch >= min(course.epochs, self.epochs)
-        behind = self.rule is not None and self.rule.falls_behind(slot.number, epoch=slot.epoch, value=value)
+        behind = self.rule is not None and self.rule.falls_behind(
+            slot.number, epoch=slot.epoch, value=value, phase=course.phase
+        )
         if over or (behind and slot.number > 0):
             self.played.stopped += not over
             self._ended += 1

@@ -8,15 +8,25 @@ from pydantic import Field
 
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import AnyDataset, parse_datasets
-from fissura.data.labelled import AnyLabelled, LabelledDataset, labelled_digest, parse_labelled
+from fissura.data.datasets import AnyDataset, Named, parse_datasets
+from fissura.data.labelled import (
+    AnyLabelled,
+    ClassFolder,
+    LabelledDataset,
+    labelled_digest,
+    labelled_kinds,
+    parse_labelled,
+)
+from fissura.data.labelled.squares import CutSquares
+from fissura.data.naming import name_of, told_apart
+from fissura.results import text
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 Source = Dataset | LabelledDataset
 
 
 def parse_sources(
-    texts: Sequence[str], *, task: Literal["segmentation", "classification"]
+    texts: Sequence[Named], *, task: Literal["segmentation", "classification"]
 ) -> tuple[Source, ...]:
     """The data sets that `--data` names, with masks or with labels as the task needs.
 
@@ -24,6 +34,20 @@ def parse_sources(
         UserError: with all problems at once.
     """
     return parse_datasets(texts) if task == "segmentation" else parse_labelled(texts)
+
+
+def parse_either(texts: Sequence[Named]) -> tuple[Source, ...]:
+    """The data sets by their own kinds, those with masks first; the path of a folder is of the kind `folder`.
+
+    Raises:
+        UserError: with all problems at once.
+    """
+    with_labels = [named for named in texts if str(named).partition(":")[0] in labelled_kinds()]
+    others = [named for named in texts if named not in with_labels]
+    return (
+        *(parse_datasets(others) if others or not with_labels else ()),
+        *(parse_labelled(with_labels) if with_labels else ()),
+    )
 
 
 def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
@@ -35,6 +59,41 @@ def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
     if masked(sources):
         return content_digest(masked(sources), directory=directory)
     return labelled_digest(labelled(sources), directory=directory)
+
+
+def root_of(source: Source) -> Path:
+    """The folder that a data set lies in; of one that is cut from another, that one's."""
+    if isinstance(source, CutSquares):
+        return source.source.root
+    if not isinstance(source, Dataset | ClassFolder):
+        raise TypeError(source)
+    return source.root
+
+
+def moved_to(source: Source, root: Path) -> Source:
+    """The data set in another folder."""
+    if isinstance(source, CutSquares):
+        return source.model_copy(update={"source": source.source.model_copy(update={"root": root})})
+    return source.model_copy(update={"root": root})
+
+
+def called(sources: Sequence[Source], *, content: str) -> str:
+    """What a report calls the data of a study."""
+    return text.listed([text.data(name, content) for name in _names(sources)])
+
+
+def described(sources: Sequence[Source], *, content: str) -> str:
+    """What a report says of a study's data: what each is called, and where it lies."""
+    places = [
+        f"{source.info.title}, {source.root}" if isinstance(source, Dataset) else str(source)
+        for source in sources
+    ]
+    named = zip(_names(sources), places, strict=True)
+    return ", ".join(f"{text.data(name, content)}: {place}" for name, place in named)
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    return told_apart(name_of(source.plain()) for source in sources)
 
 
 def masked(sources: Sequence[Source]) -> tuple[Dataset, ...]:

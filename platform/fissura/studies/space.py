@@ -1,17 +1,17 @@
 """What a search space file says: recipe, objectives, sampler, scheduler, parameters and profiles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from fissura.core.errors import SpaceError
 from fissura.core.spec import Spec
 from fissura.engine.experiment import KeptBy
 from fissura.studies.compile import Parameters
 from fissura.studies.distributions import AnyDistribution, Choice, FloatRange, IntRange
-from fissura.studies.wording import broken_rule, one_of, unknown_key
+from fissura.studies.wording import broken_rule, one_of, shown, unknown_key
 
 if TYPE_CHECKING:
     import optuna
@@ -111,23 +111,37 @@ class Adaptive(Spec):
 AnySampler = Annotated[Tpe | Random | Adaptive, Field(discriminator="kind")]
 
 
+def _grace(value: Any) -> int | float:
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000:
+        return value
+    rule = "must be a whole number of epochs, 1 to 100000, or a share of them between 0 and 1"
+    raise ValueError(f"{rule} (got {shown(value)})")
+
+
+Grace = Annotated[int | float, PlainValidator(_grace)]
+"""Epochs of a trial's last phase, as a whole number or as a share of that phase's."""
+
+
 class Asha(Spec):
     """Asynchronous successive halving (Li et al., MLSys 2020).
 
-    Of the trials that reach `grace`, `grace * reduction`, `grace * reduction ** 2`, ... epochs, the best
-    `1 / reduction` go on.
+    Of the trials that reach `grace`, `grace * reduction`, `grace * reduction ** 2`, ... of their last phase,
+    the best `1 / reduction` go on.
     """
 
     kind: Literal["asha"] = "asha"
-    grace: int = Field(1, ge=1, le=100_000)
+    grace: Grace = 1
     reduction: int = Field(3, ge=2, le=100)
 
 
 class Median(Spec):
-    """A trial stops after `grace` epochs when it is worse than the median of the others at the same epoch."""
+    """A trial stops after `grace` of its last phase when it is worse than the median of the others that were
+    as far in theirs."""
 
     kind: Literal["median"] = "median"
-    grace: int = Field(1, ge=1, le=100_000)
+    grace: Grace = 1
 
 
 class RunAll(Spec):
@@ -191,6 +205,33 @@ class LoadedSpace(Parameters):
     def objectives(self) -> tuple[Objective, ...]:
         """What the search makes best, at least one."""
         return self.definition.objective
+
+    @property
+    def longest(self) -> int:
+        """Epochs of the longest trial."""
+        searched = self.distributions.get("epochs")
+        lengths = searched.corners() if searched else ()
+        paper = self.recipe_for(self.paper_point()).length
+        return max([paper, *(length for length in lengths if isinstance(length, int))])
+
+    def last_phases(self, points: Iterable[Mapping[str, Any]]) -> Iterator[range]:
+        """For each point the epochs, counted from 0, of the last phase of its trial.
+
+        Raises:
+            SpecError: a point breaks a rule.
+        """
+        known: dict[tuple[Any, ...], range] = {}
+        for point in points:
+            moves = {path: value for path, value in point.items() if moves_phases(path)}
+            key = tuple(moves.items())
+            if key not in known:
+                known[key] = self.recipe_for(self.completed(moves)).last_phase
+            yield known[key]
+
+
+def moves_phases(path: str) -> bool:
+    """Whether a parameter decides which epochs a phase has."""
+    return path == "epochs" or path.endswith(".until")
 
 
 _SECTIONS: Mapping[str, type[Spec]] = {

@@ -1,11 +1,13 @@
 """A study on disk: what was asked for (`study.json`), its trials (an Optuna database), its runs, its results.
 
     STUDY/study.json   the plan          STUDY/runs/<run>   one directory a distinct configuration
+    STUDY/space.yaml   its space, as asked
     STUDY/study.db     the trials        STUDY/leaderboard.*, report.html, search.log
 
 The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
 """
 
+import re
 import shlex
 from bisect import insort
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, JsonValue
 
 from fissura.core.errors import SpaceError
-from fissura.core.files import sqlite_uri, write_json
+from fissura.core.files import sqlite_uri, write_json, write_text
 from fissura.core.retry import OnWait
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
@@ -32,6 +34,7 @@ from fissura.studies.yaml import write_value
 if TYPE_CHECKING:
     import optuna
 
+SPACE = "space.yaml"
 RUN, PAPER, REASON, SKIPPED = "run", "paper", "reason", "skipped"
 
 
@@ -72,23 +75,24 @@ class Plan(Spec):
         )
         return replace(space, kept_by=self.kept_by)
 
-    def command(self) -> str:
-        """The command lines that make this study anew, where its space is saved as `NAME.yaml`.
-
-        The first begins it, each further one adds a sweep.
-        """
+    def command(self, place: Path) -> str:
+        """The command lines that make the study at `place`, an absolute path, anew beside it: the first
+        begins it, each further one adds a sweep."""
+        anew = re.sub(r"[^\w. -]", "-", self.name).lstrip(". -") or "study"
+        search = ["fissura", "search", str(place / SPACE)]
+        named = ["--storage", str(place.parent), "--name", f"{anew}-again"]
         sweeps, free = list(self.sweeps), self.trials - len(self.swept)
-        words = ["fissura", "search", f"{self.name}.yaml"]
+        words = list(search)
         for dataset in self.datasets:
             words += ["--data", str(dataset)]
         # a sweep that came first brought the paper's own trial with it
         begins = sweeps.pop(0).words() if sweeps and free == 1 else ["--trials", str(free)]
-        words += [*begins, "--seed", str(self.seed), "--profile", self.profile or "none"]
+        words += [*named, *begins, "--seed", str(self.seed), "--profile", self.profile or "none"]
         for path, value in self.fixed.items():
             words += ["--set", f"{path}={write_value(value)}"]
         for metric in self.objectives:
             words += ["--objective", metric]
-        added = [["fissura", "search", f"{self.name}.yaml", "--resume", *sweep.words()] for sweep in sweeps]
+        added = [[*search, *named, "--resume", *sweep.words()] for sweep in sweeps]
         return "\n".join(map(shlex.join, [words, *added]))
 
 
@@ -121,8 +125,16 @@ class Study:
         return Plan.load_file(self.path / "study.json")
 
     def write(self, plan: Plan) -> None:
-        """Keeps the plan."""
+        """Keeps the plan, and its space as a file that a search can be begun with."""
+        write_text(self.path / SPACE, plan.space)
         write_json(self.path / "study.json", plan.plain())
+
+    def command(self) -> str:
+        """The command lines that make this study anew beside it, wherever a shell runs them."""
+        plan = self.plan()
+        if not (self.path / SPACE).is_file():  # as in studies of earlier versions
+            write_text(self.path / SPACE, plan.space)
+        return plan.command(self.path.resolve())
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -141,7 +153,7 @@ class Study:
     @property
     def url(self) -> str:
         """The database, as Optuna and optuna-dashboard name it; whatever the path holds is read as a path."""
-        from sqlalchemy import URL  # it comes with Optuna, and reads and writes its URLs
+        from sqlalchemy import URL
 
         uri = sqlite_uri(self.path.resolve() / "study.db")
         return URL.create("sqlite", database=uri, query={"uri": "true"}).render_as_string()

@@ -1,9 +1,9 @@
 """The registry of data sets: one file each, and the union that lists them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -19,6 +19,9 @@ from fissura.data.datasets.drive import Drive
 from fissura.data.datasets.folder import Folder
 from fissura.data.datasets.ozgenel458 import Ozgenel458
 from fissura.data.datasets.synthetic import Synthetic
+
+if TYPE_CHECKING:
+    from fissura.data.labelled.base import LabelledDataset
 
 AnyDataset = Annotated[
     CFD
@@ -38,6 +41,9 @@ AnyDataset = Annotated[
 ]
 
 
+Named: TypeAlias = "str | Path | Dataset | LabelledDataset"
+"""A data set: the text KIND:ROOT, its object, or the path of a folder of one's own."""
+
 LABELS_ONLY = ("class_folder", "patches", "severity")  # the kinds of `fissura.data.labelled`
 
 
@@ -47,13 +53,34 @@ def kinds() -> dict[str, type[Dataset]]:
     return {member.model_fields["kind"].default: member for member in union}
 
 
-def parse_dataset(text: str) -> Dataset:
-    """The data set with masks that `KIND:ROOT` names; nothing is read.
+def text_of(named: "Named", *, folders: str) -> str:
+    """A data set as `--data` names it; the path of a folder is of the kind `folders`."""
+    text = str(named)
+    if isinstance(named, Path) and text.partition(":")[0] not in {*kinds(), *LABELS_ONLY}:
+        return f"{folders}:{text}"
+    return text
+
+
+def meant(text: str, known: Iterable[str], *, own: str) -> str:
+    """A question after what `text`, which begins with no kind, means: a bare path is data of kind `own`."""
+    kind, _, root = text.partition(":")
+    if "/" in kind or kind.startswith((".", "~")) or (kind and Path(text).is_dir()):
+        return f"did you mean `{own}:{text}`? "
+    near = get_close_matches(kind, list(known), n=1)
+    return f"did you mean `{near[0]}:{root or '...'}`? " if near else ""
+
+
+def parse_dataset(named: "Named") -> Dataset:
+    """The data set with masks that `KIND:ROOT` names, a path of the kind `folder`, or the one given; nothing
+    is read.
 
     Raises:
         SpecError: no such kind, or no root.
         DataError: the kind has no masks.
     """
+    if isinstance(named, Dataset):
+        return named
+    text = text_of(named, folders="folder")
     kind, _, root = text.partition(":")
     known = kinds()
     if kind in LABELS_ONLY:
@@ -62,10 +89,9 @@ def parse_dataset(text: str) -> Dataset:
             f"use a kind with masks, such as `folder:ROOT` with images/ and masks/"
         )
     if kind not in known:
-        near = get_close_matches(kind, known, n=1)
-        hint = f"did you mean `{near[0]}:...`? " if near else ""
         raise SpecError(
-            f"`{text}`: a data set is KIND:ROOT and `{kind}` is no kind; {hint}known: {', '.join(known)}"
+            f"`{text}`: a data set is KIND:ROOT and `{kind}` is no kind;"
+            f" {meant(text, known, own='folder')}known: {', '.join(known)}"
         )
     if not root:
         raise SpecError(
@@ -75,8 +101,8 @@ def parse_dataset(text: str) -> Dataset:
     return known[kind].model_validate({"root": Path(root).expanduser()})
 
 
-def parse_datasets(texts: Sequence[str]) -> tuple[Dataset, ...]:
-    """The data sets named `KIND:ROOT`, with absolute roots.
+def parse_datasets(texts: "Sequence[Named]") -> tuple[Dataset, ...]:
+    """The data sets, as `parse_dataset` has each, with absolute roots.
 
     Raises:
         UserError: with all problems at once; also when none is named, or one twice.

@@ -7,7 +7,7 @@ import numpy as np
 
 from fissura.core.errors import DataError
 from fissura.data.dataset import Dataset, DatasetInfo
-from fissura.data.images import MaskReading
+from fissura.data.masks import MaskReading
 from fissura.data.sample import Sample
 from fissura.data.splits import carve
 from fissura.data.walk import Walk

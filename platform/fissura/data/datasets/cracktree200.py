@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from fissura.data.dataset import Dataset, DatasetInfo
-from fissura.data.images import LOSSY_THRESHOLD, MaskReading, decode_mask
+from fissura.data.masks import LOSSY_THRESHOLD, MaskReading, decode_mask
 from fissura.data.sample import Sample
 from fissura.data.splits import carve
 from fissura.data.walk import Walk

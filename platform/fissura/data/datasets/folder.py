@@ -6,29 +6,43 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fissura.data.dataset import Dataset, DatasetInfo
-from fissura.data.images import MaskReading, decode_mask
-from fissura.data.sample import SPLITS, Sample
+from fissura.data.masks import MaskReading, decode_mask
+from fissura.data.sample import Sample, Split
 from fissura.data.splits import carve
 from fissura.data.walk import Walk
 
 LAYOUT = "images/*.png and masks/*.png of equal stems, in train/, val/, test/ below both if there are splits"
 
 
+SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
 def gather_splits(walk: Walk) -> None:
     """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, else all as "train"."""
-    present = [split for split in SPLITS if walk.has(f"images/{split}")]
-    for split, below in [(split, f"/{split}") for split in present] or [("train", "")]:
+    splits: list[tuple[Split, list[str]]] = [
+        (split, [f"/{name}", *(f"/{other}" for other in names if other != name)])
+        for split, names in SPLIT_FOLDERS.items()
+        for name in names
+        if walk.has(f"images/{name}")
+    ]
+    for split, below in splits or [("train", [""])]:
         walk.pair(
             split,
-            images=walk.files(f"images{below}"),
-            masks=walk.files(f"masks{below}"),
-            valid=walk.files(f"valid{below}") if walk.has("valid") else None,
+            images=walk.files(f"images{below[0]}"),
+            masks=walk.files(*(f"masks{name}" for name in below)),
+            valid=walk.files(*(f"valid{name}" for name in below)) if walk.has("valid") else None,
         )
+    walk.watch(".", "images", "masks", "valid")
 
 
 class Folder(Dataset):
-    """Layout: `images/` and `masks/` with files of equal stems, either directly or in `train/`, `val/`,
-    `test/` below both; optionally `valid/`, laid out alike, with masks of the pixels that count.
+    """Layout: `images/` and `masks/` with files of equal stems, either directly or in `train/`, `val/` (or
+    `valid/`, `validation/`), `test/` below both; optionally `valid/`, laid out alike, with masks of the
+    pixels that count.
 
     Masks hold 0 and 255; `mask_threshold` (0..254) reads grey ones, above it is crack. Split: as the folders
     say; without them "test" and "val" are drawn by seed, an image being its own group.

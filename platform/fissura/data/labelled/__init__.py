@@ -1,7 +1,6 @@
 """The registry of labelled data: one file a kind, and the union that lists them."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -9,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from fissura.core.errors import DataError, SpecError, UserError
 from fissura.core.spec import describe
-from fissura.data.datasets import kinds, parse_dataset
+from fissura.data.datasets import Named, kinds, meant, parse_dataset, text_of
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.labelled.keys import KeyedImage, check_classes, common_classes, image_keys, labelled_digest
@@ -48,12 +47,14 @@ def labelled_kinds() -> dict[str, type[ClassFolder | Patches | Severity]]:
     return {member.model_fields["kind"].default: member for member in union}
 
 
-def parse_labelled(texts: Sequence[str]) -> tuple[ClassFolder | Patches | Severity, ...]:
-    """The labelled data that the texts name, with absolute roots; nothing is read.
+def parse_labelled(texts: Sequence[Named]) -> tuple[ClassFolder | Patches | Severity, ...]:
+    """The labelled data that is named, with absolute roots; nothing is read.
 
         class_folder:ROOT                            a folder a class
         patches:KIND:ROOT                            crack and no-crack squares from masks
         severity:MM_PER_PIXEL[:LIMITS_MM]:KIND:ROOT  squares with a crack, by its width; limits: `0.1,0.2`
+
+    The path of a folder is a class_folder; an object stands for itself.
 
     Raises:
         DataError: with all problems at once; also when none is named, or one twice.
@@ -77,7 +78,10 @@ def parse_labelled(texts: Sequence[str]) -> tuple[ClassFolder | Patches | Severi
     return tuple(datasets)
 
 
-def _parse(text: str) -> ClassFolder | Patches | Severity:
+def _parse(named: Named) -> ClassFolder | Patches | Severity:
+    if isinstance(named, ClassFolder | Patches | Severity):
+        return named
+    text = text_of(named, folders="class_folder")
     kind, _, rest = text.partition(":")
     if kind not in FORMS:
         raise SpecError(f"`{text}`: labelled data is {' or '.join(FORMS.values())}, {_no_kind(kind, rest)}")
@@ -108,9 +112,9 @@ def _no_kind(kind: str, rest: str) -> str:
             f"and `{kind}` has masks and no labels; cut squares from it: `patches:{kind}:{rest or 'ROOT'}`, "
             f"or at 0.1 mm a pixel `severity:0.1:{kind}:{rest or 'ROOT'}`"
         )
-    near = get_close_matches(kind, FORMS, n=1)
-    hint = f"did you mean `{near[0]}:...`? " if near else ""
-    return f"and `{kind}` is no kind; {hint}known: {', '.join(FORMS)}"
+    text = f"{kind}:{rest}" if rest else kind
+    own = "patches:folder" if (Path(text).expanduser() / "masks").is_dir() else "class_folder"
+    return f"and `{kind}` is no kind; {meant(text, FORMS, own=own)}known: {', '.join(FORMS)}"
 
 
 def _source(text: str, source: str) -> dict[str, object]:

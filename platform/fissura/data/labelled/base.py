@@ -15,6 +15,7 @@ from fissura.core.errors import DataError
 from fissura.core.spec import Spec
 from fissura.data.dataset import DatasetInfo
 from fissura.data.images import read_rgb
+from fissura.data.naming import DataName
 
 Box = tuple[int, int, int, int]
 
@@ -51,13 +52,15 @@ class Listing:
 class LabelledDataset(Spec, ABC):
     """A data set of labelled images.
 
-    `seed` decides all that is drawn here. `test_share` of the images, 0..1, whole groups, are the test split
-    where no split is given by the data.
+    `name` is what tables call it; without one, the last part of its root. `seed` decides all that is drawn
+    here. `test_share` of the images, 0..1, whole groups, are the test split where no split is given by the
+    data.
     """
 
     info: ClassVar[DatasetInfo]
 
     kind: str
+    name: DataName | None = None
     seed: int = Field(0, ge=0)
     test_share: float = Field(0.2, gt=0, lt=1)
 

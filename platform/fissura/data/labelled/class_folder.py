@@ -11,6 +11,7 @@ from fissura.core.errors import DataError
 from fissura.data.dataset import DatasetInfo
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.groups import alike
+from fissura.data.names import is_passed_over
 from fissura.data.splits import draw
 from fissura.data.walk import Walk
 
@@ -64,7 +65,8 @@ class ClassFolder(LabelledDataset):
         """As `find`, but no file is opened: every image is its own group, and in "train"."""
         walk = Walk(self.root, self.info.layout)
         folders = self.root.iterdir() if self.root.is_dir() else ()
-        names = [path.name for path in folders if path.is_dir() and not path.name.startswith(".")]
+        names = [path.name for path in folders if path.is_dir() and not is_passed_over(path.name)]
+        walk.watch(".")
         classes = self._ordered(names, walk.problems)
         images = [
             LabelledImage(name := f"{folder}-{stem}", label, name, "train", path)
@@ -85,7 +87,7 @@ class ClassFolder(LabelledDataset):
             if count > 1
         ]
         ordered = sorted(images, key=lambda image: (image.name, image.label))
-        return Listing(classes, tuple(ordered), tuple(walk.problems), tuple(walk.notes))
+        return Listing(classes, tuple(ordered), tuple(walk.problems), (*walk.notes, *walk.left_out()))
 
     def find(self, *, directory: Path | None = None) -> Listing:
         listing = self.files()

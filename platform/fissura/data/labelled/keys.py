@@ -13,18 +13,21 @@ from fissura.core.errors import DataError
 from fissura.core.spec import digest
 from fissura.data.content import FileHashes
 from fissura.data.labelled.base import LabelledDataset, LabelledImage
+from fissura.data.naming import name_of, told_apart
 
 
 @dataclass(frozen=True)
 class KeyedImage:
     """An image with its data set. `key`, 64 hex digits, names its file's bytes and its box, and not where
-    they lie. `source` tells apart the data sets of one list: a kind, or `KIND-2`.
+    they lie. `source` tells apart the data sets of one list: a kind, or `KIND-2`; so does `data_name`, for
+    people.
     """
 
     source: str
     dataset: LabelledDataset
     image: LabelledImage
     key: str
+    data_name: str
 
     @property
     def group(self) -> str:
@@ -79,22 +82,21 @@ def image_keys(datasets: Sequence[LabelledDataset], *, directory: Path | None = 
     Raises:
         DataError: with the problems of all data sets, or all unreadable files, at once.
     """
-    found: list[tuple[str, LabelledDataset, LabelledImage]] = []
+    found: list[tuple[str, LabelledDataset, LabelledImage, str]] = []
     problems: list[str] = []
-    seen = Counter[str]()
-    for dataset in datasets:
-        seen[dataset.kind] += 1
-        source = dataset.kind if seen[dataset.kind] == 1 else f"{dataset.kind}-{seen[dataset.kind]}"
+    labels = told_apart(dataset.kind for dataset in datasets)
+    names = told_apart(name_of(dataset.plain()) for dataset in datasets)
+    for source, name, dataset in zip(labels, names, datasets, strict=True):
         try:
-            found += [(source, dataset, image) for image in dataset.images(directory=directory)]
+            found += [(source, dataset, image, name) for image in dataset.images(directory=directory)]
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(*problems)
-    hashes = FileHashes(directory).of(image.path for _, _, image in found)
+    hashes = FileHashes(directory).of(image.path for _, _, image, _ in found)
     return [
-        KeyedImage(source, dataset, image, _key(hashes[image.path], image))
-        for source, dataset, image in found
+        KeyedImage(source, dataset, image, _key(hashes[image.path], image), name)
+        for source, dataset, image, name in found
     ]
 
 

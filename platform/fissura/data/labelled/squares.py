@@ -24,6 +24,7 @@ from fissura.data.datasets import AnyDataset
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask, Place
 from fissura.data.labelled.memo import recall, remember
+from fissura.data.naming import PLACE
 from fissura.data.sample import Sample
 from fissura.data.splits import draw
 from fissura.data.walk import listed
@@ -113,7 +114,8 @@ class CutSquares(LabelledDataset):
         hashes = FileHashes(directory).of(path for own in files for path in own)
         named = [[one.name, *(hashes[path] for path in own)] for one, own in zip(samples, files, strict=True)]
         options = self.plain()
-        options["source"].pop("root")
+        options["source"] = {key: value for key, value in options["source"].items() if key not in PLACE}
+        options.pop("name")
         return digest([RULE, options, named])
 
     def _cut(self, sample: Sample) -> list[Place] | str:

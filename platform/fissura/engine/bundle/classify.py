@@ -1,4 +1,4 @@
-"""Classifies the images of a folder with onnxruntime and NumPy: `python classify.py FOLDER`.
+"""Classifies the images of a folder with onnxruntime, NumPy and Pillow: `python classify.py FOLDER`.
 
 Standard output has one line an image: JSON, or CSV with a head. `score` says how clearly the class won. With
 two classes it is the classifier's decision value: the second class is named from 0 on. With more, it is the
@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from card import FOLDER, BundleError, Network, read_card
 from compact import Compact, CompactError
-from images import image_files, read_all
-from unreadable import Unreadable
+from images import Unreadable, image_files, read_all
 
 BATCH = 16
 HEAD = ("name", "class", "score", "error")

@@ -1,72 +1,66 @@
-"""The images of a folder as RGB pixels, read with NumPy and the standard library.
+"""The images of a folder as RGB pixels, read with Pillow as the service reads them."""
 
-PNG, BMP, PGM, PPM and baseline JPEG files need nothing else. Where Pillow is installed, it reads the JPEG
-files (sooner, and progressive ones too), and GIF, TIFF and WebP files.
-"""
-
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import jpeg
 import numpy as np
-import plain
-import png
-from exif import upright
-from unreadable import Unreadable, Unsupported
+from names import is_image, left_out, left_out_line, reads_heif, unread_kind
+from PIL import Image, ImageOps, UnidentifiedImageError
+from whole import require_whole
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pnm", ".gif", ".tif", ".tiff", ".webp"}
-)
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+NETPBM = frozenset({".pgm", ".ppm", ".pnm"})
 MAX_BYTES = 1 << 29
+MAX_PIXELS = 150_000_000
+
+_DNG_VERSION = 50706  # TIFF tag
+
+Image.MAX_IMAGE_PIXELS = None  # the size is looked at here
+
+
+class Unreadable(Exception):
+    """A file that is damaged, no image, or of a kind that is not read here; the text says which."""
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All files below a folder whose suffix is an image's, sorted by name; hidden ones are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(
-        path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+    """All files below a folder whose suffix is an image's, sorted by name. Hidden ones and those of operating
+    systems are passed over; others are told of on standard error."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if others := left_out(names, more=NETPBM):
+        sys.stderr.write(f"{left_out_line(others)}\n")
+    return [folder / name for name in sorted(names) if is_image(name, more=NETPBM)]
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """The pixels of an image file, uint8 [h w 3], upright as its EXIF orientation says.
+    """The pixels of an image file, uint8 [h w 3], upright as its EXIF orientation says; what is transparent
+    is laid over white.
 
     Raises:
-        Unreadable: the file cannot be opened, is damaged, or of a kind that is not read here; its text says
-        why.
+        Unreadable: the file cannot be opened, is damaged or ends early, or is of a kind that is not read.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise Unsupported(f"file of {size} bytes; {MAX_BYTES} are the most")
-        data = path.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"cannot be opened ({error.strerror or error})") from None
-    if not data:
-        raise Unreadable("an empty file")
-    pixels: np.ndarray | None
-    if data.startswith(png.SIGNATURE):
-        pixels = upright(*png.decode(data))
-    elif data[:2] == b"BM":
-        pixels = plain.decode_bmp(data)
-    elif data[:1] == b"P" and data[1:2].isdigit():
-        pixels = plain.decode_netpbm(data)
-    else:
-        pixels = _by_pillow(path)
-        if pixels is None:
-            pixels = _jpeg(data)
-    return pixels
-
-
-def _jpeg(data: bytes) -> np.ndarray:
-    """What is no PNG, BMP, PGM or PPM file, where Pillow is not installed."""
-    if data[:2] != b"\xff\xd8":
-        raise Unsupported("no PNG, JPEG, BMP, PGM or PPM file; install Pillow, or convert it")
-    try:
-        pixels: np.ndarray = upright(*jpeg.decode(data))
-    except Unsupported as error:
-        raise Unsupported(f"{error}: not readable without Pillow; install it, or convert it") from None
-    return pixels
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise Unreadable(f"file of {size} bytes; {MAX_BYTES} are the most")
+            beginning = file.read(32)
+            if not beginning:
+                raise Unreadable("an empty file")
+            with Image.open(file, formats=_formats()) as image:
+                _check(image)
+                require_whole(image, file)
+                return np.asarray(_rgb(image), dtype=np.uint8)
+    except (Unreadable, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        kind = unread_kind(beginning)
+        told = f"this one {kind}" if kind else f"it begins with {beginning[:8]!r}"
+        raise Unreadable(f"no image that is read ({', '.join(FORMATS)}): {told}") from None
+    except Exception as error:  # Pillow raises whatever its decoders meet
+        reason = getattr(error, "strerror", None) or error
+        raise Unreadable(f"damaged or not readable ({' '.join(str(reason).split())[:200]})") from None
 
 
 def read_all(folder: Path, paths: list[Path]) -> Iterator[tuple[str, np.ndarray | Unreadable]]:
@@ -81,18 +75,45 @@ def read_all(folder: Path, paths: list[Path]) -> Iterator[tuple[str, np.ndarray 
             yield name, Unreadable("too large for this machine's memory")
 
 
-def _by_pillow(path: Path) -> np.ndarray | None:
-    """What Pillow reads; None where it is not installed."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        return None
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "RGB"):
-                raise Unsupported(f"{image.format} file of mode {image.mode}; convert it to RGB or grey")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
-    except Unreadable:
-        raise
-    except Exception as error:  # Pillow raises whatever its decoders meet
-        raise Unreadable(f"not readable ({' '.join(str(error).split())[:200]})") from None
+def write_grey(path: Path, pixels: np.ndarray) -> None:
+    """Writes pixels uint8 [h w] as a PNG that is whole or not there."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(pixels).save(scratch, format="PNG")
+    scratch.replace(path)
+
+
+def _formats() -> tuple[str, ...]:
+    if not reads_heif():
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _check(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Unreadable(f"image of {image.width} x {image.height} pixels; {MAX_PIXELS} are the most")
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", "HEIF"}:
+        raise Unreadable("file of several images (frames or pages); save one as PNG")
+    if image.format == "TIFF" and _DNG_VERSION in getattr(image, "tag_v2", ()):
+        raise Unreadable("a DNG raw file; save it as JPEG or TIFF")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    turned = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    upright = ImageOps.exif_transpose(image) if turned else image  # Pillow turns a TIFF itself
+    if upright.mode.startswith("I;16"):
+        deep = np.asarray(upright).astype(np.uint32)
+        if int(deep.max()) < 1 << 15:
+            raise Unreadable("image of 16 bits a channel that holds fewer; convert it to 8 bits")
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+    if upright.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"}:
+        raise Unreadable(f"{image.format} image of mode {upright.mode}; convert it to 8-bit RGB")
+    if upright.mode in {"LA", "PA", "P", "RGBA"}:
+        above = upright.convert("RGBA")
+        if above.getextrema()[-1] != (255, 255):
+            white = Image.new("RGB", above.size, "white")
+            white.paste(above.convert("RGB"), mask=above.getchannel("A"))
+            return white
+    return upright.convert("RGB")

@@ -1,4 +1,4 @@
-"""Finds the cracks in the images of a folder with onnxruntime and NumPy: `python segment.py FOLDER OUT`.
+"""Finds the cracks in a folder of images with onnxruntime, NumPy and Pillow: `python segment.py FOLDER OUT`.
 
 OUT gets one PNG an image: 255 where the crack probability is at least the threshold, else 0. Standard output
 has one JSON line an image. A file that cannot be read is named in its line, with `error`, and never stops the
@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 from card import FOLDER, BundleError, Network, read_card
-from images import image_files, read_all
-from png import write_grey
-from unreadable import Unreadable
+from images import Unreadable, image_files, read_all, write_grey
 from windows import probability_map, resized, resized_map
 
 
@@ -27,10 +25,6 @@ def crack_probability(network: Network, image: np.ndarray, *, card: dict[str, An
     if card["resize"] is not None:
         image = resized(image, *card["resize"])
     probability = resized_map(probability_map(network, image, card=card), height, width)
-    if card["map_range"] == "min_max":
-        low, high = float(probability.min()), float(probability.max())
-        if high > low:
-            probability = (probability - low) / (high - low)
     return np.asarray(np.rint(probability * 255), np.uint8)
 
 

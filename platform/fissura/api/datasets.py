@@ -1,0 +1,97 @@
+"""The verbs about data sets, as functions, for images with masks and with labels."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fissura.api.given import AnyPath, Data, maybe_path, named_in
+from fissura.core.brief import Brief
+from fissura.core.errors import SpecError
+from fissura.data.sample import SPLITS
+
+if TYPE_CHECKING:
+    from fissura.data.check import CheckReport
+    from fissura.data.datasets import Named
+    from fissura.data.resize import AnyResize
+
+Count = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, repr=False)
+class Preparation(Brief):
+    """Data sets that every trial of this machine can open at once: where they are kept, the digest of what
+    they hold, and how many images each split has."""
+
+    cache: Path
+    digest: str
+    samples: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """The images of each split, and where they are kept."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.samples.items())
+        return [f"{counts}: {self.cache}"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each split."""
+        return [{"split": split, "images": count} for split, count in self.samples.items()]
+
+
+def check(
+    data: "Named", *, resize: "AnyResize | None" = None, on_image: Count | None = None
+) -> "CheckReport":
+    """Every defect of a data set with masks, or of a folder a class; nothing is raised for bad files.
+
+    Cracks that would be lost at `resize`, by default 512x512, are counted. `on_image` is told how many images
+    are read, and of how many.
+    """
+    from fissura.data.check import WORKING_SIZE, parse_source
+    from fissura.data.check import check as check_source
+
+    return check_source(parse_source(data), resize=resize or WORKING_SIZE, on_sample=on_image)
+
+
+def prepare(
+    data: Data,
+    *,
+    resize: "AnyResize | None" = None,
+    cache: AnyPath | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_image: Count | None = None,
+) -> Preparation:
+    """Reads every image of the data sets once, into the cache that all trials of this machine share.
+
+    Of data sets with masks the pixels are kept, at `resize` or at their own size, and `say` is told of cracks
+    that it loses; of labelled ones the digests of the images and the squares that were found in them.
+    `on_image` is told how many images with masks are prepared, and of how many.
+    """
+    from fissura.data.cache import default_cache
+    from fissura.data.cache import prepare as prepare_images
+    from fissura.data.labelled import image_keys
+    from fissura.data.labelled.keys import digest_of_keyed
+    from fissura.data.resize import Native
+    from fissura.studies.sources import labelled, masked, parse_either
+
+    folder = maybe_path(cache) or default_cache()
+    sources = parse_either(named_in(data))
+    if masked(sources) and labelled(sources):
+        raise SpecError(
+            "data sets that are prepared together all have masks, or all labels: "
+            f"{masked(sources)[0]} has masks, and {labelled(sources)[0]} labels; prepare them apart"
+        )
+    if masked(sources):
+        kept = prepare_images(
+            masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
+        )
+        for remark in kept.remarks:
+            say(remark)
+        counts = {str(split): len(kept.indices(split)) for split in SPLITS}
+        return Preparation(kept.directory / kept.digest, kept.digest, counts)
+    if resize is not None:
+        raise SpecError(
+            f"--size: is for data with masks, and {labelled(sources)[0]} has labels; leave it out"
+        )
+    images = image_keys(labelled(sources), directory=folder)
+    splits = Counter(str(keyed.image.split) for keyed in images)
+    return Preparation(folder, digest_of_keyed(images), dict(splits))

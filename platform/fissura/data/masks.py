@@ -1,0 +1,119 @@
+"""Reading one mask file of a data set, by the rules of `fissura.data.images`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core.errors import DataError
+from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem, open_file
+
+LOSSY_THRESHOLD = 127
+MOST_OF_INDICES = 3  # the lightest level of class indices 0 and 1 as JPEG
+
+
+@dataclass(frozen=True)
+class MaskReading:
+    """A mask and what its file held.
+
+    `mask` is uint8 [h w], 0 background, 1 crack. `levels` counts the pixels of each grey level (or label) of
+    the file. `grey_share` is the share (0..1) of pixels whose level is none that a mask should hold. `remark`
+    says in one line how those were read, or is None where nothing is odd.
+    """
+
+    mask: UInt8[np.ndarray, "h w"]
+    levels: dict[int, int]
+    grey_share: float = 0.0
+    remark: str | None = None
+
+
+def read_binary_mask(path: Path, *, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
+    """The mask of `decode_mask`: 0 background, 1 crack."""
+    return decode_mask(path, threshold=threshold).mask
+
+
+def decode_mask(
+    path: Path, *, threshold: int | None = None, crack: Literal["light", "dark"] = "light"
+) -> MaskReading:
+    """A mask file, with what is odd about it.
+
+    A mask holds the level 0 and at most one other, or black and one colour. Where `threshold` is given, or
+    the file is a JPEG (then it is 127), pixels above it are light and a remark names the share of grey ones;
+    a mask of the levels 0 and 1 is never thresholded, nor a JPEG of class indices, whose levels are 0, 1 and
+    a little noise. `crack` says which of the two shades is crack.
+
+    Raises:
+        DataError: one line: the file, the rule it breaks, what it holds, the remedy.
+    """
+    with open_file(path) as picture:
+        lossy = picture.image.format in {"JPEG", "MPO"}
+        grey = _grey(picture)
+    counts = np.bincount(grey.ravel(), minlength=256)
+    levels = {int(level): int(counts[level]) for level in np.flatnonzero(counts)}
+    lightest = max(levels)
+    if lossy and threshold is None:
+        if MOST_OF_INDICES < lightest <= LOSSY_THRESHOLD:
+            raise DataError(
+                f"{path}: the lightest pixel of this JPEG mask is {lightest}: no crack would be left at the "
+                f"threshold {LOSSY_THRESHOLD}; save it as PNG with 0 and 255, or name a threshold: "
+                f"`folder:ROOT?threshold={lightest // 2}`"
+            )
+        threshold = LOSSY_THRESHOLD
+    if lossy and 0 < lightest <= MOST_OF_INDICES:
+        light = np.asarray(grey > 0, dtype=np.uint8)
+        share = 1.0 - (levels.get(0, 0) + levels.get(1, 0)) / grey.size
+        remark = f"a JPEG of levels 0 to {lightest}, read as class indices: all above 0 is crack"
+    elif threshold is None or (not lossy and set(levels) <= {0, 1}):
+        light = _two_levels(path, grey, levels)
+        share, remark = 0.0, None
+    else:
+        light = (grey > threshold).astype(np.uint8)
+        share = 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
+        remark = f"{share:.1%} of the pixels are grey, thresholded at {threshold}" if share else None
+    return MaskReading(light if crack == "light" else 1 - light, levels, share, remark)
+
+
+def _two_levels(
+    path: Path, grey: UInt8[np.ndarray, "h w"], levels: dict[int, int]
+) -> UInt8[np.ndarray, "h w"]:
+    others = [level for level in levels if level != 0]
+    if len(others) <= 1 and (0 in levels or others in ([255], [1])):
+        return np.asarray(grey != 0, dtype=np.uint8)
+    shown = ", ".join(str(level) for level in list(levels)[:8]) + (", ..." if len(levels) > 8 else "")
+    rule = f"{path}: a mask holds 0 (background) and one level of crack, such as 255: this one holds"
+    if len(levels) == 1:
+        raise DataError(f"{rule} {shown} alone; write 0 where there is no crack")
+    if len(levels) == 2:
+        raise DataError(
+            f"{rule} {shown} and no 0; save it again with 0 and 255, or read the higher level as crack: "
+            f"`folder:ROOT?threshold={min(levels)}`"
+        )
+    raise DataError(
+        f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
+        f"JPEG, or name a threshold, above which is crack: `folder:ROOT?threshold={LOSSY_THRESHOLD}`"
+    )
+
+
+def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
+    """The levels of a mask; of one in black and another colour 0 and 1."""
+    image = picture.image
+    if image.mode not in {"1", "P", *PLAIN_MODES}:
+        raise DataError(mode_problem(image.mode))
+    check_opaque(image)
+    if image.mode in {"1", "L", "LA"} or image.format in {"JPEG", "MPO"}:
+        return picture.pixels("L")
+    colours = picture.pixels("RGB")
+    if (colours == colours[..., :1]).all():
+        return np.ascontiguousarray(colours[..., 0])
+    lit = colours.any(axis=-1)
+    used = np.unique(colours[lit], axis=0) if lit.any() else colours[:0, 0]
+    if len(used) == 1:
+        return np.asarray(lit, dtype=np.uint8)
+    shown = ", ".join(str(tuple(colour.tolist())) for colour in used[:3])
+    kind = "palette colours" if image.mode == "P" else "colours"
+    raise DataError(
+        f"a mask is grey, or black and one colour of crack: this one has {len(used)} {kind} beside black "
+        f"({shown}{', ...' if len(used) > 3 else ''}); save it as 8-bit grey, 0 background and 255 crack"
+    )

@@ -1,0 +1,62 @@
+"""Photographs that carry an EXIF turn, and masks that may have been drawn on their pixels as they lie in the
+file: many labelling tools show no turn.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+from fissura.core.errors import DataError
+from fissura.data.images import read_stance
+from fissura.data.sample import Sample
+from fissura.data.walk import listed
+
+QUARTER = frozenset({5, 6, 7, 8})  # the orientations that swap width and height
+CURE = "turn the mask likewise, or remove the tag from the photograph (`exiftool -Orientation= FILE`)"
+
+
+def check_size(mask: tuple[int, ...], *, path: Path, image: Path) -> None:
+    """Looks whether a mask, of shape (height, width), has the size of the upright photograph `image`.
+
+    Raises:
+        DataError: it has not; where it fits the photograph as it lies in the file, its EXIF tag is named.
+    """
+    (height, width), orientation = read_stance(image)
+    if mask == (height, width):
+        return
+    held = f"it is {mask[1]}x{mask[0]} (width x height), {image.name} is {width}x{height}"
+    if orientation in QUARTER and mask == (width, height):
+        raise DataError(
+            f"{path}: a mask must lie as its upright image does: {held} once it is turned as its EXIF tag"
+            f" (orientation {orientation}) says, and the mask was drawn without that turn; {CURE}"
+        )
+    raise DataError(
+        f"{path}: a mask must have its image's size: {held}; draw the mask again or resize it by nearest"
+        " neighbour"
+    )
+
+
+def doubtful_turn(sample: Sample) -> bool:
+    """Whether the photograph carries an EXIF turn that its mask does not, and their sizes cannot tell whether
+    the mask was drawn with it: half turns, mirrors, squares.
+    """
+    try:
+        (height, width), orientation = read_stance(sample.image)
+    except DataError:
+        return False  # a bad photograph is named where its pixels are read
+    if orientation == 1 or (orientation in QUARTER and height != width):
+        return False
+    carried = 1  # by a mask that is no image
+    with suppress(DataError):
+        carried = read_stance(sample.mask)[1]
+    return carried != orientation
+
+
+def said_of_turns(doubtful: list[str], *, total: int) -> list[str]:
+    """A warning of the photographs (by name, of `total`) with a `doubtful_turn`, if there are any."""
+    if not doubtful:
+        return []
+    return [
+        f"photographs with an EXIF turn that their masks do not carry, and whose sizes cannot tell which way"
+        f" the masks were drawn ({len(doubtful)} of {total}): {listed(doubtful)}; the photographs are turned;"
+        f" look at one, and if its labels lie wrong: {CURE}"
+    ]

@@ -1,0 +1,61 @@
+"""A leaderboard in a few lines, and as the rows of a data frame."""
+
+from typing import Any
+
+from fissura.results.classification import ClassRow
+from fissura.results.columns import flat
+from fissura.results.leaderboard import Leaderboard
+from fissura.results.statistics import Interval
+from fissura.results.text import count
+
+
+def leaders(board: Leaderboard) -> list[str]:
+    """A line for each condition with its leader and how many it leads, and one with the best run."""
+    lines = []
+    for table in board.tables:
+        condition, first = table.condition, table.standings[0]
+        where = f"{table.data} {condition.split}, {condition.protocol}"
+        lines.append(_leader(where, first.recipe, first.scores["f1"], among=len(table.standings)))
+    for key in dict.fromkeys((row.test_set, row.condition) for row in board.classes):
+        own = [row for row in board.classes if (row.test_set, row.condition) == key]
+        where = f"{own[0].data} {key[0].split}, {key[1]}"
+        lines.append(_leader(where, own[0].recipe, own[0].scores["f1"], among=len(own)))
+    return [*(lines or ["no evaluated run"]), *([f"best run: {board.best_run}"] if board.best_run else [])]
+
+
+def _leader(where: str, recipe: str, f1: Interval, *, among: int) -> str:
+    score = f"F1 {f1.value:.4f} ({f1.low:.4f}..{f1.high:.4f})"
+    return f"{where}: {recipe}, {score}, of {count(among, 'configuration')}"
+
+
+def board_rows(board: Leaderboard) -> list[dict[str, Any]]:
+    """A row for each configuration under each condition, with the columns of the exported table; classifiers
+    have those that they share with it, and their own."""
+    rows: list[dict[str, Any]] = flat(board).to_pylist()
+    return [*rows, *map(_class_row, board.classes)]
+
+
+def _class_row(row: ClassRow) -> dict[str, Any]:
+    scores = {
+        f"{name}{end}": value
+        for name, score in row.scores.items()
+        for end, value in (("", score.value), ("_low", score.low), ("_high", score.high))
+    }
+    return {
+        **row.test_set._asdict(),
+        "data_name": row.data_name,
+        "condition": row.condition,
+        "rank": row.rank,
+        "recipe": row.recipe,
+        "configuration": row.configuration,
+        "group": row.group,
+        "seeds": list(row.seeds),
+        "images": row.images,
+        **scores,
+        "classifier_bytes": row.classifier_bytes,
+        "classifier_microseconds": row.classifier_microseconds,
+        "parameters": row.parameters,
+        "seconds": row.seconds,
+        "run_ids": list(row.run_ids),
+        "notes": list(row.notes),
+    }
