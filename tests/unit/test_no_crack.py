@@ -137,7 +137,7 @@ class TestTables:
             text = as_text(board, kind=kind)
             assert SENTENCE in text, kind
             assert "1.000" not in text, kind
-        for text in (brief(board), found(board.tables[0])):
+        for text in (brief(board), found(board.tables[0]), repr(board)):
             assert SENTENCE in text
             assert "F1" not in text
         machine = [
