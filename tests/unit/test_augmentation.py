@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from fissura.core.errors import SpecError
+from fissura.core.spec import digest
+from fissura.data.augmentation import STRENGTHS
 from fissura.data.pipeline import Augmentation, Patch, Pipeline
+from fissura.engine.recipe import Recipe
+from fissura.recipes import load_recipe
+from fissura.studies.paths import override
 
-PROBABILITIES = tuple(Augmentation.model_fields)
+PROBABILITIES = tuple(name for name in Augmentation.model_fields if name not in STRENGTHS)
 PIXEL_CHANGES = PROBABILITIES[3:]
 
 
@@ -98,6 +104,103 @@ class TestPixelChanges:
         before = PATCH.image.copy()
         outcomes(20, **{name: 1.0})
         assert np.array_equal(PATCH.image, before)
+
+
+GREY = Patch(np.full((64, 64, 3), 128, np.uint8), *np.zeros((2, 64, 64), np.uint8), None)
+
+
+def changes_of(**fields: Any) -> np.ndarray:
+    """What 200 draws add to a mid-grey wall, float64 [draw, 64, 64, 3], in grey levels."""
+    made = Augmentation(**fields).build()
+    return np.stack([made.apply(GREY, seed=seed).image.astype(float) - 128 for seed in range(200)])
+
+
+class TestStrengths:
+    @pytest.mark.parametrize("sigma", [4.0, 7.0, 30.0])
+    def test_of_noise_is_half_to_all_of_the_grey_levels_that_the_recipe_says(self, sigma: float) -> None:
+        deviations = changes_of(gaussian_noise=1.0, noise_sigma=sigma).std(axis=(1, 2, 3))
+        assert deviations.min() == pytest.approx(sigma / 2, abs=0.05 * sigma + 0.45)
+        assert deviations.max() == pytest.approx(sigma, abs=0.05 * sigma + 0.45)
+
+    def test_of_noise_leaves_a_thin_faint_crack_visible_by_default(self) -> None:
+        wall = np.full((64, 64, 3), 150, np.uint8)
+        wall[:, 30:32] = 130  # two pixels wide, 20 levels darker
+        faint = Patch(wall, *np.zeros((2, 64, 64), np.uint8), None)
+        for sigma, visible in ((Augmentation().noise_sigma, True), (86.0, False)):
+            made = Augmentation(gaussian_noise=1.0, noise_sigma=sigma).build()
+            for seed in range(20):
+                grey = made.apply(faint, seed=seed).image.mean(axis=2)
+                crack, sound = grey[:, 30:32].ravel(), np.delete(grey, (30, 31), axis=1).ravel()
+                # the chance that a pixel of the crack is darker than one beside it
+                darker = np.searchsorted(np.sort(sound), crack, side="left").mean() / len(sound)
+                assert (darker < 0.05) == visible, (sigma, seed, darker)
+
+    @pytest.mark.parametrize("name", ["brightness", "brightness_contrast"])
+    @pytest.mark.parametrize("limit", [0.1, 0.2])
+    def test_of_brightness_is_a_share_of_255(self, name: str, limit: float) -> None:
+        shifts = np.abs(changes_of(**{name: 1.0}, brightness_limit=limit, contrast_limit=1e-9))
+        assert 0.9 * limit * 255 < shifts.max() <= limit * 255 + 1
+
+    @pytest.mark.parametrize("name", ["contrast", "brightness_contrast"])
+    @pytest.mark.parametrize("limit", [0.1, 0.2])
+    def test_of_contrast_is_a_factor(self, name: str, limit: float) -> None:
+        shifts = np.abs(changes_of(**{name: 1.0}, contrast_limit=limit, brightness_limit=1e-9))
+        assert 0.9 * limit * 128 < shifts.max() <= limit * 128 + 1
+
+    @pytest.mark.parametrize("kernel", [3, 7, 11])
+    def test_of_a_blur_is_its_largest_box(self, kernel: int) -> None:
+        dot = np.zeros((41, 41, 3), np.uint8)
+        dot[20, 20] = 255
+        made = Augmentation(blur=1.0, blur_kernel=kernel).build()
+        patch_ = Patch(dot, *np.zeros((2, 41, 41), np.uint8), None)
+        sides = {int((made.apply(patch_, seed=seed).image[20] > 0).any(axis=1).sum()) for seed in range(60)}
+        assert sides == set(range(3, kernel + 1, 2))
+
+    @pytest.mark.parametrize(
+        ("strength", "change"), [("hue_shift", "hue"), ("saturation_shift", "saturation")]
+    )
+    def test_of_hue_and_saturation_is_in_the_units_of_hsv(self, strength: str, change: str) -> None:
+        from PIL import Image
+
+        colour = Patch(np.full((4, 4, 3), (180, 120, 60), np.uint8), *np.zeros((2, 4, 4), np.uint8), None)
+        channel = 0 if change == "hue" else 1
+
+        def levels(pixels: np.ndarray) -> int:
+            hsv = np.asarray(Image.fromarray(pixels).convert("HSV"))
+            # Pillow's hue has 256 steps where the recipe's has 180
+            return round(int(hsv[0, 0, channel]) * (180 / 256 if change == "hue" else 1))
+
+        for most in (5, 10):
+            made = Augmentation(**{change: 1.0, strength: most}).build()
+            shifts = [
+                abs(levels(made.apply(colour, seed=seed).image) - levels(colour.image)) for seed in range(100)
+            ]
+            assert most - 2 <= max(shifts) <= most + 2
+
+    def test_that_are_none_are_refused(self) -> None:
+        with pytest.raises(SpecError, match="write 3 or 5"):
+            Augmentation.load({"blur_kernel": 4}, source="recipe")
+        with pytest.raises(SpecError, match="noise_sigma"):
+            Augmentation.load({"noise_sigma": 0}, source="recipe")
+
+    def test_are_recorded_and_name_the_run_where_they_decide_something(self) -> None:
+        def named(**values: Any) -> str:
+            changes = {f"data.augmentation.{name}": value for name, value in values.items()}
+            return override(load_recipe("small_unet"), changes).run_id("c" * 16)
+
+        assert load_recipe("unet_backbones").plain()["data"]["augmentation"]["noise_sigma"] == 7.0
+        assert named() == named(noise_sigma=9.0), "no noise is made"
+        assert named(gaussian_noise=0.2) != named(gaussian_noise=0.2, noise_sigma=9.0)
+        assert named(blur=0.2) != named(blur=0.2, blur_kernel=9)
+
+    def test_of_recipes_without_noise_leave_the_names_of_their_earlier_runs(self) -> None:
+        recipe = load_recipe("small_unet")
+        plain = recipe.plain()
+        for strength in STRENGTHS:
+            del plain["data"]["augmentation"][strength]
+        assert Recipe.load(plain, source="recipe.json") == recipe
+        del plain["kept_by"]
+        assert recipe.run_id("c" * 16) == digest({"recipe": plain, "content": "c" * 16})[:12]
 
 
 class TestDraws:

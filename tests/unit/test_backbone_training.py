@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from fissura.core.errors import DataError, Diverged, ResourceError, SpecError, WeightsError
+from fissura.core.spec import digest
 from fissura.engine.backbone import (
     Backbone,
     BackboneTraining,
@@ -24,9 +25,14 @@ from fissura.engine.backbone import (
     train_packed,
 )
 from fissura.engine.backbone_images import PackedImages, batches_of, pack, steps_of
+from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.distil import Distilled
 from fissura.engine.runtime import LocalRuntime
+from fissura.jobs import learn_backbone as learn
+from fissura.jobs.preflight import check_all_backbones
 from fissura.models.backbones import resized
+from fissura.models.weights import Hub
+from fissura.studies import load_space
 
 TRAINED = Backbone(kind="efficientnet_lite", weights="trained", input_size=32)
 DISTILLED = TRAINED.model_copy(update={"weights": "distilled"})
@@ -326,11 +332,9 @@ class TestTraining:
     def test_begins_with_the_given_weights(
         self, trained: Path, runtime: LocalRuntime, tmp_path: Path
     ) -> None:
-        begun = SHORT.model_copy(update={"epochs": 1, "lr": 1e-9})
-        train_backbone(
-            TRAINED, training=begun, images=given(), directory=tmp_path / "run", runtime=runtime,
-            start=str(trained / "weights.safetensors"),
-        )  # fmt: skip
+        start = str(trained / "weights.safetensors")
+        begun = SHORT.model_copy(update={"epochs": 1, "lr": 1e-9, "start": start})
+        train_backbone(TRAINED, training=begun, images=given(), directory=tmp_path / "run", runtime=runtime)
         before, after = (load_file(path / "weights.safetensors") for path in (trained, tmp_path / "run"))
         weights = [name for name in before if name.endswith(".weight")]
         assert max(float((after[name] - before[name]).abs().max()) for name in weights) < 1e-6
@@ -346,11 +350,11 @@ class TestTraining:
         tensors = load_file(trained / "weights.safetensors")
         tensors["conv_stem.weight"].fill_(torch.nan)
         save_file(tensors, tmp_path / "nan.safetensors")
+        started = SHORT.model_copy(update={"start": str(tmp_path / "nan.safetensors")})
         with pytest.raises(Diverged, match="the training loss of epoch 1 is nan"):
             train_backbone(
-                TRAINED, training=SHORT, images=given(), directory=tmp_path / "run", runtime=runtime,
-                start=str(tmp_path / "nan.safetensors"),
-            )  # fmt: skip
+                TRAINED, training=started, images=given(), directory=tmp_path / "run", runtime=runtime
+            )
         assert not (tmp_path / "run" / "state.safetensors").exists()
         with pytest.raises(DataError, match="no finished training of a backbone"):
             read_backbone(tmp_path / "run")
@@ -388,3 +392,70 @@ class TestTraining:
 
     def test_result_is_plain_json(self, trained: Path) -> None:
         assert json.loads((trained / "backbone.json").read_text("utf-8")) == read_backbone(trained)
+
+
+class TestStartingWeights:
+    """A backbone that is learnt here, and its teacher, may start from pretrained weights, as the paper's."""
+
+    def test_of_student_and_teacher_are_the_ones_of_the_recipe(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun: list[tuple[str, str, str]] = []
+
+        def train(backbone: Backbone, *, training: BackboneTraining, **_: Any) -> dict[str, Any]:
+            begun.append((backbone.kind, backbone.weights, training.start))
+            return {"seconds": 0.0}
+
+        monkeypatch.setattr(learn, "train_backbone", train)
+        monkeypatch.setattr(learn, "_training_images", lambda images, classes: given())
+        training = BackboneTraining(start="imagenet", distillation=Distillation(teacher_start="imagenet"))
+        student = Backbone(kind="mobilenet_v3", weights="distilled", input_size=32)
+        asked = {
+            "images": [], "classes": CLASSES, "storage": tmp_path, "workers": 1, "cpus": 1, "address": None,
+            "say": print,
+        }  # fmt: skip
+        places = {
+            learn.learn_backbone(student, training, **asked),
+            learn.learn_backbone(student, BackboneTraining(), **asked),
+        }
+        assert begun == [
+            ("resnet50", "trained", "imagenet"),
+            ("mobilenet_v3", "distilled", "imagenet"),
+            ("resnet50", "trained", "none"),
+            ("mobilenet_v3", "distilled", "none"),
+        ]
+        assert len(places) == 2, "one is not taken for the other"
+
+    @pytest.mark.parametrize(
+        ("weights", "wanted"),
+        [
+            ("trained", [("mobilenet_v3", "imagenet")]),
+            ("distilled", [("mobilenet_v3", "imagenet"), ("resnet50", "none")]),
+            ("imagenet", [("mobilenet_v3", "imagenet")]),
+        ],
+    )
+    def test_are_looked_for_before_anything_begins(
+        self, tmp_path: Path, weights: str, wanted: list[tuple[str, str]]
+    ) -> None:
+        recipe = ClassifierRecipe(
+            name="walls",
+            backbone=Backbone(kind="mobilenet_v3", weights=weights),
+            training=BackboneTraining(start="imagenet"),
+            backbone_share=0.4,
+        )
+        assert [(one.kind, one.weights) for one in recipe.weights_wanted] == wanted
+        space = load_space(
+            "cnn_svm", profile="cpu", fixed={"training.start": "imagenet", "backbone.weights": weights}
+        )
+        with pytest.raises(WeightsError, match="mobilenet_v3"):
+            check_all_backbones(space, hub=Hub(endpoint="http://127.0.0.1:9", cache=tmp_path, seconds=0.5))
+
+    def test_that_are_random_leave_the_names_of_earlier_runs(self) -> None:
+        recipe = ClassifierRecipe(name="walls")
+        plain = recipe.plain()
+        del plain["training"]["start"]
+        del plain["training"]["distillation"]["teacher_start"]
+        assert ClassifierRecipe.load(plain, source="recipe.json") == recipe
+        assert recipe.run_id("c" * 16) == digest({"recipe": plain, "content": "c" * 16})[:12]
+        started = recipe.model_copy(update={"training": BackboneTraining(start="imagenet")})
+        assert started.run_id("c" * 16) != recipe.run_id("c" * 16)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
+from fissura.cli.classifiers import class_text
 from fissura.core.errors import DataError
 from fissura.core.spec import digest
 from fissura.metrics.classification import class_rates, class_scores, confusion, roc_auc
@@ -210,8 +211,10 @@ def write(
     facts: ClassifierFacts = FACTS,
     left_out: int = 0,
     decision: float | None = None,
+    only: int | None = None,
 ) -> Path:
-    """Writes the run of one configuration that is wrong with the given chance under each condition."""
+    """Writes the run of one configuration that is wrong with the given chance under each condition; `only` is
+    the one class of all its images."""
     plain = {"name": "cnn_svm", "seed": seed, "classifier": {"kind": "svm", "gamma": gamma}}
     configuration = digest({key: value for key, value in plain.items() if key != "seed"})
     rows = []
@@ -219,7 +222,7 @@ def write(
         random = np.random.default_rng([seed, len(condition)])
         for group in range(groups):
             for image in range(1 + group % 3):
-                label = (group + image) % len(facts.classes)
+                label = (group + image) % len(facts.classes) if only is None else only
                 wrong = random.random() < chance
                 guess = (label + 1) % len(facts.classes) if wrong else label
                 rows.append(
@@ -460,7 +463,7 @@ class TestInterference:
         (table,) = interference_table(read_classes([before_and_after]).records)
         assert len(table.rows) == 2
         (note,) = table.notes
-        assert note.startswith("cnn_svm (classifier.gamma = 3): left out")
+        assert note.startswith("cnn_svm (gamma = 3): left out")
 
     def test_a_pair_of_an_unknown_configuration_is_refused(self, before_and_after):
         with pytest.raises(DataError, match="no run has the configuration 'nobody'"):
@@ -614,3 +617,38 @@ class TestExport:
         assert "&lt;b&gt;cracked" in as_text(rows, kind="html")
         assert r"\<b>cracked\|" in as_text(rows, kind="md")
         assert r"sound \& dry" in as_text(rows, kind="latex")
+
+
+class TestOneClass:
+    """A test set whose images are all of one class has alarms, and no F1."""
+
+    @pytest.mark.parametrize(("only", "alarms"), [(0, "false_alarm_rate"), (1, "missed_alarm_rate")])
+    def test_is_ranked_by_accuracy_and_says_so(self, tmp_path, only, alarms):
+        for name, chance in (("good", 0.0), ("bad", 0.4)):
+            write(tmp_path / name, errors={"clean": chance}, gamma=chance + 1, only=only)
+        good, bad = class_table(read_classes([tmp_path]).records)
+        assert [row.run_ids for row in (good, bad)] == [("good",), ("bad",)]
+        assert set(good.scores) == {"accuracy", alarms}
+        assert good.scores["accuracy"].value == 1
+        assert bad.scores[alarms].value == pytest.approx(1 - bad.scores["accuracy"].value)
+        assert good.class_scores == {}
+        sentence = (
+            f"no image but of the class `{FACTS.classes[only]}`: {alarms[: -len('_alarm_rate')]} alarms"
+        )
+        for kind in ("md", "html", "latex", "csv"):
+            said = as_text([good, bad], kind=kind).replace("\\_", "_").replace("\\`", "`")
+            assert sentence in said, kind
+        assert sentence in class_text([good, bad])
+        assert "F1" not in class_text([good, bad])
+        assert "F1" not in found([good, bad])
+
+    def test_under_interference_has_no_f1_either(self, tmp_path):
+        for name, chance in (("a", 0.1), ("b", 0.2)):
+            errors = {"clean": chance, "shadow": chance, "stain": chance, "low_contrast": chance}
+            write(tmp_path / name, errors=errors, gamma=chance, only=0)
+        records = read_classes([tmp_path]).records
+        tables = interference_table(records, pairs=[tuple(configuration(tmp_path / name) for name in "ab")])
+        assert set(tables[0].rows[0].scores) == {"false_alarm_rate"}
+        assert "no F1" in found(tables)
+        for kind in ("md", "html", "latex", "csv"):
+            assert as_text(tables, kind=kind)

@@ -14,10 +14,11 @@ from PIL import Image
 
 from fissura.core.errors import DataError
 from fissura.metrics import Counts, sweep
+from fissura.results.differences import differences, flatten
 from fissura.results.export import as_text, write_leaderboard
 from fissura.results.gallery import Budget, gallery
 from fissura.results.html import Html, element, page, script
-from fissura.results.leaderboard import differences, flatten, leaderboard
+from fissura.results.leaderboard import leaderboard
 from fissura.results.pictures import MISSED, RIGHT, WRONG, overlay
 from fissura.results.store import CURVES, prediction_path, read_runs
 from fissura.results.text import duration, scaled, shortened

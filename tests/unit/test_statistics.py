@@ -9,9 +9,13 @@ from hypothesis.extra import numpy as arrays
 
 from fissura.metrics import Counts, rates
 from fissura.results.statistics import (
+    ALARMS,
+    FALSE_ALARMS,
     FEATURES,
+    MEANS,
     STATISTICS,
     Bootstrapped,
+    Interval,
     bootstrap,
     difference,
     draw,
@@ -22,7 +26,8 @@ from fissura.results.statistics import (
 
 
 def scored(rng: np.random.Generator, *, seeds: int = 1, images: int = 30, skill: float = 0.8) -> np.ndarray:
-    """Features [seed, image, feature] of images of unlike difficulty, the counts being exact pixels."""
+    """Features [seed, image, feature] of images of unlike difficulty, the counts being exact pixels; each
+    holds a crack."""
     hard = rng.random(images)
     labelled = rng.integers(50, 400, images)
     found = rng.binomial(labelled, np.clip(skill - 0.3 * hard, 0.01, 0.99), (seeds, images))
@@ -30,9 +35,9 @@ def scored(rng: np.random.Generator, *, seeds: int = 1, images: int = 30, skill:
     missed = labelled - found
     precision, recall = found / (found + wrong), found / labelled
     f1 = 2 * found / (2 * found + wrong + missed)
-    return np.stack([found, wrong, found, missed, precision, recall, f1, f1, f1 / (2 - f1)], axis=-1).astype(
-        float
-    )
+    none = [np.zeros(found.shape)] * len(ALARMS)
+    own = [found, wrong, found, missed, precision, recall, f1, f1, f1 / (2 - f1), *none]
+    return np.stack(own, axis=-1).astype(float)
 
 
 def literal_micro_f1(images: np.ndarray) -> float:
@@ -219,3 +224,47 @@ def test_a_row_that_spreads_more_may_tie_with_the_best_from_below(rng):
 def test_letters_go_on_after_z(rng):
     ranked = [sure(1 - 0.01 * place, 1e-5, rng) for place in range(28)]
     assert groups(ranked)[24:] == ["y", "z", "aa", "ab"]
+
+
+def without_crack(features: np.ndarray, alarms: list[tuple[int, int, int]]) -> np.ndarray:
+    """The features, and beside them those of images without a crack: components, pixels, area."""
+    free = np.zeros((len(features), len(alarms), len(FEATURES)))
+    for image, (components, pixels, area) in enumerate(alarms):
+        free[:, image, FEATURES.index("false_positive")] = pixels
+        free[:, image, [FEATURES.index(name) for name in MEANS]] = float(pixels == 0)
+        free[:, image, [FEATURES.index(name) for name in ALARMS]] = (1, components, pixels, area)
+    return np.concatenate([features, free], axis=1)
+
+
+def test_images_without_a_crack_alone_have_false_alarms_and_no_other_score():
+    features = without_crack(np.zeros((1, 0, len(FEATURES))), [(2, 10, 400_000), (0, 0, 600_000)])
+    result = bootstrap(features, draws=draw(2, seed=0), seed=0)
+    assert set(result) == set(FALSE_ALARMS)
+    assert {name: one.value for name, one in result.items()} == {
+        "false_alarms_per_image": 1,
+        "false_alarms_per_megapixel": 2,
+        "false_pixels_per_image": 5,
+        "false_pixels_per_megapixel": 10,
+    }
+    # both images, the first twice, the second twice
+    assert result["false_alarms_per_megapixel"].interval() == Interval(2, 0, 5)
+
+
+def test_a_replicate_without_a_crack_is_no_perfect_f1(rng):
+    features = without_crack(scored(rng, images=2), [(0, 0, 1000)] * 20)
+    draws = draw(22, seed=0)
+    f1, plain = (bootstrap(own, draws=table, seed=0)["f1"] for own, table in (
+        (features, draws), (features[:, :2], draws[:, :2][draws[:, :2].any(axis=1)])
+    ))  # fmt: skip
+    empty = ~draws[:, :2].any(axis=1)
+    assert 0.05 < empty.mean() < 0.3
+    assert np.isnan(f1.replicates[empty]).all()
+    assert f1.interval().high < 1
+    # images without a crack and without an alarm say nothing of F1
+    assert f1.value == plain.value
+    assert f1.interval() == plain.interval()
+    assert difference(f1, f1).p == 1
+
+
+def test_images_that_all_hold_a_crack_have_no_rate_of_false_alarms(rng):
+    assert not set(FALSE_ALARMS) & set(bootstrap(scored(rng), draws=draw(30, seed=0), seed=0))

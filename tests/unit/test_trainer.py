@@ -518,11 +518,9 @@ class TestData:
         self, tmp_path: Path, split: str, counts: dict[str, int]
     ) -> None:
         write(SyntheticSpec(**counts, height=48, width=48), tmp_path / "set")
-        few = prepare(
-            [parse_dataset(f"synthetic:{tmp_path / 'set'}")], resize=Native(), directory=tmp_path / "cache"
-        )
+        few = [parse_dataset(f"synthetic:{tmp_path / 'set'}")]
         with pytest.raises(DataError, match=f"no {split} images"):
-            Trainer(tiny(), data=few, run=tmp_path / "run", runtime=runtime())
+            fit(tiny(), datasets=few, run=tmp_path / "run", cache=tmp_path / "cache", runtime=runtime())
         assert not (tmp_path / "run").exists()
 
     def test_that_is_damaged_is_named_before_anything_is_written(self, drawn: Path, tmp_path: Path) -> None:

@@ -138,9 +138,10 @@ def train(
     many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. `say`
     is told what cracks lose at the working size, and of a classifier what becomes of its images.
     """
-    from fissura.data.cache import default_cache, prepare
+    from fissura.data.cache import default_cache
     from fissura.data.content import content_digest
     from fissura.data.datasets import parse_datasets
+    from fissura.data.trainable import prepare_training
     from fissura.engine.fit import fit
     from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import LocalRuntime
@@ -170,7 +171,7 @@ def train(
     if not here:
         check_temporary_folder(address)
     check_weights(chosen.model)
-    prepared = prepare(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    prepared = prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
     for remark in prepared.remarks:
         say(remark)
     content = content_digest(datasets, directory=folder)

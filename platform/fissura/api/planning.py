@@ -269,14 +269,16 @@ def _basis(
         return basis.basis_of_study(path_of(times.study), space, epochs=length)
     if times.seconds is not None:
         return basis.basis_of_seconds(times.seconds, space, cpus=lanes[-1].cpus)
-    from fissura.data.cache import default_cache, prepare
+    from fissura.data.cache import default_cache
     from fissura.data.datasets import parse_datasets
+    from fissura.data.trainable import prepare_training
     from fissura.engine.recipe import segmenter_of
     from fissura.engine.runtime import pick_device, usable_cpus
 
     recipe = segmenter_of(space.recipe_for(space.paper_point()))
     begin = time.monotonic()
-    prepared = prepare(parse_datasets(data), resize=recipe.data.resize, directory=cache or default_cache())
+    folder = cache or default_cache()
+    prepared = prepare_training(parse_datasets(data), resize=recipe.data.resize, directory=folder)
     # here they are prepared now; other nodes have it before them
     seconds = time.monotonic() - begin if nodes > 1 else 0.0
     gpus = int(pick_device("auto").type == "cuda")

@@ -9,7 +9,7 @@ from fissura.cli.classifiers import class_text, plain_rows
 from fissura.cli.console import Console, JsonOption, table
 
 if TYPE_CHECKING:
-    from fissura.results.leaderboard import Leaderboard
+    from fissura.results.leaderboard import Leaderboard, Standing
 
 app = typer.Typer(
     help="Rank evaluated runs, only like with like."
@@ -71,26 +71,44 @@ def brief(board: "Leaderboard") -> str:
     """The leaderboard as text tables, without what only a file has room for."""
     parts = []
     for one in board.tables:
-        condition = one.condition
-        parts.append(f"{one.data} {condition.split}, {condition.protocol}, {one.images} images")
-        lines = []
-        for standing in one.standings:
-            f1 = standing.scores["f1"]
-            lines.append(
-                {
-                    "rank": standing.rank,
-                    "recipe": standing.recipe,
-                    "F1": f1.value,
-                    "95 %": f"{f1.low:.4f}..{f1.high:.4f}",
-                    "precision": standing.scores["precision"].value,
-                    "recall": standing.scores["recall"].value,
-                    "threshold": standing.thresholds[0],
-                    "seeds": len(standing.seeds),
-                    "parameters": standing.parameters,
-                    "seconds": round(standing.seconds),
-                    "run": ", ".join(standing.run_ids),
-                }
-            )
+        condition, remark = one.condition, f", {one.remark}" if one.remark else ""
+        parts.append(f"{one.data} {condition.split}, {condition.protocol}, {one.images} images{remark}")
+        lines = [
+            {
+                "rank": standing.rank,
+                "recipe": standing.recipe,
+                **({} if one.no_crack else _f1(standing)),
+                **(_false_alarms(standing) if one.crack_free else {}),
+                "threshold": standing.thresholds[0],
+                "seeds": len(standing.seeds),
+                "parameters": standing.parameters,
+                "seconds": round(standing.seconds),
+                "run": ", ".join(standing.run_ids),
+            }
+            for standing in one.standings
+        ]
         notes = [f"note: {standing.recipe}: {note}" for standing in one.standings for note in standing.notes]
         parts.append("\n".join([table(lines), *notes, ""]))
     return "\n".join(parts).rstrip()
+
+
+def _f1(standing: "Standing") -> dict[str, Any]:
+    f1 = standing.scores.get("f1")
+    return {
+        "F1": f1 and f1.value,
+        "95 %": f1 and f"{f1.low:.4f}..{f1.high:.4f}",
+        **{name: _value(standing, name) for name in ("precision", "recall")},
+    }
+
+
+def _false_alarms(standing: "Standing") -> dict[str, Any]:
+    return {
+        "false alarms/image": _value(standing, "false_alarms_per_image"),
+        "false alarms/Mpx": _value(standing, "false_alarms_per_megapixel"),
+    }
+
+
+def _value(standing: "Standing", name: str) -> float | None:
+    """A score of a standing; None where it is undefined."""
+    score = standing.scores.get(name)
+    return None if score is None else score.value

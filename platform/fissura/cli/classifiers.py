@@ -58,6 +58,7 @@ def plain_rows(rows: "Sequence[ClassRow]") -> list[dict[str, Any]]:
             "recipe": row.recipe,
             "images": row.images,
             "scores": _plain(row.scores),
+            **({"remark": row.remark} if row.remark else {}),
             "classifier_bytes": row.classifier_bytes,
             "classifier_microseconds": row.classifier_microseconds,
             "parameters": row.parameters,
@@ -77,20 +78,21 @@ def class_text(rows: "Sequence[ClassRow]") -> str:
     for key in dict.fromkeys((row.test_set, row.condition) for row in rows):
         own = [row for row in rows if (row.test_set, row.condition) == key]
         test_set, condition = key
-        parts.append(f"{own[0].data} {test_set.split}, {condition}, {own[0].images} images")
+        remark = f", {own[0].remark}" if own[0].remark else ""
+        parts.append(f"{own[0].data} {test_set.split}, {condition}, {own[0].images} images{remark}")
         parts.append(table([_line(row) for row in own]))
         parts.append("")
     return "\n".join(parts).rstrip()
 
 
 def _line(row: "ClassRow") -> dict[str, Any]:
-    f1 = row.scores["f1"]
+    f1 = row.scores.get("f1")
+    scored = {"F1": f1.value, "95 %": f"{f1.low:.4f}..{f1.high:.4f}"} if f1 else {}
     shown = {name: row.scores.get(name) for name in ("accuracy", "false_alarm_rate", "missed_alarm_rate")}
     return {
         "rank": row.rank,
         "recipe": row.recipe,
-        "F1": f1.value,
-        "95 %": f"{f1.low:.4f}..{f1.high:.4f}",
+        **scored,
         **{name.removesuffix("_rate"): score.value if score else None for name, score in shown.items()},
         "bytes": row.classifier_bytes,
         "µs": row.classifier_microseconds,

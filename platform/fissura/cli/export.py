@@ -43,7 +43,7 @@ def export_text(plain: dict[str, Any]) -> str:
             "part": part["name"],
             "bytes": part["bytes"],
             "ms": part["milliseconds"],
-            "operations": part["operations"],
+            "MACs": part["macs"],
         }
         for part in plain["table"]
     ]

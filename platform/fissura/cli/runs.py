@@ -51,6 +51,7 @@ def train(
             f"epoch {record['epoch']}/{record['epochs']}: loss {record['train/loss']:.4f},"
             f" validation loss {record['val/loss']:.4f}, F1 {record['val/f1']:.4f},"
             f" {record['images_per_second']:.1f} images/s"
+            f"{', kept' if record['kept_epoch'] == record['epoch'] else ''}"
         )
 
     with console.working(), console.progress("preparing images") as on_image:
@@ -189,11 +190,11 @@ def score(
 
 def score_text(plain: dict[str, Any]) -> str:
     """The scores as words and a table."""
-    rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro")]
+    rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro") if plain[pooling]]
     where = text.data(plain["data_name"], plain["data_digest"])
     lines = [
         f"{where}: {plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
-        table(rows),
+        table(rows) if rows else plain["remark"],
     ]
     if "ods" in plain:
         ods, ois = plain["ods"], plain["ois"]
@@ -205,6 +206,7 @@ def score_text(plain: dict[str, Any]) -> str:
         free = plain["crack_free"]
         lines.append(
             f"images without a crack: {free['images']}, with {free['components_per_image']:g} false alarms"
-            f" and {free['pixels_per_image']:g} false pixels an image"
+            f" and {free['pixels_per_image']:g} false pixels an image,"
+            f" {free['components_per_megapixel']:g} and {free['pixels_per_megapixel']:g} a megapixel"
         )
     return "\n".join(lines)

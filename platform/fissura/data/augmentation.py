@@ -3,10 +3,9 @@
 import os
 import random
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec
@@ -18,11 +17,31 @@ if TYPE_CHECKING:
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 MOVES = ("horizontal_flip", "vertical_flip", "rotate_90")
+STRENGTHS: dict[str, tuple[str, ...]] = {
+    "noise_sigma": ("gaussian_noise",),
+    "blur_kernel": ("blur",),
+    "hue_shift": ("hue",),
+    "saturation_shift": ("saturation",),
+    "brightness_limit": ("brightness_contrast", "brightness"),
+    "contrast_limit": ("brightness_contrast", "contrast"),
+}
+"""The strengths of the changes of pixels, and the changes that each is of."""
 
 
 class Augmentation(Spec):
-    """Probability of each random change of a training sample, each drawn for itself, with albumentations'
-    limits. `rotate_90` turns by 0, 90, 180 or 270 degrees."""
+    """Probability of each random change of a training sample, each drawn for itself, and how strong it is.
+
+    `rotate_90` turns by 0, 90, 180 or 270 degrees. Strengths, each drawn uniformly:
+
+    - `noise_sigma`, grey levels of 255: Gaussian noise, drawn for each pixel and channel and cut to whole
+      levels, has a standard deviation of half of it to all of it. 7 is what the library had when the paper
+      was written (a variance of 10 to 50) and leaves a thin crack visible; its default since, 51 to 112,
+      does not;
+    - `blur_kernel`, pixels, odd: the side of the largest box of a blur, of 3 at least;
+    - `hue_shift`, units of 2 degrees, and `saturation_shift`, levels of 255, are added or taken away at most;
+    - `brightness_limit`: a share of 255 that is added or taken away at most; `contrast_limit`: pixels are
+      scaled by a factor within 1 ± it.
+    """
 
     horizontal_flip: Probability = 0.0
     vertical_flip: Probability = 0.0
@@ -34,6 +53,31 @@ class Augmentation(Spec):
     saturation: Probability = 0.0
     brightness: Probability = 0.0
     contrast: Probability = 0.0
+    noise_sigma: float = Field(7.0, gt=0, le=128)
+    blur_kernel: int = Field(7, ge=3, le=99)
+    hue_shift: int = Field(20, ge=1, le=90)
+    saturation_shift: int = Field(30, ge=1, le=255)
+    brightness_limit: float = Field(0.2, gt=0, le=1)
+    contrast_limit: float = Field(0.2, gt=0, lt=1)
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def _is_odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError(f"a box has a pixel in its middle: write {kernel - 1} or {kernel + 1}")
+        return kernel
+
+    def named_by(self) -> dict[str, Any]:
+        """The plain form with the strengths that decide something: those of changes that are made, but for
+        what the library did before they were named here. So equal trainings have equal names."""
+        plain = self.plain()
+        for strength, changes in STRENGTHS.items():
+            default = plain[strength] == type(self).model_fields[strength].default
+            # the noise was another one
+            known = default and strength != "noise_sigma"
+            if known or not any(plain[change] for change in changes):
+                del plain[strength]
+        return plain
 
     def build(self) -> "Changes":
         """What makes the changes; one for each thread."""
@@ -75,21 +119,54 @@ class Changes:
 
 
 def _pixel_changes(spec: Augmentation) -> Sequence[tuple[str, "albumentations.ImageOnlyTransform"]]:
-    names = [name for name in type(spec).model_fields if name not in MOVES]
-    probabilities = {name: getattr(spec, name) for name in names if getattr(spec, name) > 0}
+    limits = {
+        "brightness": {"brightness_limit": spec.brightness_limit, "contrast_limit": 0.0},
+        "contrast": {"brightness_limit": 0.0, "contrast_limit": spec.contrast_limit},
+        "brightness_contrast": {
+            "brightness_limit": spec.brightness_limit,
+            "contrast_limit": spec.contrast_limit,
+        },
+    }
+    shifts = {
+        "hue": {"hue_shift_limit": spec.hue_shift, "sat_shift_limit": 0.0},
+        "saturation": {"hue_shift_limit": 0.0, "sat_shift_limit": spec.saturation_shift},
+    }
+    probabilities = {
+        name: getattr(spec, name)
+        for name in (
+            "brightness_contrast",
+            "gaussian_noise",
+            "blur",
+            "hue",
+            "saturation",
+            "brightness",
+            "contrast",
+        )
+        if getattr(spec, name) > 0
+    }
     if not probabilities:
         return []
     # albumentations asks a server for its newest version at import, unless this is set
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
-    kinds = {
-        "brightness_contrast": albumentations.RandomBrightnessContrast,
-        "gaussian_noise": albumentations.GaussNoise,
-        "blur": albumentations.Blur,
-        "hue": partial(albumentations.HueSaturationValue, sat_shift_limit=0, val_shift_limit=0),
-        "saturation": partial(albumentations.HueSaturationValue, hue_shift_limit=0, val_shift_limit=0),
-        "brightness": partial(albumentations.RandomBrightnessContrast, contrast_limit=0),
-        "contrast": partial(albumentations.RandomBrightnessContrast, brightness_limit=0),
-    }
-    return [(name, kinds[name](p=probability)) for name, probability in probabilities.items()]
+    def made(name: str, probability: float) -> "albumentations.ImageOnlyTransform":
+        # every parameter is given: a default of the library is a setting that nobody recorded
+        if name == "gaussian_noise":
+            deviation = (spec.noise_sigma / 2 / 255, spec.noise_sigma / 255)
+            return albumentations.GaussNoise(
+                std_range=deviation,
+                mean_range=(0.0, 0.0),
+                per_channel=True,
+                noise_scale_factor=1,
+                p=probability,
+            )
+        if name == "blur":
+            return albumentations.Blur(blur_limit=(3, spec.blur_kernel), p=probability)
+        if name in shifts:
+            return albumentations.HueSaturationValue(**shifts[name], val_shift_limit=0.0, p=probability)
+        return albumentations.RandomBrightnessContrast(
+            **limits[name], brightness_by_max=True, ensure_safe_range=False, p=probability
+        )
+
+    return [(name, made(name, probability)) for name, probability in probabilities.items()]

@@ -43,7 +43,6 @@ def train_backbone(
     directory: Path,
     runtime: Runtime,
     teacher: Path | None = None,
-    start: str = "none",
     on_epoch: OnEpoch = lambda _: None,
 ) -> dict[str, Any]:
     """Trains `backbone` on `images` to its end into `directory`, going on from what stands there.
@@ -57,7 +56,6 @@ def train_backbone(
         teacher: the weights of the teacher, of the kind that the distillation names; it works at the input
         size
             of `backbone`.
-        start: the weights to start from: `none`, `imagenet` or the path of a .safetensors file.
         on_epoch: told each epoch's record, on every worker.
 
     Returns:
@@ -71,7 +69,7 @@ def train_backbone(
         Interrupted: the runtime asked to stop; call again to go on.
     """
     images.check()
-    asked = describe(backbone, training=training, data=images.key, teacher=teacher, start=start)
+    asked = describe(backbone, training=training, data=images.key, teacher=teacher)
     if (finished := finished_training(directory, asked)) is not None:
         return finished
     if runtime.rank == 0:
@@ -81,7 +79,7 @@ def train_backbone(
 
 
 def describe(
-    backbone: Backbone, *, training: BackboneTraining, data: str, teacher: Path | None, start: str
+    backbone: Backbone, *, training: BackboneTraining, data: str, teacher: Path | None
 ) -> dict[str, Any]:
     """All that decides a training, as JSON types: what crosses to the workers, and what names a directory's
     training.
@@ -99,6 +97,9 @@ def describe(
         )
     if not distils:  # what is not read decides nothing
         training = training.model_copy(update={"distillation": Distillation()})
+    start = training.start
+    if start not in ("none", "imagenet"):
+        start = str(Path(start).expanduser().resolve())
     weights: dict[str, str | None] = {"start": start, "teacher": None if teacher is None else str(teacher)}
     contents = {}
     for name, path in weights.items():
@@ -108,9 +109,11 @@ def describe(
             contents[name] = sha256(Path(str(path)))
         else:
             raise WeightsError(f"`{name}` weights `{path}`: there is no such file; train the {name} first")
+    # what the file to start from holds stands in `weights`, and not where it lies
+    named = training.model_copy(update={"start": "none"}).named_by()
     return {
         "backbone": backbone.plain(),
-        "training": training.plain(),
+        "training": named,
         "data": data,
         "weights": contents,
         "paths": weights,

@@ -24,7 +24,7 @@ from fissura.core.seeding import derive
 from fissura.core.spec import Spec
 from fissura.engine.backbone_images import PackedImages, batches_of, steps_of
 from fissura.engine.checkpoint import STATE, Progress, load_state, read_progress, save_state
-from fissura.engine.distil import Distillation, Distilled, Supervised, teacher_features
+from fissura.engine.distil import Distillation, Distilled, Start, Supervised, teacher_features
 from fissura.engine.image_changes import ImageChanges
 from fissura.engine.runtime import Runtime, half_precision
 from fissura.metrics.classification import class_scores
@@ -39,7 +39,8 @@ class BackboneTraining(Spec):
 
     `batch_size` is a step's, over all workers. Weight decay spares biases and normalisations. `precision` is
     as in a segmentation recipe: "mixed" on GPUs, "bfloat16" on CPUs too. `distillation` is read where the
-    backbone's weights are `distilled`.
+    backbone's weights are `distilled`. `start` are the weights that are learnt on from: `none` (random),
+    `imagenet`, as the paper's, or the path of a .safetensors file.
     """
 
     epochs: int = Field(30, ge=1, le=10_000)
@@ -51,6 +52,17 @@ class BackboneTraining(Spec):
     distillation: Distillation = Distillation()
     precision: Literal["float32", "mixed", "bfloat16"] = "float32"
     seed: int = Field(0, ge=0, lt=2**32)
+    start: Start = "none"
+
+    def named_by(self) -> dict[str, Any]:
+        """The plain form, of which digests are; without random weights to start from, as trainings from
+        before there was a choice are named."""
+        plain = self.plain()
+        if self.start == "none":
+            del plain["start"]
+        if self.distillation.teacher_start == "none":
+            del plain["distillation"]["teacher_start"]
+        return plain
 
     def lr_at(self, step: int, *, steps: int) -> float:
         """The learning rate of step 0 .. steps - 1."""

@@ -23,8 +23,8 @@ OBJECTIVE = "objective."
 class Progress:
     """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the
     current one `batch` steps are done, whose losses add up to `loss_sum` and whose pixels, as
-    `training_dice.TrainingDice` counts them, to `agreed` and `marked`. `best_loss` is the lowest
-    validation loss of this phase, reached in epoch `best_epoch`; `stale` epochs have passed since."""
+    `training_dice.TrainingDice` counts them, to `agreed` and `marked`. `best_epoch` is the kept model's (0:
+    none yet). `best_loss` is the lowest validation loss of this phase; `stale` epochs have passed since."""
 
     phase: int = 0
     phase_epoch: int = 0
@@ -39,11 +39,23 @@ class Progress:
     seconds: float = 0.0
     finished: str = ""
 
-    def after_epoch(self, *, seconds: float) -> "Progress":
-        """One epoch on, of a training that has taken `seconds`; nothing of the next one is done."""
-        epoch, phase_epoch = self.epoch + 1, self.phase_epoch + 1
-        begun = replace(self, epoch=epoch, phase_epoch=phase_epoch, seconds=seconds)
-        return replace(begun, batch=0, loss_sum=0.0, agreed=0, marked=0)
+    def after_epoch(self, *, loss: float, best: bool, seconds: float) -> "Progress":
+        """One epoch on, of this validation loss, in a training that has taken `seconds`; nothing of the next
+        one is done. `best`: it is the one to keep."""
+        lower = loss < self.best_loss
+        return replace(
+            self,
+            epoch=self.epoch + 1,
+            phase_epoch=self.phase_epoch + 1,
+            batch=0,
+            loss_sum=0.0,
+            agreed=0,
+            marked=0,
+            seconds=seconds,
+            best_epoch=self.epoch + 1 if best else self.best_epoch,
+            best_loss=loss if lower else self.best_loss,
+            stale=0 if lower else self.stale + 1,
+        )
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,23 @@ class ClassifierRecipe(Experiment):
                 " is 0: set `backbone_share` to 0.4, say"
             )
         return self
+
+    @property
+    def weights_wanted(self) -> tuple[Backbone, ...]:
+        """The backbones whose published weights, or files of them, it needs: its own, or what that and a
+        teacher start from."""
+        if self.backbone.weights not in LEARNT:
+            return (self.backbone,)
+        started = [self.backbone.model_copy(update={"weights": self.training.start})]
+        if self.backbone.weights == "distilled":
+            spec = self.training.distillation
+            started.append(
+                self.backbone.model_copy(update={"kind": spec.teacher, "weights": spec.teacher_start})
+            )
+        return tuple(started)
+
+    def named_by(self) -> dict[str, Any]:
+        return {**self.plain(), "training": self.training.named_by()}
 
     @classmethod
     def names(cls, path: Path) -> bool:

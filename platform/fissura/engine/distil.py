@@ -26,6 +26,7 @@ The paper names teacher, student and discriminator and prints neither architectu
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -46,15 +47,21 @@ TEACHER = "teacher-{rank}-of-{workers}.safetensors"
 TEACHER_BATCH = 64
 
 
+Start = Annotated[str, Field(min_length=1, max_length=4096)]
+"""Weights to learn on from: `none` (random), `imagenet` or the path of a .safetensors file."""
+
+
 class Distillation(Spec):
     """The teacher's kind, the weights of the losses w_s and w_a, the dimensions k that features are compared
-    in, and the width of the discriminator's hidden layers."""
+    in, the width of the discriminator's hidden layers, and the weights that the teacher's training starts
+    from: `none` (random), `imagenet` or the path of a .safetensors file."""
 
     teacher: BackboneName = "resnet50"
     supervised_weight: float = Field(1.0, gt=0, le=100)
     adversarial_weight: float = Field(0.1, ge=0, le=100)
     compared_dimensions: int = Field(64, ge=1, le=8192)
     discriminator_width: int = Field(256, ge=1, le=8192)
+    teacher_start: Start = "none"
 
 
 class Supervised(nn.Module):

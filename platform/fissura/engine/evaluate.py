@@ -23,6 +23,7 @@ from fissura.engine.recipe import Given, MapRange, Recipe
 from fissura.engine.run import read_manifest
 from fissura.metrics import AnyProtocol
 from fissura.metrics.counts import Counts, crack_pixels, pool
+from fissura.metrics.false_alarms import FalseAlarm, false_alarm
 from fissura.metrics.scores import best_threshold, level_of
 from fissura.metrics.stretch import stretched
 from fissura.results.store import Row, ThresholdSource, prediction_path, write_run
@@ -35,7 +36,8 @@ Judged = tuple[AnyProtocol, MapRange]
 
 @dataclass(frozen=True)
 class Counted:
-    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol."""
+    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol; its
+    false alarms at each threshold, where it holds no crack."""
 
     dataset: str
     data_name: str
@@ -44,6 +46,7 @@ class Counted:
     width: int
     crack_pixels: int
     counts: tuple[Counts, ...]
+    alarms: tuple[FalseAlarm, ...]
 
 
 def evaluate(
@@ -84,7 +87,7 @@ def evaluate(
     rows = [
         _row(
             image,
-            counts,
+            place,
             protocol,
             at,
             run_id=manifest.run_id,
@@ -99,12 +102,13 @@ def evaluate(
             predictor,
             datasets,
             [(protocol, recipe.maps_under(protocol)) for protocol in chosen],
+            thresholds,
             split=split,
             keep=run,
             content=content,
             on_image=on_image,
         )
-        for counts, protocol, at in zip(image.counts, chosen, thresholds, strict=True)
+        for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
     write_run(run, rows, manifest)
     return rows
@@ -165,8 +169,13 @@ def _thresholds(
                 " it lies now, or give --threshold"
             )
         images = list(
-            _count(predictor, own, [*missing.values()], split="val", keep=None, content="", on_image=None)
+            _count(predictor, own, [*missing.values()], (), split="val", keep=None, content="", on_image=None)
         )
+        if not any(image.crack_pixels for image in images):
+            raise DataError(
+                f"{', '.join(map(str, own))}: a threshold is chosen on validation images with a crack, and"
+                f" the masks of the {len(images)} val images hold none; give --threshold"
+            )
         for place, name in enumerate(missing):
             kept[name] = best_threshold(pool(image.counts[place] for image in images))
         write_json(path, kept)
@@ -177,6 +186,7 @@ def _count(
     predictor: Predictor,
     datasets: Sequence[Dataset],
     judged: Sequence[Judged],
+    thresholds: Sequence[float],
     *,
     split: Split,
     keep: Path | None,
@@ -218,8 +228,15 @@ def _count(
                 for protocol, maps in judged
             )
             height, width = mask.shape
+            cracked = crack_pixels(mask, valid)
+            # of thresholds that are still to be chosen there are none
+            alarms = tuple(
+                false_alarm(wide if maps == "min_max" else probability, valid, level=level_of(threshold))
+                for (_, maps), threshold in zip(judged, thresholds, strict=False)
+                if not cracked
+            )
             named = source.label, source.data_name, source.sample.name
-            yield Counted(*named, height, width, crack_pixels(mask, valid), counts)
+            yield Counted(*named, height, width, cracked, counts, alarms)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -228,7 +245,7 @@ def _count(
 
 def _row(
     image: Counted,
-    counts: Counts,
+    place: int,
     protocol: AnyProtocol,
     threshold: float,
     *,
@@ -240,7 +257,9 @@ def _row(
     split: Split,
     threshold_source: ThresholdSource,
 ) -> Row:
-    level = level_of(threshold)
+    """The row of an image under the protocol at `place` among those that it was counted under."""
+    counts, level = image.counts[place], level_of(threshold)
+    alarm = image.alarms[place] if image.alarms else None
     scores = protocol.score(counts, level)
     curves = (
         {f"curve_{name}": values.astype(np.int32) for name, values in vars(counts).items()}
@@ -271,6 +290,8 @@ def _row(
         dice=scores.dice,
         iou=scores.iou,
         crack_pixels=image.crack_pixels,
+        alarm_components=alarm.components if alarm else None,
+        alarm_area=alarm.area if alarm else None,
         data_name=image.data_name,
         **curves,
     )

@@ -1,11 +1,14 @@
 """What a recipe of any task is: a frozen description with a name and a seed, and the digests that name it."""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from fissura.core.spec import Spec, digest
+
+KeptBy = Literal["val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall"]
+"""What the kept model of a segmentation can be chosen by."""
 
 
 class Experiment(Spec):
@@ -39,8 +42,12 @@ class Experiment(Spec):
     @property
     def configuration(self) -> str:
         """A digest of all but the seed: what a leaderboard row stands for."""
-        return digest({**self.plain(), "seed": None})
+        return digest({**self.named_by(), "seed": None})
 
     def run_id(self, content: str) -> str:
         """The name of the run of this recipe on data of this content digest; equal runs have equal names."""
-        return digest({"recipe": self.plain(), "content": content})[:12]
+        return digest({"recipe": self.named_by(), "content": content})[:12]
+
+    def named_by(self) -> dict[str, Any]:
+        """The plain form, of which its digests are."""
+        return self.plain()

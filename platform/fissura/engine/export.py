@@ -35,7 +35,7 @@ from fissura.data.resize import Fixed
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import CLASSIFIER, Classifier
 from fissura.engine.evaluate import threshold_of
-from fissura.engine.export_table import latency_table, network_operations
+from fissura.engine.export_table import latency_table, network_macs
 from fissura.engine.inference import Sliding, Whole
 from fissura.engine.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.engine.predict import Predictor
@@ -148,7 +148,7 @@ def export_segmenter(
             **trained_on(data),
             "sides": None if sides.fixed is None else list(sides.fixed),
             "image": [height, width],
-            "operations": network_operations(network, height=height, width=width),
+            "macs": network_macs(network, height=height, width=width),
             **_networks(network, folder, "model", sides=sides, output="probability", quantise=quantise),
         }
         _copy(folder, (*SEGMENTING, *READING))
@@ -196,7 +196,7 @@ def export_classifier(
             **trained_on(data),
             "classes": list(compact.classes),
             "image": [side, side],
-            "operations": network_operations(backbone, height=side, width=side),
+            "macs": network_macs(backbone, height=side, width=side),
             "usage": "python classify.py FOLDER",
             **_networks(backbone, folder, "backbone", sides=Sides(1), output="features", quantise=quantise),
         }

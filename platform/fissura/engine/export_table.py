@@ -21,14 +21,14 @@ REPETITIONS, PATIENCE = 30, 3.0
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a bundle: its bytes, the milliseconds of one image (one thread, median), and the additions
-    and multiplications of one image, each of them counted."""
+    """A file of a bundle: its bytes, the milliseconds of one image (one thread, median), and the
+    multiply-accumulate operations (MACs) of one image, which the paper's table calls FLOPs."""
 
     name: str
     file: str
     bytes: int
     milliseconds: float
-    operations: int
+    macs: int
 
 
 def latency_table(bundle: Path) -> list[Part]:
@@ -45,7 +45,7 @@ def latency_table(bundle: Path) -> list[Part]:
         what = "backbone" if card["task"] == "classification" else "network"
         kind = "int8" if ".int8." in file else "float32"
         size = (bundle / file).stat().st_size
-        parts.append(Part(f"{what} {kind}", file, size, 1000 * seconds, card["operations"]))
+        parts.append(Part(f"{what} {kind}", file, size, 1000 * seconds, card["macs"]))
         if features is None:
             features = opened.run(None, {"images": image})[0]
     if card["task"] == "classification":
@@ -53,39 +53,41 @@ def latency_table(bundle: Path) -> list[Part]:
         compact = Compact.load(path)
         seconds = _seconds(functools.partial(compact.predict, features))
         parts.append(
-            Part("classifier", path.name, path.stat().st_size, 1000 * seconds, classifier_operations(path))
+            Part("classifier", path.name, path.stat().st_size, 1000 * seconds, classifier_macs(path))
         )
     return parts
 
 
-def network_operations(network: nn.Module, *, height: int, width: int) -> int:
-    """The additions and multiplications of one image in a network's convolutions and matrix products."""
+def network_macs(network: nn.Module, *, height: int, width: int) -> int:
+    """The multiply-accumulate operations of one image in a network's convolutions and matrix products."""
     from torch.utils.flop_counter import FlopCounterMode
 
     image = torch.zeros((1, height, width, 3), dtype=torch.uint8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
-    return int(counter.get_total_flops())
+    return int(counter.get_total_flops()) // 2  # which counts the product and the sum
 
 
-def classifier_operations(path: Path) -> int:
-    """The additions and multiplications of one image in a compressed classifier, exponentials and cosines as
-    one; for a forest, the comparisons from the roots to the deepest leaf."""
+def classifier_macs(path: Path) -> int:
+    """The multiply-accumulate operations of one image in a compressed classifier, a sum, an exponential and a
+    cosine by itself as one; for a forest, the comparisons from the roots to the deepest leaf."""
     with np.load(path, allow_pickle=False) as file:
         arrays: dict[str, Any] = {name: file[name] for name in file.files if name != "header"}
-    operations = sum(arrays[name].size for name in ("mean", "scale") if name in arrays)
+    # (x - mean) * scale is one a feature
+    macs = max(arrays[name].size if name in arrays else 0 for name in ("mean", "scale"))
     for name in ("matrix", "vectors", "frequencies", "coefficients"):
-        operations += 2 * arrays[name].size if name in arrays else 0
+        macs += arrays[name].size if name in arrays else 0
     if "feature" in arrays:
         inner = np.flatnonzero(arrays["feature"] >= 0)
         trees = len(arrays["feature"]) - 2 * len(inner)
         end, levels = trees, 0
         while end < len(arrays["feature"]):  # the nodes stand level by level, two behind each inner one
             end, levels = trees + 2 * int(np.searchsorted(inner, end)), levels + 1
-        return int(operations + trees * levels)
-    # a kernel value takes three: two sums for the distance and the exponential, or one sum and the cosine
-    terms = 3 * len(arrays["vectors"]) if "vectors" in arrays else 2 * len(arrays["frequencies"])
-    return int(operations + terms)
+        return int(macs + trees * levels)
+    # beside its product a kernel value takes two: the other two terms of the distance and the exponential; a
+    # random feature one: the cosine
+    terms = 2 * len(arrays["vectors"]) if "vectors" in arrays else len(arrays["frequencies"])
+    return int(macs + terms)
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fissura.data.cache import prepare
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
+from fissura.data.trainable import prepare_training
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.runtime import Runtime
@@ -29,12 +29,12 @@ def fit(
     """Trains `recipe` to its end into the directory `run`, going on from what stands there.
 
     Raises:
-        DataError: bad images, or none to train or validate on.
+        DataError: bad images, or none with a crack to train or validate on.
         Diverged: a loss is not a number.
         ResourceError: not even one image at a time fits the memory.
         Interrupted: the runtime asked to stop; call again to go on.
     """
-    data = prepare(datasets, resize=recipe.data.resize, directory=cache)
+    data = prepare_training(datasets, resize=recipe.data.resize, directory=cache)
     meter = energy_meter()
     training = Training(recipe, data=data, run=run, runtime=runtime)
     whole = training.trainer.progress.seconds == 0

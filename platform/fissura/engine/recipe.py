@@ -1,7 +1,8 @@
 """A recipe: the complete, frozen description of one training and of how its result is judged."""
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec
 from fissura.data.pipeline import Pipeline
-from fissura.engine.experiment import Experiment
+from fissura.engine.experiment import Experiment, KeptBy
 from fissura.engine.inference import AnyInference, Whole
 from fissura.losses import AmbiguityAware, AnyLoss, Clustering
 from fissura.metrics import AnyProtocol
@@ -130,6 +131,11 @@ class Recipe(Experiment):
     model is evaluated under the kind of the first protocol, and nowhere else: see `maps_under`.
     `protocols` are those the result is judged by; the first one also judges each epoch, in one pass over
     each image.
+
+    `kept_by` is the validation metric whose best epoch is the kept model, in each phase anew: the lowest
+    loss, or the highest of the others; of equals the one of lower loss, then the first. None: the paper does
+    not say; it is the loss then, and in a search its objective. Early stopping and the plateau schedule watch
+    the validation loss whatever it is.
     """
 
     task = "segmentation"
@@ -155,6 +161,7 @@ class Recipe(Experiment):
     map_range: MapRange = "probability"
     threshold: AnyThreshold = Chosen()
     protocols: tuple[AnyProtocol, ...] = Field(min_length=1)
+    kept_by: KeptBy | None = None
 
     @model_validator(mode="after")
     def _phases_have_names_of_their_own(self) -> Self:
@@ -181,6 +188,25 @@ class Recipe(Experiment):
                 )
             learnt = learnt or (isinstance(phase.loss, AmbiguityAware) and epochs > 0)
         return self
+
+    def named_by(self) -> dict[str, Any]:
+        """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
+        was a choice, and without strengths of changes that are not made."""
+        plain = self.plain()
+        plain["data"]["augmentation"] = self.data.augmentation.named_by()
+        if self.kept_metric == "val/loss":
+            del plain["kept_by"]
+        return plain
+
+    @property
+    def kept_metric(self) -> KeptBy:
+        """The metric that the kept model is chosen by."""
+        return self.kept_by or "val/loss"
+
+    def standing(self, record: Mapping[str, Any]) -> tuple[float, float]:
+        """How good an epoch's record is for being kept: the larger the better."""
+        loss = record["val/loss"]
+        return (-loss if self.kept_metric == "val/loss" else record[self.kept_metric]), -loss
 
     @property
     def length(self) -> int:

@@ -1,7 +1,7 @@
 """Training of a recipe, epoch by epoch, resumable from any step.
 
-The kept model is the one with the lowest validation loss of the current phase; `kept` holds its epoch's
-record, and is what a search compares.
+The kept model is the best of the current phase by the recipe's `kept_by`; `kept` holds its epoch's record,
+and is what a search compares.
 """
 
 import json
@@ -52,14 +52,10 @@ class Trainer:
     A directory that holds the state of an earlier attempt is gone on with; a finished one is only read.
 
     Raises:
-        DataError: there are no training or no validation images.
         WeightsError: the pretrained weights cannot be had.
     """
 
     def __init__(self, recipe: Recipe, *, data: PreparedData, run: Path, runtime: Runtime) -> None:
-        for split in ("train", "val"):
-            if not data.indices(split):
-                raise DataError(f"{run}: the data has no {split} images; a training needs at least one")
         self.recipe, self.run = recipe, run
         self._data, self._runtime = data, runtime
         self.device, self.rank = runtime.device, runtime.rank
@@ -117,7 +113,7 @@ class Trainer:
         }
         record["parameters"] = sum(parameter.numel() for parameter in self._network.parameters())
         self.history.append(record)
-        self._advance(phase, loss=validation["val/loss"], seconds=seconds)
+        self._advance(phase, record, seconds=seconds)
         self._write()
         return record
 
@@ -287,17 +283,16 @@ class Trainer:
                 micro_batch=self.micro_batch,
             )
         # the other ranks need only what decides: the schedule and early stopping read the loss
-        record["val/loss"] = self._runtime.share([record.get("val/loss", 0.0)])[0]
-        return record
+        names = ("val/loss", self.recipe.kept_metric)
+        shared = self._runtime.share([record.get(name, 0.0) for name in names])
+        return record | dict(zip(names, shared, strict=True))
 
-    def _advance(self, phase: Phase, *, loss: float, seconds: float) -> None:
-        done = self.progress.after_epoch(seconds=seconds)
-        if loss < done.best_loss:
-            done = replace(done, best_loss=loss, best_epoch=done.epoch, stale=0)
-            if self._runtime.rank == 0:
-                self.keep(lambda: save_weights(self._network, self.run / WEIGHTS))
-        else:
-            done = replace(done, stale=done.stale + 1)
+    def _advance(self, phase: Phase, record: Record, *, seconds: float) -> None:
+        best = self._is_best(record)
+        if best and self.rank == 0:
+            self.keep(lambda: save_weights(self._network, self.run / WEIGHTS))
+        done = self.progress.after_epoch(loss=record["val/loss"], best=best, seconds=seconds)
+        record["kept_epoch"] = done.best_epoch
         stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
         if stopped or done.phase_epoch >= self.recipe.phase_epochs[done.phase]:
             following = self._phase_after(done.phase)
@@ -312,6 +307,11 @@ class Trainer:
         self.progress = done
         if changed:
             self._begin_phase()
+
+    def _is_best(self, record: Record) -> bool:
+        """Whether the epoch is the best of its phase so far."""
+        best, before = self.progress.best_epoch, self.progress.epoch - self.progress.phase_epoch
+        return best <= before or self.recipe.standing(record) > self.recipe.standing(self.history[best - 1])
 
     def _write(self) -> None:
         if self._runtime.rank != 0:

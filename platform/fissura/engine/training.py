@@ -23,7 +23,6 @@ class Training:
     """The training of `recipe` into `run`; `trainer` is the part that is at work now.
 
     Raises:
-        DataError: there are no training or no validation images.
         WeightsError: the pretrained weights cannot be had.
     """
 

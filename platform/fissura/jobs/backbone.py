@@ -35,7 +35,6 @@ def train_backbone_on_workers(
     directory: Path,
     workers: int,
     teacher: Path | None = None,
-    start: str = "none",
     cpus_per_worker: int | None = None,
     address: str | None = None,
 ) -> dict[str, Any]:
@@ -57,7 +56,6 @@ def train_backbone_on_workers(
         training=training,
         data=images.key,
         teacher=None if teacher is None else teacher.resolve(),
-        start=str(Path(start).resolve()) if start.endswith(".safetensors") else start,
     )
     if (finished := finished_training(directory, asked)) is not None:
         return finished

@@ -34,7 +34,7 @@ def learn_backbone(
     """The weights' file of a `trained` or `distilled` backbone, learnt first where it is not there.
 
     A tenth of the images (whole groups) is held out to follow the training; the teacher of a distillation is
-    trained on the same images before.
+    trained on the same images before. Both start from the weights that `training` names.
 
     Raises:
         DataError: nothing can be learnt from the images.
@@ -45,14 +45,14 @@ def learn_backbone(
         if backbone.weights == "distilled"
         else training.model_copy(update={"distillation": Distillation()})
     )
-    known = digest([backbone.plain(), own.plain(), [[one.key, one.image.label] for one in images]])
+    known = digest([backbone.plain(), own.named_by(), [[one.key, one.image.label] for one in images]])
     directory = storage / f"{backbone.kind}-{backbone.weights}-{known}"
     learnt = _training_images(images, classes)
     teacher = None
     if backbone.weights == "distilled":
         teacher = learn_backbone(
             Backbone(kind=training.distillation.teacher, weights="trained", input_size=backbone.input_size),
-            training,
+            training.model_copy(update={"start": training.distillation.teacher_start}),
             images,
             classes=classes,
             storage=storage,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fissura.core.errors import ResourceError
-from fissura.engine.classifier_recipe import LEARNT, classifier_of
+from fissura.engine.classifier_recipe import classifier_of
 from fissura.engine.experiment import Experiment
 from fissura.engine.recipe import Recipe, segmenter_of
 from fissura.jobs.cluster import Resources
@@ -55,21 +55,21 @@ def check_all_weights(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
 
 
 def check_all_backbones(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
-    """Looks whether the pretrained weights of every backbone of the space can be had; those that are learnt
-    from the user's images can.
+    """Looks whether the pretrained weights of every backbone of the space can be had, and those that one
+    which is learnt from the user's images starts from.
 
     Raises:
         WeightsError: with one line a backbone whose weights cannot.
     """
-    backbones = dict.fromkeys(classifier_of(one).backbone for one in _recipes(space, "backbone."))
-    check_weights(*(one for one in backbones if one.weights not in LEARNT), hub=hub)
+    recipes = [classifier_of(one) for one in _recipes(space, "backbone.", "training.")]
+    check_weights(*dict.fromkeys(wanted for recipe in recipes for wanted in recipe.weights_wanted), hub=hub)
 
 
-def _recipes(space: LoadedSpace, prefix: str) -> Iterator[Experiment]:
-    """The recipes that the choices below `prefix` lead to, each with each; `MOST_NETWORKS` at most."""
+def _recipes(space: LoadedSpace, *prefixes: str) -> Iterator[Experiment]:
+    """The recipes that the choices below `prefixes` lead to, each with each; `MOST_NETWORKS` at most."""
     points: list[Point] = [{}]
     for path, distribution in space.distributions.items():
-        if path.startswith(prefix) and isinstance(distribution, Choice):
+        if path.startswith(prefixes) and isinstance(distribution, Choice):
             points = [
                 {**point, path: value} if value is not ABSENT else point
                 for point in points

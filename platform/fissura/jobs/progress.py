@@ -55,11 +55,16 @@ class SearchProgress(Callback):
     ) -> None:
         """Logs an epoch."""
         number = self._search.number(trial.trial_id)
-        value = result.get(self._search.metrics[0])
+        metric = self._search.metrics[0]
+        value = result.get(metric)
         standing = result["failure"] or ("interrupted" if result["interrupted"] else "")
+        own = (result.get("own") or [{}])[-1].get(metric)
+        if value is not None:
+            kept, epoch = result["kept_epoch"], result["epoch"]
+            standing += "(kept)" if kept == epoch else f"(kept: that of {kept}, {value})"
         if (parts := result.get("accumulation", 1)) > 1:
-            standing += f"(each batch in {parts} parts, for want of memory)"
-        self._note(f"trial {number} epoch {result['epoch']}: {self._search.metrics[0]} = {value} {standing}")
+            standing += f" (each batch in {parts} parts, for want of memory)"
+        self._note(f"trial {number} epoch {result['epoch']}: {metric} = {own} {standing}")
         self.standing.gauges.epoch(
             number,
             value=value,

@@ -12,7 +12,8 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from fissura.core.errors import ResourceError
-from fissura.data.cache import default_cache, prepare
+from fissura.data.cache import default_cache
+from fissura.data.trainable import prepare_training
 from fissura.engine.recipe import segmenter_of
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
@@ -73,7 +74,7 @@ def run_search(
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     datasets = masked(plan.datasets)
-    prepared = prepare(
+    prepared = prepare_training(
         datasets,
         resize=segmenter_of(space.recipe_for(space.paper_point())).data.resize,
         directory=folder,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optuna.study import Study as OptunaStudy
 
+from fissura.data.labelled import check_classes
 from fissura.jobs.classify import SETTING_SECONDS, judge_all
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude_classifiers import conclude_classifiers
@@ -39,6 +40,7 @@ def search_classifiers(
         UserError: anything that would make it fail; no trial was begun.
     """
     begin = time.monotonic()
+    check_classes(labelled(plan.datasets), directory=cache)
     check_all_backbones(space)
     if hardware.address is None:
         plan_slots(this_machine(), hardware, trials=plan.trials)

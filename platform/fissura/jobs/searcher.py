@@ -18,6 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from fissura.core.errors import SpecError
 from fissura.core.seeding import derive
+from fissura.results.plots import CURVE
 from fissura.results.sensitivity import SWEPT
 from fissura.studies.courses import SECONDS
 from fissura.studies.space import LoadedSpace
@@ -70,6 +71,8 @@ class StudySearch(OptunaSearch):
         self._trials: dict[str, optuna.Trial] = {}
         self._places: dict[str, int] = {}
         self._seconds: dict[str, dict[int, float]] = {}
+        self._curves: dict[str, dict[int, float]] = {}
+        self._kept: dict[str, int] = {}
         with warnings.catch_warnings():  # what optuna-dashboard writes at its axes
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(metrics)
@@ -121,10 +124,14 @@ class StudySearch(OptunaSearch):
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keeps the value of an epoch for the plots, and for the scheduler of a resumed search."""
+        """Keeps an epoch's own value for the plots, the kept one's for the scheduler of a resumed search."""
         value, trial = result.get(self.metrics[0]), self._trials.get(trial_id)
         if trial is not None and result.get("step_seconds"):
             self._seconds.setdefault(trial_id, {})[int(result["epoch"])] = round(result["step_seconds"], 4)
+        for record in result.get("own", ()):
+            own = record.get(self.metrics[0], math.nan)
+            self._curves.setdefault(trial_id, {})[int(record["epoch"])] = own
+            self._kept[trial_id] = int(result["kept_epoch"])
         if trial is None or len(self.metrics) > 1 or value is None or not math.isfinite(value):
             return
         step = int(result["epoch"])
@@ -226,6 +233,11 @@ class StudySearch(OptunaSearch):
         trial = self._trials.pop(trial_id)
         if seconds := self._seconds.pop(trial_id, None):
             trial.set_user_attr(SECONDS, list(seconds.values()))
+        if own := self._curves.pop(trial_id, None):
+            curve = {epoch: value for epoch, value in sorted(own.items()) if math.isfinite(value)}
+            trial.set_user_attr(
+                CURVE, {"epochs": [*curve], "values": [*curve.values()], "kept": self._kept.pop(trial_id)}
+            )
         self.study.tell(trial, values, state=state)
 
 

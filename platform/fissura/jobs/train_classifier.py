@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fissura.data.labelled import LabelledDataset
-from fissura.engine.classifier_recipe import LEARNT, ClassifierRecipe
+from fissura.data.labelled import LabelledDataset, check_classes
+from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.run import MANIFEST, read_manifest
 from fissura.jobs.cluster import connected
 from fissura.jobs.fit_classifier import fit_run
@@ -37,8 +37,8 @@ def train_classifier(
     run = storage / "runs" / recipe.run_id(content)
     if (run / MANIFEST).is_file():
         return run, read_manifest(run)
-    if recipe.backbone.weights not in LEARNT:
-        check_weights(recipe.backbone)
+    check_classes(datasets, directory=cache)
+    check_weights(*recipe.weights_wanted)
     with connected(address) as resources:
         cpus = cpus_per_worker or max(1, resources.node_cpus // workers)
         material = Material(

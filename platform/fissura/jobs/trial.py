@@ -13,11 +13,13 @@ from ray import tune
 from fissura.core.errors import FissuraError, Interrupted, named
 from fissura.core.retry import must_stand, persist
 from fissura.core.spec import Spec
-from fissura.data.cache import PreparedData, prepare
+from fissura.data.cache import PreparedData
 from fissura.data.datasets import AnyDataset
+from fissura.data.trainable import prepare_training
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
 from fissura.engine.runtime import LocalRuntime
+from fissura.engine.trainer import Trainer
 from fissura.engine.training import Training
 from fissura.jobs.preemption import NodeNotice, Preempted
 from fissura.jobs.stopping import StopFile
@@ -62,13 +64,40 @@ class TrialRuntime(LocalRuntime):
             raise Interrupted(f"stopped while it waited for its storage ({reason}); its last state stands")
 
 
+def epoch_result(trainer: Trainer, *, told: int) -> dict[str, Any]:
+    """What a trial tells after an epoch: the kept model's metrics, which are its value if it ended now; the
+    epoch's other numbers; `epoch`, `kept_epoch`; and the `own` metrics of each epoch, but for the first
+    `told` ones, which were told before."""
+    last, kept = trainer.history[-1], trainer.kept
+    numbers = {name: value for name, value in last.items() if isinstance(value, int | float)}
+    own = [
+        {name: value for name, value in record.items() if name in {"epoch", *Recipe.metrics}}
+        for record in trainer.history[told:]
+    ]
+    return (
+        numbers
+        | {name: kept[name] for name in Recipe.metrics if name in kept}
+        | {
+            "epoch": trainer.progress.epoch,
+            "kept_epoch": trainer.progress.best_epoch,
+            "own": own,
+            "finished": trainer.finished,
+            "done": trainer.finished,
+        }
+    )
+
+
 class TrialActor(tune.Trainable):
     """Runs the trial `{"number", "run_id", "recipe", "context"}` epoch by epoch.
 
-    Each result holds the kept model's metrics, `epoch`, and how the trial stands: `finished`, `interrupted`,
-    and `failure` (the reason, or empty). A failed training is a result and no exception, so the actor lives
+    Each result is as `epoch_result` gives it, and says how the trial stands: `finished`, `interrupted`, and
+    `failure` (the reason, or empty). A failed training is a result and no exception, so the actor lives
     on for the next trial. `Preempted` ends the actor instead, and the trial goes on in another one.
     """
+
+    _context: TrialContext
+    _runtime: TrialRuntime
+    _told: int
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the first trial of this actor."""
@@ -103,7 +132,6 @@ class TrialActor(tune.Trainable):
         except Exception as error:
             return self._failed(named(error))
         trainer = training.trainer
-        record = {name: value for name, value in trainer.kept.items() if isinstance(value, int | float)}
         if trainer.finished:
             close_run(
                 trainer,
@@ -112,9 +140,9 @@ class TrialActor(tune.Trainable):
                 cpus=self._context.cpus,
                 joules=None,
             )
+        told, self._told = self._told, len(trainer.history)
         return self._result(
-            **record
-            | {"epoch": trainer.progress.epoch, "finished": trainer.finished, "done": trainer.finished},
+            **epoch_result(trainer, told=told),
             step_seconds=time.perf_counter() - begin,
         )
 
@@ -132,6 +160,7 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._training = None
         self._epoch = 0
+        self._told = 0
         gc.collect()
         # the libraries' hundreds of thousands of objects stay: the next collection need not visit them again
         gc.freeze()
@@ -149,7 +178,8 @@ class TrialActor(tune.Trainable):
         persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:
-            self._data = key, prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
+            data = prepare_training(context.datasets, resize=recipe.data.resize, directory=context.cache)
+            self._data = key, data
         self._training = Training(
             recipe,
             data=self._data[1],

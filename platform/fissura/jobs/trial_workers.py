@@ -25,15 +25,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fissura.core.errors import FissuraError, Interrupted, named
 from fissura.core.files import write_text
-from fissura.data.cache import prepare
+from fissura.data.trainable import prepare_training
 from fissura.engine.memory import is_out_of_memory
 from fissura.engine.recipe import Recipe
 from fissura.engine.run import close_run
-from fissura.engine.trainer import Trainer
 from fissura.engine.training import Training
 from fissura.jobs.runtime import TrainRuntime
 from fissura.jobs.stopping import StopFile
-from fissura.jobs.trial import TrialContext
+from fissura.jobs.trial import TrialContext, epoch_result
 from fissura.jobs.waiting import WaitingTrials
 
 # in a run's folder, while it trains: the name of its workers' resources, and what Ray Train keeps
@@ -200,9 +199,9 @@ def work(config: dict[str, Any]) -> None:
         write_text(run / WORKERS, get_current_placement_group().id.hex())
     recipe = Recipe.load(trial["recipe"], source="trial recipe")
     try:
-        data = prepare(context.datasets, resize=recipe.data.resize, directory=context.cache)
+        data = prepare_training(context.datasets, resize=recipe.data.resize, directory=context.cache)
         training = Training(recipe, data=data, run=run, runtime=runtime)
-        told = False
+        told = 0
         while not (told and training.trainer.finished):
             begin = time.perf_counter()
             if not training.trainer.finished:
@@ -212,18 +211,12 @@ def work(config: dict[str, Any]) -> None:
                 cpus = context.cpus * context.workers
                 close_run(trainer, datasets=context.datasets, content=context.content, cpus=cpus, joules=None)
             if runtime.rank == 0:
-                results.put(epoch_of(trainer, seconds=time.perf_counter() - begin))
-            told = True
+                seconds = time.perf_counter() - begin
+                results.put(result() | epoch_result(trainer, told=told) | {"step_seconds": seconds})
+            told = len(trainer.history)
     except Interrupted:
         if runtime.rank == 0:
             results.put(result(interrupted=True, done=True))
-
-
-def epoch_of(trainer: Trainer, *, seconds: float) -> Result:
-    """What a trial tells after an epoch, which took so many seconds."""
-    record = {name: value for name, value in trainer.kept.items() if isinstance(value, int | float)}
-    ended = {"epoch": trainer.progress.epoch, "finished": trainer.finished, "done": trainer.finished}
-    return result() | record | ended | {"step_seconds": seconds}
 
 
 def result(*, interrupted: bool = False, failure: str = "", done: bool = False) -> Result:

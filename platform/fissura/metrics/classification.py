@@ -13,6 +13,7 @@ neither labelled nor predicted, as scikit-learn does, and is 1 where nothing is 
 alarms and the area are undefined where they would divide by nothing: nan in arrays, None in `ClassScores`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,10 @@ class ClassRates:
 
 
 SCORES = ("f1", "precision", "recall", "accuracy", "false_alarm_rate", "missed_alarm_rate")
+
+
+TELLING_APART = ("f1", "precision", "recall", "class_")
+"""How the names of the scores begin that say how well classes are told apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +207,18 @@ def class_scores(
         class_recall=tuple(rates.class_recall.tolist()),
         class_f1=tuple(rates.class_f1.tolist()),
     )
+
+
+def one_class(labels: Int[np.ndarray, "image"], classes: Sequence[str]) -> str:
+    """What is to be said of images that are all of one class, by name; nothing where two are labelled.
+
+    Precision, recall and F1 tell classes apart, and say nothing of such images.
+    """
+    known = np.unique(labels)
+    if len(known) != 1:
+        return ""
+    alarms = "missed alarms" if known[0] else "false alarms"
+    return f"no image but of the class `{classes[int(known[0])]}`: {alarms} only"
 
 
 def _known(value: Values | float) -> float | None:

@@ -17,7 +17,8 @@ Deviations and readings:
 - pixels are scaled to [0, 1], as the paper names no normalisation; it has no augmentation, and so has this;
 - the maps that deep supervision brings up, the gates' inner channels and the initialisation are not given:
   see `models/attention_resunet.py`;
-- the model of the lowest validation loss is kept, judged on whole images; the paper does not say which is.
+- the paper does not say which model is kept: that of the lowest validation loss on whole images, in a search
+  its objective.
 """
 
 from fissura.data.pipeline import CrackPatches, Pipeline

@@ -24,8 +24,9 @@ Deviations and readings:
   marked on the whole mask, before the crop;
 - both losses are means over pixels where the paper has sums, so that they do not depend on the crop;
 - the constant term of psi, which has no gradient, is left out of the reported loss;
-- Phase II begins with a fresh optimizer; the kept model is that of its lowest validation loss, which is the
-  BCE, as validation images have no ambiguous region.
+- Phase II begins with a fresh optimizer; the paper does not say which model is kept: that of Phase II's
+  lowest validation loss, which is the BCE, as validation images have no ambiguous region, and in a search
+  that of its objective.
 """
 
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop

@@ -14,7 +14,9 @@ Deviations and readings:
 - gamma is in units of 1 / (mean squared distance of two training images): one range fits every backbone;
 - the paper gives no C and gamma: C = 1 is scikit-learn's default, gamma = 1 twice its own;
 - ZCA's regularisation is relative to the mean eigenvalue; the paper gives none;
-- a backbone that is trained or distilled here learns from images that the classifier never sees;
+- a backbone that is trained or distilled here learns from images that the classifier never sees; it and its
+  teacher start from random weights, so that no network is needed, and with `training.start=imagenet` and
+  `training.distillation.teacher_start=imagenet` from pretrained ones, as the paper's;
 - the compressed classifier's bytes include its share of the whitening, which the paper's may not;
 - Nystroem features and reduced sets are not in the paper.
 """

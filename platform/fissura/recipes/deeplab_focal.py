@@ -18,7 +18,7 @@ Deviations and readings:
 - the gradient of Eq. 2 is taken as it stands, through the weights and their sum
   (`phases.train.loss.normaliser`);
 - COCO's weights are published as a pickle, which is never loaded here: give them converted to safetensors;
-- the model of the lowest validation loss is kept; the paper does not say which is.
+- the paper does not say which model is kept: that of the lowest validation loss, in a search its objective.
 """
 
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop

@@ -8,6 +8,7 @@ phases     section 2.3.3: Dice + BCE, Adam 1e-3, 30 epochs, batch 4, learning ra
 protocols  section 2.3.4: Dice and IoU
 
 Deviations and readings:
+- the strengths of the changes are not given: the library's of then, so noise of at most 7 grey levels;
 - the patience of early stopping is not given: 10 epochs, more than two steps of the schedule;
 - each decoder block normalises by batch, and the fourth (full size) has no skip, as no encoder has features
   of the full size;
@@ -50,4 +51,5 @@ def recipe() -> Recipe:
         ),
         precision="mixed",
         protocols=(Overlap(), Pixel()),
+        kept_by="val/loss",
     )

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from fissura.core.errors import DataError
 from fissura.core.seeding import derive
-from fissura.metrics.classification import SCORES, class_rates, roc_auc
+from fissura.metrics.classification import SCORES, TELLING_APART, class_rates, one_class, roc_auc
 from fissura.results import statistics
 from fissura.results.class_store import CLEAN, ClassRecord, decisions_of
 from fissura.results.data_names import data_names
@@ -87,7 +87,8 @@ class Comparison:
     def resampled(self, *pooled: Entry) -> dict[str, Bootstrapped]:
         """Every score of one configuration over the images of all of `pooled`, which hold the same seeds.
 
-        Names as `resample`, and `roc_auc` for a single entry of two classes; without the undefined ones.
+        Names as `resample`, and `roc_auc` for a single entry of two classes; without the undefined ones. Of
+        images of one class only accuracy and alarms are defined.
         """
         seeds = list(zip(*(entry.parts for entry in pooled), strict=True))
         counts = np.stack([np.sum([self._counts(part) for part in parts], axis=0) for parts in seeds])
@@ -99,6 +100,9 @@ class Comparison:
             shares = draw(len(areas), seed=seed, replicates=len(self._draws)) / len(areas)
             replicates = np.einsum("rs,sr->r", shares, np.stack([area.replicates for area in areas]))
             scores["roc_auc"] = Bootstrapped(float(np.mean([area.value for area in areas])), replicates)
+        labelled = np.concatenate([part.labels for entry in pooled for part in entry.parts])
+        if one_class(labelled, self.classes):
+            scores = {name: own for name, own in scores.items() if not name.startswith(TELLING_APART)}
         return {name: score for name, score in scores.items() if not np.isnan(score.value)}
 
     def _counts(self, part: Part) -> Float64[np.ndarray, "group cell"]:

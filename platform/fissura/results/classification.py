@@ -1,14 +1,16 @@
 """The table of classification runs: scores with intervals, significance groups, bytes and microseconds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 from pydantic import JsonValue
 
-from fissura.metrics.classification import confusion
+from fissura.metrics.classification import confusion, one_class
 from fissura.results import statistics, text
 from fissura.results.class_draws import (
     CLASS_SCORES,
@@ -20,7 +22,7 @@ from fissura.results.class_draws import (
     interval,
 )
 from fissura.results.class_store import ClassRecord
-from fissura.results.leaderboard import differences
+from fissura.results.differences import differences
 from fissura.results.statistics import Interval
 
 
@@ -31,10 +33,11 @@ class ClassRow:
     `data_name` is what people call the data. `rank` is None where no seed classified every image; exact ties
     share one. `differs` as in a leaderboard. `scores` has the names of
     `fissura.metrics.classification.SCORES` and `roc_auc`, but for what is undefined; `class_scores` those of
-    CLASS_SCORES, one interval a class. `group` is the letter of its significance group, by F1. `confusion` is
-    summed over seeds, its rows are labels. Bytes are the largest of the seeds; microseconds (an image) and
-    seconds (of the training) are their mean. `parameters` are as in the manifest; `run_ids` and `directories`
-    go together.
+    CLASS_SCORES, one interval a class; precision, recall and F1 are in neither where the images are all of
+    one class, of which `remark` then speaks. `group` is the letter of its significance group, by F1, or by
+    accuracy where there is none. `confusion` is summed over seeds, its rows are labels. Bytes are the largest
+    of the seeds; microseconds (an image) and seconds (of the training) are their mean. `parameters` are as in
+    the manifest; `run_ids` and `directories` go together.
     """
 
     test_set: TestSet
@@ -61,11 +64,22 @@ class ClassRow:
     run_ids: tuple[str, ...]
     directories: tuple[Path, ...]
     notes: tuple[str, ...]
+    remark: str = ""
 
     @property
     def data(self) -> str:
         """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
         return text.data(self.data_name, self.test_set.data_digest)
+
+    @property
+    def ranked_by(self) -> Literal["f1", "accuracy"]:
+        """The score that it is ranked by."""
+        return ranked_by(self.scores)
+
+
+def ranked_by(scores: Mapping[str, object]) -> Literal["f1", "accuracy"]:
+    """The score that configurations with these are ranked by: images of one class have no F1."""
+    return "f1" if "f1" in scores else "accuracy"
 
 
 def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:
@@ -88,8 +102,16 @@ def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:
 
 def _rows(comparison: Comparison, condition: str, entries: Mapping[str, Entry]) -> list[ClassRow]:
     scores = {name: comparison.resampled(entry) for name, entry in entries.items()}
-    names = sorted(entries, key=lambda name: (not entries[name].complete, -scores[name]["f1"].value, name))
-    ranked = [scores[name]["f1"] for name in names if entries[name].complete]
+    complete = [name for name in entries if entries[name].complete]
+    by = ranked_by(scores[(complete or [*entries])[0]])
+
+    def place(name: str) -> tuple[bool, float, str]:
+        own = scores[name]
+        # an incomplete one may hold images of one class alone
+        return not entries[name].complete, -own[by].value if by in own else math.inf, name
+
+    names = sorted(entries, key=place)
+    ranked = [scores[name][by] for name in names if entries[name].complete]
     letters, places = statistics.groups(defined(ranked)), statistics.ranks([score.value for score in ranked])
     differs = differences([entries[name].recipe for name in names])
     return [
@@ -134,7 +156,9 @@ def _row(
         image_groups=len(set(parts[0].groups)),
         scores={key: score for key, score in scores.items() if "/" not in key},
         class_scores={
-            key: tuple(scores[f"{key}/{index}"] for index in range(len(classes))) for key in CLASS_SCORES
+            key: tuple(scores[f"{key}/{index}"] for index in range(len(classes)))
+            for key in CLASS_SCORES
+            if f"{key}/0" in scores
         },
         group=group,
         confusion=np.sum(matrices, axis=0),
@@ -147,6 +171,7 @@ def _row(
         run_ids=tuple(manifest.run_id for manifest in manifests),
         directories=tuple(part.record.directory for part in parts),
         notes=entry.notes,
+        remark=one_class(parts[0].labels, classes),
     )
 
 

@@ -125,8 +125,9 @@ def found(rows: Rows) -> str:
         where = f"{text.count(best.images, 'disturbed image')} of {best.data}"
         if not best.rows:
             return f"No model classified all of the {where}, and the clean ones."
-        score = best.rows[0].scores["f1"]
-        return f"On {where} the best of {models} ({best.rows[0].model}) has F1 {_sentence(score)}."
+        scores = best.rows[0].scores
+        named = f"F1 {_sentence(scores['f1'])}" if "f1" in scores else "no F1: all images are of one class"
+        return f"On {where} the best of {models} ({best.rows[0].model}) has {named}."
     where = f"the {text.count(best.images, f'{best.condition} {best.test_set.split} image')}"
     where = f"{where} of {best.data}"
     if best.rank is None:
@@ -136,7 +137,8 @@ def found(rows: Rows) -> str:
     who = text.leaders(
         [row.recipe for row in alike if row.rank == 1], of=text.count(len(alike), "configuration")
     )
-    return f"On {where}, {who} F1 {_sentence(best.scores['f1'])}."
+    remark = f" There is {best.remark}." if best.remark else ""
+    return f"On {where}, {who} {TITLES[best.ranked_by]} {_sentence(best.scores[best.ranked_by])}.{remark}"
 
 
 def _sentence(score: Interval) -> str:
@@ -158,7 +160,8 @@ def sheets(rows: Rows) -> list[Sheet]:
 
 def _classes(rows: list[ClassRow]) -> Sheet:
     first = rows[0]
-    scored = [name for name in TITLES if any(name in row.scores for row in rows)]
+    by = first.ranked_by
+    scored = [name for name in TITLES if name != by and any(name in row.scores for row in rows)]
     two = len(first.classes) == 2
     columns: list[Column[ClassRow]] = [
         Column(
@@ -167,7 +170,7 @@ def _classes(rows: list[ClassRow]) -> Sheet:
             numeric=True,
         ),
         Column(NAME, lambda row: Entry(row.recipe)),
-        Column("F1", _score("f1"), numeric=True),
+        Column(TITLES[by], _score(by), numeric=True),
     ]
     if any(row.differs for row in rows):
         every = [row.differs for row in rows]
@@ -175,9 +178,10 @@ def _classes(rows: list[ClassRow]) -> Sheet:
             Column(APART, lambda row: Entry("\n".join(differing(row.differs, among=every)) or "—"))
         )
     columns.append(Column("Group", lambda row: Entry(row.group or "—")))
-    columns += [Column(TITLES[name], _score(name), numeric=True) for name in scored[1:]]
+    columns += [Column(TITLES[name], _score(name), numeric=True) for name in scored]
     # Of two classes the scores are those of the second already.
-    for index, level in enumerate(first.classes[:1] if two else first.classes):
+    levels_scored = first.classes[:1] if two else first.classes
+    for index, level in enumerate(levels_scored if first.class_scores else ()):
         columns.append(Column(f"P / R / F1 of {level}", _class_scores(index), numeric=True))
     costs: list[Column[ClassRow]] = [
         Column("Classifier", lambda row: _bytes(row.classifier_bytes), numeric=True),
@@ -195,12 +199,13 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     columns.append(Column(RUNS, lambda row: Entry("\n".join(row.run_ids))))
     images = f"{text.count(first.images, 'image')} in {text.count(first.image_groups, 'group')}"
     levels = f"scores of {first.classes[1]}" if two else f"classes {', '.join(first.classes)}"
+    levels = first.remark or levels
     return sheet_of(
         rows,
         columns,
         heading=f"{first.data}, {first.test_set.split}: {first.condition}",
-        caption=f"{images}; {levels}; ranked by F1; data {first.test_set.data_digest}",
-        whisker=("F1", [row.scores["f1"] for row in rows]),
+        caption=f"{images}; {levels}; ranked by {TITLES[by]}; data {first.test_set.data_digest}",
+        whisker=(TITLES[by], [row.scores.get(by) for row in rows]),
     )
 
 
@@ -210,6 +215,8 @@ def _score(name: str) -> Callable[[ClassRow], Entry]:
 
 def _class_scores(index: int) -> Callable[[ClassRow], Entry]:
     def entry(row: ClassRow) -> Entry:
+        if not row.class_scores:
+            return Entry("—")
         precision, recall, f1 = (row.class_scores[name][index] for name in CLASS_SCORES)
         values = " / ".join(text.share(score.value) for score in (precision, recall, f1))
         return Entry(values, f"F1 {text.share(f1.low)}–{text.share(f1.high)}", f1.value)
@@ -243,7 +250,7 @@ def _interference(table: InterferenceTable) -> list[Sheet]:
                 [Entry(row.model), *(score_entry(row.scores.get(name)) for name in TITLES_2)]
                 for row in table.rows
             ],
-            whisker=("Interference F1", [row.scores["f1"] for row in table.rows]),
+            whisker=("Interference F1", [row.scores.get("f1") for row in table.rows]),
         )
     ]
     if table.pairs:
@@ -271,7 +278,8 @@ def _flat(row: ClassRow) -> dict[str, Any]:
     for name, scores in row.class_scores.items():
         for level, score in zip(row.classes, scores, strict=True):
             flat |= _ends(f"{name}:{level}", score)
-    lists = {"classes": row.classes, "seeds": row.seeds, "run_ids": row.run_ids, "notes": row.notes}
+    notes = [*([row.remark] if row.remark else []), *row.notes]
+    lists = {"classes": row.classes, "seeds": row.seeds, "run_ids": row.run_ids, "notes": notes}
     flat |= {name: json.dumps(values) for name, values in lists.items()}
     flat["confusion"] = json.dumps(row.confusion.tolist())
     flat["differs"] = json.dumps(dict(row.differs), sort_keys=True)

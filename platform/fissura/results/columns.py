@@ -8,9 +8,10 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from fissura.results import text
-from fissura.results.leaderboard import Leaderboard, Standing, Swept, Table
+from fissura.results.leaderboard import Leaderboard, Standing, Table
 from fissura.results.sheet import APART, NAME, RUNS, Column, Entry, Sheet, score_entry, sheet_of
-from fissura.results.statistics import STATISTICS
+from fissura.results.statistics import FALSE_ALARMS, STATISTICS
+from fissura.results.swept import Swept
 
 TITLES = {
     "precision": "Precision",
@@ -19,6 +20,9 @@ TITLES = {
     "macro_f1": "Macro F1",
     "dice": "Dice",
     "iou": "IoU",
+    "false_alarms_per_image": "False alarms an image",
+    "false_alarms_per_megapixel": "False alarms a megapixel",
+    "false_pixels_per_megapixel": "False pixels a megapixel",
 }
 
 
@@ -33,6 +37,8 @@ def sheet(table: Table) -> Sheet:
     standings = table.standings
     by = table.ranked_by
     scored = [name for name in TITLES if any(name in standing.scores for standing in standings)]
+    if not table.no_crack:
+        scored = [name for name in scored if name != "false_pixels_per_megapixel"]
     chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: Entry(s.recipe))]
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
     if any(standing.differs for standing in standings):
@@ -68,7 +74,7 @@ def sheet(table: Table) -> Sheet:
         chosen,
         heading=heading(table),
         caption=caption(table),
-        whisker=(TITLES[by], [standing.scores[by] for standing in standings]),
+        whisker=(TITLES[by], [standing.scores.get(by) for standing in standings]),
     )
 
 
@@ -94,7 +100,8 @@ def heading(table: Table) -> str:
 def caption(table: Table) -> str:
     """What the table's scores were measured on, and how."""
     return (
-        f"{text.count(table.images, 'image')}; threshold {_source(table.condition.threshold_source)}; "
+        f"{text.count(table.images, 'image')}; {f'{table.remark}; ' if table.remark else ''}"
+        f"threshold {_source(table.condition.threshold_source)}; "
         f"ranked by {TITLES[table.ranked_by]}; data {table.condition.data_digest}"
     )
 
@@ -113,7 +120,8 @@ EXPLANATION = (
     "macro F1 is the mean of the images' own. "
     "Each has its 95 % interval, of a bootstrap over images, and over seeds where there are several. "
     "Configurations of one group do not differ from the group's best at 5 % "
-    "(paired bootstrap on the same images, Holm's correction)."
+    "(paired bootstrap on the same images, Holm's correction). "
+    "False alarms are predicted pieces of crack in images that hold none."
 )
 
 
@@ -122,7 +130,19 @@ def _rank(standing: Standing) -> Entry:
 
 
 def _score(name: str) -> Callable[[Standing], Entry]:
-    return lambda standing: score_entry(standing.scores.get(name))
+    def entry(standing: Standing) -> Entry:
+        score = standing.scores.get(name)
+        if score is None or name not in FALSE_ALARMS:
+            return score_entry(score)
+        value, low, high = (figure(name, number) for number in (score.value, score.low, score.high))
+        return Entry(value, f"{low}–{high}", score.value)
+
+    return entry
+
+
+def figure(name: str, value: float) -> str:
+    """The value of a score: a share with three digits, or a rate of false alarms."""
+    return text.number(value) if name in FALSE_ALARMS else text.share(value)
 
 
 def _threshold(standing: Standing) -> Entry:
@@ -153,8 +173,12 @@ def flat(board: Leaderboard) -> pa.Table:
             ("rank", pa.int64()),
             *((name, text_) for name in ("recipe", "configuration", "differs", "group")),
             ("seeds", pa.list_(pa.int64())),
-            ("images", pa.int64()),
-            *((f"{name}{end}", number) for name in STATISTICS for end in ("", "_low", "_high")),
+            *((name, pa.int64()) for name in ("images", "crack_free_images")),
+            *(
+                (f"{name}{end}", number)
+                for name in (*STATISTICS, *FALSE_ALARMS)
+                for end in ("", "_low", "_high")
+            ),
             ("thresholds", pa.list_(number)),
             *((name, number) for name in SWEPT),
             ("parameters", pa.int64()),
@@ -176,6 +200,8 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
     )  # fmt: skip
     row |= {name: getattr(standing, name) for name in own}
     row["manifests"] = [json.dumps(one.plain(), sort_keys=True) for one in standing.manifests]
+    row["crack_free_images"] = len(table.crack_free)
+    row["notes"] = [*([table.remark] if table.no_crack else []), *standing.notes]
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
         row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fissura.results import html, text
-from fissura.results.columns import EXPLANATION, TITLES, flat, heading, sheet
+from fissura.results.columns import EXPLANATION, TITLES, figure, flat, heading, sheet
 from fissura.results.gallery import Budget, gallery
 from fissura.results.leaderboard import Leaderboard, Table
 from fissura.results.pictures import Load
@@ -62,11 +62,9 @@ def _header(board: Leaderboard, title: str) -> list[html.Html]:
 def tile(table: Table) -> html.Html:
     """The table's best score in large print."""
     best = table.standings[0]
-    score = best.scores[table.ranked_by]
-    figure = f"{TITLES[table.ranked_by]} {text.share(score.value)}"
-    return html.tile(
-        heading(table), figure, f"{text.share(score.low)}–{text.share(score.high)}, {best.recipe}"
-    )
+    by, score = table.ranked_by, best.scores[table.ranked_by]
+    interval = f"{figure(by, score.low)}–{figure(by, score.high)}"
+    return html.tile(heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}")
 
 
 def found(table: Table) -> str:
@@ -80,11 +78,12 @@ def found(table: Table) -> str:
     tied = ties.get(equals, f" {equals} other configurations do not differ from it significantly.")
     names = [standing.recipe for standing in table.standings if standing.rank == 1]
     configurations = text.count(len(table.standings), "configuration")
-    interval = f"95 % interval {score.low:.3f} to {score.high:.3f}"
+    interval = f"95 % interval {figure(by, score.low)} to {figure(by, score.high)}"
+    remark = f" There is {table.remark}." if table.no_crack else ""
     return (
         f"On the {table.images} {table.condition.split} images of {table.data}, "
         f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
-        f"{TITLES[by]} {score.value:.3f} ({interval}).{tied}"
+        f"{TITLES[by]} {figure(by, score.value)} ({interval}).{tied}{remark}"
     )
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fissura.results.classification import ClassRow
-from fissura.results.columns import flat
+from fissura.results.classification_export import TITLES as CLASS_TITLES
+from fissura.results.columns import TITLES, flat
 from fissura.results.leaderboard import Leaderboard
 from fissura.results.statistics import Interval
 from fissura.results.text import count
@@ -15,17 +16,20 @@ def leaders(board: Leaderboard) -> list[str]:
     for table in board.tables:
         condition, first = table.condition, table.standings[0]
         where = f"{table.data} {condition.split}, {condition.protocol}"
-        lines.append(_leader(where, first.recipe, first.scores["f1"], among=len(table.standings)))
+        by, where = table.ranked_by, f"{where}, {table.remark}" if table.remark else where
+        score = _score(TITLES[by], first.scores[by])
+        lines.append(f"{where}: {first.recipe}, {score}, of {count(len(table.standings), 'configuration')}")
     for key in dict.fromkeys((row.test_set, row.condition) for row in board.classes):
         own = [row for row in board.classes if (row.test_set, row.condition) == key]
         where = f"{own[0].data} {key[0].split}, {key[1]}"
-        lines.append(_leader(where, own[0].recipe, own[0].scores["f1"], among=len(own)))
+        named, where = own[0].ranked_by, f"{where}, {own[0].remark}" if own[0].remark else where
+        score = _score(CLASS_TITLES[named], own[0].scores[named])
+        lines.append(f"{where}: {own[0].recipe}, {score}, of {count(len(own), 'configuration')}")
     return [*(lines or ["no evaluated run"]), *([f"best run: {board.best_run}"] if board.best_run else [])]
 
 
-def _leader(where: str, recipe: str, f1: Interval, *, among: int) -> str:
-    score = f"F1 {f1.value:.4f} ({f1.low:.4f}..{f1.high:.4f})"
-    return f"{where}: {recipe}, {score}, of {count(among, 'configuration')}"
+def _score(title: str, score: Interval) -> str:
+    return f"{title} {score.value:.4f} ({score.low:.4f}..{score.high:.4f})"
 
 
 def board_rows(board: Leaderboard) -> list[dict[str, Any]]:
@@ -57,5 +61,5 @@ def _class_row(row: ClassRow) -> dict[str, Any]:
         "parameters": row.parameters,
         "seconds": row.seconds,
         "run_ids": list(row.run_ids),
-        "notes": list(row.notes),
+        "notes": [*([row.remark] if row.remark else []), *row.notes],
     }

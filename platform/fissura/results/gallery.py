@@ -93,7 +93,7 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             figures.append(element("p.none", str(error)))
             continue
         drawn = overlay(image, mask, prediction, threshold=threshold)
-        scored = f"{who(standing)}: F1 {text.share(standing.image_f1[name])}"
+        scored = f"{who(standing)}: {_scored(standing.image_f1[name], cracked=name not in table.crack_free)}"
         figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
         figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
     return join(title, element("div.gallery", *figures))
@@ -109,6 +109,13 @@ def _as_scored(
             wide = stretched(np.asarray(prediction / 255, dtype=np.float32))
             return np.asarray(np.rint(wide * 255), dtype=np.uint8)
     return prediction
+
+
+def _scored(f1: float, *, cracked: bool) -> str:
+    # without a crack an image's F1 is 1 or 0, as there is no false alarm or one
+    if cracked:
+        return f"F1 {text.share(f1)}"
+    return f"no crack, {'no' if f1 == 1 else 'with'} false alarm"
 
 
 def who(standing: Standing) -> str:

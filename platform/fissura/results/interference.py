@@ -8,7 +8,7 @@ from fissura.results import text
 from fissura.results.class_draws import Comparison, Entry, TestSet, comparisons, difference, interval
 from fissura.results.class_store import CLEAN, ClassRecord
 from fissura.results.columns import differing
-from fissura.results.leaderboard import differences
+from fissura.results.differences import differences
 from fissura.results.statistics import Bootstrapped, Difference, Interval
 
 TABLE_2 = ("clean_f1", "f1", "false_alarm_rate", "missed_alarm_rate")
@@ -107,7 +107,8 @@ def _interference(
             )
             continue
         disturbed = comparison.resampled(*entries[1:])
-        own = {"clean_f1": comparison.resampled(entries[0])["f1"], **disturbed}
+        clean = comparison.resampled(entries[0])
+        own = {**disturbed, **({"clean_f1": clean["f1"]} if "f1" in clean else {})}
         scores[name] = {key: own[key] for key in TABLE_2 if key in own}
     images = sum(max(len(e.parts[0].images) for e in comparison.entries[kind].values()) for kind in kinds)
     return InterferenceTable(
@@ -121,7 +122,7 @@ def _interference(
                 configuration=name,
                 scores={key: interval(score) for key, score in own.items()},
             )
-            for name, own in sorted(scores.items(), key=lambda item: (-item[1]["f1"].value, item[0]))
+            for name, own in sorted(scores.items(), key=_best_first)
         ),
         pairs=tuple(
             InterferencePair(
@@ -138,6 +139,12 @@ def _interference(
         ),
         notes=tuple(notes),
     )
+
+
+def _best_first(item: tuple[str, Mapping[str, Bootstrapped]]) -> tuple[float, str]:
+    """By F1 under interference, which images of one class do not have."""
+    name, own = item
+    return -own["f1"].value if "f1" in own else 0.0, name
 
 
 def _same_seeds(entries: Sequence[Entry]) -> list[Entry]:

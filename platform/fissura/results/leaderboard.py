@@ -1,5 +1,6 @@
 """The leaderboard: configurations ranked by their scores, like only with like."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,30 @@ from pydantic import JsonValue
 
 from fissura.core.brief import Brief
 from fissura.core.seeding import derive
-from fissura.metrics import AnyProtocol, Counts, pool, rates, sweep
+from fissura.metrics import AnyProtocol
+from fissura.metrics.false_alarms import NO_CRACK
 from fissura.results import text
 from fissura.results.data_names import data_names
+from fissura.results.differences import differences
 from fissura.results.manifest import Manifest
-from fissura.results.statistics import FEATURES, Bootstrapped, Interval, bootstrap, draw, groups, ranks
-from fissura.results.store import CURVES, Row, RunRecord, ThresholdSource
+from fissura.results.statistics import (
+    COUNTS,
+    MEANS,
+    Bootstrapped,
+    Interval,
+    bootstrap,
+    draw,
+    groups,
+    ranks,
+)
+from fissura.results.store import Row, RunRecord, ThresholdSource
+from fissura.results.swept import Swept, swept_of
 
 if TYPE_CHECKING:
     from fissura.results.classification import ClassRow
 
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
+AlarmRate = Literal["false_alarms_per_megapixel", "false_pixels_per_megapixel"]
 
 
 class Condition(NamedTuple):
@@ -36,20 +50,6 @@ class Condition(NamedTuple):
     threshold_source: str
 
 
-@dataclass(frozen=True)
-class Swept:
-    """ODS, OIS and AP, as `fissura.metrics.sweep` has them, and the curve that they are of: precision and
-    recall of the pooled images at the levels 1..255. All are means over seeds."""
-
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
-    ods: float
-    ods_threshold: float
-    ois_mean: float
-    ois_sd: float
-    average_precision: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """One configuration in a table.
@@ -57,9 +57,10 @@ class Standing:
     `rank` is None where no seed scored every image; exact ties share one. `differs` holds the parameters, in
     dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has
     the names of `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the
-    protocol has them. `seconds` and `energy_joules` are of one training, the mean over seeds. `image_f1` is
-    each image's F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and `manifests` go
-    together.
+    protocol has them, none of which there is where no image holds a crack; and of `statistics.FALSE_ALARMS`,
+    where an image holds none. `seconds` and `energy_joules` are of one training, the mean over seeds.
+    `image_f1` is each image's F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and
+    `manifests` go together.
     """
 
     rank: int | None
@@ -86,18 +87,31 @@ class Standing:
 @dataclass(frozen=True)
 class Table:
     """The configurations scored under one condition, best first; those without a rank last. `data_name` is
-    what people call the data set."""
+    what people call the data set; `crack_free` are the images without a crack, by name."""
 
     condition: Condition
-    ranked_by: Metric
+    ranked_by: Metric | AlarmRate
     images: int
     standings: tuple[Standing, ...]
     data_name: str
+    crack_free: frozenset[str] = frozenset()
 
     @property
     def data(self) -> str:
         """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
         return text.data(self.data_name, self.condition.data_digest)
+
+    @property
+    def no_crack(self) -> bool:
+        """Whether no image holds a crack, so that there are false alarms only."""
+        return len(self.crack_free) == self.images
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of images without a crack before any number; nothing where there is none."""
+        if self.no_crack:
+            return NO_CRACK
+        return f"{len(self.crack_free)} without a crack" if self.crack_free else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,8 +172,22 @@ class _Part(NamedTuple):
         return names
 
     def features(self) -> Float64[np.ndarray, "image feature"]:
-        columns = [self.rows.column(name).to_numpy(zero_copy_only=False) for name in FEATURES]
-        return np.stack(columns, axis=1).astype(np.float64)
+        scored = [self._column(name) for name in (*COUNTS, *MEANS)]
+        free = self._column("crack_pixels") == 0
+        area = self._column("alarm_area")
+        # of a run that was scored before they were kept, the components are not known
+        area = np.where(np.isnan(area), self._column("height") * self._column("width"), area)
+        alarms = [self._column("alarm_components"), self._column("false_positive"), area]
+        return np.stack([*scored, free, *(np.where(free, amount, 0) for amount in alarms)], axis=1)
+
+    def crack_free(self) -> set[str]:
+        """The images without a crack."""
+        free = self._column("crack_pixels") == 0
+        return {name for name, has_none in zip(self.images, free, strict=True) if has_none}
+
+    def _column(self, name: str) -> Float64[np.ndarray, "image"]:
+        values: Float64[np.ndarray, image] = self.rows.column(name).to_numpy(zero_copy_only=False)
+        return values.astype(np.float64)
 
 
 class _Entry(NamedTuple):
@@ -213,8 +241,16 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric, 
         own = draws if entry.complete else draw(features.shape[1], seed=seed)
         scores = bootstrap(features, draws=own, seed=derive(seed, "seeds", configuration))
         entries.append((configuration, entry._replace(scores=scores)))
-    by: Metric = metric if all(metric in entry.scores for _, entry in entries) else "f1"
-    entries.sort(key=lambda pair: (not pair[1].complete, -pair[1].scores[by].value, pair[0]))
+    ranked = [entry.scores for _, entry in entries if entry.complete]
+    by, sign = _ranking(ranked or [entry.scores for _, entry in entries], metric)
+
+    def place(pair: tuple[str, _Entry]) -> tuple[bool, float, str]:
+        configuration, entry = pair
+        # an incomplete one may hold no image that the score is of
+        value = entry.scores[by].value if by in entry.scores else math.inf
+        return not entry.complete, sign * value, configuration
+
+    entries.sort(key=place)
     complete = [entry.scores[by] for _, entry in entries if entry.complete]
     letters, places = groups(complete), ranks([score.value for score in complete])
     differs = differences([entry.parts[0].record.manifest.recipe for _, entry in entries])
@@ -229,7 +265,18 @@ def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric, 
         )
         for index, (configuration, entry) in enumerate(entries)
     ]
-    return Table(condition, by, len(names), tuple(standings), data_name)
+    free = frozenset[str]().union(*(part.crack_free() for parts in found.values() for part in parts))
+    return Table(condition, by, len(names), tuple(standings), data_name, free)
+
+
+def _ranking(scores: Sequence[Mapping[str, Bootstrapped]], metric: Metric) -> tuple[Metric | AlarmRate, int]:
+    """What a table is ranked by, and whether more of it is better (-1) or less (1)."""
+    wanted: tuple[Metric, ...] = (metric, "f1")
+    for name in wanted:
+        if all(name in own for own in scores):
+            return name, -1
+    every = all("false_alarms_per_megapixel" in own for own in scores)
+    return ("false_alarms_per_megapixel" if every else "false_pixels_per_megapixel"), 1
 
 
 def _entry(parts: list[_Part], images: int) -> _Entry:
@@ -272,7 +319,7 @@ def _standing(
         images=len(f1),
         scores={name: scores.interval() for name, scores in entry.scores.items()},
         thresholds=tuple(part.rows.column("threshold")[0].as_py() for part in entry.parts),
-        swept=_swept(entry.parts),
+        swept=swept_of([part.rows for part in entry.parts]),
         group=group,
         parameters=manifests[0].parameters,
         seconds=float(np.mean([manifest.seconds for manifest in manifests])),
@@ -284,60 +331,3 @@ def _standing(
         image_f1=dict(zip(entry.parts[0].images, f1.tolist(), strict=True)),
         notes=(*((source,) if source == "swept on test" else ()), *entry.notes),
     )
-
-
-def _swept(parts: list[_Part]) -> Swept | None:
-    if any(part.rows.column(name).null_count for part in parts for name in CURVES):
-        return None
-    counts = [_counts(part.rows) for part in parts]
-    sweeps, curves = [sweep(images) for images in counts], [rates(pool(images)) for images in counts]
-    return Swept(
-        precision=tuple(np.mean([curve.precision[1:] for curve in curves], axis=0).tolist()),
-        recall=tuple(np.mean([curve.recall[1:] for curve in curves], axis=0).tolist()),
-        ods=float(np.mean([one.ods.f1 for one in sweeps])),
-        ods_threshold=float(np.mean([one.threshold for one in sweeps])),
-        ois_mean=float(np.mean([one.ois_mean for one in sweeps])),
-        ois_sd=float(np.mean([one.ois_sd for one in sweeps])),
-        average_precision=float(np.mean([one.average_precision for one in sweeps])),
-    )
-
-
-def _counts(rows: pa.Table) -> list[Counts]:
-    curves = [
-        rows.column(name).combine_chunks().flatten().to_numpy().reshape(len(rows), -1).astype(np.int64)
-        for name in CURVES
-    ]
-    return [Counts(*image) for image in zip(*curves, strict=True)]
-
-
-def differences(recipes: Sequence[Mapping[str, JsonValue]]) -> list[dict[str, JsonValue]]:
-    """For each recipe, the dotted parameters not alike in all recipes of its name; never the seed."""
-    flat = [flatten(recipe) for recipe in recipes]
-    by_name: dict[Any, list[dict[str, JsonValue]]] = defaultdict(list)
-    for one in flat:
-        by_name[one.get("name")].append(one)
-    varied = {name: _varied(group) for name, group in by_name.items()}
-    return [{key: one[key] for key in varied[one.get("name")] if key in one} for one in flat]
-
-
-def _varied(group: list[dict[str, JsonValue]]) -> list[str]:
-    keys = dict.fromkeys(key for one in group for key in one if key != "seed")
-    absent = object()
-    return [key for key in keys if any(one.get(key, absent) != group[0].get(key, absent) for one in group)]
-
-
-def flatten(plain: Any, prefix: str = "") -> dict[str, JsonValue]:
-    """Nested JSON as dotted keys; a list's item goes by its `name` where it has one, else by its place."""
-    if isinstance(plain, Mapping) and plain:
-        items = [(str(key), value) for key, value in plain.items()]
-    elif isinstance(plain, list) and any(isinstance(item, Mapping | list) for item in plain):
-        named = [
-            str(item.get("name", i)) if isinstance(item, Mapping) else str(i) for i, item in enumerate(plain)
-        ]
-        items = list(zip(named, plain, strict=True))
-    else:
-        return {prefix: plain}
-    flat: dict[str, JsonValue] = {}
-    for key, value in items:
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

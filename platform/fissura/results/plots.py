@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     Target = Callable[[FrozenTrial], float] | None
 
+CURVE = "learning_curve"
+"""A trial's own attribute: `values` of the first objective after each of `epochs`, and the `kept` one."""
+
 SLICED = 6  # parameters in the slice plot
 FEW = 30  # completed trials, below which importances are called a hint
 PARALLEL = 8  # axes in the parallel-coordinate plot
@@ -92,7 +95,7 @@ def plots(study: "Study", *, objectives: Sequence[str]) -> list[Plot]:
             )
             for title, shows, draw, whole in _OF_ONE_OBJECTIVE
         ]
-    shows = f"The {objectives[0]} that each trial reported after each epoch."
+    shows = f"Each epoch's own {objectives[0]} of each trial; a dot is the epoch whose model is kept."
     return [*chosen, Plot("Learning curves", shows, partial(_curves, study, objectives[0]))]
 
 
@@ -260,12 +263,28 @@ def _pareto(study: "Study", objectives: Sequence[str]) -> Any:
 
 
 def _curves(study: "Study", name: str) -> Any:
-    from optuna.visualization import plot_intermediate_values
+    from plotly.graph_objects import Figure, Scatter
 
-    if len(study.directions) > 1:
-        raise Undrawable("Optuna keeps no learning curves of a search with several objectives.")
-    reported = [len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False)]
-    if max(reported, default=0) < 2:
-        one = "more than one value" if any(reported) else "values"
+    lines = []
+    for trial in study.get_trials(deepcopy=False):
+        curve = trial.user_attrs.get(CURVE)
+        # a trial that has not ended, or of an earlier version, has the kept epoch's values alone
+        points = (
+            dict(zip(curve["epochs"], curve["values"], strict=True)) if curve else trial.intermediate_values
+        )
+        if points:
+            sizes = [9 if curve and epoch == curve["kept"] else 0 for epoch in points]
+            lines.append(
+                Scatter(
+                    x=[*points],
+                    y=[*points.values()],
+                    mode="lines+markers",
+                    marker={"size": sizes, "line_width": 0},
+                    name=f"Trial {trial.number}",
+                )
+            )
+    longest = max((len(line.x) for line in lines), default=0)
+    if longest < 2:
+        one = "more than one value" if longest else "values"
         raise Undrawable(f"No trial reported {one} while it trained.")
-    return _in_own_words(plot_intermediate_values(study), objective=name)
+    return Figure(lines, {"xaxis_title": "epoch", "yaxis_title": name, "showlegend": len(lines) <= FEW})

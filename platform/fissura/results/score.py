@@ -17,7 +17,7 @@ from fissura.core.spec import digest
 from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
-from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
+from fissura.metrics.false_alarms import NO_CRACK, FalseAlarm, false_alarm, summarise
 from fissura.results.score_files import crack_level, list_files, one_level, read_pair
 from fissura.results.text import count
 
@@ -53,7 +53,8 @@ class ImageScore:
 
 @dataclass(frozen=True, repr=False)
 class ScoreReport(Brief):
-    """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro).
+    """Images under one protocol at one threshold: their pooled score (micro) and their mean score (macro),
+    which are None, as is `sweep`, where no image holds a crack.
 
     `remarks` says, one line a file, what was odd about a mask that could be read all the same. The
     masks are called `data_name`; `data_digest` names them and their valid pixels.
@@ -64,8 +65,8 @@ class ScoreReport(Brief):
     protocol: Protocol
     threshold: float
     images: tuple[ImageScore, ...]
-    micro: Scores
-    macro: Scores
+    micro: Scores | None
+    macro: Scores | None
     sweep: Sweep | None
     remarks: tuple[str, ...] = ()
 
@@ -76,15 +77,17 @@ class ScoreReport(Brief):
             f"  {name}: "
             + ", ".join(f"{measure} {getattr(of, measure):.4f}" for measure in self.protocol.measures)
             for name, of in (("pooled", self.micro), ("mean of images", self.macro))
+            if of is not None
         ]
         return [
             f"{count(len(self.images), 'image')}, {self.protocol}, {threshold}",
-            *scores,
+            *(scores or [f"  {NO_CRACK}"]),
             *self.remarks[:3],
         ]
 
     def plain(self) -> dict[str, Any]:
-        """The report as JSON types; `crack_free` is there only where an image holds no crack."""
+        """The report as JSON types; `crack_free` is there only where an image holds no crack, `remark` where
+        none holds one."""
         alarms = [image.alarm for image in self.images if image.alarm]
         return {
             "data_name": self.data_name,
@@ -92,11 +95,17 @@ class ScoreReport(Brief):
             "protocol": str(self.protocol),
             "threshold": self.threshold,
             "images": len(self.images),
-            "micro": {measure: getattr(self.micro, measure) for measure in self.protocol.measures},
-            "macro": {measure: getattr(self.macro, measure) for measure in self.protocol.measures},
+            "micro": self._pooled(self.micro),
+            "macro": self._pooled(self.macro),
             **(self.sweep.plain() if self.sweep else {}),
+            **({"remark": NO_CRACK} if self.micro is None else {}),
             **({"crack_free": summarise(alarms)} if alarms else {}),
         }
+
+    def _pooled(self, scores: Scores | None) -> dict[str, float] | None:
+        if scores is None:
+            return None
+        return {measure: getattr(scores, measure) for measure in self.protocol.measures}
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an image, in order of name, as JSON types."""
@@ -219,14 +228,15 @@ def report(
     """The scores of at least one image, all scored under `protocol` at `threshold`, pooled and as a mean.
     `data_digest` None is that of the masks."""
     counts = [image.counts for image in images]
+    cracked = any(image.crack_pixels for image in images)
     return ScoreReport(
         data_name=data_name,
         data_digest=data_digest or digest(sorted(image.mask_digest for image in images)),
         protocol=protocol,
         threshold=threshold,
         images=tuple(images),
-        micro=protocol.score(pool(counts), level_of(threshold)),
-        macro=mean([image.scores for image in images]),
-        sweep=sweep(counts) if protocol.swept else None,
+        micro=protocol.score(pool(counts), level_of(threshold)) if cracked else None,
+        macro=mean([image.scores for image in images]) if cracked else None,
+        sweep=sweep(counts) if protocol.swept and cracked else None,
         remarks=tuple(remarks),
     )

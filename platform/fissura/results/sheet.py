@@ -45,14 +45,15 @@ class Column(Generic[R]):
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as people read it; `whisker` is the column whose interval the page draws, with its values."""
+    """A table as people read it; `whisker` is the column whose interval the page draws, with its values (None
+    of a row without one)."""
 
     heading: str
     caption: str
     titles: Sequence[str]
     numeric: Sequence[str]
     rows: Sequence[Sequence[Entry]]
-    whisker: tuple[str, Sequence[Interval]] | None = None
+    whisker: tuple[str, Sequence[Interval | None]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def sheet_of(
     *,
     heading: str,
     caption: str,
-    whisker: tuple[str, Sequence[Interval]] | None = None,
+    whisker: tuple[str, Sequence[Interval | None]] | None = None,
 ) -> Sheet:
     """The sheet of these rows."""
     return Sheet(
@@ -222,13 +223,12 @@ def html_table(sheet: Sheet) -> html.Html:
                 if index != apart
             ]
         )
-    if sheet.whisker is not None and rows:
-        column, spread = sheet.whisker
+    column, spread = sheet.whisker or ("", ())
+    if known := [score for score in spread if score is not None]:
+        low, high = min(score.low for score in known), max(score.high for score in known)
         place = titles.index(column) + 1
-        low, high = min(score.low for score in spread), max(score.high for score in spread)
         for cells, score in zip(rows, spread, strict=True):
-            ends = [_across(value, low, high) for value in (score.low, score.value, score.high)]
-            cells.insert(place, html.Cell(_draw_whisker(*ends), score.value))
+            cells.insert(place, _whisker(score, low=low, high=high))
         titles.insert(place, "95 % interval")
     return html.table(titles, rows, numeric=sheet.numeric)
 
@@ -239,6 +239,14 @@ def _cell(entry: Entry, lines: Sequence[str]) -> html.Cell:
     return html.Cell(
         html.join(entry.text, detail, *apart), entry.value if entry.value is not None else entry.text
     )
+
+
+def _whisker(score: Interval | None, *, low: float, high: float) -> html.Cell:
+    """The cell of a score's interval, on the scale that the rows share."""
+    if score is None:
+        return html.Cell("—", "")
+    ends = [_across(value, low, high) for value in (score.low, score.value, score.high)]
+    return html.Cell(_draw_whisker(*ends), score.value)
 
 
 def _across(value: float, low: float, high: float) -> float:

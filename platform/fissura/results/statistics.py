@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from fissura.metrics.false_alarms import per_image, per_megapixel
+
 LEVEL = 0.05  # of every test; intervals cover 1 - LEVEL
 REPLICATES = 10_000
 MAX_DRAWS = 200_000_000  # bytes of one matrix of draws
@@ -24,7 +26,9 @@ BLOCK = 4_000_000  # draws turned into floating point at a time
 
 COUNTS = ("true_positive", "false_positive", "found", "missed")
 MEANS = ("precision", "recall", "f1", "dice", "iou")
-FEATURES = COUNTS + MEANS
+# of an image without a crack 1, its false alarms and its valid pixels; of every other image 0
+ALARMS = ("crack_free", "alarm_components", "alarm_pixels", "alarm_area")
+FEATURES = COUNTS + MEANS + ALARMS
 
 Sums = Float64[np.ndarray, "... feature"]
 Scores = Float64[np.ndarray, "..."]
@@ -71,6 +75,29 @@ STATISTICS: dict[str, Callable[[Sums], Scores]] = {
 }
 
 
+def _alarms(amount: str, rate: Callable[[Scores, Scores], Scores], of: str) -> Callable[[Sums], Scores]:
+    part, whole = FEATURES.index(amount), FEATURES.index(of)
+    return lambda means: rate(means[..., part], means[..., whole])
+
+
+# Of the images without a crack; undefined where there are none.
+FALSE_ALARMS: dict[str, Callable[[Sums], Scores]] = {
+    "false_alarms_per_image": _alarms("alarm_components", per_image, "crack_free"),
+    "false_alarms_per_megapixel": _alarms("alarm_components", per_megapixel, "alarm_area"),
+    "false_pixels_per_image": _alarms("alarm_pixels", per_image, "crack_free"),
+    "false_pixels_per_megapixel": _alarms("alarm_pixels", per_megapixel, "alarm_area"),
+}
+
+
+def _scores(means: Sums) -> dict[str, Scores]:
+    """Every score; nan where it is undefined: STATISTICS where no image holds a crack, 0/0, and FALSE_ALARMS
+    where each holds one."""
+    nothing = means[..., FEATURES.index("crack_free")] == 1
+    return {name: np.where(nothing, np.nan, statistic(means)) for name, statistic in STATISTICS.items()} | {
+        name: statistic(means) for name, statistic in FALSE_ALARMS.items()
+    }
+
+
 @dataclass(frozen=True)
 class Interval:
     """A score and its 95 % interval."""
@@ -82,14 +109,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """A score, and the same score in each replicate."""
+    """A score, and the same score in each replicate; nan in one in which it is undefined."""
 
     value: float
     replicates: Float64[np.ndarray, "replicate"]
 
     def interval(self) -> Interval:
         """The score with its percentile interval."""
-        low, high = np.quantile(self.replicates, [LEVEL / 2, 1 - LEVEL / 2])
+        low, high = np.nanquantile(self.replicates, [LEVEL / 2, 1 - LEVEL / 2])
         return Interval(self.value, float(low), float(high))
 
 
@@ -125,7 +152,8 @@ def bootstrap(
     draws: UInt8[np.ndarray, "replicate image"],
     seed: int,
 ) -> dict[str, Bootstrapped]:
-    """Every one of STATISTICS for one configuration, but for those that its protocol lacks.
+    """Every one of STATISTICS and FALSE_ALARMS for one configuration, but for those that its protocol lacks,
+    and those that its images leave undefined.
 
     A configuration's score is the mean over its seeds of each seed's own score.
 
@@ -141,10 +169,11 @@ def bootstrap(
     means = (np.concatenate(blocks) / images).reshape(-1, seeds, width)
     shares = draw(seeds, seed=seed, replicates=len(draws)) / seeds
     results = {}
-    for name, statistic in STATISTICS.items():
-        value = float(statistic(features.mean(axis=1)).mean())
+    whole, drawn = _scores(features.mean(axis=1)), _scores(means)
+    for name, values in whole.items():
+        value = float(values.mean())
         if not np.isnan(value):
-            results[name] = Bootstrapped(value, np.einsum("rs,rs->r", shares, statistic(means)))
+            results[name] = Bootstrapped(value, np.einsum("rs,rs->r", shares, drawn[name]))
     return results
 
 
@@ -165,11 +194,12 @@ def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:
     Hinkley, Bootstrap Methods and their Application, 1997, eq. 4.11).
     """
     gaps = first.replicates - second.replicates
-    low, high = np.quantile(gaps, [LEVEL / 2, 1 - LEVEL / 2])
+    low, high = np.nanquantile(gaps, [LEVEL / 2, 1 - LEVEL / 2])
     return Difference(first.value - second.value, float(low), float(high), _p_value(gaps))
 
 
 def _p_value(gaps: Float64[np.ndarray, "replicate"]) -> float:
+    gaps = gaps[np.isfinite(gaps)]
     # A gap of rounding errors alone is none: equal predictions must not differ.
     tail = min(np.count_nonzero(gaps <= 1e-12), np.count_nonzero(gaps >= -1e-12))
     return min(1.0, 2 * (int(tail) + 1) / (len(gaps) + 1))

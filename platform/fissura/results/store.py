@@ -31,8 +31,9 @@ class Row:
     `configuration` is the digest of the recipe without its seed. The four counts are pixels: precision is
     tp / (tp + fp), recall is found / (found + missed). `dice` and `iou` are None where the protocol has none.
     The curves hold the same counts at the levels 0..255 of the 8-bit map, for protocols that sweep the
-    threshold; else None. `data_name` is what people call the data set; None in runs that were scored before
-    it was kept.
+    threshold; else None. `alarm_components` and `alarm_area` are the false alarms and the valid pixels of an
+    image without a crack (its false pixels are `false_positive`); else None. They are None, too, as is
+    `data_name`, what people call the data set, in runs that were scored before they were kept.
     """
 
     run_id: str
@@ -62,11 +63,14 @@ class Row:
     curve_false_positive: Int32[np.ndarray, "256"] | None = None
     curve_found: Int32[np.ndarray, "256"] | None = None
     curve_missed: Int32[np.ndarray, "256"] | None = None
+    alarm_components: int | None = None
+    alarm_area: int | None = None
     data_name: str | None = None
 
 
 CURVES = tuple(field.name for field in fields(Row) if field.name.startswith("curve_"))
-LATER = ("data_name",)  # columns that earlier versions did not write
+ALARMS = ("alarm_components", "alarm_area")
+LATER = (*ALARMS, "data_name")  # columns that earlier versions did not write
 NULLABLE = ("dice", "iou", *CURVES, *LATER)
 KEY = ("data_digest", "split", "protocol")
 
@@ -76,7 +80,7 @@ def _column_type(name: str) -> pa.DataType:
         return pa.list_(pa.int32())
     if name in ("threshold", "precision", "recall", "f1", "dice", "iou"):
         return pa.float64()
-    if name in ("seed", "true_positive", "false_positive", "found", "missed", "crack_pixels"):
+    if name in ("seed", "true_positive", "false_positive", "found", "missed", "crack_pixels", *ALARMS):
         return pa.int64()
     if name in ("height", "width"):
         return pa.int32()

@@ -30,7 +30,7 @@ from fissura.data.naming import folder_name, name_of
 from fissura.data.sample import Sample, Split
 from fissura.data.walk import composed
 from fissura.metrics import AnyProtocol
-from fissura.metrics.classification import class_scores, confusion
+from fissura.metrics.classification import TELLING_APART, class_scores, confusion, one_class
 from fissura.results.score import ImageScore, report, score_image
 from fissura.results.score_files import read_map, read_mask
 from fissura.scoring.pictures import bare_name, picture_path, picture_stems, png
@@ -254,13 +254,17 @@ def _label_scores(
     decisions = np.array([rows[name]["decisions"] for name in scored], np.float32)
     scores = class_scores(labels, predictions, classes=len(classes), decisions=decisions)
     taken = f"the data's classes {', '.join(truth.classes)} are taken for {', '.join(classes)}"
+    only = one_class(labels, classes)
     return {
         "data_name": truth.data_name,
         "data_digest": truth.data_digest,
         "classes": list(classes),
-        "scores": asdict(scores),
+        "scores": {
+            name: None if only and name.startswith(TELLING_APART) else value
+            for name, value in asdict(scores).items()
+        },
         "confusion": confusion(labels, predictions, len(classes)).tolist(),
-        "remarks": [] if known else [taken],
+        "remarks": [*([] if known else [taken]), *([only] if only else [])],
     }
 
 

@@ -37,8 +37,7 @@ def measure(
 ) -> Measurement:
     """Trains the paper's own setting and `settings - 1` random ones of the space for some steps each.
 
-    Raises:
-        DataError: there are no training or no validation images.
+    `data` is as `prepare_training` gives it.
     """
     from fissura.engine.recipe import segmenter_of
 

@@ -70,7 +70,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         raise SpaceError(
             "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
         )
-    space = _load(request.space, request, auto=profile)
+    space = _load(request.space, request, auto=profile).kept_by_objective()
     task = space.recipe.task
     datasets = parse_sources(request.data, task=task)
     study = Study(storage / (request.name or space.name))
@@ -89,6 +89,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         trials=1 if request.sweep is not None else request.trials or space.definition.trials,
         seed=request.seed,
         objectives=[objective.metric for objective in space.objectives] if request.objectives else (),
+        kept_by=space.kept_by,
     )
     plan, space = _with_sweep(request, plan, space, taken=set())
     if request.sweep is not None and not plan.sweeps:

@@ -1,19 +1,23 @@
 """What a search space file says: recipe, objectives, sampler, scheduler, parameters and profiles."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, PlainValidator
 
 from fissura.core.errors import SpaceError
 from fissura.core.spec import Spec
+from fissura.engine.experiment import KeptBy
 from fissura.studies.compile import Parameters
 from fissura.studies.distributions import AnyDistribution, Choice, FloatRange, IntRange
 from fissura.studies.wording import broken_rule, one_of, shown, unknown_key
 
 if TYPE_CHECKING:
     import optuna
+
+    from fissura.engine.experiment import Experiment
+    from fissura.studies.paths import Fault
 
 Metric = Literal[
     "val/loss",
@@ -168,7 +172,9 @@ class SearchSpace(Spec):
 class LoadedSpace(Parameters):
     """A search space that kept every rule, under one profile.
 
-    `text` is the file's, so that a study can keep it; `notes` are lines to show, not errors.
+    `text` is the file's, so that a study can keep it; `notes` are lines to show, not errors. `kept_by` is
+    what the kept model of a segmentation is chosen by (None: what the recipe says), unless the space sets it
+    itself; the paper's own point keeps what the paper says, if it does.
     """
 
     name: str
@@ -177,6 +183,23 @@ class LoadedSpace(Parameters):
     profile: str | None
     definition: SearchSpace
     notes: tuple[str, ...]
+    kept_by: KeptBy | None = None
+
+    def attempt(self, point: Mapping[str, Any]) -> "tuple[Experiment | None, list[Fault]]":
+        recipe, faults = super().attempt(point)
+        if recipe is None or self.kept_by is None or "kept_by" in self.entries:
+            return recipe, faults
+        if getattr(self.recipe, "kept_by", None) and dict(point) == self.paper_point():
+            return recipe, faults
+        return recipe.model_copy(update={"kept_by": self.kept_by}), faults
+
+    def kept_by_objective(self) -> "LoadedSpace":
+        """The space whose trials keep the model that is best by the first of its objectives that is a
+        validation metric, where there is one."""
+        known: tuple[KeptBy, ...] = get_args(KeptBy)
+        names = [one.metric for one in self.objectives]
+        metrics = sorted((one for one in known if one in names), key=names.index)
+        return replace(self, kept_by=metrics[0]) if metrics else self
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

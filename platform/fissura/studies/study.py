@@ -12,7 +12,7 @@ import shlex
 from bisect import insort
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from fissura.core.files import sqlite_uri, write_json, write_text
 from fissura.core.retry import OnWait
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
+from fissura.engine.experiment import KeptBy
 from fissura.studies.distributions import Scalar
 from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
@@ -41,7 +42,8 @@ class Plan(Spec):
     """Everything that decides a search; `space` is the search space's text, so that a resumed study cannot
     drift from it.
 
-    `objectives` take the place of the space's own, where there are any. Of the `trials`, `sweeps` name
+    `objectives` take the place of the space's own, where there are any. `kept_by` is as in a `LoadedSpace`;
+    None in studies from before there was a choice. Of the `trials`, `sweeps` name
     their own; the sampler chooses the others.
     """
 
@@ -55,6 +57,7 @@ class Plan(Spec):
     seed: int = Field(ge=0)
     objectives: tuple[Metric, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
+    kept_by: KeptBy | None = None
 
     @property
     def swept(self) -> tuple[tuple[str, Scalar], ...]:
@@ -63,13 +66,14 @@ class Plan(Spec):
 
     def load_space(self, source: Path) -> LoadedSpace:
         """The space as the study searches it; `source` is named where it breaks a rule."""
-        return load_text(
+        space = load_text(
             self.space,
             source=str(source),
             profile=self.profile,
             fixed=self.fixed,
             objectives=self.objectives,
         )
+        return replace(space, kept_by=self.kept_by)
 
     def command(self, place: Path) -> str:
         """The command lines that make the study at `place`, an absolute path, anew beside it: the first

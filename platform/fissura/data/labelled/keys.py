@@ -1,6 +1,7 @@
 """Naming labelled images by what they show: a key each, and a digest of all."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,24 @@ def common_classes(datasets: Sequence[LabelledDataset]) -> tuple[str, ...]:
     if problems or not classes:
         raise DataError(*(problems or ["no labelled data: name at least one data set"]))
     return classes[0]
+
+
+def check_classes(datasets: Sequence[LabelledDataset], *, directory: Path | None = None) -> None:
+    """Looks whether the training images are of two classes at least. `directory` as for `image_keys`.
+
+    Raises:
+        DataError: there are none, or all are of one class; also as `common_classes`.
+    """
+    classes = common_classes(datasets)
+    images = [image for dataset in datasets for image in dataset.images(directory=directory)]
+    labels = Counter(image.label for image in images if image.split == "train")
+    if len(labels) < 2:
+        named = ", ".join(map(str, datasets))
+        what = "".join(f"all {count} are of the class `{classes[label]}`" for label, count in labels.items())
+        raise DataError(
+            f"{named}: a classifier learns to tell classes apart from the train images, and"
+            f" {what or 'there are none'}; add train images of another class, or name another data set"
+        )
 
 
 def image_keys(datasets: Sequence[LabelledDataset], *, directory: Path | None = None) -> list[KeyedImage]:
