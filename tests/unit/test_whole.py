@@ -16,7 +16,7 @@ from fissura.data.images import read_rgb
 from fissura.data.masks import decode_mask
 from fissura.data.photograph import decode
 from fissura.data.whole import jpeg_scans
-from fissura.results.score import read_map
+from fissura.results.score_files import read_map
 
 KINDS = {
     "baseline": {},

@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.core.spec import digest
-from fissura.data.images import SUFFIXES, read_size
-from fissura.data.masks import decode_mask
-from fissura.data.names import is_passed_over
+from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
-from fissura.data.walk import composed
-from fissura.data.whole import require_whole
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
+from fissura.results.score_files import list_files, read_files
 from fissura.results.text import count
 
 
@@ -133,9 +129,9 @@ def score_folders(
     problems: list[str] = []
     if not 0 <= threshold <= 1:
         problems.append(f"a threshold is a probability, 0 to 1, not {threshold}")
-    maps = _list(predictions, frozenset({".png"}), "8-bit grey PNG maps", problems)
-    labels = _list(masks, SUFFIXES, "masks", problems)
-    insides = _list(valid, SUFFIXES, "masks of valid pixels", problems) if valid else None
+    maps = list_files(predictions, frozenset({".png"}), "8-bit grey PNG maps", problems)
+    labels = list_files(masks, SUFFIXES, "masks", problems)
+    insides = list_files(valid, SUFFIXES, "masks of valid pixels", problems) if valid else None
     if problems:
         raise DataError(*problems)
 
@@ -156,7 +152,7 @@ def score_folders(
     def score(name: str, crack: int | None = None) -> tuple[ImageScore | None, list[str], int | None]:
         try:
             inside_path = insides.get(name) if insides is not None else None
-            probability, mask, inside, remarks = _read(maps[name], labels[name], inside_path)
+            probability, mask, inside, remarks = read_files(maps[name], labels[name], inside_path)
         except DataError as error:
             return None, list(error.problems), None
         level = _one_level(probability)
@@ -236,28 +232,6 @@ def report(
     )
 
 
-def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
-    """A probability map in 1/255.
-
-    Raises:
-        DataError: one line: the file is no 8-bit grey PNG, or cannot be read.
-    """
-    read_size(path)  # names what can be wrong with any image file, and bounds its size
-    try:
-        with path.open("rb") as file, PngImageFile(file) as image:
-            require_whole(image, file)
-            mode = image.mode
-            if mode == "L":
-                return np.array(image)
-    except Exception as error:  # a damaged file makes Pillow raise almost anything
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(f"{path}: a prediction is a whole PNG file ({reason}); write it again") from None
-    raise DataError(
-        f"{path}: a prediction is an 8-bit grey PNG, value / 255 the probability: this one's mode is {mode}; "
-        "write one channel of 8 bits"
-    )
-
-
 def _one_level(probability: UInt8[np.ndarray, "h w"]) -> int | None:
     """The one level beside 0 that a map holds; 0 where it holds none, None where it holds more."""
     level = int(probability.max())
@@ -268,86 +242,3 @@ def _crack_level(levels: set[int | None]) -> int | None:
     """The level that means crack where the maps of these levels are masks, and not of 255."""
     held = levels - {0}
     return held.pop() if len(held) == 1 and not held & {None, 255} else None
-
-
-def read_mask(path: Path) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
-    """The mask of anyone's file (0 background, 1 crack), and what is odd about it, if anything.
-
-    Raises:
-        DataError: one line: the file is no mask of 0 and 255 or 0 and 1, and no JPEG of one.
-    """
-    reading = decode_mask(path)
-    if reading.remark is None and not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1}):
-        raise DataError(
-            f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
-            "write 255 where there is a crack"
-        )
-    return reading.mask, reading.remark
-
-
-def _list(folder: Path, suffixes: frozenset[str], content: str, problems: list[str]) -> dict[str, Path]:
-    """The files of `folder` by their names without suffix; its faults go to `problems`."""
-    if not folder.is_dir():
-        problems.append(f"{folder}: a folder of {content} is expected here: there is none; mend the path")
-        return {}
-    files: dict[str, Path] = {}
-    known = len(problems)
-    for path in sorted(folder.iterdir()):
-        if is_passed_over(path.name) or path.suffix.lower() not in SUFFIXES:
-            continue
-        name = composed(path.stem)
-        if path.suffix.lower() not in suffixes:
-            problems.append(
-                f"{path}: a folder of {content} holds no {path.suffix} file; convert or remove it"
-            )
-        elif name in files:
-            problems.append(f"{path}: a name occurs once, but {files[name].name} is there too; remove one")
-        else:
-            files[name] = path
-    if not files and len(problems) == known:
-        kinds = ", ".join(sorted(suffixes))
-        problems.append(
-            f"{folder}: a folder of {content} holds {kinds} files: this one has none; mend the path"
-        )
-    return files
-
-
-def _read(
-    map_path: Path, mask_path: Path, valid_path: Path | None
-) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None, list[str]]:
-    """A map, its mask, its valid pixels, and remarks; one DataError for all that is wrong with the files."""
-    problems: list[str] = []
-    remarks: list[str] = []
-
-    def attempt(
-        read: Callable[[Path], UInt8[np.ndarray, "h w"]], path: Path
-    ) -> UInt8[np.ndarray, "h w"] | None:
-        try:
-            return read(path)
-        except DataError as error:
-            problems.extend(error.problems)
-            return None
-
-    def read_label(path: Path) -> UInt8[np.ndarray, "h w"]:
-        mask, remark = read_mask(path)
-        remarks.extend([f"{path}: {remark}"] if remark else [])
-        return mask
-
-    probability, mask = attempt(read_map, map_path), attempt(read_label, mask_path)
-    valid = attempt(read_label, valid_path) if valid_path else None
-    if probability is not None:
-        for path, other in ((mask_path, mask), (valid_path, valid)):
-            if other is not None and other.shape != probability.shape:
-                problems.append(
-                    f"{map_path}: a prediction is as large as its masks: this one is {_size(probability)}, "
-                    f"{path} is {_size(other)}; bring the prediction to that size"
-                )
-    if valid is not None and not valid.any():
-        problems.append(f"{valid_path}: a mask of valid pixels holds at least one (255): this one is all 0")
-    if problems or probability is None or mask is None:
-        raise DataError(*problems)
-    return probability, mask, valid, remarks
-
-
-def _size(array: UInt8[np.ndarray, "h w"]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"

@@ -31,7 +31,8 @@ from fissura.data.sample import Sample, Split
 from fissura.data.walk import composed
 from fissura.metrics import AnyProtocol
 from fissura.metrics.classification import class_scores, confusion
-from fissura.results.score import ImageScore, read_map, read_mask, report, score_image
+from fissura.results.score import ImageScore, report, score_image
+from fissura.results.score_files import read_map, read_mask
 from fissura.scoring.pictures import bare_name, picture_path, picture_stems, png
 from fissura.scoring.rows import read_rows
 from fissura.scoring.source import Source
