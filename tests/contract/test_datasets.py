@@ -293,7 +293,7 @@ class TestParsing:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("cdf:/data", "did you mean `cfd:...`"),
+            ("cdf:/data", "did you mean `cfd:/data`"),
             ("nothing", "known: cfd, deepcrack"),
             ("cfd:", "the root is missing"),
             ("cfd", "the root is missing"),

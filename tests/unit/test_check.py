@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fissura.data.check import MOST_LINES, CheckReport, check, parse_source
+from fissura.data.check import CheckReport, check, parse_source
+from fissura.data.check_lines import MOST_LINES
 from fissura.data.duplicates import MOST_BITS, duplicates, fingerprint
 
 

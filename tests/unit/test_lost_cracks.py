@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import fissura
+from fissura.core.errors import Interrupted
 from fissura.data.cache import prepare
 from fissura.data.check import check
 from fissura.data.datasets.folder import Folder
@@ -136,3 +138,34 @@ def test_a_check_says_what_is_lost_at_the_working_size(tmp_path: Path) -> None:
     assert "100.0% of the crack pixels lost, 9 of 9 pieces gone" in line
     assert not [note for note in check(data).notes if "masks at" in note], "at 512x512 nothing is lost"
     assert 0 < MOST_LOST < 0.2
+
+
+class TestCommands:
+    def test_prepare_says_what_is_lost(self, tmp_path: Path) -> None:
+        data = saved(tmp_path / "data", [level_lines()] * 6)
+        said: list[str] = []
+        size = Fixed(height=64, width=64)
+        fissura.prepare(f"folder:{data.root}", resize=size, cache=tmp_path / "cache", say=said.append)
+        (line,) = said
+        assert "18 of 18 pieces gone" in line
+
+    def test_train_says_it_before_it_trains(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = saved(tmp_path / "data", [level_lines()] * 6)
+        said: list[str] = []
+
+        def stopped(*_: object, **__: object) -> None:
+            raise Interrupted("before the first epoch")
+
+        monkeypatch.setattr("fissura.engine.fit.fit", stopped)
+        small = {"data.resize.kind": "fixed", "data.resize.height": 64, "data.resize.width": 64}
+        with pytest.raises(Interrupted):
+            fissura.train(
+                "small_unet",
+                data=f"folder:{data.root}",
+                storage=tmp_path / "studies",
+                cache=tmp_path / "cache",
+                fixed={**small, "data.crop.size": 64},
+                say=said.append,
+            )
+        (line,) = said
+        assert "so they are shrunk by area" in line

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageFile
 
 from fissura.core.errors import DataError
-from fissura.data import names
 from fissura.data.check import check
 from fissura.data.datasets.folder import Folder
 from fissura.data.images import read_rgb
@@ -153,7 +152,6 @@ class TestHeic:
         package = ModuleType("pillow_heif")
         package.register_heif_opener = lambda: Image.register_open("HEIF", Heif)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pillow_heif", package)
-        monkeypatch.setattr(names, "find_spec", lambda name: package)
         monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
         monkeypatch.setattr(Image, "ID", [*Image.ID])
 

@@ -25,6 +25,7 @@ from fissura.cli import (
     studies,
 )
 from fissura.core.errors import FissuraError, Interrupted, UserError
+from fissura.core.problems import summed_up
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
 
@@ -101,9 +102,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         lines, code = _usage(error), error.exit_code
     except UserError as error:
-        lines, code = [f"error: {problem}" for problem in error.problems], 2
-        if len(lines) > 1:
-            lines.append(f"{len(lines)} errors; nothing was started.")
+        lines, code = [f"error: {problem}" for problem in summed_up(error.problems)], 2
+        if len(error.problems) > 1:
+            lines.append(f"{len(error.problems)} errors; nothing was started.")
     except Interrupted as error:
         lines, code = [f"stopped: {error}"], 1
     except FissuraError as error:

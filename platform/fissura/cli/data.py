@@ -12,6 +12,7 @@ import typer
 from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption
 from fissura.core.errors import SpecError
+from fissura.core.problems import summed_up
 from fissura.core.spec import nearest
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _findings(found: "CheckReport") -> str:
     if found.crack_share is not None:
         lines.append(f"crack pixels: {100 * found.crack_share:.2f} %")
     for name, texts in (("error", found.problems), ("warning", found.warnings), ("note", found.notes)):
-        lines += [f"{name}: {text}" for text in texts]
+        lines += [f"{name}: {text}" for text in summed_up(texts)]
     errors, warnings = len(found.problems), len(found.warnings)
     lines.append(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
     return "\n".join(lines)

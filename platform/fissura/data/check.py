@@ -2,30 +2,37 @@
 check.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
+from fissura.data.check_lines import (
+    MaskFacts,
+    count_lines,
+    duplicate_lines,
+    inverted,
+    odd_masks,
+    shared_masks,
+    straddling,
+)
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import Named, parse_dataset, text_of
 from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
 from fissura.data.labelled.class_folder import ClassFolder
-from fissura.data.lost import LostCracks, both_lost, said_of
-from fissura.data.masks import MaskReading
+from fissura.data.lost import LostCracks, said_of
+from fissura.data.options import split_options, with_options
 from fissura.data.resize import AnyResize, Fixed
 from fissura.data.sample import SPLITS, Sample
 from fissura.data.turns import doubtful_turn, said_of_turns
 from fissura.data.walk import listed
 
 WORKING_SIZE = Fixed(height=512, width=512)  # the papers' usual one
-MOST_LINES = 25  # of one kind of warning, before they are summed up in one
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,29 +77,6 @@ class CheckReport(Brief):
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
 
-@dataclass(frozen=True)
-class _MaskFacts:
-    """What is kept of a mask, since all masks of a set may not fit the memory."""
-
-    pixels: int
-    cracks: int
-    digest: bytes
-    levels: dict[int, int]
-    grey_share: float
-    remark: str | None
-    nearest: LostCracks
-    area: LostCracks
-
-    @classmethod
-    def of(cls, reading: MaskReading, resize: AnyResize) -> Self:
-        mask = reading.mask
-        digest = sha256(repr(mask.shape).encode() + mask.tobytes()).digest()
-        lost = both_lost(resize, mask)
-        return cls(
-            mask.size, int(mask.sum()), digest, reading.levels, reading.grey_share, reading.remark, *lost
-        )
-
-
 @dataclass
 class _Findings:
     problems: list[str] = field(default_factory=list)
@@ -114,7 +98,8 @@ def parse_source(named: Named) -> Dataset | ClassFolder:
     text = text_of(named, folders="folder")
     kind, _, root = text.partition(":")
     if kind == "class_folder" and root:
-        return ClassFolder(root=Path(root).expanduser())
+        root, options = split_options(root)
+        return with_options(ClassFolder, options, text=text, given={"root": Path(root).expanduser()})
     if kind in {"patches", "severity"}:
         cut_from = ":".join(root.split(":")[-2:])
         raise DataError(f"`{text}`: is cut from another data set; check that one: `{cut_from}`")
@@ -137,7 +122,7 @@ def check(
         return _check_labels(source, on_sample)
     found = source.find()
     findings = _Findings([*found.problems], [], [*found.notes])
-    masks: dict[str, _MaskFacts] = {}
+    masks: dict[str, MaskFacts] = {}
     for done, sample in enumerate(found.samples, start=1):
         facts = _read(source, sample, findings, resize)
         if facts is not None:
@@ -147,12 +132,12 @@ def check(
     splits = Counter[str](sample.split for sample in found.samples)
     copies = duplicates(findings.prints)
     where = {sample.name: sample.split for sample in found.samples}
-    findings.warnings += _duplicate_lines(copies, where, places="splits")
-    findings.warnings += _straddling(found.samples)
-    findings.warnings += _count_lines(source.info.counts, splits)
+    findings.warnings += duplicate_lines(copies, where, places="splits")
+    findings.warnings += straddling(found.samples)
+    findings.warnings += count_lines(source.info.counts, splits)
     turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
     findings.warnings += said_of_turns(turned, total=len(found.samples))
-    findings.warnings += [*_odd_masks(masks), *_shared_masks(masks), *_inverted(masks)]
+    findings.warnings += [*odd_masks(masks), *shared_masks(masks), *inverted(masks)]
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
     if empty:
         findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")
@@ -186,7 +171,7 @@ def _check_labels(source: ClassFolder, on_sample: Callable[[int, int], None] | N
             on_sample(done, len(listing.images))
     copies = duplicates(findings.prints)
     labels = {image.name: listing.classes[image.label] for image in listing.images}
-    findings.warnings += _duplicate_lines(copies, labels, places="classes")
+    findings.warnings += duplicate_lines(copies, labels, places="classes")
     counts = Counter(labels.values())
     classes = {name: counts[name] for name in listing.classes if counts[name]}
     return _report(source, findings, samples=classes, crack_share=None, mask_levels={}, copies=copies)
@@ -220,7 +205,7 @@ def _report(
     )
 
 
-def _read(source: Dataset, sample: Sample, findings: _Findings, resize: AnyResize) -> _MaskFacts | None:
+def _read(source: Dataset, sample: Sample, findings: _Findings, resize: AnyResize) -> MaskFacts | None:
     """Reads all files of a sample, each for itself, so that one bad file hides no other."""
     image = valid = reading = None
     try:
@@ -240,86 +225,9 @@ def _read(source: Dataset, sample: Sample, findings: _Findings, resize: AnyResiz
         findings.warnings.append(f"{sample.valid}: no pixel is valid, so the image counts for nothing")
     if image is not None:
         _keep(findings, sample.name, image, valid)
-    return None if reading is None else _MaskFacts.of(reading, resize)
+    return None if reading is None else MaskFacts.of(reading, resize)
 
 
 def _keep(findings: _Findings, name: str, image: np.ndarray, valid: np.ndarray | None = None) -> None:
     findings.prints[name] = fingerprint(image, valid=valid)
     findings.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
-
-
-def _duplicate_lines(copies: list[Duplicate], where: Mapping[str, str], *, places: str) -> list[str]:
-    def line(copy: Duplicate) -> str:
-        how = "pixel for pixel" if copy.exact else f"{copy.view}, correlation {copy.correlation:.3f}"
-        return f"{copy.first} = {copy.second} ({how})"
-
-    leaks = [copy for copy in copies if where[copy.first] != where[copy.second]]
-    lines = [
-        f"the same image in two {places} ({where[copy.first]} and {where[copy.second]}): {line(copy)}; "
-        f"drop one"
-        for copy in leaks
-    ]
-    for exact, what in ((True, "the same image twice"), (False, "nearly the same image twice")):
-        rest = [copy for copy in copies if copy.exact == exact and copy not in leaks]
-        if len(rest) > MOST_LINES:
-            lines.append(f"{what}, {len(rest)} pairs: {listed([line(copy) for copy in rest])}")
-        else:
-            lines += [f"{what}: {line(copy)}" for copy in rest]
-    return lines
-
-
-def _straddling(samples: Iterable[Sample]) -> list[str]:
-    splits = defaultdict(set)
-    for sample in samples:
-        splits[sample.group].add(sample.split)
-    shared = sorted(group for group, seen in splits.items() if len(seen) > 1)
-    if not shared:
-        return []
-    return [
-        f"source photographs with images in two splits ({len(shared)}), so the test may leak: "
-        f"{listed(shared)}"
-    ]
-
-
-def _count_lines(expected: Mapping[str, int], splits: Mapping[str, int]) -> list[str]:
-    if not expected:
-        return []
-    # A "val" that this project carved out of "train" counts as "train".
-    seen = {split: splits.get(split, 0) for split in expected}
-    if "train" in expected and "val" not in expected:
-        seen["train"] += splits.get("val", 0)
-    if seen == dict(expected):
-        return []
-    listing = ", ".join(f"{split} {seen[split]} of {count}" for split, count in expected.items())
-    return [f"the published set has other counts: found {listing}; fetch what is missing"]
-
-
-def _odd_masks(masks: Mapping[str, _MaskFacts]) -> list[str]:
-    odd = {name: facts for name, facts in masks.items() if facts.remark is not None}
-    if len(odd) <= MOST_LINES:
-        return [f"mask of {name}: {facts.remark}" for name, facts in odd.items()]
-    worst = max(odd, key=lambda name: odd[name].grey_share)
-    mean = sum(facts.grey_share for facts in odd.values()) / len(odd)
-    return [
-        f"{len(odd)} of {len(masks)} masks hold levels that a mask should not; on average {mean:.1%} of "
-        f"their pixels; most in {worst}: {odd[worst].remark}"
-    ]
-
-
-def _shared_masks(masks: Mapping[str, _MaskFacts]) -> list[str]:
-    same = defaultdict(list)
-    for name, facts in masks.items():
-        if facts.cracks:
-            same[facts.digest].append(name)
-    return [
-        f"images with the same mask, pixel for pixel: {listed(names)}; one of them is likely wrong"
-        for names in same.values()
-        if len(names) > 1
-    ]
-
-
-def _inverted(masks: Mapping[str, _MaskFacts]) -> list[str]:
-    most = [name for name, facts in masks.items() if facts.cracks > facts.pixels / 2]
-    if not most:
-        return []
-    return [f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack white (255) in them?"]

@@ -14,6 +14,7 @@ from fissura.core.spec import Spec
 from fissura.data.images import read_rgb
 from fissura.data.masks import MaskReading, decode_mask
 from fissura.data.naming import DataName
+from fissura.data.options import options_text
 from fissura.data.sample import Sample
 from fissura.data.splits import carve
 from fissura.data.turns import check_size
@@ -54,7 +55,7 @@ class Dataset(Spec, ABC):
 
     def __str__(self) -> str:
         """The data set as `--data` names it."""
-        return f"{self.kind}:{self.root}"
+        return f"{self.kind}:{self.root}{options_text(self)}"
 
     @abstractmethod
     def gather(self, walk: Walk) -> None:

@@ -1,7 +1,8 @@
 """Walking a data set's folders: files by stem, images paired with masks, and every problem met on the way."""
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -141,6 +142,13 @@ class Walk:
         """
         if not images or not masks:
             return  # `files` has named the missing or empty folder, so its partners need no line each
+        if suffix := common_suffix(images, masks):
+            self.problems.append(
+                f"{next(iter(masks.values())).parent}: a mask has the stem of its image: here the masks' end"
+                f" in `{suffix}` besides ({len(masks)} masks, {len(images)} images); rename them, or for your"
+                f" own folder name the suffix: `folder:{self.root}?suffix={suffix}`"
+            )
+            return
         for stem, image in sorted(images.items()):
             if stem not in masks and bare == "problem":
                 self.problems.append(
@@ -184,6 +192,17 @@ class Walk:
         samples = [sample if sample.group else replace(sample, group=sample.name) for sample in samples]
         samples = sorted(samples, key=lambda sample: sample.name)
         return Found(tuple(samples), tuple(self.problems), (*self.notes, *self.left_out()))
+
+
+def common_suffix(images: Iterable[str], masks: Iterable[str]) -> str:
+    """What most masks without an image of their stem have behind the stem of an image without a mask; or
+    nothing.
+    """
+    bare, spare = set(images) - set(masks), set(masks) - set(images)
+    ends = Counter(mask[cut:] for mask in spare for cut in range(1, len(mask)) if mask[:cut] in bare)
+    suffix, count = max(ends.items(), key=lambda end: (end[1], len(end[0])), default=("", 0))
+    most = max(len(bare), len(spare)) / 2
+    return suffix if count > most and not suffix[0].isdigit() else ""
 
 
 def composed(name: str) -> str:

@@ -18,7 +18,7 @@ from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm, summarise
-from fissura.results.score_files import list_files, read_files
+from fissura.results.score_files import crack_level, list_files, one_level, read_pair
 from fissura.results.text import count
 
 
@@ -152,10 +152,10 @@ def score_folders(
     def score(name: str, crack: int | None = None) -> tuple[ImageScore | None, list[str], int | None]:
         try:
             inside_path = insides.get(name) if insides is not None else None
-            probability, mask, inside, remarks = read_files(maps[name], labels[name], inside_path)
+            probability, mask, inside, remarks = read_pair(maps[name], labels[name], inside_path)
         except DataError as error:
             return None, list(error.problems), None
-        level = _one_level(probability)
+        level = one_level(probability)
         if crack is not None:
             probability = np.where(probability == crack, np.uint8(255), np.uint8(0))
         image = score_image(name, probability, mask, inside, protocol=protocol, threshold=threshold)
@@ -176,7 +176,7 @@ def score_folders(
                 on_image(done, len(names))
         if problems:
             raise DataError(*problems)
-        if (crack := _crack_level(levels)) is not None:
+        if (crack := crack_level(levels)) is not None:
             images = [image for image, *_ in threads.map(partial(score, crack=crack), names) if image]
             remarks.append(
                 f"{predictions}: all maps hold 0 and {crack} alone, so they are read as masks, {crack} as"
@@ -230,15 +230,3 @@ def report(
         sweep=sweep(counts) if protocol.swept else None,
         remarks=tuple(remarks),
     )
-
-
-def _one_level(probability: UInt8[np.ndarray, "h w"]) -> int | None:
-    """The one level beside 0 that a map holds; 0 where it holds none, None where it holds more."""
-    level = int(probability.max())
-    return level if bool(((probability == 0) | (probability == level)).all()) else None
-
-
-def _crack_level(levels: set[int | None]) -> int | None:
-    """The level that means crack where the maps of these levels are masks, and not of 255."""
-    held = levels - {0}
-    return held.pop() if len(held) == 1 and not held & {None, 255} else None

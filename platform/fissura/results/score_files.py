@@ -1,4 +1,4 @@
-"""The files that anyone's predictions are scored from: probability maps and masks, each refused by name."""
+"""The files that predictions are scored from: maps, and the masks beside them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +35,18 @@ def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
         f"{path}: a prediction is an 8-bit grey PNG, value / 255 the probability: this one's mode is {mode}; "
         "write one channel of 8 bits"
     )
+
+
+def one_level(probability: UInt8[np.ndarray, "h w"]) -> int | None:
+    """The one level beside 0 that a map holds; 0 where it holds none, None where it holds more."""
+    level = int(probability.max())
+    return level if bool(((probability == 0) | (probability == level)).all()) else None
+
+
+def crack_level(levels: set[int | None]) -> int | None:
+    """The level that means crack where the maps of these levels are masks, and not of 255."""
+    held = levels - {0}
+    return held.pop() if len(held) == 1 and not held & {None, 255} else None
 
 
 def read_mask(path: Path) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
@@ -79,7 +91,7 @@ def list_files(folder: Path, suffixes: frozenset[str], content: str, problems: l
     return files
 
 
-def read_files(
+def read_pair(
     map_path: Path, mask_path: Path, valid_path: Path | None
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None, list[str]]:
     """A map, its mask, its valid pixels, and remarks; one DataError for all that is wrong with the files."""

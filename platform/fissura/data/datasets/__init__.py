@@ -19,6 +19,7 @@ from fissura.data.datasets.drive import Drive
 from fissura.data.datasets.folder import Folder
 from fissura.data.datasets.ozgenel458 import Ozgenel458
 from fissura.data.datasets.synthetic import Synthetic
+from fissura.data.options import split_options, with_options
 
 if TYPE_CHECKING:
     from fissura.data.labelled.base import LabelledDataset
@@ -71,11 +72,11 @@ def meant(text: str, known: Iterable[str], *, own: str) -> str:
 
 
 def parse_dataset(named: "Named") -> Dataset:
-    """The data set with masks that `KIND:ROOT` names, a path of the kind `folder`, or the one given; nothing
-    is read.
+    """The data set with masks that `KIND:ROOT` or `KIND:ROOT?OPTIONS` names, a path of the kind `folder`, or
+    the one given; nothing is read.
 
     Raises:
-        SpecError: no such kind, or no root.
+        SpecError: no such kind or option, or no root.
         DataError: the kind has no masks.
     """
     if isinstance(named, Dataset):
@@ -98,7 +99,8 @@ def parse_dataset(named: "Named") -> Dataset:
             f"`{text}`: a data set is KIND:ROOT and the root is missing; give its folder: "
             f"`{kind}:/data/{kind}`"
         )
-    return known[kind].model_validate({"root": Path(root).expanduser()})
+    root, options = split_options(root)
+    return with_options(known[kind], options, text=text, given={"root": Path(root).expanduser()})
 
 
 def parse_datasets(texts: "Sequence[Named]") -> tuple[Dataset, ...]:

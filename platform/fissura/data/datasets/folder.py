@@ -1,9 +1,9 @@
 """A plain folder of images and masks: anyone's own data."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fissura.data.dataset import Dataset, DatasetInfo
 from fissura.data.masks import MaskReading, decode_mask
@@ -21,8 +21,15 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
 }
 
 
-def gather_splits(walk: Walk) -> None:
-    """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, else all as "train"."""
+def gather_splits(walk: Walk, *, suffix: str = "") -> None:
+    """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, else all as "train".
+
+    `suffix` is what the stems of the masks have behind those of their images.
+    """
+
+    def image_stem(stem: str) -> str:
+        return stem.removesuffix(suffix)
+
     splits: list[tuple[Split, list[str]]] = [
         (split, [f"/{name}", *(f"/{other}" for other in names if other != name)])
         for split, names in SPLIT_FOLDERS.items()
@@ -33,8 +40,10 @@ def gather_splits(walk: Walk) -> None:
         walk.pair(
             split,
             images=walk.files(f"images{below[0]}"),
-            masks=walk.files(*(f"masks{name}" for name in below)),
-            valid=walk.files(*(f"valid{name}" for name in below)) if walk.has("valid") else None,
+            masks=walk.files(*(f"masks{name}" for name in below), key=image_stem),
+            valid=walk.files(*(f"valid{name}" for name in below), key=image_stem)
+            if walk.has("valid")
+            else None,
         )
     walk.watch(".", "images", "masks", "valid")
 
@@ -44,8 +53,10 @@ class Folder(Dataset):
     `valid/`, `validation/`), `test/` below both; optionally `valid/`, laid out alike, with masks of the
     pixels that count.
 
-    Masks hold 0 and 255; `mask_threshold` (0..254) reads grey ones, above it is crack. Split: as the folders
-    say; without them "test" and "val" are drawn by seed, an image being its own group.
+    Masks hold 0 and 255; `mask_threshold` (0..254) reads grey ones, above it is crack; `mask_suffix` is what
+    their stems have behind those of the images. In `--data` both are options,
+    `folder:ROOT?suffix=_mask&threshold=127`. Split: as the folders say; without them "test" and "val" are
+    drawn by seed, an image being its own group.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(
@@ -59,9 +70,15 @@ class Folder(Dataset):
     kind: Literal["folder"] = "folder"
     test_share: float = Field(0.2, gt=0, lt=1)
     mask_threshold: int | None = Field(None, ge=0, le=254)
+    mask_suffix: str = ""
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a suffix as before there was one, so that the digests of data are what they were."""
+        return {key: value for key, value in plain(self).items() if key != "mask_suffix" or value}
 
     def gather(self, walk: Walk) -> None:
-        gather_splits(walk)
+        gather_splits(walk, suffix=self.mask_suffix)
 
     def divide(self, samples: list[Sample]) -> list[Sample]:
         if {sample.split for sample in samples} == {"train"}:

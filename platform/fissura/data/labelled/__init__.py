@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
+from urllib.parse import quote
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fissura.core.errors import DataError, SpecError, UserError
-from fissura.core.spec import describe
 from fissura.data.datasets import Named, kinds, meant, parse_dataset, text_of
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.labelled.keys import KeyedImage, common_classes, image_keys, labelled_digest
 from fissura.data.labelled.patches import Patches
 from fissura.data.labelled.severity import Severity
+from fissura.data.options import split_options, with_options
 
 __all__ = [
     "AnyLabelled",
@@ -87,22 +88,19 @@ def _parse(named: Named) -> ClassFolder | Patches | Severity:
     if not rest:
         raise SpecError(f"`{text}`: {kind} data is {FORMS[kind]}: all after `{kind}` is missing; add it")
     if kind == "class_folder":
-        return ClassFolder(root=Path(rest).expanduser())
+        root, options = split_options(rest)
+        return with_options(ClassFolder, options, text=text, given={"root": Path(root).expanduser()})
     if kind == "patches":
-        return Patches.model_validate({"source": _source(text, rest)})
+        source, own = _source(text, rest, Patches)
+        return with_options(Patches, own, text=text, given={"source": source})
     scale, _, rest = rest.partition(":")
     head, _, behind = rest.partition(":")
     limits = head if behind and _numeric(head) else None
-    plain = {
-        "mm_per_pixel": _number(text, scale, "MM_PER_PIXEL"),
-        "source": _source(text, rest if limits is None else behind),
-    }
+    given: dict[str, object] = {"mm_per_pixel": _number(text, scale, "MM_PER_PIXEL")}
+    given["source"], own = _source(text, rest if limits is None else behind, Severity)
     if limits is not None:
-        plain["limits_mm"] = tuple(_number(text, limit, "LIMITS_MM") for limit in limits.split(","))
-    try:
-        return Severity.model_validate(plain)
-    except ValidationError as error:
-        raise SpecError(*(f"`{text}`: {problem}" for problem in describe(error))) from None
+        given["limits_mm"] = tuple(_number(text, limit, "LIMITS_MM") for limit in limits.split(","))
+    return with_options(Severity, own, text=text, given=given)
 
 
 def _no_kind(kind: str, rest: str) -> str:
@@ -116,9 +114,18 @@ def _no_kind(kind: str, rest: str) -> str:
     return f"and `{kind}` is no kind; {meant(text, FORMS, own=own)}known: {', '.join(FORMS)}"
 
 
-def _source(text: str, source: str) -> dict[str, object]:
+def _source(
+    text: str, source: str, cut: type[Patches | Severity]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """The data set that squares are cut from, and the options that are the squares' own. `source.KEY` is the
+    former's wherever both have the option.
+    """
+    root, options = split_options(source)
+    own = {key: value for key, value in options.items() if key in cut.model_fields}
+    rest = {key.removeprefix("source."): value for key, value in options.items() if key not in own}
+    query = "&".join(f"{key}={quote(value)}" for key, value in rest.items())
     try:
-        return parse_dataset(source).plain()
+        return parse_dataset(f"{root}?{query}" if query else root).plain(), own
     except UserError as error:
         raise SpecError(*(f"`{text}`: {problem}" for problem in error.problems)) from None
 

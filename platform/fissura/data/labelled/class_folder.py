@@ -12,6 +12,7 @@ from fissura.data.dataset import DatasetInfo
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.groups import alike
 from fissura.data.names import is_passed_over
+from fissura.data.options import options_text
 from fissura.data.splits import draw
 from fissura.data.walk import Walk
 
@@ -50,7 +51,7 @@ class ClassFolder(LabelledDataset):
 
     @property
     def label_text(self) -> str:
-        return f"{self.kind}:{self.root}"
+        return f"{self.kind}:{self.root}{options_text(self)}"
 
     def resolved(self) -> Self:
         return self.model_copy(update={"root": self.root.expanduser().resolve()})

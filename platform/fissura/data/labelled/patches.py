@@ -26,7 +26,7 @@ class Patches(CutSquares):
 
     @property
     def label_text(self) -> str:
-        return f"{self.kind}:{self.source.kind}:{self.source.root}"
+        return f"{self.kind}:{self.source_text}"
 
     def classes(self) -> tuple[str, ...]:
         return ("no_crack", "crack")

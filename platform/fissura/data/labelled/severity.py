@@ -59,7 +59,7 @@ class Severity(CutSquares):
     @property
     def label_text(self) -> str:
         scale = f"{_number(self.mm_per_pixel)}:{_listed(self.limits_mm)}"
-        return f"{self.kind}:{scale}:{self.source.kind}:{self.source.root}"
+        return f"{self.kind}:{scale}:{self.source_text}"
 
     def classes(self) -> tuple[str, ...]:
         edges = [_number(limit) for limit in self.limits_mm]

@@ -25,6 +25,7 @@ from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask, Place
 from fissura.data.labelled.memo import recall, remember
 from fissura.data.naming import PLACE
+from fissura.data.options import options_text
 from fissura.data.sample import Sample
 from fissura.data.splits import draw
 from fissura.data.walk import listed
@@ -55,6 +56,14 @@ class CutSquares(LabelledDataset):
     def resolved(self) -> Self:
         source = self.source.model_copy(update={"root": self.source.root.expanduser().resolve()})
         return self.model_copy(update={"source": source})
+
+    @property
+    def source_text(self) -> str:
+        """The data set that is cut, and the options of both, as `--data` names them."""
+        plain = f"{self.source.kind}:{self.source.root}"
+        queries = (options_text(self), options_text(self.source, lead="source."))
+        options = "&".join(query.removeprefix("?") for query in queries if query)
+        return f"{plain}?{options}" if options else plain
 
     def find(self, *, directory: Path | None = None) -> Listing:
         found, classes = self.source.find(), self.classes()

@@ -1,0 +1,29 @@
+"""Many problems in few lines."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+ALIKE = 3  # equal problems that are still a line each
+EXAMPLES = 3
+_PARTICULARS = re.compile(r"[^\s`]*[/\\][^\s`]*|[^\s`]+\.\w{2,4}\b|\d+(?:\.\d+)?%?")
+
+
+def summed_up(problems: Iterable[str]) -> list[str]:
+    """The problems with those of one kind in one line, where they are more than `ALIKE`: the first, how many
+    they are, some of the others' names. Of one kind are lines `NAME: TEXT` whose texts differ in numbers and
+    file names alone.
+    """
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        _, colon, text = problem.partition(": ")
+        kinds[re.sub(r"#(?:, #)+", "#", _PARTICULARS.sub("#", text)) if colon else problem].append(problem)
+    lines = []
+    for alike in kinds.values():
+        if len(alike) <= ALIKE:
+            lines += alike
+            continue
+        names = [re.split(r"[/\\]", problem.partition(": ")[0])[-1] for problem in alike[1:]]
+        more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
+        lines.append(f"{alike[0]} ({len(alike)} alike: {', '.join(names[:EXAMPLES])}{more})")
+    return lines

@@ -1,0 +1,75 @@
+"""The options of a data set in its text: `KIND:ROOT?suffix=_mask&threshold=127`.
+
+They are the fields of its spec; `mask_suffix` and `mask_threshold` go by their last words.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+from urllib.parse import quote, unquote
+
+from pydantic import ValidationError
+
+from fissura.core.errors import SpecError
+from fissura.core.spec import Spec, describe, nearest
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+_OWN_PLACE = frozenset({"kind", "root", "source", "mm_per_pixel", "limits_mm"})  # in the text
+_SHORTENED = "mask_"
+
+
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """The root and the options of `ROOT?KEY=VALUE&...`. What exists as it is written is a root."""
+    root, mark, query = text.rpartition("?")
+    if not mark or "=" not in query or Path(text).expanduser().exists():
+        return text, {}
+    pairs = (pair.partition("=") for pair in query.split("&") if pair)
+    return root, {unquote(key): unquote(value) for key, _, value in pairs}
+
+
+def with_options(
+    spec: type[SpecT], options: Mapping[str, str], *, text: str, given: Mapping[str, Any]
+) -> SpecT:
+    """The data set of the kind `spec` with these options; `given` are its root and all else that is no
+    option.
+
+    Raises:
+        SpecError: with a line for each option that the kind has not, or whose value breaks a rule.
+    """
+    fields = dict(_fields(spec))
+    unknown = [option for option in options if option not in fields]
+    if unknown:
+        raise SpecError(
+            *(
+                f"`{text}`: `{option}` is no option of this kind of data{nearest(option, fields)}; known:"
+                f" {', '.join(fields)}"
+                for option in unknown
+            )
+        )
+    values: dict[str, Any] = {}
+    for option, value in options.items():
+        field = fields[option]
+        listed = get_origin(spec.model_fields[field].annotation) is tuple
+        values[field] = value.split(",") if listed else value
+    try:
+        return spec.model_validate({**given, **values})
+    except ValidationError as error:
+        raise SpecError(*(f"`{text}`: {problem}" for problem in describe(error))) from None
+
+
+def options_text(data: Spec, *, lead: str = "") -> str:
+    """`?KEY=VALUE&...` for the fields that are not the default, each key led by `lead`; or nothing."""
+    pairs = []
+    for option, field in _fields(type(data)):
+        value = getattr(data, field)
+        if value != type(data).model_fields[field].default:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            pairs.append(f"{lead}{option}={quote(shown, safe='/:,')}")
+    return f"?{'&'.join(pairs)}" if pairs else ""
+
+
+def _fields(spec: type[Spec]) -> Iterator[tuple[str, str]]:
+    for field in spec.model_fields:
+        if field not in _OWN_PLACE:
+            yield field.removeprefix(_SHORTENED), field
