@@ -174,6 +174,15 @@ class TestDataThatWereMoved:
         plan = resumed(study, f"synthetic:{tmp_path / 'elsewhere'}")
         assert plan.datasets == (Folder(root=tmp_path / "elsewhere"),), "read as the study reads them"
 
+    def test_are_read_with_the_options_that_the_study_has(self, study: Study, tmp_path: Path) -> None:
+        for mask in (tmp_path / "bridge" / "masks").rglob("*.png"):
+            mask.rename(mask.with_name(f"{mask.stem}_m.png"))
+        own = Folder(root=tmp_path / "bridge", mask_suffix="_m", name="the bridge")
+        study.write(study.plan().model_copy(update={"datasets": (own,), "content": content_digest([own])}))
+        (tmp_path / "bridge").rename(tmp_path / "elsewhere")
+        plan = resumed(study, f"folder:{tmp_path / 'elsewhere'}")
+        assert plan.datasets == (own.model_copy(update={"root": tmp_path / "elsewhere"}),)
+
     def test_of_classifiers_too(self, classes: Study, tmp_path: Path) -> None:
         (tmp_path / "walls").rename(tmp_path / "elsewhere")
         plan = resumed(classes, f"class_folder:{tmp_path / 'elsewhere'}", extend=1)

@@ -47,8 +47,9 @@ def export_text(plain: dict[str, Any]) -> str:
         }
         for part in plain["table"]
     ]
+    known = "trained_on" in plain
     lines = [
-        f"trained on {text.data(', '.join(plain['trained_on']), plain['data_digest'])}",
+        *([f"trained on {text.data(', '.join(plain['trained_on']), plain['data_digest'])}"] if known else []),
         f"largest difference to PyTorch: {plain['check']['difference']:.2g}",
         table(rows),
         f"one image of {plain['image'][0]} x {plain['image'][1]}, one thread of {plain['device']}",

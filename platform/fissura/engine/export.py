@@ -40,7 +40,7 @@ from fissura.engine.inference import Sliding, Whole
 from fissura.engine.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Recipe
-from fissura.engine.run import read_manifest
+from fissura.engine.run import MANIFEST, read_manifest
 from fissura.models import BackboneUNet, Segmenter
 from fissura.results.manifest import DataFacts, device_name, trained_on
 
@@ -100,6 +100,8 @@ def export_run(
         FissuraError: the exported network is not PyTorch's.
     """
     check_edge()
+    # a run that was trained elsewhere may come without its manifest
+    data = read_manifest(run).data if (run / MANIFEST).is_file() else None
     if ClassifierRecipe.names(run / "recipe.json"):
         if threshold is not None:
             raise DataError(f"{run}: a threshold is for segmentation, and this run classifies; leave it out")
@@ -109,7 +111,7 @@ def export_run(
             run / CLASSIFIER,
             side=classifier.recipe.backbone.input_size,
             recipe=classifier.recipe.plain(),
-            data=read_manifest(run).data,
+            data=data,
             out=out,
             quantise=quantise,
         )
@@ -120,7 +122,7 @@ def export_run(
         predictor.model,
         predictor.recipe,
         threshold=threshold,
-        data=read_manifest(run).data,
+        data=data,
         out=out,
         quantise=quantise,
     )

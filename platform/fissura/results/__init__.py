@@ -2,7 +2,8 @@
 
 manifest, energy            what produced a run, and at which cost
 store                       one Parquet file a run
-score                       anyone's predictions against masks
+score, score_files          anyone's predictions against masks
+cross_data, data_names      a study on several data sets, and what they are called
 statistics                  intervals, paired differences, significance groups
 leaderboard                 configurations ranked, like with like
 sheet                       a table and its files: Parquet, CSV, Markdown, LaTeX, HTML

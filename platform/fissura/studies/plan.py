@@ -129,10 +129,7 @@ def _standing(
             )
         return plan.datasets
     given = parse_sources(data, task=task)
-    found = digest_sources(given, directory=cache)
-    if found == plan.content:
-        return given
-    # the same files under the name of another kind are read as the study reads them
+    # the same files under the name of another kind, or without an option, are read as the study reads them
     if len(given) == len(plan.datasets):
         moved = tuple(
             moved_to(planned, root_of(new)) for planned, new in zip(plan.datasets, given, strict=True)
@@ -140,6 +137,9 @@ def _standing(
         with contextlib.suppress(DataError):
             if digest_sources(moved, directory=cache) == plan.content:
                 return moved
+    found = digest_sources(given, directory=cache)
+    if found == plan.content:
+        return given
     raise SpaceError(
         f"{study.path}: --data: {', '.join(map(str, given))} holds {found}, and the study's images are"
         f" {plan.content} ({held}); name the same images, or begin a new study"
