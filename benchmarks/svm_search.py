@@ -187,7 +187,7 @@ def precomputed(data: Problem, configurations: Configurations) -> np.ndarray:
         bound, gamma = configuration
         found = np.empty(len(data.labels), np.int64)
         for (training, held), scale in zip(data.splits(), scales, strict=True):
-            kernel = np.exp(distances[:, training] * np.float32(-gamma / scale))
+            kernel = np.exp(distances[:, training].astype(np.float64) * (-gamma / scale))
             machine = SVC(kernel="precomputed", C=bound, tol=TOLERANCE)
             found[held] = machine.fit(kernel[training], data.labels[training]).predict(kernel[held])
         return found
