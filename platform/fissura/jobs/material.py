@@ -24,6 +24,9 @@ from fissura.models.backbones import FeatureNetwork
 
 Say = Callable[[str], None]
 
+MOST_SHARED = 8
+"""Distances that are kept at a time, of a backbone and a whitening each: folds times images squared numbers."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -164,13 +167,19 @@ class Material:
         return self._samples[key]
 
     def distances(self, recipe: ClassifierRecipe) -> ObjectRef:
-        """The distances that all SVMs of this backbone and whitening share, in the object store."""
+        """The distances that all SVMs of this backbone and whitening share, in the object store; those of the
+        `MOST_SHARED` that were asked for last are kept."""
         key = distances_key(recipe)
-        if key not in self._distances:
+        shared = self._distances.pop(key, None)
+        if shared is None:
             sample = self.of(recipe)
             task = ray.remote(num_cpus=self._slots.cpus)(_share_distances)
-            self._distances[key] = task.remote(sample.features, sample.fold_of, recipe.plain())
-        return self._distances[key]
+            shared = task.remote(sample.features, sample.fold_of, recipe.plain())
+        self._distances[key] = shared
+        while len(self._distances) > MOST_SHARED:
+            # settings that are being judged hold on to theirs
+            del self._distances[next(iter(self._distances))]
+        return shared
 
 
 def distances_key(recipe: ClassifierRecipe) -> str:
