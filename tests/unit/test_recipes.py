@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from fissura.core.errors import SpecError
+from fissura.data.augmentation import STRENGTHS
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop, WholeImage
 from fissura.data.resize import Fixed, Native
 from fissura.engine.inference import Sliding, Whole
@@ -115,6 +116,13 @@ def test_unet_backbones_is_the_paper_s_setting() -> None:
             f"data.augmentation.{name}": 0.0
             for name in ("blur", "hue", "saturation", "brightness", "contrast")
         },
+        "data.augmentation.noise_sigma": 7.0,  # reading, as all strengths
+        "data.augmentation.blur_kernel": 7,
+        "data.augmentation.hue_shift": 20,
+        "data.augmentation.saturation_shift": 30,
+        "data.augmentation.brightness_limit": 0.2,
+        "data.augmentation.contrast_limit": 0.2,
+        "kept_by": "val/loss",
         "data.batch_size": 4,
         "data.normalisation": "imagenet",
         "model.kind": "backbone_unet",
@@ -164,7 +172,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "data.crop.per_image": 2000,
         "data.crop.allocation": "equal",
         "data.batch_size": 32,
-        **{f"data.augmentation.{name}": 0.0 for name in Augmentation.model_fields},
+        **{f"data.augmentation.{name}": 0.0 for name in Augmentation.model_fields if name not in STRENGTHS},
         "model.width": 16,
         "model.depth": 4,
         "model.final": "relu",
