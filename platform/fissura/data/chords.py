@@ -25,7 +25,8 @@ def chords(plane: Plane, *, level: float, points: Points, along: Points, most: L
 def chord(plane: Plane, *, level: float, points: Points, across: Points, most: Lengths) -> Lengths:
     """How long the crack is along the line through each point (x, y) in the direction of `across`."""
     one_way = to_edge(plane, level=level, start=points, towards=across, most=most)
-    return np.asarray(one_way + to_edge(plane, level=level, start=points, towards=-across, most=most))
+    both: Lengths = one_way + to_edge(plane, level=level, start=points, towards=-across, most=most)
+    return both
 
 
 def to_edge(plane: Plane, *, level: float, start: Points, towards: Points, most: Lengths) -> Lengths:
@@ -57,7 +58,8 @@ def _above(plane: Plane, level: float, points: Points) -> Lengths:
         value = plane[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)] - level
         outside = (row < 0) | (row >= height) | (column < 0) | (column >= width)
         # as far below the level as the outer pixel is above it: they cross in the middle
-        return np.asarray(np.where(outside, np.minimum(-np.abs(value), -1e-300), value))
+        seen: Lengths = np.where(outside, np.minimum(-np.abs(value), -1e-300), value)
+        return seen
 
     upper = at(top, left) * (1 - right_share) + at(top, left + 1) * right_share
     lower = at(top + 1, left) * (1 - right_share) + at(top + 1, left + 1) * right_share
