@@ -150,6 +150,11 @@ class TestFloods:
             *other,
         ]
 
+    def test_names_their_folders_where_names_alone_do_not_tell_them_apart(self) -> None:
+        paths = [f"/data/masks/{split}/w{number}.png" for split in ("test", "train") for number in range(2)]
+        (line,) = summed_up(f"{path}: holds {len(path)} levels; mend" for path in paths)
+        assert line.endswith("(4 alike: test/w1.png, train/w0.png, train/w1.png)")
+
     def test_a_few_are_a_line_each(self) -> None:
         lines = [f"w{number}.png: bad" for number in range(3)]
         assert summed_up(lines) == lines

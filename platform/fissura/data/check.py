@@ -14,6 +14,7 @@ from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.data.check_lines import (
     MaskFacts,
+    bare_splits,
     count_lines,
     duplicate_lines,
     inverted,
@@ -137,7 +138,12 @@ def check(
     findings.warnings += count_lines(source.info.counts, splits)
     turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
     findings.warnings += said_of_turns(turned, total=len(found.samples))
-    findings.warnings += [*odd_masks(masks), *shared_masks(masks), *inverted(masks)]
+    findings.warnings += [
+        *bare_splits(where, masks),
+        *odd_masks(masks),
+        *shared_masks(masks),
+        *inverted(masks),
+    ]
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
     if empty:
         findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")

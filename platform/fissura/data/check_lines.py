@@ -13,6 +13,11 @@ from fissura.data.resize import AnyResize
 from fissura.data.sample import Sample
 from fissura.data.walk import listed
 
+NO_CRACK = {
+    "train": "a training or search on this set alone is refused",
+    "val": "a training or search on this set alone is refused",
+    "test": "models are scored by their false alarms only",
+}
 MOST_LINES = 25  # of one kind of warning, before they are summed up in one
 
 
@@ -95,6 +100,17 @@ def odd_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
         f"{len(odd)} of {len(masks)} masks hold levels that a mask should not; on average {mean:.1%} of "
         f"their pixels; most in {worst}: {odd[worst].remark}"
     ]
+
+
+def bare_splits(splits: Mapping[str, str], masks: Mapping[str, MaskFacts]) -> list[str]:
+    """The splits whose masks were all read and hold no crack; `splits`: that of each sample, by name."""
+    lines = []
+    for split, what_follows in NO_CRACK.items():
+        names = [name for name, own in splits.items() if own == split]
+        if names and all(name in masks and not masks[name].cracks for name in names):
+            images = f"{len(names)} {split} images" if len(names) > 1 else f"one {split} image"
+            lines.append(f"no crack in the masks of the {images}, so {what_follows}")
+    return lines
 
 
 def shared_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
