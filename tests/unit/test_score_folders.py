@@ -1,5 +1,6 @@
 """Scoring a folder of probability maps against a folder of masks, and naming all that is wrong with them."""
 
+import json
 import re
 import subprocess
 import sys
@@ -296,3 +297,21 @@ def test_maps_of_several_levels_are_probabilities(tmp_path, rng, levels):
     report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
     assert report.remarks == ()
     assert report.micro.recall == 0.0
+
+
+def test_grey_masks_are_read_by_the_threshold_that_the_error_names(folders, fissura):
+    path = folders[1] / "b.png"
+    mask = np.array(Image.open(path))
+    mask[0, :4], mask[1, :4] = 60, 180
+    save(path, mask)
+    (problem,) = problems(*folders)
+    assert "`--mask-threshold 127` of `fissura score`" in problem
+    words = ("score", *folders, "--protocol", "pixel", "--json")
+    assert fissura(*words).code == 2
+    done = fissura(*words, "--mask-threshold", "127")
+    assert done.code == 0
+    assert any("grey, thresholded at 127" in line for line in done.said)
+    held = (mask > 127).astype(np.uint8) * 255
+    save(path, held)
+    assert json.loads(done.out)["micro"] == json.loads(fissura(*words).out)["micro"]
+    assert "0 to 254" in problems(*folders, mask_threshold=255)[0]

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError
 from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem, open_file
 
+_IN_SCORE = " (`--mask-threshold {}` of `fissura score`)"
 LOSSY_THRESHOLD = 127
 MOST_OF_INDICES = 3  # the lightest level of class indices 0 and 1 as JPEG
 
@@ -88,11 +89,12 @@ def _two_levels(
     if len(levels) == 2:
         raise DataError(
             f"{rule} {shown} and no 0; save it again with 0 and 255, or read the higher level as crack: "
-            f"`folder:ROOT?threshold={min(levels)}`"
+            f"`folder:ROOT?threshold={min(levels)}`{_IN_SCORE.format(min(levels))}"
         )
     raise DataError(
         f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
         f"JPEG, or name a threshold, above which is crack: `folder:ROOT?threshold={LOSSY_THRESHOLD}`"
+        f"{_IN_SCORE.format(LOSSY_THRESHOLD)}"
     )
 
 
