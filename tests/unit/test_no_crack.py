@@ -215,6 +215,16 @@ class TestTables:
         assert SENTENCE in as_text(leaderboard(runs.records), kind="html")
 
 
+def test_an_evaluation_in_a_notebook_has_no_f1(tmp_path: Path, write_scored_run: Callable[..., Path]) -> None:
+    for name, images, said in (("sound", SOUND, SENTENCE), ("mixed", CRACKED + SOUND, "mean F1 ")):
+        write_scored_run(tmp_path / name, images=images)
+        (record,) = read_runs([tmp_path / name]).records
+        rows = [store.Row(**row) for row in record.table.to_pylist()]
+        (line,) = store.mean_scores(rows)
+        assert f": {said}" in line
+        assert f"({rows[0].data_digest[:8]})" in line
+
+
 class TestCommands:
     def test_evaluate_says_false_alarms_only(
         self, tmp_path: Path, segmenter_run: Path, fissura: Callable[..., object]

@@ -310,10 +310,11 @@ def export(
 
 
 def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
-    """The protocols of these names."""
+    """The protocols of these names, one or several; each once."""
     from fissura.metrics import parse_protocol
 
-    return tuple(parse_protocol(text) for text in texts)
+    named = (texts,) if isinstance(texts, str) else texts
+    return tuple(parse_protocol(text) for text in dict.fromkeys(named))
 
 
 __all__ = [

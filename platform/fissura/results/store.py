@@ -1,6 +1,7 @@
 """The store: one Parquet file a run, a row for each image and protocol, the manifest in its metadata."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,8 +14,9 @@ from jaxtyping import Int32
 
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import replacing
+from fissura.metrics.false_alarms import NO_CRACK
 from fissura.results.manifest import Manifest
-from fissura.results.text import count
+from fissura.results.text import count, data
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
@@ -109,14 +111,20 @@ class Skipped(NamedTuple):
 
 
 def mean_scores(rows: Sequence[Row]) -> list[str]:
-    """The mean F1 of the images of each data set, split and protocol, a line each."""
-    keys = dict.fromkeys((row.dataset, row.split, row.protocol, row.threshold) for row in rows)
+    """The mean F1 of the images of each data set, split and protocol, a line each; there is none where no
+    image holds a crack."""
+    parts: defaultdict[tuple[str, str, str, float], list[Row]] = defaultdict(list)
+    for row in rows:
+        called = data(row.data_name or row.dataset, row.data_digest)
+        parts[called, row.split, row.protocol, row.threshold].append(row)
     lines = []
-    for key in keys:
-        own = [row.f1 for row in rows if (row.dataset, row.split, row.protocol, row.threshold) == key]
-        dataset, split, protocol, threshold = key
-        mean = f"mean F1 {np.mean(own):.4f} of {count(len(own), 'image')} at threshold {threshold:.3g}"
-        lines.append(f"{dataset} {split}, {protocol}: {mean}")
+    for (called, split, protocol, threshold), own in parts.items():
+        cracked = any(row.crack_pixels for row in own)
+        mean = f"mean F1 {np.mean([row.f1 for row in own]):.4f}" if cracked else NO_CRACK
+        lines.append(
+            f"{called} {split}, {protocol}: {mean}{' of' if cracked else ','} {count(len(own), 'image')} at "
+            f"threshold {threshold:.3g}"
+        )
     return lines
 
 
