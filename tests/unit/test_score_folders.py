@@ -315,3 +315,14 @@ def test_grey_masks_are_read_by_the_threshold_that_the_error_names(folders, fiss
     save(path, held)
     assert json.loads(done.out)["micro"] == json.loads(fissura(*words).out)["micro"]
     assert "0 to 254" in problems(*folders, mask_threshold=255)[0]
+
+
+def test_many_odd_masks_are_one_line(tmp_path, rng, fissura):
+    for number in range(20):
+        probability, mask = pair(rng)
+        mask[0, : number + 1] = 90
+        save(tmp_path / "predictions" / f"w{number}.png", probability)
+        save(tmp_path / "masks" / f"w{number}.png", mask)
+    words = ("score", tmp_path / "predictions", tmp_path / "masks", "--protocol", "pixel")
+    (line,) = [line for line in fissura(*words, "--mask-threshold", "127").said if line.startswith("note: ")]
+    assert "(20 alike: w1.png, w10.png, w11.png and 16 more)" in line
