@@ -114,7 +114,26 @@ def test_empty_and_inverted_masks_are_named(folder: Path) -> None:
     save(folder / "masks/train/2.png", 255 - line(5))
     found = report(folder)
     assert found.notes == ("masks without a crack (1 of 8): 1",)
-    assert found.warnings == ("masks that are mostly crack (1): 2; is crack white (255) in them?",)
+    assert found.warnings == (
+        "masks that are mostly crack (1): 2; is crack the lighter level in them? If not, invert them",
+    )
+
+
+def test_splits_without_a_crack_are_warned_of(folder: Path) -> None:
+    for mask in (folder / "masks/test").iterdir():
+        save(mask, np.zeros((96, 128), np.uint8))
+    count = len(list((folder / "masks/test").iterdir()))
+    assert report(folder).warnings == (
+        f"no crack pixel in the masks of the test images ({count}), so their scores are false alarms only",
+    )
+    for mask in (folder / "masks/train").iterdir():
+        save(mask, np.zeros((96, 128), np.uint8))
+    train, val, test = report(folder).warnings
+    assert "the train images" in train
+    assert "nothing to learn from: no model is trained" in train
+    assert "the val images" in val
+    assert "nothing to choose a model and its threshold by: no model is trained" in val
+    assert "the test images" in test
 
 
 def test_jpeg_masks_are_warned_of_with_their_share_of_grey_pixels(folder: Path) -> None:
