@@ -279,7 +279,7 @@ def test_a_jpeg_mask_whose_cracks_pass_the_threshold_here_and_there_is_refused(
     tmp_path: Path, level: int
 ) -> None:
     path = write(tmp_path / "a.jpg", jpeg_line(level), quality=75)
-    with pytest.raises(DataError, match="crack would be (left|lost) at the threshold 127") as caught:
+    with pytest.raises(DataError, match=r"crack would be (left|lost) at the threshold 127") as caught:
         decode_mask(path)
     threshold = int(re.search(r"threshold=(\d+)", str(caught.value))[1])  # type: ignore[index]
     np.testing.assert_array_equal(decode_mask(path, threshold=threshold).mask, jpeg_line(1))

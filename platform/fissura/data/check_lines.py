@@ -128,5 +128,6 @@ def inverted(masks: Mapping[str, MaskFacts]) -> list[str]:
     if not most:
         return []
     return [
-        f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack the lighter level in them? If not, invert them"
+        f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack the lighter level in them? If "
+        f"not, invert them"
     ]

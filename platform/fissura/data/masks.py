@@ -62,8 +62,8 @@ def decode_mask(
         light = np.asarray(grey > 0, dtype=np.uint8)
         share = 1.0 - (levels.get(0, 0) + levels.get(1, 0)) / grey.size
         remark = (
-            f"a JPEG of levels 0 to {lightest}, read as class indices: all above 0 is crack; thin cracks may be"
-            " lost in such a file, so save it as PNG"
+            f"a JPEG of levels 0 to {lightest}, read as class indices: all above 0 is crack; thin cracks may"
+            " be lost in such a file, so save it as PNG"
         )
     elif threshold is None or (not lossy and set(levels) <= {0, 1}):
         light = _two_levels(path, grey, levels, counts)
@@ -73,6 +73,16 @@ def decode_mask(
         share = 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
         remark = f"{share:.1%} of the pixels are grey, thresholded at {threshold}" if share else None
     return MaskReading(light if crack == "light" else 1 - light, levels, share, remark)
+
+
+def read_levels(path: Path) -> UInt8[np.ndarray, "h w"]:
+    """The levels of a grey image; of one in black and another colour 0 and 1, of one of 1 bit 0 and 255.
+
+    Raises:
+        DataError: one line: the file, the rule it breaks, what it holds, the remedy.
+    """
+    with open_file(path) as picture:
+        return _grey(picture)
 
 
 def _check_threshold(path: Path, counts: Int64[np.ndarray, "256"], lightest: int) -> None:
@@ -85,8 +95,8 @@ def _check_threshold(path: Path, counts: Int64[np.ndarray, "256"], lightest: int
     )
     raise DataError(
         f"{path}: the lightest pixel of this JPEG mask is {lightest}: {left} at the threshold"
-        f" {LOSSY_THRESHOLD}; save it as PNG with 0 and 255, or name a threshold:"
-        f" `folder:ROOT?threshold={_between(counts)}`"
+        f" {LOSSY_THRESHOLD}; save it as PNG with 0 and 255, or, of a folder of your own, name a"
+        f" threshold: `folder:ROOT?threshold={_between(counts)}`"
     )
 
 
@@ -113,12 +123,13 @@ def _two_levels(
         raise DataError(f"{rule} {shown} alone; write 0 where there is no crack")
     if len(levels) == 2:
         raise DataError(
-            f"{rule} {shown} and no 0; save it again with 0 and 255, or read the higher level as crack: "
-            f"`folder:ROOT?threshold={min(levels)}`"
+            f"{rule} {shown} and no 0; save it again with 0 and 255, or, of a folder of your own, read the "
+            f"higher level as crack: `folder:ROOT?threshold={min(levels)}`"
         )
     raise DataError(
         f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
-        f"JPEG, or name a threshold, above which is crack: `folder:ROOT?threshold={_between(counts)}`"
+        f"JPEG, or, of a folder of your own, name a threshold, above which is crack: "
+        f"`folder:ROOT?threshold={_between(counts)}`"
     )
 
 
