@@ -1,6 +1,7 @@
 """`data check` names every defect, and stops at none."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,16 @@ def test_a_near_duplicate_across_splits_is_a_leak(folder: Path) -> None:
     assert leak.startswith("the same image in two splits (train and test): ")
     assert "0 = 6" in leak
     assert "turned by 180 degrees" in leak
+
+
+def test_many_leaks_are_one_line_with_their_count(folder: Path) -> None:
+    taken = (folder / "images/train/1.png").read_bytes()
+    for split in ("train", "test"):
+        for image in (folder / "images" / split).iterdir():
+            image.write_bytes(taken)
+    (leak,) = [line for line in report(folder).warnings if "two splits" in line]
+    assert re.match(r"the same image in two splits, \d+ pairs: \S+ = \S+ \(pixel for pixel\), ", leak)
+    assert leak.endswith("; drop one of each")
 
 
 def test_exact_duplicates_and_shared_masks_are_named(folder: Path) -> None:

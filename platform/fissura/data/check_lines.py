@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
 
+from fissura.core.problems import ALIKE
 from fissura.data.duplicates import Duplicate
 from fissura.data.lost import LostCracks, both_lost
 from fissura.data.masks import MaskReading
@@ -50,6 +51,11 @@ def duplicate_lines(copies: list[Duplicate], where: Mapping[str, str], *, places
         f"drop one"
         for copy in leaks
     ]
+    if len(leaks) > ALIKE:
+        lines = [
+            f"the same image in two {places}, {len(leaks)} pairs: {listed([line(copy) for copy in leaks])}; "
+            f"drop one of each"
+        ]
     for exact, what in ((True, "the same image twice"), (False, "nearly the same image twice")):
         rest = [copy for copy in copies if copy.exact == exact and copy not in leaks]
         if len(rest) > MOST_LINES:
