@@ -76,17 +76,18 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
 
 def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> Values:
     points = graph.points
-    most = 3 * graph.radius + 2
-    width = chords(plane, level=level, points=points, along=along, most=most)
+    # no disc in the crack is wider, however a chord runs through a bend
+    most = 2 * graph.radius + 0.25
+    width = chords(plane, level, points, along, graph.radius, most)
     # a speck has no direction
     single = graph.degree == 0
+    within = graph.radius[single]
     sides = [
-        chord(plane, level=level, points=points[single], across=side, most=most[single])
-        for side in (along[single], along[single][:, ::-1])
+        chord(plane, level, points[single], side, within, most[single])
+        for side in (along[single], np.ascontiguousarray(along[single][:, ::-1]))
     ]
     width[single] = np.minimum(*sides)
-    # no disc in the crack is wider, however a chord runs through a bend
-    return np.asarray(np.minimum(width, 2 * graph.radius + 0.25))
+    return np.asarray(np.minimum(width, most))
 
 
 def _beyond_ends(plane: Plane, level: float, graph: SkeletonGraph, along: Points, width: Values) -> Values:
@@ -97,10 +98,10 @@ def _beyond_ends(plane: Plane, level: float, graph: SkeletonGraph, along: Points
     start, wide, most = graph.points[ends], np.maximum(width[ends], 1), 3 * graph.radius[ends] + 2
     backwards = (graph.spread(graph.points, rounds=8) - graph.points)[ends]
     outwards = along[ends] * np.where(np.sum(along[ends] * backwards, axis=1, keepdims=True) > 0, -1, 1)
-    reach = to_edge(plane, level=level, start=start, towards=outwards, most=most)
-    across = np.stack((-outwards[:, 1], outwards[:, 0]), 1)
+    reach = to_edge(plane, level=level, start=start, towards=outwards, within=graph.radius[ends], most=most)
+    across, nowhere = np.stack((-outwards[:, 1], outwards[:, 0]), 1), np.zeros(len(ends))
     near_tip = [start + (reach - share * wide)[:, None] * outwards for share in BEFORE_TIP]
-    ending = [chord(plane, level=level, points=points, across=across, most=most) for points in near_tip]
+    ending = [chord(plane, level, points, across, nowhere, most) for points in near_tip]
     share = np.mean(ending, axis=0) / wide
     flat = np.where(wide < THIN, 0, np.clip((share - ROUND_END) / (FLAT_END - ROUND_END), 0, 1))
     tip = start + reach[:, None] * outwards

@@ -1,66 +1,118 @@
-"""How far it is from a point to the edge of a crack, finer than a pixel: where a map crosses a level."""
+"""How far it is from a point to the edge of a crack, finer than a pixel: where a map crosses a level.
+
+Compiled with numba: a ray is a loop of a few steps.
+"""
 
 import numpy as np
 from jaxtyping import Float64, UInt8
+from numba import njit
 
 Plane = UInt8[np.ndarray, "h w"]
 Points = Float64[np.ndarray, "n 2"]
 Lengths = Float64[np.ndarray, " n"]
 
 STEP = 0.5  # pixels between two looks at the map along a ray
-TURNS = tuple(np.radians((0, 20, -20, 40, -40)))
+DIAGONAL = 1.5  # pixels, a little more than a pixel is across
+TURNS = tuple(float(turn) for turn in np.radians((0, 20, -20, 40, -40)))
+
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
-def chords(plane: Plane, *, level: float, points: Points, along: Points, most: Lengths) -> Lengths:
+@_compiled
+def chords(
+    plane: Plane, level: float, points: Points, along: Points, within: Lengths, most: Lengths
+) -> Lengths:
     """The shortest chord through each point (x, y) of all that run about across the unit vector `along`, so
-    that a line whose direction is not quite known is not taken for wider. Half a chord is at most `most`."""
-    found: Lengths = np.full(len(points), np.inf)
-    for turn in TURNS:
-        cos, sin = np.cos(turn), np.sin(turn)
-        across = np.stack((-along[:, 1] * cos - along[:, 0] * sin, along[:, 0] * cos - along[:, 1] * sin), 1)
-        found = np.minimum(found, chord(plane, level=level, points=points, across=across, most=most))
-    return np.asarray(found)
+    that a line whose direction is not quite known is not taken for wider; at most `most`. `within` as in
+    `to_edge`."""
+    shortest = most.copy()
+    for point in range(len(points)):
+        x, y = points[point]
+        for turn in TURNS:
+            cos, sin = np.cos(turn), np.sin(turn)
+            dx, dy = (
+                -along[point, 1] * cos - along[point, 0] * sin,
+                along[point, 0] * cos - along[point, 1] * sin,
+            )
+            # a chord that is longer than the shortest so far is not followed to its end
+            one = _chord(plane, level, x, y, dx, dy, within[point], shortest[point])
+            shortest[point] = min(shortest[point], one)
+    return shortest
 
 
-def chord(plane: Plane, *, level: float, points: Points, across: Points, most: Lengths) -> Lengths:
-    """How long the crack is along the line through each point (x, y) in the direction of `across`."""
-    one_way = to_edge(plane, level=level, start=points, towards=across, most=most)
-    both: Lengths = one_way + to_edge(plane, level=level, start=points, towards=-across, most=most)
-    return both
-
-
-def to_edge(plane: Plane, *, level: float, start: Points, towards: Points, most: Lengths) -> Lengths:
-    """How far it is from each `start` (x, y) in the direction of the unit vector `towards` until the map,
-    linear between the centres of its pixels, falls below `level`; at most about `most`, and 0 where it begins
-    below. The crack ends with the image: half a pixel beyond the centres of its outer pixels."""
-    found: Lengths = most.copy()
-    before = _above(plane, level, start)
-    found[before < 0] = 0
-    on = np.flatnonzero(before >= 0)
-    before, gone = before[on], 0.0
-    while len(on):
-        now = _above(plane, level, start[on] + (gone + STEP) * towards[on])
-        out = now < 0
-        found[on[out]] = gone + STEP * before[out] / (before[out] - now[out])
-        gone += STEP
-        stays = ~out & (gone < most[on])
-        on, before = on[stays], now[stays]
+@_compiled
+def chord(
+    plane: Plane, level: float, points: Points, across: Points, within: Lengths, most: Lengths
+) -> Lengths:
+    """How long the crack is along the line through each point (x, y) in the direction of `across`; right
+    where it is less than `most`, and at least that elsewhere. `within` as in `to_edge`."""
+    found = np.empty(len(points))
+    for point in range(len(points)):
+        (x, y), (dx, dy) = points[point], across[point]
+        found[point] = _chord(plane, level, x, y, dx, dy, within[point], most[point])
     return found
 
 
-def _above(plane: Plane, level: float, points: Points) -> Lengths:
+@_compiled
+def to_edge(
+    plane: Plane, level: float, start: Points, towards: Points, within: Lengths, most: Lengths
+) -> Lengths:
+    """How far it is from each `start` (x, y) in the direction of the unit vector `towards` until the map,
+    linear between the centres of its pixels, falls below `level`; at most about `most`, and 0 where it begins
+    below. No pixel whose centre is nearer to the start than `within` is below the level. The crack ends with
+    the image: half a pixel beyond the centres of its outer pixels."""
+    found = np.empty(len(start))
+    for point in range(len(start)):
+        (x, y), (dx, dy) = start[point], towards[point]
+        found[point] = _ray(plane, level, x, y, dx, dy, within[point], most[point])
+    return found
+
+
+@_compiled
+def _chord(
+    plane: Plane, level: float, x: float, y: float, dx: float, dy: float, within: float, most: float
+) -> float:
+    one_way = _ray(plane, level, x, y, dx, dy, within, most)
+    return float(one_way + _ray(plane, level, x, y, -dx, -dy, within, max(most - one_way, 0.0)))
+
+
+@_compiled
+def _ray(
+    plane: Plane, level: float, x: float, y: float, dx: float, dy: float, within: float, most: float
+) -> float:
+    # nearer than this all four pixels about a point are crack
+    gone = np.floor(max(within - DIAGONAL, 0.0) / STEP) * STEP
+    before = _above(plane, level, x + gone * dx, y + gone * dy)
+    if before < 0:
+        return 0.0
+    while gone < most:
+        now = _above(plane, level, x + (gone + STEP) * dx, y + (gone + STEP) * dy)
+        if now < 0:
+            return float(gone + STEP * before / (before - now))
+        before = now
+        gone += STEP
+    return most
+
+
+@_compiled
+def _above(plane: Plane, level: float, x: float, y: float) -> float:
     """The map less the level, between the pixels' centres."""
-    (height, width), (x, y) = plane.shape, points.T
-    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    left, top = int(np.floor(x)), int(np.floor(y))
     right_share, low_share = x - left, y - top
+    upper = _at(plane, level, top, left) * (1 - right_share) + _at(plane, level, top, left + 1) * right_share
+    lower = (
+        _at(plane, level, top + 1, left) * (1 - right_share)
+        + _at(plane, level, top + 1, left + 1) * right_share
+    )
+    return float(upper * (1 - low_share) + lower * low_share)
 
-    def at(row: np.ndarray, column: np.ndarray) -> Lengths:
-        value = plane[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)] - level
-        outside = (row < 0) | (row >= height) | (column < 0) | (column >= width)
-        # as far below the level as the outer pixel is above it: they cross in the middle
-        seen: Lengths = np.where(outside, np.minimum(-np.abs(value), -1e-300), value)
-        return seen
 
-    upper = at(top, left) * (1 - right_share) + at(top, left + 1) * right_share
-    lower = at(top + 1, left) * (1 - right_share) + at(top + 1, left + 1) * right_share
-    return np.asarray(upper * (1 - low_share) + lower * low_share)
+@_compiled
+def _at(plane: Plane, level: float, row: int, column: int) -> float:
+    """A pixel less the level; beyond the image as far below it as the outer pixel is above it, so that they
+    cross in the middle."""
+    height, width = plane.shape
+    if 0 <= row < height and 0 <= column < width:
+        return float(plane[row, column] - level)
+    value = plane[min(max(row, 0), height - 1), min(max(column, 0), width - 1)] - level
+    return float(min(-abs(value), -1e-300))

@@ -3,7 +3,8 @@
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
+from numba import njit
 
 Nodes = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " n"]
@@ -70,18 +71,18 @@ class SkeletonGraph:
 
     def spread(self, values: Float64[np.ndarray, "n k"], *, rounds: int) -> Float64[np.ndarray, "n k"]:
         """The values, each time the mean of the node's own and its neighbours'."""
-        for _ in range(rounds):
-            values = (values + self._beside @ values) / (1 + self.degree[:, None])
-        return values
+        return self._spread(values, rounds=rounds, fixed=np.zeros(len(values), bool))
 
     def smoothed(self, points: Points, *, rounds: int) -> Points:
         """`spread` of points, but that the ends stay where they are."""
-        ends = self.degree <= 1
-        for _ in range(rounds):
-            moved = self.spread(points, rounds=1)
-            moved[ends] = points[ends]
-            points = moved
-        return points
+        return self._spread(points, rounds=rounds, fixed=self.degree <= 1)
+
+    def _spread(
+        self, values: Float64[np.ndarray, "n k"], *, rounds: int, fixed: Bool[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, "n k"]:
+        beside = self._beside
+        spread = _averages(values.astype(np.float64), beside.indptr, beside.indices, rounds, fixed)
+        return np.asarray(spread)
 
     def lengths(self, points: Points) -> Values:
         """Half the lengths of each node's steps, when the nodes lie at `points`."""
@@ -113,6 +114,29 @@ class SkeletonGraph:
     def _at_both_ends(self, of_steps: Values) -> Values:
         count = len(self.rows)
         return np.bincount(self.first, of_steps, count) + np.bincount(self.second, of_steps, count)
+
+
+@njit(nogil=True, cache=True)
+def _averages(
+    values: Float64[np.ndarray, "n k"],
+    first: Int32[np.ndarray, " rows"],
+    beside: Int32[np.ndarray, " m"],
+    rounds: int,
+    fixed: Bool[np.ndarray, " n"],
+) -> Float64[np.ndarray, "n k"]:
+    """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay. The
+    neighbours of a node i are `beside[first[i] : first[i + 1]]`."""
+    for _ in range(rounds):
+        means = values.copy()
+        for node in range(len(values)):
+            if not fixed[node]:
+                neighbours = beside[first[node] : first[node + 1]]
+                for column in range(values.shape[1]):
+                    for neighbour in neighbours:
+                        means[node, column] += values[neighbour, column]
+                    means[node, column] /= 1 + len(neighbours)
+        values = means
+    return values
 
 
 def _steps(rows: Nodes, columns: Nodes) -> tuple[Nodes, Nodes]:

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
+from numba import njit
 
 Places = Int64[np.ndarray, " n"]
 
@@ -23,30 +24,56 @@ def thinned(mask: UInt8[np.ndarray, "h w"], *, most: int) -> tuple[Places, Place
     left, columns = padded.ravel(), padded.shape[1]
     around = np.array([row * columns + column for row, column in _AROUND])
     border = np.flatnonzero(padded - cv2.erode(padded, np.ones((3, 3), np.uint8)))
+    if not _thin(left, border, around, _removable(), most):
+        return None
+    rows, places = np.nonzero(padded)
+    return rows - 1, places - 1
+
+
+@njit(nogil=True, cache=True)
+def _thin(
+    left: UInt8[np.ndarray, " p"],
+    border: Places,
+    around: Places,
+    removable: Bool[np.ndarray, "2 256"],
+    most: int,
+) -> bool:
+    """Takes away what is no skeleton; False where that is more than `most` pixels."""
     # a pass looks again at the pixels beside those that went in the two before it, which are all that changed
     looked_at, earlier, passes, gone = border, border, 0, 0
     while len(looked_at):
-        code = np.zeros(len(looked_at), np.uint8)
-        for bit, offset in enumerate(around):
-            code |= left[looked_at + offset] << bit
-        deleted = looked_at[_removable()[passes % 2][code]]
-        left[deleted] = 0
-        passes, gone = passes + 1, gone + len(deleted)
+        deleted = np.empty(len(looked_at), np.int64)
+        count = 0
+        for place in looked_at:
+            code = 0
+            for bit in range(8):
+                code |= left[place + around[bit]] << bit
+            if removable[passes % 2, code]:
+                deleted[count] = place
+                count += 1
+        deleted = deleted[:count]
+        for place in deleted:
+            left[place] = 0
+        passes, gone = passes + 1, gone + count
         if gone > most:
-            return None
-        # marked by 2, so that none is taken twice
-        found = []
-        for offset in around:
-            near = deleted + offset
-            near = near[left[near] == 1]
-            left[near] = 2
-            found.append(near)
-        beside = np.concatenate(found)
-        looked_at = np.concatenate((beside, earlier[left[earlier] == 1]))
-        left[beside] = 1
-        earlier = beside
-    rows, places = np.nonzero(padded)
-    return rows - 1, places - 1
+            return False
+        found = np.empty(8 * count + len(earlier), np.int64)
+        beside = 0
+        for place in deleted:
+            for offset in around:
+                if left[place + offset] == 1:
+                    left[place + offset] = 2  # so that none is taken twice
+                    found[beside] = place + offset
+                    beside += 1
+        every = beside
+        for place in earlier:
+            if left[place] == 1:
+                found[every] = place
+                every += 1
+        for place in found[:beside]:
+            left[place] = 1
+        looked_at, earlier = found[:every], found[:beside]
+    return True
 
 
 @cache
