@@ -142,6 +142,17 @@ class TestPrepare:
         assert found.to_pandas()["images"].sum() == 20
         assert fissura.prepare([Folder(root=images)], cache=tmp_path).digest == found.digest
 
+    def test_names_the_files_that_are_left_out_each_time(self, images: Path, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(images, data)
+        for name in ("IMG_1.HEIC", "b.cr2", "Thumbs.db", "._0.png"):
+            (data / "images" / name).write_bytes(bytes(99))
+        for _ in range(2):
+            said: list[str] = []
+            fissura.prepare(data, cache=tmp_path / "cache", say=said.append)
+            (note,) = [line for line in said if "left out" in line]
+            assert "images: 2 files left out by their suffix: IMG_1.HEIC, b.cr2;" in note
+
     def test_reads_images_with_labels(self, walls: Path, tmp_path: Path) -> None:
         found = fissura.prepare(f"class_folder:{walls}", cache=tmp_path)
         assert sum(found.samples.values()) == 6

@@ -198,7 +198,6 @@ def test_files_of_other_kinds_and_hidden_files_are_passed_over(folders):
         ("a.png", lambda path: path.write_bytes(path.read_bytes()[:-60]), "truncated"),
         ("a.png", lambda path: save(path, np.zeros((24, 30), np.uint16)), "more than 8 bits"),
         ("a.png", lambda path: save(path, np.zeros((24, 30, 3), np.uint8)), "8-bit grey PNG.*RGB"),
-        ("a.png", lambda path: Image.new("P", (30, 24)).save(path), "8-bit grey PNG.*P"),
         ("a.png", lambda path: Image.new("LA", (30, 24)).save(path), "8-bit grey PNG.*LA"),
         ("a.png", lambda path: Image.new("L", (30, 24)).save(path, format="JPEG"), "a whole PNG file"),
         ("a.png", lambda path: save(path, np.zeros((30, 24), np.uint8)), "24x30.*30x24"),
@@ -294,5 +293,20 @@ def test_maps_of_several_levels_are_probabilities(tmp_path, rng, levels):
         map_[0] = levels[highest]
         save(tmp_path / "maps" / f"{name}.png", map_)
     report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
-    assert report.remarks == ()
+    told = "they are read as probabilities; if they are class indices, write 255"
+    assert [told in remark for remark in report.remarks] == [True] * (255 not in levels)
     assert report.micro.recall == 0.0
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_perfect_predictions_of_1_bit_and_of_a_palette_are_perfect(tmp_path, rng, mode):
+    for name in ("a", "b"):
+        _, mask = pair(rng)
+        image = Image.fromarray(mask if mode == "1" else (mask > 0).astype(np.uint8)).convert(mode)
+        if mode == "P":  # as labelling tools and mmsegmentation colour their classes
+            image.putpalette([0, 0, 0, 128, 0, 0])
+        for folder, saved in (("masks", Image.fromarray(mask)), ("maps", image)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            saved.save(tmp_path / folder / f"{name}.png")
+    report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
+    assert report.micro.f1 == 1.0

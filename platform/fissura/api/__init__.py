@@ -139,7 +139,7 @@ def train(
     is told what cracks lose at the working size, and of a classifier what becomes of its images.
     """
     from fissura.data.cache import default_cache
-    from fissura.data.content import content_digest
+    from fissura.data.content import content_digest, notes_of
     from fissura.data.datasets import parse_datasets
     from fissura.data.trainable import prepare_training
     from fissura.engine.fit import fit
@@ -172,7 +172,7 @@ def train(
         check_temporary_folder(address)
     check_weights(chosen.model)
     prepared = prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
-    for remark in prepared.remarks:
+    for remark in [*notes_of(datasets), *prepared.remarks]:
         say(remark)
     content = content_digest(datasets, directory=folder)
     run = root / "runs" / chosen.run_id(content)

@@ -63,11 +63,13 @@ def prepare(
     """Reads every image of the data sets once, into the cache that all trials of this machine share.
 
     Of data sets with masks the pixels are kept, at `resize` or at their own size, and `say` is told of cracks
-    that it loses; of labelled ones the digests of the images and the squares that were found in them.
+    that it loses and of files that are left out; of labelled ones the digests of the images and the squares
+    that were found in them.
     `on_image` is told how many images with masks are prepared, and of how many.
     """
     from fissura.data.cache import default_cache
     from fissura.data.cache import prepare as prepare_images
+    from fissura.data.content import notes_of
     from fissura.data.labelled import image_keys
     from fissura.data.labelled.keys import digest_of_keyed
     from fissura.data.resize import Native
@@ -84,7 +86,7 @@ def prepare(
         kept = prepare_images(
             masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
         )
-        for remark in kept.remarks:
+        for remark in [*notes_of(masked(sources)), *kept.remarks]:
             say(remark)
         counts = {str(split): len(kept.indices(split)) for split in SPLITS}
         return Preparation(kept.directory / kept.digest, kept.digest, counts)

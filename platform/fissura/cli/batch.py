@@ -9,6 +9,7 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import AddressOption, CacheOption, ProtocolOption
 from fissura.cli.runs import score_text
 from fissura.cli.serve import TokenOption
+from fissura.core.problems import summed_up
 from fissura.data.names import left_out_line
 from fissura.results import text
 
@@ -100,7 +101,7 @@ def batch(
         console.say(f"failed: {error}" if error.startswith(name) else f"failed: {name}: {error}")
     if len(report.failures) > SHOWN:
         console.say(f"and {len(report.failures) - SHOWN} more; see the column `error`")
-    for remark in (report.scores or {}).get("remarks", ()):
+    for remark in summed_up((report.scores or {}).get("remarks", ())):
         console.say(f"note: {remark}")
     if result.stopped is not None:
         console.say(

@@ -18,6 +18,7 @@ from fissura.cli.options import (
     parse_sets,
 )
 from fissura.core.errors import SpecError
+from fissura.core.problems import summed_up
 from fissura.results import text
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def score(
             name=name,
             on_image=on_image,
         )
-    for remark in found.remarks:
+    for remark in summed_up(found.remarks):
         console.say(f"note: {remark}")
     plain = found.plain()
     console.result(plain, lambda: score_text(plain))

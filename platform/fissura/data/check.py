@@ -20,6 +20,7 @@ from fissura.data.check_lines import (
     odd_masks,
     shared_masks,
     straddling,
+    without_crack,
 )
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import Named, parse_dataset, text_of
@@ -138,6 +139,7 @@ def check(
     turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
     findings.warnings += said_of_turns(turned, total=len(found.samples))
     findings.warnings += [*odd_masks(masks), *shared_masks(masks), *inverted(masks)]
+    findings.warnings += without_crack(masks, where)
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
     if empty:
         findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
 
+from fissura.core.problems import ALIKE
 from fissura.data.duplicates import Duplicate
 from fissura.data.lost import LostCracks, both_lost
 from fissura.data.masks import MaskReading
 from fissura.data.resize import AnyResize
-from fissura.data.sample import Sample
+from fissura.data.sample import PURPOSES, SPLITS, Sample, Split
 from fissura.data.walk import listed
 
 MOST_LINES = 25  # of one kind of warning, before they are summed up in one
@@ -50,6 +51,11 @@ def duplicate_lines(copies: list[Duplicate], where: Mapping[str, str], *, places
         f"drop one"
         for copy in leaks
     ]
+    if len(leaks) > ALIKE:
+        lines = [
+            f"the same image in two {places}, {len(leaks)} pairs: {listed([line(copy) for copy in leaks])}; "
+            f"drop one of each"
+        ]
     for exact, what in ((True, "the same image twice"), (False, "nearly the same image twice")):
         rest = [copy for copy in copies if copy.exact == exact and copy not in leaks]
         if len(rest) > MOST_LINES:
@@ -109,8 +115,25 @@ def shared_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
     ]
 
 
+def without_crack(masks: Mapping[str, MaskFacts], where: Mapping[str, Split]) -> list[str]:
+    """A line for each split of which no mask holds a crack."""
+    use = {
+        split: f"so there is nothing to {purpose}: no model is trained" for split, purpose in PURPOSES.items()
+    }
+    lines = []
+    for split in SPLITS:
+        held = [facts.cracks for name, facts in masks.items() if where[name] == split]
+        if held and not any(held):
+            then = use.get(split, "so their scores are false alarms only")
+            lines.append(f"no crack pixel in the masks of the {split} images ({len(held)}), {then}")
+    return lines
+
+
 def inverted(masks: Mapping[str, MaskFacts]) -> list[str]:
     most = [name for name, facts in masks.items() if facts.cracks > facts.pixels / 2]
     if not most:
         return []
-    return [f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack white (255) in them?"]
+    return [
+        f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack the lighter level in them? If "
+        f"not, invert them"
+    ]
