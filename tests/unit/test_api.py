@@ -1,6 +1,7 @@
 """The verbs as functions: what they take, and what they give."""
 
 import inspect
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,13 @@ from PIL import Image
 
 import fissura
 from fissura import api
+from fissura.api.given import fixed_of
 from fissura.core.brief import Brief
-from fissura.core.errors import DataError, SpecError, UserError
+from fissura.core.errors import DataError, SpaceError, SpecError, UserError
 from fissura.data.datasets import Folder, parse_datasets
 from fissura.data.labelled import ClassFolder, Patches, parse_labelled
+from fissura.recipes import load_recipe
+from fissura.studies.load import load_space, search_spaces
 from fissura.studies.study import Plan, Study
 
 VERBS = sorted(fissura.__all__)
@@ -56,8 +60,7 @@ class TestEveryVerb:
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_takes_several_where_it_takes_data_sets(self, verb: str) -> None:
-        # the defects of one are told at a time
-        assert parameters(verb).get("data", "Data") == ("Named" if verb == "check" else "Data")
+        assert parameters(verb).get("data", "Data") == "Data"
 
     def test_is_in_the_package_s_docstring(self) -> None:
         assert all(f"`{verb}`" in str(fissura.__doc__) for verb in VERBS)
@@ -142,6 +145,17 @@ class TestPrepare:
         assert found.to_pandas()["images"].sum() == 20
         assert fissura.prepare([Folder(root=images)], cache=tmp_path).digest == found.digest
 
+    def test_names_the_files_that_are_left_out_each_time(self, images: Path, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(images, data)
+        for name in ("IMG_1.HEIC", "b.cr2", "Thumbs.db", "._0.png"):
+            (data / "images" / name).write_bytes(bytes(99))
+        for _ in range(2):
+            said: list[str] = []
+            fissura.prepare(data, cache=tmp_path / "cache", say=said.append)
+            (note,) = [line for line in said if "left out" in line]
+            assert "images: 2 files left out by their suffix: IMG_1.HEIC, b.cr2;" in note
+
     def test_reads_images_with_labels(self, walls: Path, tmp_path: Path) -> None:
         found = fissura.prepare(f"class_folder:{walls}", cache=tmp_path)
         assert sum(found.samples.values()) == 6
@@ -188,7 +202,7 @@ class TestResults:
         assert len(rows) == len(rows.to_pandas()) > 0
         assert rows.run == trained.run
         assert re.fullmatch(
-            r".* \([0-9a-f]{8}\) test, pixel: mean F1 [\d.]+ of \d images at threshold [\d.]+\nrun: .*",
+            r"bridge \(\w{8}\) test, pixel, threshold [\d.]+: mean F1 [\d.]+ of \d images\nrun: .*",
             repr(rows),
         )
         for paths in (str(trained.run), trained.run.parent, [trained.run]):
@@ -267,3 +281,53 @@ def test_every_result_prints_in_a_few_lines() -> None:
     for each in results(Brief):
         assert each.__repr__ is Brief.__repr__, each
         assert isinstance(each.to_pandas, Callable), each
+
+
+def test_several_data_sets_are_checked_with_a_report_of_each(images: Path, walls: Path) -> None:
+    one = fissura.check(images)
+    several = fissura.check([images, f"class_folder:{walls}"])
+    assert (several[0], len(several)) == (one, 2)
+    assert repr(several).splitlines() == [*one.lines(), *several[1].lines()]
+
+
+class TestAWord:
+    """One word stands for itself: its letters are no words."""
+
+    def test_is_a_protocol(self) -> None:
+        assert api.parse_protocols("tolerant:2") == api.parse_protocols(["tolerant:2"])
+
+    def test_is_an_objective(self, images: Path, tmp_path: Path) -> None:
+        with pytest.raises(SpaceError, match=r"^--objective: 'val/fl' is none of .*did you mean") as told:
+            fissura.search("small_unet", data=images, storage=tmp_path, objectives="val/fl")
+        assert len(told.value.problems) == 1
+
+
+class TestFixedValues:
+    """What a notebook holds: paths, and numbers of NumPy."""
+
+    def test_are_read_as_their_text_and_numbers(self) -> None:
+        given = {
+            "model.weights": Path("a.safetensors"),
+            "data.crop": {"kind": "random", "size": np.int64(64)},
+        }
+        plain = fixed_of(given)
+        assert plain == {"model.weights": "a.safetensors", "data.crop": {"kind": "random", "size": 64}}
+        assert type(plain["data.crop"]["size"]) is int
+        assert given["data.crop"] == {"kind": "random", "size": np.int64(64)}
+
+    def test_that_are_none_are_refused_by_path(self, images: Path, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match=r"`data.crop`: .*\(got a object\)"):
+            fissura.search(
+                "small_unet", data=images, storage=tmp_path, fixed={"data.crop": {"size": object()}}
+            )
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_space_and_a_recipe_may_lie_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(search_spaces()["small_unet"].read_text())
+    assert load_space("~/mine.yaml").name == "mine"
+    (tmp_path / "recipe.json").write_text(json.dumps(load_recipe("small_unet").plain()))
+    assert load_recipe("~/recipe.json") == load_recipe("small_unet")

@@ -167,11 +167,15 @@ class TestWhatIsNoWholeImage:
         with pytest.raises(DataError):
             decode(data)
 
-    def test_of_sixteen_bits_of_colour_is_refused_by_name(self, images: ModuleType, tmp_path: Path) -> None:
-        deep = np.random.default_rng(0).integers(0, 4096, (20, 30, 3)).astype(np.uint16)
-        (tmp_path / "a.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
-        with pytest.raises(images.Unreadable, match="16 bits a colour; save it with 8"):
-            images.read_rgb(tmp_path / "a.png")
+    @pytest.mark.parametrize("kind", ["png", "tiff"])
+    @pytest.mark.parametrize("bits", [10, 12, 14, 16])
+    def test_of_sixteen_bits_of_colour_is_refused_by_name(
+        self, images: ModuleType, tmp_path: Path, bits: int, kind: str
+    ) -> None:
+        deep = np.random.default_rng(0).integers(0, 2**bits, (20, 30, 3)).astype(np.uint16)
+        (tmp_path / "a").write_bytes(cv2.imencode(f".{kind}", deep)[1].tobytes())
+        with pytest.raises(images.Unreadable, match=f"{kind.upper()} of 16 bits a colour; save it with 8"):
+            images.read_rgb(tmp_path / "a")
 
     @pytest.mark.parametrize(
         ("content", "reason"),

@@ -1,6 +1,7 @@
 """`data check` names every defect, and stops at none."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,16 @@ def test_a_near_duplicate_across_splits_is_a_leak(folder: Path) -> None:
     assert "turned by 180 degrees" in leak
 
 
+def test_many_leaks_are_one_line_with_their_count(folder: Path) -> None:
+    taken = (folder / "images/train/1.png").read_bytes()
+    for split in ("train", "test"):
+        for image in (folder / "images" / split).iterdir():
+            image.write_bytes(taken)
+    (leak,) = [line for line in report(folder).warnings if "two splits" in line]
+    assert re.match(r"the same image in two splits, \d+ pairs: \S+ = \S+ \(pixel for pixel\), ", leak)
+    assert leak.endswith("; drop one of each")
+
+
 def test_exact_duplicates_and_shared_masks_are_named(folder: Path) -> None:
     save(folder / "images/test/6.png", surface(5))
     save(folder / "masks/test/6.png", line(55))
@@ -114,7 +125,26 @@ def test_empty_and_inverted_masks_are_named(folder: Path) -> None:
     save(folder / "masks/train/2.png", 255 - line(5))
     found = report(folder)
     assert found.notes == ("masks without a crack (1 of 8): 1",)
-    assert found.warnings == ("masks that are mostly crack (1): 2; is crack white (255) in them?",)
+    assert found.warnings == (
+        "masks that are mostly crack (1): 2; is crack the lighter level in them? If not, invert them",
+    )
+
+
+def test_splits_without_a_crack_are_warned_of(folder: Path) -> None:
+    for mask in (folder / "masks/test").iterdir():
+        save(mask, np.zeros((96, 128), np.uint8))
+    count = len(list((folder / "masks/test").iterdir()))
+    assert report(folder).warnings == (
+        f"no crack pixel in the masks of the test images ({count}), so their scores are false alarms only",
+    )
+    for mask in (folder / "masks/train").iterdir():
+        save(mask, np.zeros((96, 128), np.uint8))
+    train, val, test = report(folder).warnings
+    assert "the train images" in train
+    assert "nothing to learn from: no model is trained" in train
+    assert "the val images" in val
+    assert "nothing to choose a model and its threshold by: no model is trained" in val
+    assert "the test images" in test
 
 
 def test_jpeg_masks_are_warned_of_with_their_share_of_grey_pixels(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Reading one image or mask: what is accepted, how it is read, and the one line that a bad file gets."""
 
+import re
 import struct
 import warnings
 import zlib
@@ -264,6 +265,39 @@ def test_a_jpeg_mask_whose_cracks_would_all_be_lost_is_refused_and_its_lightest_
         decode_mask(path)
     assert f"threshold={level // 2}" in str(caught.value)
     np.testing.assert_array_equal(decode_mask(path, threshold=level // 2).mask, line > 0)
+
+
+def jpeg_line(level: int) -> np.ndarray:
+    """Thin lines of a level on black."""
+    line = np.zeros((64, 64), np.uint8)
+    line[10:13] = line[:, 40:42] = level
+    return line
+
+
+@pytest.mark.parametrize("level", [100, 115, 128])
+def test_a_jpeg_mask_whose_cracks_pass_the_threshold_here_and_there_is_refused(
+    tmp_path: Path, level: int
+) -> None:
+    path = write(tmp_path / "a.jpg", jpeg_line(level), quality=75)
+    with pytest.raises(DataError, match=r"crack would be (left|lost) at the threshold 127") as caught:
+        decode_mask(path)
+    threshold = int(re.search(r"threshold=(\d+)", str(caught.value))[1])  # type: ignore[index]
+    np.testing.assert_array_equal(decode_mask(path, threshold=threshold).mask, jpeg_line(1))
+
+
+@pytest.mark.parametrize("level", [180, 200, 255])
+def test_a_jpeg_mask_of_light_cracks_is_thresholded(tmp_path: Path, level: int) -> None:
+    path = write(tmp_path / "a.jpg", jpeg_line(level), quality=75)
+    np.testing.assert_array_equal(decode_mask(path).mask, jpeg_line(1))
+
+
+def test_the_threshold_named_for_a_mask_of_classes_leaves_a_crack(tmp_path: Path) -> None:
+    grey = jpeg_line(1)
+    grey[50:60] = 2
+    with pytest.raises(DataError, match=r"3 levels \(0, 1, 2\)") as caught:
+        decode_mask(write(tmp_path / "a.png", grey))
+    threshold = int(re.search(r"threshold=(\d+)", str(caught.value))[1])  # type: ignore[index]
+    assert decode_mask(tmp_path / "a.png", threshold=threshold).mask.any()
 
 
 def test_a_black_jpeg_mask_holds_no_crack(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from PIL import Image
 
 from fissura.cli.board import brief, rows
 from fissura.core.errors import DataError
-from fissura.data.check import check
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_dataset
 from fissura.data.labelled import check_classes, parse_labelled
@@ -82,22 +80,6 @@ class TestTraining:
         text = write_set(tmp_path / "set", train=[False, False, True], val=[False, True], test=[False])
         data = prepare_training([parse_dataset(text)], resize=Native(), directory=tmp_path / "cache")
         assert len(data) == 6
-
-    @pytest.mark.parametrize(("split", "follows"), [("val", "is refused"), ("test", "false alarms only")])
-    def test_is_warned_of_by_a_check(self, tmp_path: Path, split: str, follows: str) -> None:
-        walls = {"train": [True, False], "val": [True], "test": [True]}
-        of_a_split = re.compile(r"no crack in the masks of the .* images")
-        fine, bare = (
-            [line for line in check(parse_dataset(text)).warnings if of_a_split.match(line)]
-            for text in (
-                write_set(tmp_path / "fine", **walls),
-                write_set(tmp_path / "bare", **walls | {split: [False] * 3}),
-            )
-        )
-        assert fine == []
-        (warning,) = bare
-        assert warning.startswith(f"no crack in the masks of the 3 {split} images")
-        assert warning.endswith(follows)
 
     @pytest.mark.parametrize("words", [("train", "small_unet"), ("search", "small_unet", "--trials", "1")])
     def test_is_refused_with_exit_code_2_before_anything_is_written(
@@ -213,16 +195,6 @@ class TestTables:
         assert [standing.run_ids for standing in ranked.standings] == [("few",), ("many",)]
         assert "false_alarms_per_image" not in ranked.standings[0].scores
         assert SENTENCE in as_text(leaderboard(runs.records), kind="html")
-
-
-def test_an_evaluation_in_a_notebook_has_no_f1(tmp_path: Path, write_scored_run: Callable[..., Path]) -> None:
-    for name, images, said in (("sound", SOUND, SENTENCE), ("mixed", CRACKED + SOUND, "mean F1 ")):
-        write_scored_run(tmp_path / name, images=images)
-        (record,) = read_runs([tmp_path / name]).records
-        rows = [store.Row(**row) for row in record.table.to_pylist()]
-        (line,) = store.mean_scores(rows)
-        assert f": {said}" in line
-        assert f"({rows[0].data_digest[:8]})" in line
 
 
 class TestCommands:

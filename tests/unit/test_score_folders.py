@@ -199,7 +199,6 @@ def test_files_of_other_kinds_and_hidden_files_are_passed_over(folders):
         ("a.png", lambda path: path.write_bytes(path.read_bytes()[:-60]), "truncated"),
         ("a.png", lambda path: save(path, np.zeros((24, 30), np.uint16)), "more than 8 bits"),
         ("a.png", lambda path: save(path, np.zeros((24, 30, 3), np.uint8)), "8-bit grey PNG.*RGB"),
-        ("a.png", lambda path: Image.new("P", (30, 24)).save(path), "8-bit grey PNG.*P"),
         ("a.png", lambda path: Image.new("LA", (30, 24)).save(path), "8-bit grey PNG.*LA"),
         ("a.png", lambda path: Image.new("L", (30, 24)).save(path, format="JPEG"), "a whole PNG file"),
         ("a.png", lambda path: save(path, np.zeros((30, 24), np.uint8)), "24x30.*30x24"),
@@ -295,7 +294,8 @@ def test_maps_of_several_levels_are_probabilities(tmp_path, rng, levels):
         map_[0] = levels[highest]
         save(tmp_path / "maps" / f"{name}.png", map_)
     report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
-    assert report.remarks == ()
+    told = "they are read as probabilities; if they are class indices, write 255"
+    assert [told in remark for remark in report.remarks] == [True] * (255 not in levels)
     assert report.micro.recall == 0.0
 
 
@@ -305,13 +305,13 @@ def test_grey_masks_are_read_by_the_threshold_that_the_error_names(folders, fiss
     mask[0, :4], mask[1, :4] = 60, 180
     save(path, mask)
     (problem,) = problems(*folders)
-    assert "`--mask-threshold 127` of `fissura score`" in problem
+    (threshold,) = re.findall(r"`--mask-threshold (\d+)` of `fissura score`", problem)
     words = ("score", *folders, "--protocol", "pixel", "--json")
     assert fissura(*words).code == 2
-    done = fissura(*words, "--mask-threshold", "127")
+    done = fissura(*words, "--mask-threshold", threshold)
     assert done.code == 0
-    assert any("grey, thresholded at 127" in line for line in done.said)
-    held = (mask > 127).astype(np.uint8) * 255
+    assert any(f"grey, thresholded at {threshold}" in line for line in done.said)
+    held = (mask > int(threshold)).astype(np.uint8) * 255
     save(path, held)
     assert json.loads(done.out)["micro"] == json.loads(fissura(*words).out)["micro"]
     assert "0 to 254" in problems(*folders, mask_threshold=255)[0]
@@ -326,3 +326,17 @@ def test_many_odd_masks_are_one_line(tmp_path, rng, fissura):
     words = ("score", tmp_path / "predictions", tmp_path / "masks", "--protocol", "pixel")
     (line,) = [line for line in fissura(*words, "--mask-threshold", "127").said if line.startswith("note: ")]
     assert "(20 alike: w1.png, w10.png, w11.png and 16 more)" in line
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_perfect_predictions_of_1_bit_and_of_a_palette_are_perfect(tmp_path, rng, mode):
+    for name in ("a", "b"):
+        _, mask = pair(rng)
+        image = Image.fromarray(mask if mode == "1" else (mask > 0).astype(np.uint8)).convert(mode)
+        if mode == "P":  # as labelling tools and mmsegmentation colour their classes
+            image.putpalette([0, 0, 0, 128, 0, 0])
+        for folder, saved in (("masks", Image.fromarray(mask)), ("maps", image)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            saved.save(tmp_path / folder / f"{name}.png")
+    report = score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
+    assert report.micro.f1 == 1.0

@@ -42,8 +42,8 @@ def notes(root: Path) -> str:
     return "\n".join(found.notes)
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_val_goes_by_three_names(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val", "Valid", "VALIDATION"])
+def test_val_goes_by_three_names_in_letters_of_any_size(tmp_path: Path, name: str) -> None:
     pairs(tmp_path, "abc", below="train")
     pairs(tmp_path, "de", below=name)
     pairs(tmp_path, "f", below="test")

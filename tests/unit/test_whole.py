@@ -53,13 +53,22 @@ def cut(jpeg: bytes, share: float) -> bytes:
 
 
 def png(
-    rows: bytes, *, width: int, height: int, bits: int = 8, colour: int = 0, interlaced: int = 0
+    rows: bytes,
+    *,
+    width: int,
+    height: int,
+    bits: int = 8,
+    colour: int = 0,
+    interlaced: int = 0,
+    behind: bytes = b"",
 ) -> bytes:
+    """A PNG of these rows, with the bytes `behind` its stream."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
-    stream = zlib.compress(rows)
+    stream = zlib.compress(rows) + behind
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
@@ -123,6 +132,33 @@ def test_a_png_whose_stream_ends_after_some_rows_is_refused(rows: int, tmp_path:
     assert decode(png(row * 6000, width=40, height=6000)).pixels.shape == (6000, 40, 3)
 
 
+@pytest.mark.parametrize(
+    ("bits", "colour", "pixel"), [(1, 0, 1 / 8), (8, 0, 1), (8, 2, 3), (8, 6, 4), (16, 0, 2)]
+)
+@pytest.mark.parametrize("behind", [b"\0", b"\x11" * 300])
+def test_bytes_behind_a_png_stream_that_ends_early_do_not_make_it_whole(
+    behind: bytes, bits: int, colour: int, pixel: float
+) -> None:
+    row = b"\0" + b"\xff" * int(pixel * 64)
+    sizes = {"width": 64, "height": 32, "bits": bits, "colour": colour}
+    assert (decode(png(row * 32, **sizes, behind=behind)).pixels == 255).all()
+    with pytest.raises(DataError, match="data end before the last pixel"):
+        decode(png(row * 16, **sizes, behind=behind))
+
+
+def test_a_png_whose_last_row_is_black_is_whole() -> None:
+    row, black = b"\0" + b"\xff" * 64, bytes(65)
+    assert decode(png(row * 31 + black, width=64, height=32)).pixels.mean() == 255 * 31 / 32
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95])
+def test_a_png_whose_download_left_zeros_at_its_end_is_refused(share: float) -> None:
+    whole = encoded(surface(64, 96, grain=4), kind="PNG")
+    got = int(len(whole) * share)
+    with pytest.raises(DataError, match="truncated"):
+        decode(whole[:got] + bytes(len(whole) - got))
+
+
 @pytest.mark.parametrize("level", [0, 1, 6, 9])
 @pytest.mark.parametrize("crack", [0, 1, 20])
 def test_a_whole_png_is_read_however_small_it_is_packed(level: int, crack: int) -> None:
@@ -176,3 +212,16 @@ def test_half_a_tiff_is_refused(compression: str | None) -> None:
     whole = encoded(surface(64, 96, grain=4), kind="TIFF", compression=compression)
     with pytest.raises(DataError):
         decode(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_a_jpeg_in_a_tiff_whose_data_end_early_is_refused(share: float, mode: str) -> None:
+    whole = encoded(surface(200, 301, grain=4), mode, kind="TIFF", compression="jpeg", strip_size=301 * 64)
+    assert decode(whole).pixels.shape == (200, 301, 3)
+    with Image.open(io.BytesIO(whole)) as image:
+        strips = list(zip(image.tag_v2[273], image.tag_v2[279], strict=True))
+    for at, length in (strips[0], strips[-1]):
+        end = at + int(length * share)
+        with pytest.raises(DataError, match="truncated"):
+            decode(whole[:end] + b"\xff\xd9" + whole[end + 2 :])

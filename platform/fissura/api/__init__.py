@@ -6,7 +6,7 @@ or path. Results print in a few lines, and `to_pandas()` gives their rows. Each 
 what the caller can mend, before anything is written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,18 @@ from fissura.api.datasets import check, prepare
 from fissura.api.demos import demo
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
-from fissura.api.given import AnyPath, Data, Paths, maybe_path, named_in, path_of, paths_of
+from fissura.api.given import (
+    AnyPath,
+    Data,
+    Paths,
+    Words,
+    fixed_of,
+    maybe_path,
+    named_in,
+    path_of,
+    paths_of,
+    words_of,
+)
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
@@ -58,8 +69,8 @@ def search(
     begin: Literal["new", "resume"] = "new",
     extend: int = 0,
     sweep: int | None = None,
-    over: Sequence[str] = (),
-    objectives: Sequence[str] = (),
+    over: Words = (),
+    objectives: Words = (),
     hardware: "Hardware | None" = None,
     trial_timeout: float | None = None,
     cache: AnyPath | None = None,
@@ -98,13 +109,13 @@ def search(
         trials=trials,
         name=name,
         profile=profile,
-        fixed=dict(fixed or {}),
+        fixed=fixed_of(fixed),
         seed=seed,
         begin=begin,
         extend=extend,
         sweep=sweep,
-        over=tuple(over),
-        objectives=tuple(objectives),
+        over=words_of(over),
+        objectives=words_of(objectives),
     )
     return run_search(
         request,
@@ -139,7 +150,7 @@ def train(
     is told what cracks lose at the working size, and of a classifier what becomes of its images.
     """
     from fissura.data.cache import default_cache
-    from fissura.data.content import content_digest
+    from fissura.data.content import content_digest, notes_of
     from fissura.data.datasets import parse_datasets
     from fissura.data.trainable import prepare_training
     from fissura.engine.fit import fit
@@ -151,7 +162,7 @@ def train(
     from fissura.results.trained import Trained
     from fissura.studies.paths import override
 
-    asked = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
+    asked = override(load_recipe(str(recipe)), {**fixed_of(fixed), "seed": seed})
     root = path_of(storage).resolve()
     check_writable(root)
     folder = maybe_path(cache) or default_cache()
@@ -172,7 +183,7 @@ def train(
         check_temporary_folder(address)
     check_weights(chosen.model)
     prepared = prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
-    for remark in prepared.remarks:
+    for remark in [*notes_of(datasets), *prepared.remarks]:
         say(remark)
     content = content_digest(datasets, directory=folder)
     run = root / "runs" / chosen.run_id(content)
@@ -204,7 +215,7 @@ def evaluate(
     run: AnyPath,
     *,
     data: Data,
-    protocols: Sequence[str] = (),
+    protocols: Words = (),
     split: Split = "test",
     threshold: float | None = None,
     on_image: Count | None = None,
@@ -309,12 +320,11 @@ def export(
     )
 
 
-def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
-    """The protocols of these names, one or several; each once."""
+def parse_protocols(texts: Words) -> "tuple[AnyProtocol, ...]":
+    """The protocols of these names, one or several."""
     from fissura.metrics import parse_protocol
 
-    named = (texts,) if isinstance(texts, str) else texts
-    return tuple(parse_protocol(text) for text in dict.fromkeys(named))
+    return tuple(parse_protocol(text) for text in words_of(texts))
 
 
 __all__ = [

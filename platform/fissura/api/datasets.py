@@ -1,14 +1,15 @@
 """The verbs about data sets, as functions, for images with masks and with labels."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fissura.api.given import AnyPath, Data, maybe_path, named_in
-from fissura.core.brief import Brief
+from fissura.core.brief import Brief, Rows
 from fissura.core.errors import SpecError
+from fissura.core.spec import Spec
 from fissura.data.sample import SPLITS
 
 if TYPE_CHECKING:
@@ -38,18 +39,38 @@ class Preparation(Brief):
         return [{"split": split, "images": count} for split, count in self.samples.items()]
 
 
-def check(
+@overload
+def check(  # type: ignore[overload-overlap]  # a text is a sequence of texts to mypy
     data: "Named", *, resize: "AnyResize | None" = None, on_image: Count | None = None
-) -> "CheckReport":
-    """Every defect of a data set with masks, or of a folder a class; nothing is raised for bad files.
+) -> "CheckReport": ...
+
+
+@overload
+def check(
+    data: "Sequence[Named]", *, resize: "AnyResize | None" = None, on_image: Count | None = None
+) -> "Rows[CheckReport]": ...
+
+
+def check(
+    data: Data, *, resize: "AnyResize | None" = None, on_image: Count | None = None
+) -> "CheckReport | Rows[CheckReport]":
+    """Every defect of a data set with masks, or of a folder a class; of several, a report of each. Nothing is
+    raised for bad files.
 
     Cracks that would be lost at `resize`, by default 512x512, are counted. `on_image` is told how many images
-    are read, and of how many.
+    of a set are read, and of how many.
     """
     from fissura.data.check import WORKING_SIZE, parse_source
     from fissura.data.check import check as check_source
 
-    return check_source(parse_source(data), resize=resize or WORKING_SIZE, on_sample=on_image)
+    size = resize or WORKING_SIZE
+    sources = [parse_source(named) for named in named_in(data)]
+    reports = [check_source(source, resize=size, on_sample=on_image) for source in sources]
+    if isinstance(data, str | Path | Spec):
+        return reports[0]
+    return Rows(
+        reports, head=lambda checked: [line for report in checked for line in report.lines()], run=None
+    )
 
 
 def prepare(
@@ -63,11 +84,13 @@ def prepare(
     """Reads every image of the data sets once, into the cache that all trials of this machine share.
 
     Of data sets with masks the pixels are kept, at `resize` or at their own size, and `say` is told of cracks
-    that it loses; of labelled ones the digests of the images and the squares that were found in them.
+    that it loses and of files that are left out; of labelled ones the digests of the images and the squares
+    that were found in them.
     `on_image` is told how many images with masks are prepared, and of how many.
     """
     from fissura.data.cache import default_cache
     from fissura.data.cache import prepare as prepare_images
+    from fissura.data.content import notes_of
     from fissura.data.labelled import image_keys
     from fissura.data.labelled.keys import digest_of_keyed
     from fissura.data.resize import Native
@@ -84,7 +107,7 @@ def prepare(
         kept = prepare_images(
             masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
         )
-        for remark in kept.remarks:
+        for remark in [*notes_of(masked(sources)), *kept.remarks]:
             say(remark)
         counts = {str(split): len(kept.indices(split)) for split in SPLITS}
         return Preparation(kept.directory / kept.digest, kept.digest, counts)

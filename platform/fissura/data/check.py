@@ -14,13 +14,13 @@ from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.data.check_lines import (
     MaskFacts,
-    bare_splits,
     count_lines,
     duplicate_lines,
     inverted,
     odd_masks,
     shared_masks,
     straddling,
+    without_crack,
 )
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import Named, parse_dataset, text_of
@@ -138,12 +138,8 @@ def check(
     findings.warnings += count_lines(source.info.counts, splits)
     turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
     findings.warnings += said_of_turns(turned, total=len(found.samples))
-    findings.warnings += [
-        *bare_splits(where, masks),
-        *odd_masks(masks),
-        *shared_masks(masks),
-        *inverted(masks),
-    ]
+    findings.warnings += [*odd_masks(masks), *shared_masks(masks), *inverted(masks)]
+    findings.warnings += without_crack(masks, where)
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
     if empty:
         findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
 
+from fissura.core.problems import ALIKE
 from fissura.data.duplicates import Duplicate
 from fissura.data.lost import LostCracks, both_lost
 from fissura.data.masks import MaskReading
 from fissura.data.resize import AnyResize
-from fissura.data.sample import Sample
+from fissura.data.sample import PURPOSES, SPLITS, Sample, Split
 from fissura.data.walk import listed
 
-NO_CRACK = {
-    "train": "a training or search on this set alone is refused",
-    "val": "a training or search on this set alone is refused",
-    "test": "models are scored by their false alarms only",
-}
 MOST_LINES = 25  # of one kind of warning, before they are summed up in one
 
 
@@ -55,6 +51,11 @@ def duplicate_lines(copies: list[Duplicate], where: Mapping[str, str], *, places
         f"drop one"
         for copy in leaks
     ]
+    if len(leaks) > ALIKE:
+        lines = [
+            f"the same image in two {places}, {len(leaks)} pairs: {listed([line(copy) for copy in leaks])}; "
+            f"drop one of each"
+        ]
     for exact, what in ((True, "the same image twice"), (False, "nearly the same image twice")):
         rest = [copy for copy in copies if copy.exact == exact and copy not in leaks]
         if len(rest) > MOST_LINES:
@@ -102,17 +103,6 @@ def odd_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
     ]
 
 
-def bare_splits(splits: Mapping[str, str], masks: Mapping[str, MaskFacts]) -> list[str]:
-    """The splits whose masks were all read and hold no crack; `splits`: that of each sample, by name."""
-    lines = []
-    for split, what_follows in NO_CRACK.items():
-        names = [name for name, own in splits.items() if own == split]
-        if names and all(name in masks and not masks[name].cracks for name in names):
-            images = f"{len(names)} {split} images" if len(names) > 1 else f"one {split} image"
-            lines.append(f"no crack in the masks of the {images}, so {what_follows}")
-    return lines
-
-
 def shared_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
     same = defaultdict(list)
     for name, facts in masks.items():
@@ -125,8 +115,25 @@ def shared_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
     ]
 
 
+def without_crack(masks: Mapping[str, MaskFacts], where: Mapping[str, Split]) -> list[str]:
+    """A line for each split of which no mask holds a crack."""
+    use = {
+        split: f"so there is nothing to {purpose}: no model is trained" for split, purpose in PURPOSES.items()
+    }
+    lines = []
+    for split in SPLITS:
+        held = [facts.cracks for name, facts in masks.items() if where[name] == split]
+        if held and not any(held):
+            then = use.get(split, "so their scores are false alarms only")
+            lines.append(f"no crack pixel in the masks of the {split} images ({len(held)}), {then}")
+    return lines
+
+
 def inverted(masks: Mapping[str, MaskFacts]) -> list[str]:
     most = [name for name, facts in masks.items() if facts.cracks > facts.pixels / 2]
     if not most:
         return []
-    return [f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack white (255) in them?"]
+    return [
+        f"masks that are mostly crack ({len(most)}): {listed(most)}; is crack the lighter level in them? If "
+        f"not, invert them"
+    ]

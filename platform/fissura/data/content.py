@@ -91,6 +91,12 @@ def sources(datasets: Sequence[Dataset]) -> list[Source]:
     return found
 
 
+def notes_of(datasets: Sequence[Dataset]) -> list[str]:
+    """What the data sets' folders hold beside their samples: a line for each folder with files that are left
+    out."""
+    return [note for dataset in datasets for note in dataset.find().notes]
+
+
 def content_digest(datasets: Sequence[Dataset], *, directory: Path | None = None) -> str:
     """Sixteen hex digits that name what the data sets hold: the bytes of all files, options, names, splits
     and groups. With the cache folder `directory`, unchanged files are not read again.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from fissura.core.errors import DataError
 from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem, open_file
@@ -13,6 +13,7 @@ from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem
 _IN_SCORE = " (`--mask-threshold {}` of `fissura score`)"
 LOSSY_THRESHOLD = 127
 MOST_OF_INDICES = 3  # the lightest level of class indices 0 and 1 as JPEG
+MOST_CUT_OFF = 0.1  # of the pixels of more than half the lightest level, by the threshold
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,18 @@ def decode_mask(
     levels = {int(level): int(counts[level]) for level in np.flatnonzero(counts)}
     lightest = max(levels)
     if lossy and threshold is None:
-        if MOST_OF_INDICES < lightest <= LOSSY_THRESHOLD:
-            raise DataError(
-                f"{path}: the lightest pixel of this JPEG mask is {lightest}: no crack would be left at the "
-                f"threshold {LOSSY_THRESHOLD}; save it as PNG with 0 and 255, or name a threshold: "
-                f"`folder:ROOT?threshold={lightest // 2}`"
-            )
+        if lightest > MOST_OF_INDICES:
+            _check_threshold(path, counts, lightest)
         threshold = LOSSY_THRESHOLD
     if lossy and 0 < lightest <= MOST_OF_INDICES:
         light = np.asarray(grey > 0, dtype=np.uint8)
         share = 1.0 - (levels.get(0, 0) + levels.get(1, 0)) / grey.size
-        remark = f"a JPEG of levels 0 to {lightest}, read as class indices: all above 0 is crack"
+        remark = (
+            f"a JPEG of levels 0 to {lightest}, read as class indices: all above 0 is crack; thin cracks may"
+            " be lost in such a file, so save it as PNG"
+        )
     elif threshold is None or (not lossy and set(levels) <= {0, 1}):
-        light = _two_levels(path, grey, levels)
+        light = _two_levels(path, grey, levels, counts)
         share, remark = 0.0, None
     else:
         light = (grey > threshold).astype(np.uint8)
@@ -76,8 +76,44 @@ def decode_mask(
     return MaskReading(light if crack == "light" else 1 - light, levels, share, remark)
 
 
+def read_levels(path: Path) -> UInt8[np.ndarray, "h w"]:
+    """The levels of a grey image; of one in black and another colour 0 and 1, of one of 1 bit 0 and 255.
+
+    Raises:
+        DataError: one line: the file, the rule it breaks, what it holds, the remedy.
+    """
+    with open_file(path) as picture:
+        return _grey(picture)
+
+
+def _check_threshold(path: Path, counts: Int64[np.ndarray, "256"], lightest: int) -> None:
+    light = int(counts[lightest // 2 + 1 :].sum())
+    cut_off = int(counts[lightest // 2 + 1 : LOSSY_THRESHOLD + 1].sum())
+    if cut_off <= MOST_CUT_OFF * light:
+        return
+    left = (
+        "no crack would be left" if cut_off == light else f"{cut_off / light:.0%} of its crack would be lost"
+    )
+    raise DataError(
+        f"{path}: the lightest pixel of this JPEG mask is {lightest}: {left} at the threshold"
+        f" {LOSSY_THRESHOLD}; save it as PNG with 0 and 255, or, of a folder of your own, name a"
+        f" threshold: `folder:ROOT?threshold={_between(counts)}`"
+    )
+
+
+def _between(counts: Int64[np.ndarray, "256"]) -> int:
+    """The middle between the mean levels of dark and of light, which are parted where they differ most (Otsu
+    1979)."""
+    total, whole = counts.sum(), (counts * np.arange(256)).sum()
+    dark, below = np.cumsum(counts)[:-1], np.cumsum(counts * np.arange(256))[:-1]
+    dark, below = dark[dark < total], below[dark < total]  # some pixels are lighter
+    means = below / np.maximum(dark, 1), (whole - below) / (total - dark)
+    cut = int(np.argmax(dark * (total - dark) * (means[1] - means[0]) ** 2))
+    return int(means[0][cut] + means[1][cut]) // 2
+
+
 def _two_levels(
-    path: Path, grey: UInt8[np.ndarray, "h w"], levels: dict[int, int]
+    path: Path, grey: UInt8[np.ndarray, "h w"], levels: dict[int, int], counts: Int64[np.ndarray, "256"]
 ) -> UInt8[np.ndarray, "h w"]:
     others = [level for level in levels if level != 0]
     if len(others) <= 1 and (0 in levels or others in ([255], [1])):
@@ -88,13 +124,13 @@ def _two_levels(
         raise DataError(f"{rule} {shown} alone; write 0 where there is no crack")
     if len(levels) == 2:
         raise DataError(
-            f"{rule} {shown} and no 0; save it again with 0 and 255, or read the higher level as crack: "
-            f"`folder:ROOT?threshold={min(levels)}`{_IN_SCORE.format(min(levels))}"
+            f"{rule} {shown} and no 0; save it again with 0 and 255, or, of a folder of your own, read the "
+            f"higher level as crack: `folder:ROOT?threshold={min(levels)}`{_IN_SCORE.format(min(levels))}"
         )
     raise DataError(
         f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
-        f"JPEG, or name a threshold, above which is crack: `folder:ROOT?threshold={LOSSY_THRESHOLD}`"
-        f"{_IN_SCORE.format(LOSSY_THRESHOLD)}"
+        f"JPEG, or, of a folder of your own, name a threshold, above which is crack: "
+        f"`folder:ROOT?threshold={_between(counts)}`{_IN_SCORE.format(_between(counts))}"
     )
 
 

@@ -8,6 +8,12 @@ Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+PURPOSES: dict[Split, str] = {
+    "train": "learn from",
+    "val": "choose a model and its threshold by",
+}
+"""What a training needs the images of a split for."""
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -11,12 +11,7 @@ from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.data.prepared import PreparedData
 from fissura.data.resize import AnyResize, Fixed
-from fissura.data.sample import Split
-
-PURPOSES: dict[Split, str] = {
-    "train": "learn from",
-    "val": "choose a model and its threshold by",
-}
+from fissura.data.sample import PURPOSES, Split
 
 
 def prepare_training(

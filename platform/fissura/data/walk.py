@@ -49,6 +49,12 @@ class Walk:
         """Whether `folder` (relative to the root) exists."""
         return (self.root / folder).is_dir()
 
+    def folders(self, folder: str) -> dict[str, str]:
+        """The names of the folders in `folder` (relative to the root), by the same in small letters."""
+        return {
+            path.name.lower(): path.name for path in sorted(_visible(self.root / folder)) if path.is_dir()
+        }
+
     def files(
         self,
         *folders: str,

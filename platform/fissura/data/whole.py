@@ -1,4 +1,4 @@
-"""Decoders for Pillow that refuse a PNG or JPEG whose data end before its last pixel.
+"""Decoders for Pillow that refuse a PNG or JPEG (in a TIFF too) whose data end before its last pixel.
 
 zlib and libjpeg fill up what is missing without a word. A PNG's stream is decoded without the last byte of
 its checksum: whole rows need none, and a stream that ends early never comes to its last row. A JPEG is given,
@@ -6,7 +6,9 @@ instead of its end marker, bits that are no Huffman code: behind the last block 
 before it they are waited for. Neither costs a second decoding. Needs Pillow and the standard library alone.
 """
 
+import io
 import re
+import zlib
 from itertools import product
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,6 +26,12 @@ _READ_AHEAD = 8  # bytes that libjpeg wants at hand before it decodes a block
 _LONGEST_RUN = 160
 _BROKEN = (-1, -2)  # what Pillow's decoders return of a stream that they cannot read
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_PIECE = 2**20  # bytes that are inflated at a time
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_COMPRESSION, _JPEG_TABLES, _JPEG_IN_TIFF = 259, 347, 7  # TIFF tags, and a value of the first
+_STRIPS, _TILES = (273, 279), (324, 325)  # TIFF tags: offsets, counts of bytes
+_ROWS_A_STRIP, _TILE_WIDTH, _TILE_LENGTH, _SAMPLES = 278, 322, 323, 277  # TIFF tags
 
 
 class JpegScans(NamedTuple):
@@ -67,13 +75,17 @@ def jpeg_scans(data: bytes) -> JpegScans:
 
 def require_whole(image: Image.Image, file: BinaryIO) -> None:
     """Makes the decoding of `image`, as Pillow opened it from `file`, raise an OSError where its data end
-    early. For PNG and JPEG (MPO) that are not decoded yet; other formats are left as they are."""
+    early. For PNG and JPEG (MPO) that are not decoded yet; the JPEG pieces of a TIFF are decoded here, since
+    libtiff fills them up; other formats are left as they are."""
+    if image.format == "TIFF":
+        _check_pieces(image, file)
+        return
     if not isinstance(image, ImageFile.ImageFile) or len(image.tile) != 1:
         return
     tile = image.tile[0]
     args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
     if image.format == "PNG":
-        image.tile = [tile._replace(codec_name=_PNG, args=args)]
+        image.tile = [tile._replace(codec_name=_PNG, args=(file, *args))]
     elif image.format in {"JPEG", "MPO"}:
         image.tile = [tile._replace(codec_name=_JPEG, args=(file, *args))]
 
@@ -92,12 +104,89 @@ class _Wrapped(ImageFile.PyDecoder):
 
 class _Png(_Wrapped):
     def init(self, args: tuple[Any, ...]) -> None:
-        self._own = _imaging.zip_decoder(self.mode, *args)
+        self._file, *own = args
+        self._interlaced = len(own) > 1
+        self._own = _imaging.zip_decoder(self.mode, *own)
+
+    def setimage(self, im: Any, extents: tuple[int, int, int, int] | None = None) -> None:
+        super().setimage(im, extents)
+        self._pixels = im
 
     def decode(self, buffer: Any) -> tuple[int, int]:
         # the checksum's other bytes stay: the decoder gives out no row while it has no byte at hand
         used, error = self._own.decode(buffer[:-1])
+        if used < 0 and error == 0:
+            at = self._file.tell()
+            _check_png(self._file, inflated=self._interlaced or self._last_row_empty())
+            self._file.seek(at)
         return used, error
+
+    def _last_row_empty(self) -> bool:
+        """Whether the last row is as it was before the decoding, all 0."""
+        width, height = self._pixels.size
+        if self._pixels.mode.startswith("I"):
+            return True  # Pillow cannot say
+        return self._pixels.crop((0, height - 1, width, height)).getbbox() is None
+
+
+def _check_png(file: BinaryIO, *, inflated: bool) -> None:
+    """Compares the checksums of a PNG's data, which Pillow does not, and where `inflated` looks whether they
+    hold all rows."""
+    file.seek(16)
+    header = file.read(13)
+    file.seek(file.tell() + 4)
+    stream, left, pixels = zlib.decompressobj(), _png_bytes(header) if inflated else 0, False
+    while len(chunk := file.read(8)) == 8:
+        length, kind = int.from_bytes(chunk[:4]), chunk[4:]
+        if kind != b"IDAT":
+            if pixels:
+                break
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        pixels = True
+        body = file.read(length)
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(file.read(4)):
+            raise OSError("the checksum of its data is wrong")
+        while body and left > 0 and not stream.eof:
+            left -= len(stream.decompress(body, _PIECE))
+            body = stream.unconsumed_tail
+    if left > 0:
+        raise OSError(EARLY)
+
+
+def _png_bytes(header: bytes) -> int:
+    """How many bytes the rows of a PNG with this IHDR take, filter bytes and all."""
+    width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
+    bits = header[8] * _CHANNELS.get(header[9], 1)
+    sizes = [(width, height)]
+    if header[12]:
+        sizes = [
+            (-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in _PASSES
+        ]
+    return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
+
+
+def _check_pieces(image: Image.Image, file: BinaryIO) -> None:
+    """Decodes each strip or tile of a TIFF in JPEG by itself."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_COMPRESSION) != _JPEG_IN_TIFF:
+        return
+    tiled = _TILES[0] in tags
+    offsets, lengths = (tags.get(tag, ()) for tag in (_TILES if tiled else _STRIPS))
+    width = tags.get(_TILE_WIDTH, 0) if tiled else image.width
+    height = tags.get(_TILE_LENGTH, 0) if tiled else min(tags.get(_ROWS_A_STRIP, image.height), image.height)
+    number = -(-image.width // max(1, width)) * -(-image.height // max(1, height)) * tags.get(_SAMPLES, 1)
+    tables, at = bytes(tags.get(_JPEG_TABLES, b""))[: -len(END)], file.tell()
+    for offset, length in list(zip(offsets, lengths, strict=False))[:number]:
+        file.seek(offset)
+        data = file.read(length)
+        source = io.BytesIO(tables + data[2:] if tables else data)
+        with Image.open(source, formats=("JPEG",)) as piece:
+            if piece.width > width or piece.height > height:
+                raise OSError("a strip or tile is larger than its place")
+            require_whole(piece, source)
+            piece.load()
+    file.seek(at)
 
 
 class _Jpeg(_Wrapped):

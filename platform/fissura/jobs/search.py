@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fissura.core.errors import ResourceError
 from fissura.data.cache import default_cache
+from fissura.data.content import notes_of
 from fissura.data.trainable import prepare_training
 from fissura.engine.recipe import segmenter_of
 from fissura.engine.runtime import pick_device
@@ -80,7 +81,7 @@ def run_search(
         directory=folder,
         on_sample=on_image,
     )
-    for remark in prepared.remarks:
+    for remark in [*notes_of(datasets), *prepared.remarks]:
         say(remark)
     stop = StopFile(study.path)
     with study.claimed(), connected(hardware.address) as resources:

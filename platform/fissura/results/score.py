@@ -18,7 +18,7 @@ from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
 from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
 from fissura.metrics.false_alarms import NO_CRACK, FalseAlarm, false_alarm, summarise
-from fissura.results.score_files import crack_level, list_files, one_level, read_pair
+from fissura.results.score_files import crack_level, list_files, one_level, read_pair, said_of_low
 from fissura.results.text import count
 
 
@@ -162,29 +162,31 @@ def score_folders(
                 f"{labels[missing]}: a mask has a mask of valid pixels of the same name; {remedy}"
             )
 
-    def score(name: str, crack: int | None = None) -> tuple[ImageScore | None, list[str], int | None]:
+    def score(name: str, crack: int | None = None) -> tuple[ImageScore | None, list[str], int | None, int]:
         try:
             inside_path = insides.get(name) if insides is not None else None
             probability, mask, inside, remarks = read_pair(
                 maps[name], labels[name], inside_path, mask_threshold=mask_threshold
             )
         except DataError as error:
-            return None, list(error.problems), None
-        level = one_level(probability)
+            return None, list(error.problems), None, 0
+        level, highest = one_level(probability), int(probability.max())
         if crack is not None:
             probability = np.where(probability == crack, np.uint8(255), np.uint8(0))
         image = score_image(name, probability, mask, inside, protocol=protocol, threshold=threshold)
-        return image, remarks, level
+        return image, remarks, level, highest
 
     images: list[ImageScore] = []
     remarks: list[str] = []
     levels: set[int | None] = set()
+    reached: dict[str, int] = {}
     with ThreadPoolExecutor() as threads:
-        for done, (image, lines, level) in enumerate(threads.map(score, names), start=1):
+        for done, (image, lines, level, highest) in enumerate(threads.map(score, names), start=1):
             levels.add(level)
             if image:
                 images.append(image)
                 remarks += lines
+                reached |= {image.name: highest} if image.crack_pixels else {}
             else:
                 problems += lines
             if on_image:
@@ -197,6 +199,8 @@ def score_folders(
                 f"{predictions}: all maps hold 0 and {crack} alone, so they are read as masks, {crack} as"
                 " crack"
             )
+        else:
+            remarks += said_of_low(reached)
     called = name or folder_name(masks)
     return report(images, protocol=protocol, threshold=threshold, data_name=called, remarks=remarks)
 

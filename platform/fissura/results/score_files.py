@@ -1,6 +1,6 @@
 """The files that predictions are scored from: maps, and the masks beside them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -10,17 +10,19 @@ from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.images import SUFFIXES, read_size
-from fissura.data.masks import decode_mask
+from fissura.data.masks import decode_mask, read_levels
 from fissura.data.names import is_passed_over
-from fissura.data.walk import composed
+from fissura.data.walk import composed, listed
 from fissura.data.whole import require_whole
+
+MOST_OF_CLASSES = 9  # the highest class index, beyond which a level is more likely a probability
 
 
 def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
-    """A probability map in 1/255.
+    """A probability map in 1/255; or a mask, of 1 bit or of palette colours, black and one other.
 
     Raises:
-        DataError: one line: the file is no 8-bit grey PNG, or cannot be read.
+        DataError: one line: the file is no such PNG, or cannot be read.
     """
     read_size(path)  # names what can be wrong with any image file, and bounds its size
     try:
@@ -32,6 +34,8 @@ def read_map(path: Path) -> UInt8[np.ndarray, "h w"]:
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(f"{path}: a prediction is a whole PNG file ({reason}); write it again") from None
+    if mode in {"1", "P"}:
+        return read_levels(path)
     raise DataError(
         f"{path}: a prediction is an 8-bit grey PNG, value / 255 the probability: this one's mode is {mode}; "
         "write one channel of 8 bits"
@@ -48,6 +52,19 @@ def crack_level(levels: set[int | None]) -> int | None:
     """The level that means crack where the maps of these levels are masks, and not of 255."""
     held = levels - {0}
     return held.pop() if len(held) == 1 and not held & {None, 255} else None
+
+
+def said_of_low(highest: Mapping[str, int]) -> list[str]:
+    """A remark on the maps, by name, of images with a crack whose `highest` level can hardly be a
+    probability."""
+    low = [name for name, level in highest.items() if 0 < level <= MOST_OF_CLASSES]
+    if not low:
+        return []
+    return [
+        f"maps of images with a crack that reach {max(highest[name] for name in low)} of 255 at most"
+        f" ({len(low)} of {len(highest)}): {listed(low)}; they are read as probabilities; if they are class"
+        " indices, write 255 where there is a crack"
+    ]
 
 
 def read_mask(path: Path, *, threshold: int | None = None) -> tuple[UInt8[np.ndarray, "h w"], str | None]:

@@ -1,7 +1,6 @@
 """The store: one Parquet file a run, a row for each image and protocol, the manifest in its metadata."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -111,20 +110,16 @@ class Skipped(NamedTuple):
 
 
 def mean_scores(rows: Sequence[Row]) -> list[str]:
-    """The mean F1 of the images of each data set, split and protocol, a line each; there is none where no
-    image holds a crack."""
-    parts: defaultdict[tuple[str, str, str, float], list[Row]] = defaultdict(list)
+    """The mean F1 of the images with a crack of each data set, split and protocol, a line each."""
+    sets: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         called = data(row.data_name or row.dataset, row.data_digest)
-        parts[called, row.split, row.protocol, row.threshold].append(row)
+        sets.setdefault((called, row.split, row.protocol, f"{row.threshold:.3g}"), []).append(row)
     lines = []
-    for (called, split, protocol, threshold), own in parts.items():
-        cracked = any(row.crack_pixels for row in own)
-        mean = f"mean F1 {np.mean([row.f1 for row in own]):.4f}" if cracked else NO_CRACK
-        lines.append(
-            f"{called} {split}, {protocol}: {mean}{' of' if cracked else ','} {count(len(own), 'image')} at "
-            f"threshold {threshold:.3g}"
-        )
+    for (called, split, protocol, threshold), members in sets.items():
+        cracked = [row.f1 for row in members if row.crack_pixels]
+        mean = f"mean F1 {np.mean(cracked):.4f} of {count(len(cracked), 'image')}" if cracked else NO_CRACK
+        lines.append(f"{called} {split}, {protocol}, threshold {threshold}: {mean}")
     return lines
 
 

@@ -1,5 +1,6 @@
 """A plain folder of images and masks: anyone's own data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
 
 def gather_splits(walk: Walk, *, suffix: str = "") -> None:
     """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, else all as "train".
+    `Train/` is `train/`.
 
     `suffix` is what the stems of the masks have behind those of their images.
     """
@@ -30,20 +32,23 @@ def gather_splits(walk: Walk, *, suffix: str = "") -> None:
     def image_stem(stem: str) -> str:
         return stem.removesuffix(suffix)
 
+    spelled = {folder: walk.folders(folder) for folder in ("images", "masks", "valid")}
+
+    def places(folder: str, names: Sequence[str]) -> list[str]:
+        return [f"{folder}/{spelled[folder].get(name, name)}" if name else folder for name in names]
+
     splits: list[tuple[Split, list[str]]] = [
-        (split, [f"/{name}", *(f"/{other}" for other in names if other != name)])
+        (split, [name, *(other for other in names if other != name)])
         for split, names in SPLIT_FOLDERS.items()
         for name in names
-        if walk.has(f"images/{name}")
+        if name in spelled["images"]
     ]
-    for split, below in splits or [("train", [""])]:
+    for split, names in splits or [("train", [""])]:
         walk.pair(
             split,
-            images=walk.files(f"images{below[0]}"),
-            masks=walk.files(*(f"masks{name}" for name in below), key=image_stem),
-            valid=walk.files(*(f"valid{name}" for name in below), key=image_stem)
-            if walk.has("valid")
-            else None,
+            images=walk.files(*places("images", names[:1])),
+            masks=walk.files(*places("masks", names), key=image_stem),
+            valid=walk.files(*places("valid", names), key=image_stem) if walk.has("valid") else None,
         )
     walk.watch(".", "images", "masks", "valid")
 

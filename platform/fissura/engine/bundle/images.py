@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 29
 MAX_PIXELS = 150_000_000
 SIGNIFICANT_BITS = (8, 10, 12, 14, 16)  # that values of 16 bits may take
 
-_DNG_VERSION = 50706  # TIFF tag
+_BITS_PER_SAMPLE, _DNG_VERSION = 258, 50706  # TIFF tags
 
 Image.MAX_IMAGE_PIXELS = None  # the size is looked at here
 
@@ -51,8 +51,9 @@ def read_rgb(path: Path) -> np.ndarray:
                 raise Unreadable("an empty file")
             with Image.open(file, formats=_formats(beginning)) as image:
                 _check(image)
-                if beginning[24:25] == b"\x10" and image.format == "PNG" and not image.mode.startswith("I"):
-                    raise Unreadable("PNG of 16 bits a colour; save it with 8")
+                # of such Pillow keeps the high bits alone
+                if _bits(image, beginning) > 8 and image.mode in {"RGB", "RGBA", "LA"}:
+                    raise Unreadable(f"{image.format} of 16 bits a colour; save it with 8")
                 require_whole(image, file)
                 return np.asarray(_rgb(image), dtype=np.uint8)
     except (Unreadable, MemoryError):
@@ -83,6 +84,14 @@ def write_grey(path: Path, pixels: np.ndarray) -> None:
     scratch = path.with_name(f".{path.name}.tmp")
     Image.fromarray(pixels).save(scratch, format="PNG")
     scratch.replace(path)
+
+
+def _bits(image: Image.Image, beginning: bytes) -> int:
+    """How many bits of one channel a PNG or TIFF holds; 8 of other files."""
+    if image.format == "PNG":
+        return beginning[24]
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return int(max(tags.get(_BITS_PER_SAMPLE, (8,))))
 
 
 def _formats(beginning: bytes) -> tuple[str, ...]:
