@@ -185,6 +185,10 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     )  # fmt: skip
 
 
+def test_the_verbs_are_offered_by_a_notebooks_completion() -> None:
+    assert {*VERBS} <= {*dir(fissura)}
+
+
 class TestResults:
     def test_of_a_training_are_its_run_and_manifest(self, trained: Any) -> None:
         run, manifest = trained
@@ -194,7 +198,7 @@ class TestResults:
         assert trained.to_pandas().loc[0, "epochs"] == 2
 
     def test_of_an_evaluation_are_rows_with_their_run(self, trained: Any, images: Path) -> None:
-        rows = fissura.evaluate(str(trained.run), data=[images], protocols=["pixel"])
+        rows = fissura.evaluate(str(trained.run), data=[images], protocols="pixel")
         assert len(rows) == len(rows.to_pandas()) > 0
         assert rows.run == trained.run
         assert re.fullmatch(

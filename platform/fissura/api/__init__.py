@@ -246,11 +246,12 @@ def score(
     protocol: str,
     threshold: float = 0.5,
     valid: AnyPath | None = None,
+    mask_threshold: int | None = None,
     name: str | None = None,
     on_image: Count | None = None,
 ) -> "ScoreReport":
     """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
-    result calls them."""
+    result calls them. Of grey masks what is above `mask_threshold` (0..254) is crack."""
     from fissura.metrics import parse_protocol
     from fissura.results.score import score_folders
 
@@ -260,6 +261,7 @@ def score(
         protocol=parse_protocol(protocol),
         threshold=threshold,
         valid=maybe_path(valid),
+        mask_threshold=mask_threshold,
         name=name,
         on_image=on_image,
     )
