@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fissura.data.augmentation import STRENGTHS
 from fissura.data.cache import PreparedData, prepare
 from fissura.data.datasets.folder import Folder
 from fissura.data.pipeline import (
