@@ -26,6 +26,7 @@ from fissura.api.given import (
     fixed_of,
     maybe_path,
     named_in,
+    parse_protocols,
     path_of,
     paths_of,
     words_of,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from fissura.engine.export import Bundle
     from fissura.jobs.outcome import SearchResult
     from fissura.jobs.preflight import Hardware
-    from fissura.metrics import AnyProtocol
     from fissura.results.leaderboard import Leaderboard
     from fissura.results.score import ScoreReport
     from fissura.results.store import Row
@@ -318,13 +318,6 @@ def export(
     return export_run(
         path_of(run).resolve(), out=path_of(out).resolve(), quantise=quantise, threshold=threshold
     )
-
-
-def parse_protocols(texts: Words) -> "tuple[AnyProtocol, ...]":
-    """The protocols of these names, one or several."""
-    from fissura.metrics import parse_protocol
-
-    return tuple(parse_protocol(text) for text in words_of(texts))
 
 
 __all__ = [

@@ -11,6 +11,7 @@ from fissura.core.spec import Spec
 
 if TYPE_CHECKING:
     from fissura.data.datasets import Named
+    from fissura.metrics import AnyProtocol
 
 AnyPath: TypeAlias = str | Path
 Words: TypeAlias = str | Sequence[str]
@@ -48,6 +49,13 @@ def named_in(given: Data) -> "tuple[Named, ...]":
 def words_of(given: Words) -> tuple[str, ...]:
     """One word or several."""
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def parse_protocols(texts: Words) -> "tuple[AnyProtocol, ...]":
+    """The protocols of these names, one or several."""
+    from fissura.metrics import parse_protocol
+
+    return tuple(parse_protocol(text) for text in words_of(texts))
 
 
 def fixed_of(given: Mapping[str, Any] | None) -> dict[str, Any]:
