@@ -151,7 +151,8 @@ class TestASearch:
 @pytest.mark.slow
 class TestOneModel:
     @pytest.fixture(scope="class")
-    def runs(self, place: Place) -> list[str]:
+    @classmethod
+    def runs(cls, place: Place) -> list[str]:
         """Two trained runs: without whitening, and with."""
         found = []
         for kind in ("none", "zca"):

@@ -1,6 +1,7 @@
 """The verbs as functions: what they take, and what they give."""
 
 import inspect
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,13 @@ from PIL import Image
 
 import fissura
 from fissura import api
+from fissura.api.given import fixed_of
 from fissura.core.brief import Brief
-from fissura.core.errors import DataError, SpecError, UserError
+from fissura.core.errors import DataError, SpaceError, SpecError, UserError
 from fissura.data.datasets import Folder, parse_datasets
 from fissura.data.labelled import ClassFolder, Patches, parse_labelled
+from fissura.recipes import load_recipe
+from fissura.studies.load import load_space, search_spaces
 from fissura.studies.study import Plan, Study
 
 VERBS = sorted(fissura.__all__)
@@ -56,8 +60,7 @@ class TestEveryVerb:
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_takes_several_where_it_takes_data_sets(self, verb: str) -> None:
-        # the defects of one are told at a time
-        assert parameters(verb).get("data", "Data") == ("Named" if verb == "check" else "Data")
+        assert parameters(verb).get("data", "Data") == "Data"
 
     def test_is_in_the_package_s_docstring(self) -> None:
         assert all(f"`{verb}`" in str(fissura.__doc__) for verb in VERBS)
@@ -182,6 +185,10 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     )  # fmt: skip
 
 
+def test_the_verbs_are_offered_by_a_notebooks_completion() -> None:
+    assert {*VERBS} <= {*dir(fissura)}
+
+
 class TestResults:
     def test_of_a_training_are_its_run_and_manifest(self, trained: Any) -> None:
         run, manifest = trained
@@ -191,11 +198,12 @@ class TestResults:
         assert trained.to_pandas().loc[0, "epochs"] == 2
 
     def test_of_an_evaluation_are_rows_with_their_run(self, trained: Any, images: Path) -> None:
-        rows = fissura.evaluate(str(trained.run), data=[images], protocols=["pixel"])
+        rows = fissura.evaluate(str(trained.run), data=[images], protocols="pixel")
         assert len(rows) == len(rows.to_pandas()) > 0
         assert rows.run == trained.run
         assert re.fullmatch(
-            r".* test, pixel: mean F1 [\d.]+ of \d images at threshold [\d.]+\nrun: .*", repr(rows)
+            r"bridge \(\w{8}\) test, pixel, threshold [\d.]+: mean F1 [\d.]+ of \d images\nrun: .*",
+            repr(rows),
         )
         for paths in (str(trained.run), trained.run.parent, [trained.run]):
             board = fissura.leaderboard(paths)
@@ -273,3 +281,53 @@ def test_every_result_prints_in_a_few_lines() -> None:
     for each in results(Brief):
         assert each.__repr__ is Brief.__repr__, each
         assert isinstance(each.to_pandas, Callable), each
+
+
+def test_several_data_sets_are_checked_with_a_report_of_each(images: Path, walls: Path) -> None:
+    one = fissura.check(images)
+    several = fissura.check([images, f"class_folder:{walls}"])
+    assert (several[0], len(several)) == (one, 2)
+    assert repr(several).splitlines() == [*one.lines(), *several[1].lines()]
+
+
+class TestAWord:
+    """One word stands for itself: its letters are no words."""
+
+    def test_is_a_protocol(self) -> None:
+        assert api.parse_protocols("tolerant:2") == api.parse_protocols(["tolerant:2"])
+
+    def test_is_an_objective(self, images: Path, tmp_path: Path) -> None:
+        with pytest.raises(SpaceError, match=r"^--objective: 'val/fl' is none of .*did you mean") as told:
+            fissura.search("small_unet", data=images, storage=tmp_path, objectives="val/fl")
+        assert len(told.value.problems) == 1
+
+
+class TestFixedValues:
+    """What a notebook holds: paths, and numbers of NumPy."""
+
+    def test_are_read_as_their_text_and_numbers(self) -> None:
+        given = {
+            "model.weights": Path("a.safetensors"),
+            "data.crop": {"kind": "random", "size": np.int64(64)},
+        }
+        plain = fixed_of(given)
+        assert plain == {"model.weights": "a.safetensors", "data.crop": {"kind": "random", "size": 64}}
+        assert type(plain["data.crop"]["size"]) is int
+        assert given["data.crop"] == {"kind": "random", "size": np.int64(64)}
+
+    def test_that_are_none_are_refused_by_path(self, images: Path, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match=r"`data.crop`: .*\(got a object\)"):
+            fissura.search(
+                "small_unet", data=images, storage=tmp_path, fixed={"data.crop": {"size": object()}}
+            )
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_space_and_a_recipe_may_lie_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(search_spaces()["small_unet"].read_text())
+    assert load_space("~/mine.yaml").name == "mine"
+    (tmp_path / "recipe.json").write_text(json.dumps(load_recipe("small_unet").plain()))
+    assert load_recipe("~/recipe.json") == load_recipe("small_unet")

@@ -165,6 +165,8 @@ def test_the_list_of_data_sets_names_every_kind_at_a_glance(fissura):
     told = fissura("data", "list", "cfd").out
     info = kinds()["cfd"].info
     assert all(text in told for text in (info.title, info.layout, info.obtain, info.licence, info.citation))
+    folder = fissura("data", "list", "folder").out
+    assert all(f"{option}=" in folder for option in ("suffix", "threshold", "name", "test_share"))
 
 
 def test_a_checked_data_set_with_defects_is_the_user_s_mistake_and_one_document(fissura, folder):

@@ -114,7 +114,7 @@ def test_a_fixed_mapping_is_what_every_trial_has_and_is_never_written_into(data:
     assert all(at(recipe, path) == whole for recipe in recipes)
     assert given_values == mapping
     assert plan.load_space(Path("study.json")).entries == space.entries
-    assert fixed_in_words(plan.command()) == {path: mapping}
+    assert fixed_in_words(plan.command(Path("/studies/it"))) == {path: mapping}
 
 
 @given(st.sampled_from(sorted(set(MAPPINGS) - {"cnn_svm"})), st.data())
@@ -231,3 +231,13 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_a_value_in_a_printed_command_is_read_as_it_was_given(value: Any) -> None:
     assert parse_value(write_value(value)) == value
+
+
+@pytest.mark.parametrize("profile", [None, "gpu"])
+def test_a_fixed_kind_brings_its_own_settings_and_needs_none_of_the_papers(profile: str | None) -> None:
+    """The paper has no settings of a kind that it does not use: ImageNet's weights were taken for its."""
+    space = load_space("cirl", profile=profile, fixed={"model.kind": "backbone_unet"})
+    recipes = [space.recipe_for(point) for point in sample(space, trials=3)]
+    assert {(at(one, "model.kind"), at(one, "model.weights")) for one in recipes} == {
+        ("backbone_unet", "none")
+    }

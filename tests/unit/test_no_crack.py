@@ -24,7 +24,7 @@ from fissura.engine.evaluate import evaluate
 from fissura.metrics.false_alarms import FalseAlarm, summarise
 from fissura.results import store
 from fissura.results.export import as_text, found, write_leaderboard
-from fissura.results.gallery import Budget, gallery
+from fissura.results.gallery import Budget, extremes, gallery
 from fissura.results.leaderboard import leaderboard
 from fissura.results.store import read_runs
 
@@ -174,6 +174,15 @@ class TestTables:
         shown = gallery(table, load=load_picture, budget=Budget())
         assert "no crack, with false alarm" in shown
         assert "F1" not in shown
+
+    def test_picture_no_image_that_has_nothing_to_show_as_the_best(self) -> None:
+        scores = {"empty": 1.0, "alarm": 0.0, "thin": 0.4, "wide": 0.9}
+        assert extremes(scores, bare={"empty", "alarm"}) == [
+            ("Worst", "alarm"),
+            ("Median", "thin"),
+            ("Best", "wide"),
+        ]
+        assert extremes({"empty": 1.0}, bare={"empty"}) == [("Worst", "empty")]
 
     def test_of_runs_scored_by_an_earlier_version_know_false_pixels_alone(self, sound: Path) -> None:
         path = sound / "few" / store.FILE

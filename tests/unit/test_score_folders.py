@@ -1,5 +1,6 @@
 """Scoring a folder of probability maps against a folder of masks, and naming all that is wrong with them."""
 
+import json
 import re
 import subprocess
 import sys
@@ -296,6 +297,35 @@ def test_maps_of_several_levels_are_probabilities(tmp_path, rng, levels):
     told = "they are read as probabilities; if they are class indices, write 255"
     assert [told in remark for remark in report.remarks] == [True] * (255 not in levels)
     assert report.micro.recall == 0.0
+
+
+def test_grey_masks_are_read_by_the_threshold_that_the_error_names(folders, fissura):
+    path = folders[1] / "b.png"
+    mask = np.array(Image.open(path))
+    mask[0, :4], mask[1, :4] = 60, 180
+    save(path, mask)
+    (problem,) = problems(*folders)
+    (threshold,) = re.findall(r"`--mask-threshold (\d+)` of `fissura score`", problem)
+    words = ("score", *folders, "--protocol", "pixel", "--json")
+    assert fissura(*words).code == 2
+    done = fissura(*words, "--mask-threshold", threshold)
+    assert done.code == 0
+    assert any(f"grey, thresholded at {threshold}" in line for line in done.said)
+    held = (mask > int(threshold)).astype(np.uint8) * 255
+    save(path, held)
+    assert json.loads(done.out)["micro"] == json.loads(fissura(*words).out)["micro"]
+    assert "0 to 254" in problems(*folders, mask_threshold=255)[0]
+
+
+def test_many_odd_masks_are_one_line(tmp_path, rng, fissura):
+    for number in range(20):
+        probability, mask = pair(rng)
+        mask[0, : number + 1] = 90
+        save(tmp_path / "predictions" / f"w{number}.png", probability)
+        save(tmp_path / "masks" / f"w{number}.png", mask)
+    words = ("score", tmp_path / "predictions", tmp_path / "masks", "--protocol", "pixel")
+    (line,) = [line for line in fissura(*words, "--mask-threshold", "127").said if line.startswith("note: ")]
+    assert "(20 alike: w1.png, w10.png, w11.png and 16 more)" in line
 
 
 @pytest.mark.parametrize("mode", ["1", "P"])

@@ -14,7 +14,7 @@ from fissura.core.errors import DataError
 from fissura.results import store
 from fissura.results.energy import energy_meter
 from fissura.results.manifest import code_version, device_name, library_versions
-from fissura.results.store import SCHEMA, read_runs
+from fissura.results.store import SCHEMA, Row, mean_scores, read_runs
 
 
 def keys(directory: Path) -> list[tuple[str, str, float]]:
@@ -173,3 +173,25 @@ def test_energy_is_of_the_packages_across_a_wrap_of_their_counters(tmp_path):
 
 def test_without_a_counter_there_is_no_meter(tmp_path):
     assert energy_meter(tmp_path) is None
+
+
+def scored(name: str, *, digest: str, f1: float, crack_pixels: int) -> Row:
+    """One image of a folder of that name."""
+    return Row(
+        run_id="r", recipe="unet", configuration="c", seed=0, dataset="folder", data_digest=digest,
+        split="test", protocol="pixel", threshold=0.5, threshold_source="validation", image="1",
+        height=8, width=8, true_positive=1, false_positive=1, found=1, missed=1,
+        precision=0.5, recall=0.5, f1=f1, dice=f1, iou=f1, crack_pixels=crack_pixels, data_name=name,
+    )  # fmt: skip
+
+
+def test_the_lines_of_scores_name_each_folder_and_take_no_crack_for_no_success():
+    rows = [
+        scored("bridge", digest="1a2b3c4d5e", f1=0.4, crack_pixels=9),
+        scored("bridge", digest="1a2b3c4d5e", f1=1.0, crack_pixels=0),
+        scored("wall", digest="5e6f7a8b9c", f1=1.0, crack_pixels=0),
+    ]
+    assert mean_scores(rows) == [
+        "bridge (1a2b3c4d) test, pixel, threshold 0.5: mean F1 0.4000 of 1 image",
+        "wall (5e6f7a8b) test, pixel, threshold 0.5: no crack in these images: false alarms only",
+    ]

@@ -69,6 +69,17 @@ def test_files_beside_split_folders_are_named(tmp_path: Path) -> None:
         )
 
 
+def test_photographs_that_are_not_read_are_named_there_too(tmp_path: Path) -> None:
+    pairs(tmp_path, "abc", below="train")
+    for path in ("images/IMG_1.HEIC", "masks/b.dng", "phone/IMG_2.heic", "phone/notes.txt"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    said = notes(tmp_path)
+    assert f"{tmp_path / 'images'}: images left out, beside the folders that are read (1): IMG_1.HEIC" in said
+    assert f"{tmp_path / 'masks'}: images left out, beside the folders that are read (1): b.dng" in said
+    assert f"{tmp_path}: folders left out (1): phone (1 images)" in said
+
+
 @pytest.mark.parametrize("below", ["", "train"])
 def test_folders_that_are_no_split_are_named_with_their_images(tmp_path: Path, below: str) -> None:
     pairs(tmp_path, "abc", below=below)

@@ -6,7 +6,7 @@ or path. Results print in a few lines, and `to_pandas()` gives their rows. Each 
 what the caller can mend, before anything is written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,18 @@ from fissura.api.datasets import check, prepare
 from fissura.api.demos import demo
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
-from fissura.api.given import AnyPath, Data, Paths, maybe_path, named_in, path_of, paths_of
+from fissura.api.given import (
+    AnyPath,
+    Data,
+    Paths,
+    Words,
+    fixed_of,
+    maybe_path,
+    named_in,
+    path_of,
+    paths_of,
+    words_of,
+)
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
@@ -58,8 +69,8 @@ def search(
     begin: Literal["new", "resume"] = "new",
     extend: int = 0,
     sweep: int | None = None,
-    over: Sequence[str] = (),
-    objectives: Sequence[str] = (),
+    over: Words = (),
+    objectives: Words = (),
     hardware: "Hardware | None" = None,
     trial_timeout: float | None = None,
     cache: AnyPath | None = None,
@@ -98,13 +109,13 @@ def search(
         trials=trials,
         name=name,
         profile=profile,
-        fixed=dict(fixed or {}),
+        fixed=fixed_of(fixed),
         seed=seed,
         begin=begin,
         extend=extend,
         sweep=sweep,
-        over=tuple(over),
-        objectives=tuple(objectives),
+        over=words_of(over),
+        objectives=words_of(objectives),
     )
     return run_search(
         request,
@@ -151,7 +162,7 @@ def train(
     from fissura.results.trained import Trained
     from fissura.studies.paths import override
 
-    asked = override(load_recipe(str(recipe)), {**(fixed or {}), "seed": seed})
+    asked = override(load_recipe(str(recipe)), {**fixed_of(fixed), "seed": seed})
     root = path_of(storage).resolve()
     check_writable(root)
     folder = maybe_path(cache) or default_cache()
@@ -204,7 +215,7 @@ def evaluate(
     run: AnyPath,
     *,
     data: Data,
-    protocols: Sequence[str] = (),
+    protocols: Words = (),
     split: Split = "test",
     threshold: float | None = None,
     on_image: Count | None = None,
@@ -235,11 +246,12 @@ def score(
     protocol: str,
     threshold: float = 0.5,
     valid: AnyPath | None = None,
+    mask_threshold: int | None = None,
     name: str | None = None,
     on_image: Count | None = None,
 ) -> "ScoreReport":
     """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
-    result calls them."""
+    result calls them. Of grey masks what is above `mask_threshold` (0..254) is crack."""
     from fissura.metrics import parse_protocol
     from fissura.results.score import score_folders
 
@@ -249,6 +261,7 @@ def score(
         protocol=parse_protocol(protocol),
         threshold=threshold,
         valid=maybe_path(valid),
+        mask_threshold=mask_threshold,
         name=name,
         on_image=on_image,
     )
@@ -307,11 +320,11 @@ def export(
     )
 
 
-def parse_protocols(texts: Sequence[str]) -> "tuple[AnyProtocol, ...]":
-    """The protocols of these names."""
+def parse_protocols(texts: Words) -> "tuple[AnyProtocol, ...]":
+    """The protocols of these names, one or several."""
     from fissura.metrics import parse_protocol
 
-    return tuple(parse_protocol(text) for text in texts)
+    return tuple(parse_protocol(text) for text in words_of(texts))
 
 
 __all__ = [

@@ -3,12 +3,12 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from fissura.api.given import AnyPath, maybe_path, path_of
+from fissura.api.given import AnyPath, Words, maybe_path, path_of, words_of
 from fissura.core.errors import SpecError
 from fissura.data.sample import Split
 
@@ -29,10 +29,10 @@ def batch(
     run: AnyPath | None = None,
     masks: AnyPath | None = None,
     split: Split | None = None,
-    protocols: Sequence[str] = (),
+    protocols: Words = (),
     model: str | None = None,
     mm_per_pixel: float | None = None,
-    keep: Sequence[str] = (),
+    keep: Words = (),
     failed: Literal["keep", "retry"] = "keep",
     concurrency: int = 8,
     token_file: AnyPath | None = None,
@@ -65,14 +65,14 @@ def batch(
 
     if (endpoint is None) == (run is None):
         raise SpecError("name a service by --endpoint URL, or a run by --run RUN, and not both")
-    chosen = tuple(parse_protocol(text) for text in dict.fromkeys(protocols))
+    chosen = tuple(parse_protocol(text) for text in dict.fromkeys(words_of(protocols)))
     folder = path_of(out)
     source, truth = _opened(images, masks=maybe_path(masks), split=split, cache=maybe_path(cache))
     if truth is None and chosen:
         raise SpecError(
             "--protocol: scores need masks; give --masks, or a data set KIND:ROOT in place of a folder"
         )
-    terms = Terms(mm_per_pixel, parse_kinds(keep), chosen)
+    terms = Terms(mm_per_pixel, parse_kinds(words_of(keep)), chosen)
     if run is not None:
         return _by_run(
             source, truth, terms, run=path_of(run).resolve(), out=folder, failed=failed,

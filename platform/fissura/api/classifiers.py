@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fissura.api.given import AnyPath, Data, Paths, maybe_path, named_in, path_of, paths_of
+from fissura.api.given import AnyPath, Data, Paths, Words, maybe_path, named_in, path_of, paths_of, words_of
 from fissura.core.brief import Rows
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def classify(
     *,
     data: Data,
     split: Literal["train", "test"] = "test",
-    conditions: Sequence[str] = ("clean",),
+    conditions: Words = "clean",
     cache: AnyPath | None = None,
     say: Say = silent,
     on_image: Count | None = None,
@@ -77,7 +77,7 @@ def classify(
     from fissura.engine.evaluate_classifier import evaluate_classifier
     from fissura.engine.runtime import LocalRuntime
 
-    place = path_of(run).resolve()
+    place, asked_of = path_of(run).resolve(), words_of(conditions)
     images = image_keys(parse_labelled(named_in(data)), directory=maybe_path(cache) or default_cache())
     content = digest_of_keyed(images)
     unread = evaluate_classifier(
@@ -85,14 +85,14 @@ def classify(
         images,
         content=content,
         split=split,
-        conditions=conditions,
+        conditions=asked_of,
         device=LocalRuntime().device,
         on_image=on_image,
     )
     for one in unread:
         say(f"left out: {one.reason}")
     rows = class_leaderboard([place])
-    asked = [row for row in rows if row.test_set[1:] == (content, split) and row.condition in conditions]
+    asked = [row for row in rows if row.test_set[1:] == (content, split) and row.condition in asked_of]
     return Rows(asked, head=_scores, run=place)
 
 

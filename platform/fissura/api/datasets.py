@@ -1,14 +1,15 @@
 """The verbs about data sets, as functions, for images with masks and with labels."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fissura.api.given import AnyPath, Data, maybe_path, named_in
-from fissura.core.brief import Brief
+from fissura.core.brief import Brief, Rows
 from fissura.core.errors import SpecError
+from fissura.core.spec import Spec
 from fissura.data.sample import SPLITS
 
 if TYPE_CHECKING:
@@ -38,18 +39,38 @@ class Preparation(Brief):
         return [{"split": split, "images": count} for split, count in self.samples.items()]
 
 
-def check(
+@overload
+def check(  # type: ignore[overload-overlap]  # a text is a sequence of texts to mypy
     data: "Named", *, resize: "AnyResize | None" = None, on_image: Count | None = None
-) -> "CheckReport":
-    """Every defect of a data set with masks, or of a folder a class; nothing is raised for bad files.
+) -> "CheckReport": ...
+
+
+@overload
+def check(
+    data: "Sequence[Named]", *, resize: "AnyResize | None" = None, on_image: Count | None = None
+) -> "Rows[CheckReport]": ...
+
+
+def check(
+    data: Data, *, resize: "AnyResize | None" = None, on_image: Count | None = None
+) -> "CheckReport | Rows[CheckReport]":
+    """Every defect of a data set with masks, or of a folder a class; of several, a report of each. Nothing is
+    raised for bad files.
 
     Cracks that would be lost at `resize`, by default 512x512, are counted. `on_image` is told how many images
-    are read, and of how many.
+    of a set are read, and of how many.
     """
     from fissura.data.check import WORKING_SIZE, parse_source
     from fissura.data.check import check as check_source
 
-    return check_source(parse_source(data), resize=resize or WORKING_SIZE, on_sample=on_image)
+    size = resize or WORKING_SIZE
+    sources = [parse_source(named) for named in named_in(data)]
+    reports = [check_source(source, resize=size, on_sample=on_image) for source in sources]
+    if isinstance(data, str | Path | Spec):
+        return reports[0]
+    return Rows(
+        reports, head=lambda checked: [line for report in checked for line in report.lines()], run=None
+    )
 
 
 def prepare(

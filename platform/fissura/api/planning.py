@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fissura.api.given import AnyPath, Data, maybe_path, named_in, path_of
+from fissura.api.given import AnyPath, Data, fixed_of, maybe_path, named_in, path_of
 from fissura.core.brief import Brief
 from fissura.core.errors import ResourceError, SpaceError, SpecError, UserError
 
@@ -129,7 +129,7 @@ def plan(
     from fissura.studies.forecast import Question, best_of, forecast
 
     resources = _resources(asked)
-    loaded = _space(str(space), profile=profile, fixed=fixed or {}, gpus=resources.gpus)
+    loaded = _space(str(space), profile=profile, fixed=fixed_of(fixed), gpus=resources.gpus)
     count = trials or loaded.definition.trials
     length = loaded.longest
     lanes = _lanes(resources, Hardware(None, concurrent, cpus_per_trial, gpus_per_trial), trials=count)

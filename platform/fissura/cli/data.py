@@ -41,12 +41,18 @@ def list_kinds(
     """
     from fissura.data.datasets import kinds
     from fissura.data.labelled import FORMS, labelled_kinds
+    from fissura.data.options import options_of
 
     console, known = Console.of(as_json), {**kinds(), **labelled_kinds()}
     if kind and kind not in known:
         raise SpecError(f"`{kind}` is no kind of data set{nearest(kind, known)}; known: {', '.join(known)}")
     rows = [
-        {"kind": name, "form": FORMS.get(name, f"{name}:ROOT"), **vars(one.info)}
+        {
+            "kind": name,
+            "form": FORMS.get(name, f"{name}:ROOT"),
+            "options": options_of(one),
+            **vars(one.info),
+        }
         for name, one in known.items()
         if kind in (None, name)
     ]
@@ -153,6 +159,8 @@ def _card(row: dict[str, Any]) -> str:
         "licence": row["licence"],
         "cite": row["citation"],
         "name it": row["form"],
+        "options": "behind the root, ?OPTION=VALUE&...: "
+        + ", ".join(f"{key}={value}" for key, value in row["options"].items()),
     }
     return "\n".join([row["title"], *(f"  {head + ':':9}{text}" for head, text in lines.items() if text)])
 

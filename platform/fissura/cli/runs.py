@@ -152,7 +152,9 @@ def score(
     predictions: Annotated[
         Path,
         typer.Argument(
-            metavar="PREDICTIONS", help="Folder of 8-bit grey PNGs: value / 255 is the probability."
+            metavar="PREDICTIONS",
+            help="Folder of 8-bit grey PNGs: value / 255 is the probability; where all hold 0 and one level"
+            " alone, they are masks.",
         ),
     ],
     masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder of masks of the same names.")],
@@ -161,6 +163,9 @@ def score(
         float, typer.Option(min=0, max=1, help="A pixel is predicted where its probability is at least this.")
     ] = 0.5,
     valid: Annotated[Path | None, typer.Option(help="Folder of valid-pixel masks (a field of view).")] = None,
+    mask_threshold: Annotated[
+        int | None, typer.Option(min=0, max=254, help="Of grey masks: what is above is crack.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="What to call the data; by default the masks' folder.")
     ] = None,
@@ -180,6 +185,7 @@ def score(
             protocol=protocol,
             threshold=threshold,
             valid=valid,
+            mask_threshold=mask_threshold,
             name=name,
             on_image=on_image,
         )

@@ -173,6 +173,7 @@ def _plain(result: "SearchResult") -> dict[str, Any]:
         "planned": result.planned,
         "trials": result.trials,
         "best": result.best,
+        "best_run": None if result.best_run is None else str(result.best_run),
         "interrupted": result.interrupted,
         "seconds": result.seconds,
         "failures": result.failures,
@@ -190,6 +191,7 @@ def _text(result: "SearchResult") -> str:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.best["values"].items())
         lines.append(f"best: trial {result.best['trial']}, {values}, on validation images")
         lines += [f"  {path} = {value}" for path, value in result.best["parameters"].items()]
+        lines += [] if result.best_run is None else [f"  run: {result.best_run}"]
     lines += [f"trial {number} failed: {reason}" for number, reason in result.failures.items()]
     if result.conclusion.board.tables:
         lines += ["", brief(result.conclusion.board)]

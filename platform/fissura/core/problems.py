@@ -23,7 +23,17 @@ def summed_up(problems: Iterable[str]) -> list[str]:
         if len(alike) <= ALIKE:
             lines += alike
             continue
-        names = [re.split(r"[/\\]", problem.partition(": ")[0])[-1] for problem in alike[1:]]
+        names = _told_apart([problem.partition(": ")[0] for problem in alike])[1:]
         more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
         lines.append(f"{alike[0]} ({len(alike)} alike: {', '.join(names[:EXAMPLES])}{more})")
     return lines
+
+
+def _told_apart(paths: list[str]) -> list[str]:
+    """The paths' shortest ends that differ: their names, or as many of their folders more as it takes."""
+    parts = [re.split(r"[/\\]", path) for path in paths]
+    for depth in range(1, max(map(len, parts))):
+        ends = ["/".join(path[-depth:]) for path in parts]
+        if len({*ends}) == len({*paths}):
+            return ends
+    return paths

@@ -10,6 +10,7 @@ from jaxtyping import Int64, UInt8
 from fissura.core.errors import DataError
 from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem, open_file
 
+_IN_SCORE = " (`--mask-threshold {}` of `fissura score`)"
 LOSSY_THRESHOLD = 127
 MOST_OF_INDICES = 3  # the lightest level of class indices 0 and 1 as JPEG
 MOST_CUT_OFF = 0.1  # of the pixels of more than half the lightest level, by the threshold
@@ -124,13 +125,13 @@ def _two_levels(
     if len(levels) == 2:
         raise DataError(
             f"{rule} {shown} and no 0; save it again with 0 and 255, or, of a folder of your own, read the "
-            f"higher level as crack: `folder:ROOT?threshold={min(levels)}`"
+            f"higher level as crack: `folder:ROOT?threshold={min(levels)}`{_IN_SCORE.format(min(levels))}"
         )
     named = _between(counts) if max(levels) <= LOSSY_THRESHOLD else LOSSY_THRESHOLD
     raise DataError(
         f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
         f"JPEG, or, of a folder of your own, name a threshold, above which is crack: "
-        f"`folder:ROOT?threshold={named}`"
+        f"`folder:ROOT?threshold={named}`{_IN_SCORE.format(named)}"
     )
 
 

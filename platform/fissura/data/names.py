@@ -44,6 +44,12 @@ def is_image(name: str, *, more: frozenset[str] = frozenset()) -> bool:
     return known and not is_passed_over(name)
 
 
+def is_photograph(name: str) -> bool:
+    """Whether a relative path is that of an image by its suffix, one that is not read (HEIC, DNG) too."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in SUFFIXES | HEIF_SUFFIXES | _RAW_SUFFIXES and not is_passed_over(name)
+
+
 def left_out(names: Iterable[str], *, more: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """Those of the relative paths that are not read for their suffix, photographs first."""
 

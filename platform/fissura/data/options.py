@@ -58,6 +58,12 @@ def with_options(
         raise SpecError(*(f"`{text}`: {problem}" for problem in describe(error))) from None
 
 
+def options_of(spec: type[Spec]) -> dict[str, str]:
+    """The options of a kind of data, with the default of each as it is written; empty where it is none."""
+    defaults = {option: spec.model_fields[field].default for option, field in _fields(spec)}
+    return {option: "" if default is None else str(default) for option, default in defaults.items()}
+
+
 def options_text(data: Spec, *, lead: str = "") -> str:
     """`?KEY=VALUE&...` for the fields that are not the default, each key led by `lead`; or nothing."""
     pairs = []

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fissura.data.names import HEIF_SUFFIXES, SUFFIXES, is_image, is_passed_over, left_out_line
+from fissura.data.names import (
+    HEIF_SUFFIXES,
+    SUFFIXES,
+    is_image,
+    is_passed_over,
+    is_photograph,
+    left_out_line,
+)
 from fissura.data.sample import Sample, Split
 
 
@@ -110,7 +117,7 @@ class Walk:
         known = [*self.watched, *self.read]
         for folder in dict.fromkeys(known):
             inside = sorted(_visible(folder))
-            loose = [path.name for path in inside if path.is_file() and is_image(path.name)]
+            loose = [path.name for path in inside if path.is_file() and is_photograph(path.name)]
             if loose and folder not in self.read:
                 notes.append(
                     f"{folder}: images left out, beside the folders that are read ({len(loose)}): "
@@ -122,7 +129,7 @@ class Walk:
                 if path.is_dir() and not any(other.is_relative_to(path) for other in known)
             ]
             counts = {
-                path.name: sum(is_image(str(image.relative_to(path))) for image in path.rglob("*"))
+                path.name: sum(is_photograph(str(image.relative_to(path))) for image in path.rglob("*"))
                 for path in strange
             }
             full = [f"{name} ({count} images)" for name, count in counts.items() if count]

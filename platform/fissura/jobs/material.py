@@ -25,7 +25,7 @@ from fissura.models.backbones import FeatureNetwork
 Say = Callable[[str], None]
 
 MOST_SHARED = 8
-"""Distances that are kept, of a backbone and a whitening each; folds times images squared numbers."""
+"""Distances that are kept at a time, of a backbone and a whitening each; one is folds x images squared."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def load_recipe(name: str) -> Experiment:
     """
     if name in RECIPES:
         return RECIPES[name]()
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.suffix == ".json" or path.is_dir():
         return read_experiment(path / "recipe.json" if path.is_dir() else path)
     raise SpecError(f"recipe `{name}` is not known{nearest(name, RECIPES)}; known are {', '.join(RECIPES)}")

@@ -1,6 +1,6 @@
 """The gallery of a table: its best configurations on the leader's worst, median and best image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
     if not shown:
         return element("p.none", "No pictures: no configuration scored every image.")
     parts = [LEGEND]
-    for label, name in extremes(shown[0].image_f1):
+    for label, name in extremes(shown[0].image_f1, bare=table.crack_free):
         case = _case(table, shown, label=label, name=name, load=load)
         if len(case) > budget.left:
             parts.append(element("p.none", "The other pictures are left out to keep this file small."))
@@ -49,9 +49,14 @@ def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
     return join(*parts)
 
 
-def extremes(scores: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Worst, median and best image by its score, with that word; fewer where there are fewer images."""
-    order = sorted(scores, key=lambda name: (scores[name], name))
+def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Worst, median and best image by its score, with that word; fewer where there are fewer images.
+
+    An image without a crack (`bare`) scores 1 or 0. One that scores 1 has nothing to show, so it counts only
+    where there is no other.
+    """
+    shown = [name for name in scores if name not in bare or scores[name] < 1] or list(scores)
+    order = sorted(shown, key=lambda name: (scores[name], name))
     places = {"Worst": 0, "Median": (len(order) - 1) // 2, "Best": len(order) - 1}
     chosen: dict[str, str] = {}
     for label, place in places.items():

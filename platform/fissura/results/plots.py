@@ -211,8 +211,9 @@ _OF_ONE_OBJECTIVE: tuple[tuple[str, str, Callable[["Study", int, str], Any], boo
 def _some(trials: list["FrozenTrial"], *, least: int) -> list["FrozenTrial"]:
     if len(trials) < least:
         have = {0: "no trial", 1: "one trial"}.get(len(trials), f"{len(trials)} trials")
-        need = {1: "one", 2: "two"}.get(least, str(least))
-        raise Undrawable(f"It needs at least {need} completed; {have} has completed.")
+        has = "have" if len(trials) > 1 else "has"
+        need = {1: "one trial", 2: "two trials"}.get(least, f"{least} trials")
+        raise Undrawable(f"It needs at least {need} completed; {have} {has} completed.")
     return trials
 
 

@@ -120,6 +120,7 @@ def score_folders(
     protocol: Protocol,
     threshold: float = 0.5,
     valid: Path | None = None,
+    mask_threshold: int | None = None,
     name: str | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> ScoreReport:
@@ -127,10 +128,11 @@ def score_folders(
 
     A map is an 8-bit grey PNG, value / 255 the probability of crack; a pixel is predicted where that is at
     least `threshold` (0..1). Where all maps together hold 0 and one other level, they are masks: that level
-    is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; a
-    JPEG mask is thresholded, with a remark. `valid` is a folder of masks of the valid pixels, one an image;
-    the others are left out of the scores. `name` is what the result calls the masks, by default
-    what their folder is called. `on_image` is told how many images are done, and of how many.
+    is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; of
+    a grey one what is above `mask_threshold` (0..254) is crack; a JPEG mask is thresholded, with a remark.
+    `valid` is a folder of masks of the valid pixels, one an image; the others are left out of the scores.
+    `name` is what the result calls the masks, by default what their folder is called. `on_image` is told how
+    many images are done, and of how many.
 
     Raises:
         DataError: one line for each folder, file or option that breaks a rule.
@@ -138,6 +140,8 @@ def score_folders(
     problems: list[str] = []
     if not 0 <= threshold <= 1:
         problems.append(f"a threshold is a probability, 0 to 1, not {threshold}")
+    if mask_threshold is not None and not 0 <= mask_threshold <= 254:
+        problems.append(f"a mask's threshold is a grey level, 0 to 254, not {mask_threshold}")
     maps = list_files(predictions, frozenset({".png"}), "8-bit grey PNG maps", problems)
     labels = list_files(masks, SUFFIXES, "masks", problems)
     insides = list_files(valid, SUFFIXES, "masks of valid pixels", problems) if valid else None
@@ -161,7 +165,9 @@ def score_folders(
     def score(name: str, crack: int | None = None) -> tuple[ImageScore | None, list[str], int | None, int]:
         try:
             inside_path = insides.get(name) if insides is not None else None
-            probability, mask, inside, remarks = read_pair(maps[name], labels[name], inside_path)
+            probability, mask, inside, remarks = read_pair(
+                maps[name], labels[name], inside_path, mask_threshold=mask_threshold
+            )
         except DataError as error:
             return None, list(error.problems), None, 0
         level, highest = one_level(probability), int(probability.max())

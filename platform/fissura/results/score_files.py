@@ -1,6 +1,7 @@
 """The files that predictions are scored from: maps, and the masks beside them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +67,19 @@ def said_of_low(highest: Mapping[str, int]) -> list[str]:
     ]
 
 
-def read_mask(path: Path) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
-    """The mask of anyone's file (0 background, 1 crack), and what is odd about it, if anything.
+def read_mask(path: Path, *, threshold: int | None = None) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
+    """The mask of anyone's file (0 background, 1 crack), and what is odd about it, if anything. Of a grey one
+    what is above `threshold` (0..254) is crack.
 
     Raises:
         DataError: one line: the file is no mask of 0 and 255 or 0 and 1, and no JPEG of one.
     """
-    reading = decode_mask(path)
-    if reading.remark is None and not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1}):
+    reading = decode_mask(path, threshold=threshold)
+    if (
+        threshold is None
+        and reading.remark is None
+        and not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1})
+    ):
         raise DataError(
             f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
             "write 255 where there is a crack"
@@ -109,7 +115,7 @@ def list_files(folder: Path, suffixes: frozenset[str], content: str, problems: l
 
 
 def read_pair(
-    map_path: Path, mask_path: Path, valid_path: Path | None
+    map_path: Path, mask_path: Path, valid_path: Path | None, *, mask_threshold: int | None = None
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None, list[str]]:
     """A map, its mask, its valid pixels, and remarks; one DataError for all that is wrong with the files."""
     problems: list[str] = []
@@ -124,12 +130,13 @@ def read_pair(
             problems.extend(error.problems)
             return None
 
-    def read_label(path: Path) -> UInt8[np.ndarray, "h w"]:
-        mask, remark = read_mask(path)
+    def read_label(path: Path, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
+        mask, remark = read_mask(path, threshold=threshold)
         remarks.extend([f"{path}: {remark}"] if remark else [])
         return mask
 
-    probability, mask = attempt(read_map, map_path), attempt(read_label, mask_path)
+    probability = attempt(read_map, map_path)
+    mask = attempt(partial(read_label, threshold=mask_threshold), mask_path)
     valid = attempt(read_label, valid_path) if valid_path else None
     if probability is not None:
         for path, other in ((mask_path, mask), (valid_path, valid)):

@@ -13,8 +13,9 @@ from jaxtyping import Int32
 
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import replacing
+from fissura.metrics.false_alarms import NO_CRACK
 from fissura.results.manifest import Manifest
-from fissura.results.text import count
+from fissura.results.text import count, data
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
@@ -109,14 +110,16 @@ class Skipped(NamedTuple):
 
 
 def mean_scores(rows: Sequence[Row]) -> list[str]:
-    """The mean F1 of the images of each data set, split and protocol, a line each."""
-    keys = dict.fromkeys((row.dataset, row.split, row.protocol, row.threshold) for row in rows)
+    """The mean F1 of the images with a crack of each data set, split and protocol, a line each."""
+    sets: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        called = data(row.data_name or row.dataset, row.data_digest)
+        sets.setdefault((called, row.split, row.protocol, f"{row.threshold:.3g}"), []).append(row)
     lines = []
-    for key in keys:
-        own = [row.f1 for row in rows if (row.dataset, row.split, row.protocol, row.threshold) == key]
-        dataset, split, protocol, threshold = key
-        mean = f"mean F1 {np.mean(own):.4f} of {count(len(own), 'image')} at threshold {threshold:.3g}"
-        lines.append(f"{dataset} {split}, {protocol}: {mean}")
+    for (called, split, protocol, threshold), members in sets.items():
+        cracked = [row.f1 for row in members if row.crack_pixels]
+        mean = f"mean F1 {np.mean(cracked):.4f} of {count(len(cracked), 'image')}" if cracked else NO_CRACK
+        lines.append(f"{called} {split}, {protocol}, threshold {threshold}: {mean}")
     return lines
 
 

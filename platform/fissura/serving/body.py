@@ -83,7 +83,7 @@ async def read_images(request: Request, limits: Limits) -> tuple[list[Upload], b
             "not-an-image-type",
             f"a body is an image ({', '.join(IMAGE_TYPES)}, application/octet-stream) or multipart/form-data",
             f"Content-Type is {media[:100]!r}",
-            "send the file's bytes with its type",
+            "send the file's bytes with its type, as curl does with -H 'Content-Type: image/jpeg'",
         )
     )
 

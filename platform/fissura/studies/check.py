@@ -11,7 +11,7 @@ from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
 from fissura.studies.compile import Distribution, Entry, Parameters, Point
 from fissura.studies.distributions import Choice, Constant, among, same
-from fissura.studies.paths import ABSENT, Plain, assign, depth_then_kind, kinds_above, resolve
+from fissura.studies.paths import ABSENT, Plain, assign, depth_then_kind, is_kind, kinds_above, resolve
 from fissura.studies.wording import shown
 
 CONTEXT_LIMIT = 512
@@ -44,10 +44,15 @@ def broken_rules(parameters: Parameters, *, unread: Iterable[str]) -> Iterator[P
 
 
 def unreachable_paper(parameters: Parameters) -> Iterator[Problem]:
-    """The recipe's own values that no trial could get."""
+    """The recipe's own values that no trial could get; of a kind that is not its own it has none."""
+    left: set[str] = set()
     for path, own, value in parameters.walk({}):
+        if own is ABSENT or same(own, value):
+            continue
+        if is_kind(path):
+            left.add(path)
         entry = parameters.entries[path]
-        if own is not ABSENT and not isinstance(entry, Constant) and not same(own, value):
+        if not isinstance(entry, Constant) and not left.intersection(kinds_above(path)):
             yield Problem(path, None, f"`{path}`: the recipe's own value {shown(own)} is not among {entry}")
 
 

@@ -100,7 +100,7 @@ def _find(name: str) -> Path:
         path = known[name].resolve()
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     if "/" in name or name.endswith((".yaml", ".yml")):
-        return Path(name)
+        return Path(name).expanduser()
     raise SpaceError(
         f"search space `{name:.80}` is not known{nearest(name, known)}; known are {', '.join(known)}, "
         "and files by a path that ends in .yaml"
