@@ -97,10 +97,13 @@ def batch(
             on_image=on_image,
         )
     result = report.result
-    for name, error in report.failures[:SHOWN]:
-        console.say(f"failed: {error}" if error.startswith(name) else f"failed: {name}: {error}")
-    if len(report.failures) > SHOWN:
-        console.say(f"and {len(report.failures) - SHOWN} more; see the column `error`")
+    failures = summed_up(
+        error if error.startswith(name) else f"{name}: {error}" for name, error in report.failures
+    )
+    for failure in failures[:SHOWN]:
+        console.say(f"failed: {failure}")
+    if len(failures) > SHOWN:
+        console.say(f"and {len(failures) - SHOWN} more; see the column `error`")
     for remark in summed_up((report.scores or {}).get("remarks", ())):
         console.say(f"note: {remark}")
     if result.stopped is not None:

@@ -127,10 +127,11 @@ def _two_levels(
             f"{rule} {shown} and no 0; save it again with 0 and 255, or, of a folder of your own, read the "
             f"higher level as crack: `folder:ROOT?threshold={min(levels)}`{_IN_SCORE.format(min(levels))}"
         )
+    named = _between(counts) if max(levels) <= LOSSY_THRESHOLD else LOSSY_THRESHOLD
     raise DataError(
         f"{rule} {len(levels)} levels ({shown}); save it again with two, without resampling and without "
         f"JPEG, or, of a folder of your own, name a threshold, above which is crack: "
-        f"`folder:ROOT?threshold={_between(counts)}`{_IN_SCORE.format(_between(counts))}"
+        f"`folder:ROOT?threshold={named}`{_IN_SCORE.format(named)}"
     )
 
 

@@ -95,7 +95,8 @@ class Walk:
                     f"rename one"
                 )
             files.setdefault(stem, path)
-        strangers = tuple(path.name for path in visible if path not in known)
+        taken = {path.name for path in known}
+        strangers = tuple(path.name for path in visible if path.name not in taken)
         if not files:
             self.problems.append(
                 f"{folder}: the folder holds files of {', '.join(sorted(suffixes or SUFFIXES))}: there is"
