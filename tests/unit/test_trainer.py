@@ -400,7 +400,10 @@ class TestAFinishedRun:
         assert files(tmp_path / "run") == before
 
     def test_is_missed_where_there_is_none(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="holds no finished run"):
+        with pytest.raises(DataError, match=r"holds no finished run .* train it"):
+            read_manifest(tmp_path)
+        (tmp_path / "runs").mkdir()
+        with pytest.raises(DataError, match="below its runs/"):
             read_manifest(tmp_path)
 
 

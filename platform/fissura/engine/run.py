@@ -49,5 +49,10 @@ def read_manifest(run: Path) -> Manifest:
         DataError: the directory holds no finished run.
     """
     if not (run / MANIFEST).is_file():
-        raise DataError(f"{run}: holds no finished run (no {MANIFEST}); train it, or resume its study")
+        remedy = (
+            "it is a study or a storage: name one of the folders below its runs/"
+            if (run / "runs").is_dir()
+            else "train it, or resume its study"
+        )
+        raise DataError(f"{run}: holds no finished run (no {MANIFEST}); {remedy}")
     return Manifest.load_file(run / MANIFEST)
