@@ -74,7 +74,9 @@ def palette(root):
 
 
 def palette_mask(root):
-    Image.fromarray(crack()).convert("P").save(root / "masks" / "003.png")
+    coloured = np.zeros((*crack().shape, 3), np.uint8)
+    coloured[crack() > 0], coloured[:4] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(coloured).quantize(3).save(root / "masks" / "003.png")
 
 
 def grey_mask(root):
@@ -105,7 +107,7 @@ DEFECTS = [
     (other_size, "masks/003.png", "must have its image's size: it is 32x16", "draw the mask again or resize"),
     (deep, "images/003.png", "8-bit grey or RGB: this one holds more than 8 bits", "convert it to 8-bit RGB"),
     (palette, "images/003.png", "8-bit grey or RGB: this one holds palette colours", "convert it to 8-bit"),
-    (palette_mask, "masks/003.png", "this one holds palette colours", "(a mask: to 8-bit grey)"),
+    (palette_mask, "masks/003.png", "this one has 2 palette colours beside black", "save it as 8-bit grey"),
     (grey_mask, "masks/003.png", "two grey levels", "save it again with two levels"),
     (
         no_mask,
