@@ -52,8 +52,23 @@ class LostCracks:
             lost_pieces=number - 1 - len(np.unique(piece_of[crack & (near > 0)])),
         )
 
+    @classmethod
+    def none_of(cls, mask: UInt8[np.ndarray, "h w"]) -> Self:
+        """What a mask loses that does not shrink: nothing."""
+        import cv2
+
+        if not mask.any():
+            return cls()
+        pieces = cv2.connectedComponents(mask, connectivity=8)[0] - 1
+        return cls(masks=1, pixels=int(np.count_nonzero(mask)), pieces=pieces, pieces_left=pieces)
+
     def __add__(self, other: "LostCracks") -> "LostCracks":
         return LostCracks(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is lost, or breaks."""
+        return bool(self.lost_pixels or self.lost_pieces) or self.pieces_left != self.pieces
 
     @property
     def too_many(self) -> bool:
@@ -72,7 +87,11 @@ class LostCracks:
 
 def lost_at(resize: AnyResize, mask: UInt8[np.ndarray, "h w"], *, rule: MaskRule = "nearest") -> LostCracks:
     """What `mask` loses at the working size."""
-    return LostCracks.of(mask, resize.mask(mask, rule=rule)) if isinstance(resize, Fixed) else LostCracks()
+    if not isinstance(resize, Fixed):
+        return LostCracks()
+    if mask.shape[0] <= resize.height and mask.shape[1] <= resize.width:
+        return LostCracks.none_of(mask)
+    return LostCracks.of(mask, resize.mask(mask, rule=rule))
 
 
 def choose_rule(
@@ -92,7 +111,8 @@ def choose_rule(
 
 def both_lost(resize: AnyResize, mask: UInt8[np.ndarray, "h w"]) -> tuple[LostCracks, LostCracks]:
     """What `mask` loses by nearest neighbour, and what by area."""
-    return lost_at(resize, mask), lost_at(resize, mask, rule="area")
+    nearest = lost_at(resize, mask)
+    return nearest, lost_at(resize, mask, rule="area") if nearest.any else nearest
 
 
 def said_of(resize: AnyResize, *, rule: MaskRule, nearest: LostCracks, lost: LostCracks) -> str | None:
