@@ -91,13 +91,23 @@ def one_thread(fixed_seeds: None) -> None:
 
 
 def trained_a_little(model: AnyModel) -> Segmenter:
-    """A network whose statistics are those of images, and whose maps are neither of one value nor steeper
-    than a trained one's: a deep network of random weights magnifies the rounding of its convolutions."""
+    """A network whose statistics are those of images, and whose maps are not of one value."""
     torch.manual_seed(0)
     network = model.build()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+def no_steeper_than_trained(model: AnyModel) -> Segmenter:
+    """The same with maps no steeper than a trained network's: a deep one of random weights magnifies the
+    rounding of its convolutions, by which PyTorch itself is 0.002 off with other kernels."""
+    network = trained_a_little(model).train()
     layers = list(network.modules())
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
             layer.momentum = None  # the mean over all passes
     with torch.no_grad():
         for _ in range(5):
@@ -445,7 +455,7 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
 def test_every_network_is_exported(model: AnyModel, tmp_path: Path) -> None:
     data = RECIPE.data.model_copy(update={"resize": Fixed(height=64, width=96)})
     recipe = RECIPE.model_copy(update={"model": model, "data": data})
-    bundle = export_segmenter(trained_a_little(model), recipe, threshold=0.5, out=tmp_path / "out")
+    bundle = export_segmenter(no_steeper_than_trained(model), recipe, threshold=0.5, out=tmp_path / "out")
     assert bundle.card["check"]["difference"] <= 1e-4
     images = tmp_path / "images"
     images.mkdir()
