@@ -108,7 +108,7 @@ DEFECTS = [
     (deep, "images/003.png", "8-bit grey or RGB: this one holds more than 8 bits", "convert it to 8-bit RGB"),
     (palette, "images/003.png", "8-bit grey or RGB: this one holds palette colours", "convert it to 8-bit"),
     (palette_mask, "masks/003.png", "this one has 2 palette colours beside black", "save it as 8-bit grey"),
-    (grey_mask, "masks/003.png", "two grey levels", "save it again with two levels"),
+    (grey_mask, "masks/003.png", "this one holds 3 levels (0, 127, 255)", "save it again with two"),
     (
         no_mask,
         "images/003.png",
