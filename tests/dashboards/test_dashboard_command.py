@@ -181,7 +181,8 @@ class TestABrowser:
         points = until(
             lambda: browser.execute_script(f"{lines}.map(path => path.getAttribute('d').split('L').length)")
         )
-        assert sorted(points) == sorted(int(words[1]) for words in table().values())
+        epochs = [int(words[1]) for words in table().values()]
+        assert sorted(points) == sorted(count for count in epochs if count > 1)  # one point is no line
         browser.save_screenshot(str(tmp_path / "curves.png"))
 
 

@@ -130,6 +130,8 @@ def test_the_scores_are_those_of_the_definition(fissura, folders, protocol, thre
     assert (code, said) == (0, [])
     document = json.loads(out)
     free = document.pop("crack_free")
+    assert document.pop("data_name") == f"{root.name}/masks"
+    assert len(document.pop("data_digest")) == 16
     assert listed(document) == nearly(expected(protocol, images, threshold=threshold, inside=inside))
     labelled = [(mask & (valid | (not inside))).any() for _, mask, valid in images.values()]
     assert free["images"] == labelled.count(False)
@@ -141,7 +143,7 @@ def test_where_every_image_holds_a_crack_the_document_has_no_other_keys(fissura,
         for folder in ("predictions", "masks"):
             (root / folder / f"{name}.png").unlink()
     words = ("score", root / "predictions", root / "masks", "--protocol")
-    base = ["protocol", "threshold", "images", "micro", "macro"]
+    base = ["data_name", "data_digest", "protocol", "threshold", "images", "micro", "macro"]
     for protocol in ("pixel", "tolerant:2", "overlap"):
         assert list(json.loads(fissura(*words, protocol, "--json").out)) == base
     assert list(json.loads(fissura(*words, "flexible:2", "--json").out)) == [*base, "ods", "ois", "ap"]
