@@ -322,7 +322,8 @@ class TestStorage:
             back = search.until(lambda: max(search.epochs(0)) > before + 1, "the trial goes on")
             result = search.result()
 
-        assert result["trials"] == {"complete": 2}
+        assert sum(result["trials"].values()) == 2
+        assert result["trials"].keys() <= {"complete", "pruned"}, "none failed"
         assert search.epochs(0) == list(range(1, 61)), "no epoch is lost or trained twice"
         assert not list(small_disk.rglob("*.tmp"))
         measured("disk full", epochs_lost=0, seconds_to_recovery=back)
@@ -343,7 +344,8 @@ class TestStorage:
             result = search.result()
 
         assert left_below == [], "nothing is written below the mount point"
-        assert result["trials"] == {"complete": 2}
+        assert sum(result["trials"].values()) == 2
+        assert result["trials"].keys() <= {"complete", "pruned"}, "none failed"
         assert search.epochs(0) == list(range(1, 61)), "no epoch is lost or trained twice"
         measured("storage gone for 20 s", epochs_lost=0, seconds_to_recovery=back)
 
