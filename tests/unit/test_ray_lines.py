@@ -53,3 +53,15 @@ def test_standard_error_on_a_terminal_stays_one():
     assert subprocess.run([sys.executable, "-c", program], stderr=inside, check=False).returncode == 0
     os.close(terminal)
     os.close(inside)
+
+
+def test_standard_error_that_another_has_replaced_inside_is_left_to_it(tmp_path):
+    program = (
+        "import os; from fissura.jobs.ray_lines import without_ray_lines\n"
+        "other = os.open('other', os.O_CREAT | os.O_WRONLY)\n"
+        "with without_ray_lines(): os.dup2(other, 2)\n"
+        "os.write(2, b'after')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True)
+    assert ran.stderr == b""
+    assert (tmp_path / "other").read_bytes() == b"after"

@@ -28,9 +28,13 @@ def without_ray_lines() -> Iterator[None]:
     outer, inner = sys.stderr, None
     real = os.dup(2)
     reading, writing = os.pipe()
+    ours = os.fstat(writing)
     os.dup2(writing, 2)
     os.close(writing)
-    passing = threading.Thread(target=_pass_on, args=(reading, real), name="standard-error", daemon=True)
+    # it closes its own when all is passed on
+    passing = threading.Thread(
+        target=_pass_on, args=(reading, os.dup(real)), name="standard-error", daemon=True
+    )
     passing.start()
     if _is_the_processes(outer):
         # never closed: a handler of Python's logging may keep it for longer than the block
@@ -46,7 +50,10 @@ def without_ray_lines() -> Iterator[None]:
             if sys.stderr is inner:
                 sys.stderr = outer
         outer.flush()
-        os.dup2(real, 2)
+        # somebody else, such as a test's capture, may have put another in its place meanwhile
+        if os.path.samestat(os.fstat(2), ours):
+            os.dup2(real, 2)
+        os.close(real)
         # a process that was started inside may hold the other end for longer
         passing.join(_WAIT_SECONDS)
 
