@@ -130,8 +130,8 @@ def searched(cluster: RayUp, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cluster.user(
             "ray job submit --address http://localhost:8265 -- "
             "fissura search small_unet --data synthetic:/shared/bridge --trials 8 --storage /shared/studies "
-            # all trials to their end, so that each has a manifest: ASHA stops none before epoch 4
-            "--profile demo --set epochs=2 --set data.crop.size=32",
+            # all trials to their end, so that each has a manifest: ASHA has nothing to stop in one epoch
+            "--profile demo --set epochs=1 --set data.crop.size=32",
             seconds=900,
         )
     finally:
