@@ -2,7 +2,9 @@
 
 import importlib
 import io
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -126,19 +128,17 @@ class TestAnImage:
         assert np.array_equal(images.read_rgb(tmp_path / "a.ppm"), np.asarray(image.convert("RGB")))
 
 
-def rows_missing() -> bytes:
-    """A PNG whose stream ends whole, after one of its rows."""
-    import struct
-    import zlib
+def with_one_row(width: int, height: int) -> bytes:
+    """A PNG whose stream ends whole, after the first of its rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", 64, 600, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1 + 3 * 64)))
+        + chunk(b"IDAT", zlib.compress(bytes(1 + 3 * width)))
         + chunk(b"IEND", b"")
     )
 
@@ -151,7 +151,7 @@ class TestWhatIsNoWholeImage:
     @pytest.mark.parametrize(
         "data",
         [
-            rows_missing(), PNG[: len(PNG) // 2], PNG[:60] + b"\0\0\0" + PNG[63:],
+            with_one_row(64, 600), PNG[: len(PNG) // 2], PNG[:60] + b"\0\0\0" + PNG[63:],
             JPEG[: len(JPEG) * 3 // 10] + b"\xff\xd9", JPEG[: len(JPEG) // 2],
             saved(Image.fromarray(photograph(96, 128)), "JPEG", progressive=True)[:2000] + b"\xff\xd9",
             saved(Image.fromarray(photograph(96, 128)), "BMP")[:9000],
@@ -205,6 +205,18 @@ class TestWhatIsNoWholeImage:
         (tmp_path / "a.png").write_bytes(PNG)
         with pytest.raises(images.Unreadable, match="128 x 96 pixels"):
             images.read_rgb(tmp_path / "a.png")
+
+    @pytest.mark.parametrize(
+        ("side", "reason"),
+        [(9_700, "damaged|end early|ends"), (12_300, "12300 x 12300"), (60_000, "far more than 150")],
+    )
+    def test_of_any_size_is_refused_with_pillow_left_as_it_was(
+        self, images: ModuleType, tmp_path: Path, side: int, reason: str
+    ) -> None:
+        (tmp_path / "a.png").write_bytes(with_one_row(side, side))
+        with pytest.raises(images.Unreadable, match=reason):
+            images.read_rgb(tmp_path / "a.png")
+        assert Image.MAX_IMAGE_PIXELS, "fissura.data.images relies on it"
 
 
 class TestAFolder:

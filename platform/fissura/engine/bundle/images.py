@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,6 @@ MAX_PIXELS = 150_000_000
 SIGNIFICANT_BITS = (8, 10, 12, 14, 16)  # that values of 16 bits may take
 
 _BITS_PER_SAMPLE, _DNG_VERSION = 258, 50706  # TIFF tags
-
-Image.MAX_IMAGE_PIXELS = None  # the size is looked at here
 
 
 class Unreadable(Exception):
@@ -49,7 +48,10 @@ def read_rgb(path: Path) -> np.ndarray:
             beginning = file.read(32)
             if not beginning:
                 raise Unreadable("an empty file")
-            with Image.open(file, formats=_formats(beginning)) as image:
+            with (
+                warnings.catch_warnings(action="ignore"),
+                Image.open(file, formats=_formats(beginning)) as image,
+            ):
                 _check(image)
                 # of such Pillow keeps the high bits alone
                 if _bits(image, beginning) > 8 and image.mode in {"RGB", "RGBA", "LA"}:
@@ -58,6 +60,8 @@ def read_rgb(path: Path) -> np.ndarray:
                 return np.asarray(_rgb(image), dtype=np.uint8)
     except (Unreadable, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise Unreadable(f"image of far more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
         kind = unread_kind(beginning)
         told = f"this one {kind}" if kind else f"it begins with {beginning[:8]!r}"
