@@ -18,7 +18,7 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-dashboards bench bench-scale env clean
+.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage as root'
 	@echo 'make test-cluster  `ray up` on hosts of its own: as root, on Linux, with openssh-server, iproute2 and rsync'
 	@echo 'make test-fuzz  the service against thousands of damaged images and drawn requests'
+	@echo 'make test-attacks  the attacks that need root, another user or minutes: docs/security.md and docs/reliability.md'
 	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
 	@echo 'make bench      the benchmarks, one after the other; `make bench-scale` the one that takes the longest'
 	@echo 'make env        the environment alone'
@@ -44,7 +45,7 @@ test: env
 lint types layers quick: env
 	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) $(subst lint,lint format,$@)
 
-test-slow test-cluster test-fuzz test-dashboards: env
+test-slow test-cluster test-fuzz test-attacks test-dashboards: env
 	@"$$VENV/bin/python" tests/suites.py $(@:test-%=%)
 
 test-faults: env
