@@ -92,8 +92,8 @@ class Both(OneModel):
         ]
         self._models = Models("cracks", {one.name: one for one in hosted})
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
-        return await self._workers[model.task].answer(photograph, asked)
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+        return await self._workers[model.task].answer(photograph, asked, seconds=seconds)
 
 
 @contextmanager
@@ -429,9 +429,11 @@ class Unhappy(OneModel):
         super().__init__(worker)
         self._answer = answer
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
         found = self._answer()
-        return await (found if asyncio.iscoroutine(found) else super().answer(model, photograph, asked))
+        if asyncio.iscoroutine(found):
+            return await found
+        return await super().answer(model, photograph, asked, seconds=seconds)
 
 
 def failing() -> None:
@@ -966,9 +968,9 @@ class TestAWorker:
         worker = Worker(open_model(segmenter_run, device=CPU), Limits())
         real = type(worker.model).__call__
 
-        def counted(model: Any, images: Any) -> Any:
+        def counted(model: Any, images: Any, **named: Any) -> Any:
             taken.append(len(images))
-            return real(model, images)
+            return real(model, images, **named)
 
         monkeypatch.setattr(type(worker.model), "__call__", counted)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,10 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+def same(items: Sequence[int], wanted: Callable[[], bool]) -> list[int]:
+    return list(items)
+
+
 class Network:
     """Notes each batch; waits in the first until it may go on."""
 
@@ -26,7 +31,7 @@ class Network:
         self.busy, self.go = threading.Event(), threading.Event()
         self.bad: set[int] = set()
 
-    def __call__(self, items: Sequence[int]) -> list[int]:
+    def __call__(self, items: Sequence[int], wanted: Callable[[], bool]) -> list[int]:
         self.batches.append(list(items))
         self.busy.set()
         assert self.go.wait(30)
@@ -87,6 +92,41 @@ class TestABatch:
         for batch, following in zip(network.batches[1:], network.batches[2:], strict=False):
             assert sum(pixels[item] for item in batch) + pixels[following[0]] > most
 
+    def test_begins_with_the_shortest(self, executor: ThreadPoolExecutor) -> None:
+        network, million = Network(), 10**6
+        items = [(1, million), (2, 9 * million), (3, million), (4, million)]
+        assert together(executor, network, items, most=1) == [10, 20, 30, 40]
+        assert network.batches == [[1], [3], [4], [2]]
+
+    def test_is_told_when_nobody_waits_for_it_any_more_and_ends_before_its_callers_do(
+        self, executor: ThreadPoolExecutor
+    ) -> None:
+        ended = threading.Event()
+
+        def run(items: Sequence[int], wanted: Callable[[], bool]) -> list[int]:
+            begun.set()
+            while wanted():
+                told.append(True)
+                time.sleep(0.001)
+            ended.set()
+            raise ValueError("unwanted")
+
+        async def main() -> None:
+            batcher: PixelBatcher[int, int] = PixelBatcher(run, most_pixels=9, executor=executor)
+            tasks = [asyncio.create_task(batcher.submit(item, pixels=1)) for item in (1, 2)]
+            await asyncio.to_thread(begun.wait, 30)
+            tasks[0].cancel()
+            await asyncio.sleep(0.05)
+            assert not ended.is_set(), "somebody waits"
+            tasks[1].cancel()
+            await asyncio.wait(tasks)
+            assert ended.is_set()
+            assert [task.cancelled() for task in tasks] == [True, True]
+
+        begun, told = threading.Event(), list[bool]()
+        asyncio.run(asyncio.wait_for(main(), 30))
+        assert told
+
     def test_leaves_out_whoever_has_gone(self, executor: ThreadPoolExecutor) -> None:
         network = Network()
         items = [(1, 5), (2, 5), (3, 5)]
@@ -127,7 +167,7 @@ class TestAFailure:
                 tasks[2].cancel()
                 gone.set()
 
-            def run(items: Sequence[int]) -> list[int]:
+            def run(items: Sequence[int], wanted: Callable[[], bool]) -> list[int]:
                 tried.append(list(items))
                 if len(items) > 1:
                     raise ValueError("too many")
@@ -148,7 +188,7 @@ class TestAFailure:
         self, executor: ThreadPoolExecutor
     ) -> None:
         async def main() -> list[int | BaseException]:
-            batcher: PixelBatcher[int, int] = PixelBatcher(lambda _: [], most_pixels=9, executor=executor)
+            batcher: PixelBatcher[int, int] = PixelBatcher(lambda *_: [], most_pixels=9, executor=executor)
             asked = [batcher.submit(item, pixels=1) for item in (1, 2)]
             return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 30)
 
@@ -164,7 +204,7 @@ class TestAFailure:
         async def main() -> list[int | BaseException]:
             pool = ThreadPoolExecutor(1)
             pool.shutdown()
-            batcher: PixelBatcher[int, int] = PixelBatcher(list, most_pixels=9, executor=pool)
+            batcher: PixelBatcher[int, int] = PixelBatcher(same, most_pixels=9, executor=pool)
             asked = [batcher.submit(item, pixels=1) for item in (1, 2)]
             return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -172,6 +212,6 @@ class TestAFailure:
 
 
 def test_one_batcher_serves_one_event_loop_after_the_other(executor: ThreadPoolExecutor) -> None:
-    batcher: PixelBatcher[int, int] = PixelBatcher(list, most_pixels=9, executor=executor)
+    batcher: PixelBatcher[int, int] = PixelBatcher(same, most_pixels=9, executor=executor)
     for item in range(3):
         assert asyncio.run(batcher.submit(item, pixels=1)) == item

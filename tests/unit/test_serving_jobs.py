@@ -211,9 +211,9 @@ def test_a_job_that_was_cancelled_is_resumed_and_repeats_no_row(start, root, mon
     reading: list[bytes] = []
     real = Worker.answer
 
-    async def counted(self: Worker, photograph: bytes, question: Any) -> Any:
+    async def counted(self: Worker, photograph: bytes, question: Any, *, seconds: float) -> Any:
         reading.append(photograph)
-        return await real(self, photograph, question)
+        return await real(self, photograph, question, seconds=seconds)
 
     monkeypatch.setattr(Worker, "answer", counted)
     with start() as client:

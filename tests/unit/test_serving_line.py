@@ -8,14 +8,12 @@ import pytest
 
 from fissura.jobs.serve_lines import Lines, line_path
 from fissura.serving.asked import Asked
-from fissura.serving.line import FRAME, Line, listen
+from fissura.serving.line import FRAME, Answers, Line, listen
 from fissura.serving.problems import unreadable
 from fissura.serving.worker import Reply
 
-Answers = Callable[[bytes, Asked], Awaitable[Reply]]
 
-
-async def echo(photograph: bytes, asked: Asked) -> Reply:
+async def echo(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
     if photograph == b"bad":
         return Reply({}, problem=unreadable("it is no image; send another"))
     if photograph == b"bug":
@@ -49,7 +47,7 @@ def test_a_reply_is_whole_and_is_its_own_images(tmp_path: Path) -> None:
 
 
 def test_a_reply_without_a_picture_and_a_picture_of_no_bytes_differ(tmp_path: Path) -> None:
-    async def answers(photograph: bytes, asked: Asked) -> Reply:
+    async def answers(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
         return Reply({}, None if photograph else b"")
 
     async def use(line: Line) -> None:
@@ -75,22 +73,31 @@ def test_what_is_wrong_with_an_image_is_in_its_reply_and_a_bug_without_its_text(
     over_a_line(tmp_path, echo, use)
 
 
-def test_an_image_that_its_caller_gave_up_is_taken_back(tmp_path: Path) -> None:
-    begun, ended = asyncio.Event(), asyncio.Event()
+def test_an_image_that_its_caller_gave_up_is_taken_back_and_counted_until_it_is_let_go(
+    tmp_path: Path,
+) -> None:
+    begun, ended, let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def answers(photograph: bytes, asked: Asked) -> Reply:
+    async def answers(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
         begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
+            await let_go.wait()
         raise AssertionError
 
     async def use(line: Line) -> None:
         task = asyncio.create_task(line.answer(b"image", Asked()))
         await begun.wait()
-        task.cancel()
+        for _ in range(3):  # however often
+            task.cancel()
+            await asyncio.sleep(0)
         await ended.wait()
+        assert (line.waiting, task.done()) == (1, False)
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert line.waiting == 0
         assert not line.broken
 
@@ -144,7 +151,7 @@ class TestLines:
         async def main() -> None:
             waiting = asyncio.Event()
 
-            async def slow(photograph: bytes, asked: Asked) -> Reply:
+            async def slow(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
                 await waiting.wait()
                 return Reply({})
 

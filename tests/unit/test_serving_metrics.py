@@ -73,9 +73,9 @@ class Handle:
         self._worker, self.images = worker, 0
         self.answer, self.describe = Remote(self._answer), Remote(self._describe)
 
-    async def _answer(self, photograph: bytes, asked: dict[str, Any]) -> Reply:
+    async def _answer(self, photograph: bytes, asked: dict[str, Any], seconds: float) -> Reply:
         self.images += 1
-        return await self._worker.answer(photograph, Asked.load(asked, source="question"))
+        return await self._worker.answer(photograph, Asked.load(asked, source="question"), seconds=seconds)
 
     async def _describe(self) -> dict[str, Any]:
         return {"version": VERSION.plain(), "card": self._worker.model.card}

@@ -18,6 +18,7 @@ from fissura.core.errors import DataError
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import Classifier
 from fissura.engine.evaluate import threshold_of
+from fissura.engine.inference import OnWindows
 from fissura.engine.predict import Predictor
 from fissura.engine.run import read_manifest
 from fissura.metrics import level_of
@@ -74,9 +75,10 @@ class SegmentationModel:
             "classes": ["background", "crack"],
         }
 
-    def __call__(self, images: Sequence[Pixels]) -> list[Answer]:
-        """The answer for each RGB image, of any sizes."""
-        return [Segmented(probability, self.threshold) for probability in self.predictor.many(images)]
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Answer]:
+        """The answer for each RGB image, of any sizes. What `on_windows` raises ends it."""
+        maps = self.predictor.many(images, on_windows=on_windows)
+        return [Segmented(probability, self.threshold) for probability in maps]
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class ClassificationModel:
         """What a reader wants to know of the model, in JSON types."""
         return {**_card(self.manifest, self.task), "classes": list(self.classifier.compact.classes)}
 
-    def __call__(self, images: Sequence[Pixels]) -> list[Answer]:
-        """The answer for each RGB image, of any sizes."""
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Answer]:
+        """The answer for each RGB image, of any sizes, each of which is seen as one window."""
         places: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, image in enumerate(images):
             places[image.shape].append(place)
@@ -103,6 +105,8 @@ class ClassificationModel:
         class_of = dict(zip(compact.labels, compact.classes, strict=True))
         for alike in places.values():
             labels, decisions = self.classifier([images[place] for place in alike])
+            if on_windows is not None:
+                on_windows(1, 1, *images[alike[0]].shape[:2])
             for place, label, values in zip(alike, labels, decisions, strict=True):
                 answers[place] = Classified(class_of[int(label)], tuple(float(value) for value in values))
         return [answers[place] for place in range(len(images))]

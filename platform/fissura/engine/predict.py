@@ -48,14 +48,22 @@ class Predictor:
         """Crack probability of each pixel of an RGB image, 0..1."""
         return self._maps([image])[0]
 
-    def many(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[UInt8[np.ndarray, "h w"]]:
-        """The same of each image, of any sizes."""
-        return [to_bytes(probability) for probability in self._maps(images)]
+    def many(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], *, on_windows: OnWindows | None = None
+    ) -> list[UInt8[np.ndarray, "h w"]]:
+        """The same of each image, of any sizes; `on_windows` is told beside the predictor's own."""
+        return [to_bytes(probability) for probability in self._maps(images, on_windows)]
 
-    def _maps(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float32[np.ndarray, "h w"]]:
-        return predict_all(
-            self.model, images, recipe=self.recipe, device=self.device, on_windows=self.on_windows
-        )
+    def _maps(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], on_windows: OnWindows | None = None
+    ) -> list[Float32[np.ndarray, "h w"]]:
+        listeners = [listener for listener in (self.on_windows, on_windows) if listener is not None]
+
+        def tell(done: int, total: int, height: int, width: int) -> None:
+            for listener in listeners:
+                listener(done, total, height, width)
+
+        return predict_all(self.model, images, recipe=self.recipe, device=self.device, on_windows=tell)
 
 
 def read_recipe(run: Path) -> Recipe:

@@ -28,7 +28,15 @@ from fissura.core.spec import Spec
 from fissura.engine.model import open_model
 from fissura.engine.runtime import pick_device
 from fissura.jobs.serve_lines import Lines
-from fissura.jobs.serve_model import PREFIX, QUIET, Hosting, Replicas, Version, model_application
+from fissura.jobs.serve_model import (
+    PREFIX,
+    QUIET,
+    Hosting,
+    Replicas,
+    Version,
+    answer_by_handle,
+    model_application,
+)
 from fissura.serving.app import Service, build_app
 from fissura.serving.asked import Asked
 from fissura.serving.hosting import Hosted, Models, ReplicaCount
@@ -86,8 +94,9 @@ class RayHost:
         """The replicas of each application, by the last look."""
         return self._replicas
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
         """The reply of the model's present version. An image whose replica dies is given to another one."""
+        end = asyncio.get_running_loop().time() + seconds
         for attempt in range(ATTEMPTS):
             found = self._versions.get(model.name)
             if found is None:
@@ -95,10 +104,10 @@ class RayHost:
             version, _, handle = found
             self._answering[version.application] += 1
             try:
+                left = end - asyncio.get_running_loop().time()
                 if line := self._lines.free(version.application):
-                    return await line.answer(photograph, asked)
-                reply: Reply = await handle.answer.remote(photograph, asked.plain())
-                return reply
+                    return await line.answer(photograph, asked, seconds=left)
+                return await answer_by_handle(handle, photograph, asked, seconds=left)
             except RayTaskError:
                 raise Refused(failed("its model failed on it")) from None
             except (RayError, RayServeException, ConnectionError):

@@ -43,8 +43,15 @@ class Listener:
 
     async def __init__(self, front: dict[str, Any], at: dict[str, Any]) -> None:  # type: ignore[misc]
         app = http_application(Front.load(front, source="service"))
+        # uvicorn's own configuration of logging would close the handlers of Ray Serve's: a controller that is
+        # started anew asks for their file, and replaces a replica that cannot tell it
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=CONNECTIONS
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
         door = await self._opened(Address.load(at, source="address"))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from fissura.core.spec import Spec
 from fissura.engine.model import open_model
@@ -83,9 +84,9 @@ class ModelReplica:
         if hosting.lines is not None and hosting.replicas.least == hosting.replicas.most:
             self._line = await listen(line_path(hosting.lines, version.application), self._worker.answer)
 
-    async def answer(self, photograph: bytes, asked: dict[str, Any]) -> Reply:
-        """The reply for one image."""
-        return await self._worker.answer(photograph, Asked.load(asked, source="question"))
+    async def answer(self, photograph: bytes, asked: dict[str, Any], seconds: float) -> Reply:
+        """The reply for one image, which is given up after `seconds`."""
+        return await self._worker.answer(photograph, Asked.load(asked, source="question"), seconds=seconds)
 
     async def describe(self) -> dict[str, Any]:
         """The version, and the card of its model, in JSON types."""
@@ -98,6 +99,20 @@ class ModelReplica:
     def __del__(self) -> None:
         if hasattr(self, "_worker"):
             self._worker.close()
+
+
+async def answer_by_handle(
+    handle: DeploymentHandle, photograph: bytes, asked: Asked, *, seconds: float
+) -> Reply:
+    """The reply of a replica that Ray Serve chooses. Ray Serve does not tell when what was cancelled has
+    ended: the replica ends it after the tile that it is at."""
+    response = handle.answer.remote(photograph, asked.plain(), seconds)
+    try:
+        reply: Reply = await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    return reply
 
 
 def model_application(plain: dict[str, Any]) -> serve.Application:

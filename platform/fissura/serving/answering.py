@@ -5,12 +5,14 @@ import io
 import json
 import logging
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive
 
 from fissura.core.errors import DataError
 from fissura.data.photograph import read_header
@@ -19,12 +21,14 @@ from fissura.serving.body import Upload
 from fissura.serving.gate import Gate
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.limits import Limits
-from fissura.serving.problems import Problem, Refused, failed, problem_response, unreadable
+from fissura.serving.problems import Problem, Refused, failed, problem_response, too_slow, unreadable
 from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 
+Result = TypeVar("Result")
 RESULT_HEADER = "Fissura-Result"
 HEADER_CRACKS = 10  # of the table in a header, since proxies take a few thousand bytes alone
+GRACE_SECONDS = 1.0  # so that a request ends here, and in the replica by itself where this process is gone
 SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
@@ -33,6 +37,7 @@ class Answering:
 
     def __init__(self, host: Host, *, limits: Limits, gate: Gate, telemetry: Telemetry) -> None:
         self._host, self._limits, self._gate, self._telemetry = host, limits, gate, telemetry
+        self._work: set[asyncio.Task[list[Reply]]] = set()
 
     async def replies(self, model: Hosted, uploads: Sequence[Upload], asked: Asked) -> list[Reply]:
         """The reply for each image, in order; what is wrong with one is in its reply.
@@ -40,16 +45,42 @@ class Answering:
         Raises:
             Refused: too much is waiting, or it takes too long.
         """
+        end = asyncio.get_running_loop().time() + self._limits.seconds
         async with in_time(self._limits):
             # in a thread, since there are headers that take seconds
             sizes = [await asyncio.to_thread(self._pixels, one) for one in uploads]
-            with self._gate.admitted([size for size in sizes if isinstance(size, int)]) as answered:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self._reply(model, one, size, asked, answered))
-                        for one, size in zip(uploads, sizes, strict=True)
-                    ]
+            work = asyncio.create_task(self._worked(model, uploads, sizes, asked, end=end))
+            self._work.add(work)
+            work.add_done_callback(self._ended)
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # whoever asked waits no longer; the gate counts it until the host has let it go
+                work.cancel()
+                raise
+
+    async def _worked(
+        self,
+        model: Hosted,
+        uploads: Sequence[Upload],
+        sizes: Sequence[int | Problem],
+        asked: Asked,
+        *,
+        end: float,
+    ) -> list[Reply]:
+        """The replies; cancelled, it ends when none of the images is worked on any more."""
+        with self._gate.admitted([size for size in sizes if isinstance(size, int)]) as answered:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._reply(model, upload, size, asked, answered, end=end))
+                    for upload, size in zip(uploads, sizes, strict=True)
+                ]
         return [task.result() for task in tasks]
+
+    def _ended(self, work: "asyncio.Task[list[Reply]]") -> None:
+        self._work.discard(work)
+        if not work.cancelled():
+            work.exception()  # which nobody may ask for
 
     def _pixels(self, upload: Upload) -> int | Problem:
         """The pixels of an image by its header, or what is wrong with it."""
@@ -73,12 +104,15 @@ class Answering:
         size: int | Problem,
         asked: Asked,
         answered: Callable[[int], None],
+        *,
+        end: float,
     ) -> Reply:
         if isinstance(size, Problem):
             reply = Reply({}, problem=size)
         else:
+            left = end - asyncio.get_running_loop().time() + GRACE_SECONDS
             try:
-                reply = await self._host.answer(model, upload.data, asked)
+                reply = await self._host.answer(model, upload.data, asked, seconds=left)
             except Refused as refused:
                 reply = Reply({}, problem=refused.problem)
             except Exception:
@@ -106,14 +140,29 @@ async def in_time(limits: Limits) -> AsyncIterator[None]:
         async with asyncio.timeout(limits.seconds):
             yield
     except TimeoutError:
-        raise Refused(
-            Problem(
-                "too-slow",
-                f"a request is read and answered within {limits.seconds:g} s",
-                "this one was not",
-                "send fewer or smaller images at a time",
-            )
-        ) from None
+        raise Refused(too_slow(limits.seconds)) from None
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` gives, which is cancelled where the client hangs up; its body has been received.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, watching = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
 
 
 def single(upload: Upload, reply: Reply) -> Response:

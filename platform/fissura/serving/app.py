@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from fissura.serving import schema
-from fissura.serving.answering import Answering, batch, in_time, single
+from fissura.serving.answering import Answering, batch, in_time, single, unless_gone
 from fissura.serving.asked import Form, asked_of
 from fissura.serving.body import expected_length, read_images
 from fissura.serving.gate import Gate
@@ -63,7 +63,8 @@ class Service:
         with self.gate.held(size=expected_length(request, self.limits)):
             async with in_time(self.limits):
                 uploads, is_batch = await read_images(request, self.limits)
-                replies = await self.answering.replies(chosen, uploads, asked)
+                work = self.answering.replies(chosen, uploads, asked)
+                replies = await unless_gone(request.receive, work)
             if is_batch:
                 return await asyncio.to_thread(batch, uploads, replies, asked)
             return single(uploads[0], replies[0])

@@ -75,8 +75,9 @@ class Host(Protocol):
         HTTP."""
         ...
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
-        """The model's reply for one image.
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+        """The model's reply for one image, which is given up after `seconds`. Where its caller is cancelled
+        it ends when the image is worked on no longer.
 
         Raises:
             Refused: nobody could answer (`not-ready`, `failed`).
@@ -115,9 +116,9 @@ class OneModel:
         """None: it answers in the process that is asked."""
         return {}
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
         """The model's reply for one image."""
-        return await self._worker.answer(photograph, asked)
+        return await self._worker.answer(photograph, asked, seconds=seconds)
 
     async def put(self, name: str, run: Path, *, threshold: float | None, default: bool) -> Hosted:
         """Refused: nothing is exchanged here."""

@@ -1,8 +1,9 @@
 """Images and replies over a Unix socket, between two processes of one machine.
 
 A frame is a fixed head (`FRAME`: the number of the image, bytes of JSON, bytes that follow it), the JSON and
-the bytes. Out go images with what is asked of them, or a frame of a number alone, which takes the image back;
-in come the replies, in the order in which they are ready.
+the bytes. Out go images with what is asked of them, and within how many seconds, or a frame of a number
+alone, which takes the image back; in come the replies, in the order in which they are ready, and a number
+alone for an image that was taken back and is worked on no longer.
 """
 
 import asyncio
@@ -10,24 +11,32 @@ import contextlib
 import json
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from fissura.core.errors import UserError
 from fissura.serving.asked import Asked
 from fissura.serving.problems import Problem, failed
+from fissura.serving.waiting import settled
 from fissura.serving.worker import Reply
 
 FRAME = struct.Struct("!QIQ")
 BUFFER_BYTES = 2**22
 MOST_JSON_BYTES = 2**24
 
-ENDS = (OSError, asyncio.IncompleteReadError, ValueError, UserError)
+ENDS = (OSError, asyncio.IncompleteReadError, ValueError, KeyError, TypeError, UserError)
 """What a line ends with: its end, or what is no frame."""
 
-Answers = Callable[[bytes, Asked], Awaitable[Reply]]
+
+class Answers(Protocol):
+    """What answers at the other end."""
+
+    def __call__(self, photograph: bytes, asked: Asked, *, seconds: float | None) -> Awaitable[Reply]:
+        """The reply for one image."""
+        ...
 
 
 class Line:
@@ -35,7 +44,7 @@ class Line:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._asked: dict[int, asyncio.Future[Reply | None]] = {}
         self._last = 0
         self._reading = asyncio.get_running_loop().create_task(self._read(reader))
 
@@ -50,7 +59,7 @@ class Line:
 
     @property
     def waiting(self) -> int:
-        """Images that have no reply yet."""
+        """Images that have no reply yet, and that the other process has not let go."""
         return len(self._asked)
 
     @property
@@ -58,8 +67,9 @@ class Line:
         """Whether the other process has gone."""
         return self._reading.done()
 
-    async def answer(self, photograph: bytes, asked: Asked) -> Reply:
-        """The reply for one image.
+    async def answer(self, photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
+        """The reply for one image, which is given up after `seconds`. Where its caller is cancelled the image
+        is taken back, and it ends when the other process has let it go.
 
         Raises:
             ConnectionError: the other process has gone.
@@ -68,14 +78,18 @@ class Line:
             raise ConnectionError("the line is broken")
         self._last += 1
         number = self._last
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         self._asked[number] = reply
         try:
-            await _write(self._writer, number, asked.plain(), photograph)
-            return await reply
+            await _write(self._writer, number, {"asked": asked.plain(), "seconds": seconds}, photograph)
+            found = await asyncio.shield(reply)
+            if found is None:
+                raise ConnectionError("the replica let the image go")
+            return found
         except asyncio.CancelledError:
-            with contextlib.suppress(ConnectionError):
+            if not self.broken:
                 self._writer.write(FRAME.pack(number, 0, 0))
+            await settled(reply)
             raise
         finally:
             self._asked.pop(number, None)
@@ -90,8 +104,8 @@ class Line:
             while True:
                 number, head, picture = await _frame(reader)
                 reply = self._asked.get(number)
-                if head is not None and reply is not None and not reply.done():
-                    reply.set_result(_reply(head, picture))
+                if reply is not None and not reply.done():
+                    reply.set_result(None if head is None else _reply(head, picture))
         except ENDS:
             pass
         finally:
@@ -110,23 +124,27 @@ async def listen(path: Path, answers: Answers) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks: dict[int, asyncio.Task[None]] = {}
 
-        async def answer(number: int, asked: Asked, photograph: bytes) -> None:
-            try:
-                reply = await _answered(answers, photograph, asked)
-                with contextlib.suppress(OSError):
-                    await _write(writer, number, _head(reply), reply.picture or b"")
-            finally:
-                tasks.pop(number, None)
+        async def answer(number: int, asked: Asked, seconds: float | None, photograph: bytes) -> None:
+            reply = await _answered(answers, photograph, asked, seconds)
+            with contextlib.suppress(OSError):
+                await _write(writer, number, _head(reply), reply.picture or b"")
+
+        def ended(number: int, task: asyncio.Task[None]) -> None:
+            del tasks[number]
+            if task.cancelled() and not writer.is_closing():
+                writer.write(FRAME.pack(number, 0, 0))
 
         try:
             while True:
                 number, head, photograph = await _frame(reader)
                 if head is None:
-                    if task := tasks.pop(number, None):
+                    if task := tasks.get(number):
                         task.cancel()
                     continue
-                asked = Asked.load(head, source="question")
-                tasks[number] = asyncio.get_running_loop().create_task(answer(number, asked, photograph))
+                asked, seconds = Asked.load(head["asked"], source="question"), head["seconds"]
+                work = answer(number, asked, seconds, photograph)
+                tasks[number] = asyncio.get_running_loop().create_task(work)
+                tasks[number].add_done_callback(partial(ended, number))
         except ENDS:
             pass
         finally:
@@ -139,9 +157,9 @@ async def listen(path: Path, answers: Answers) -> asyncio.Server:
     return server
 
 
-async def _answered(answers: Answers, photograph: bytes, asked: Asked) -> Reply:
+async def _answered(answers: Answers, photograph: bytes, asked: Asked, seconds: float | None) -> Reply:
     try:
-        return await answers(photograph, asked)
+        return await answers(photograph, asked, seconds=seconds)
     except Exception:
         logging.getLogger(__name__).exception("an image was not answered")
         return Reply({}, problem=failed("its model failed on it"))

@@ -85,6 +85,16 @@ def failed(reason: str) -> Problem:
     return Problem("failed", "a request is answered", reason, "try again; the service's log says more")
 
 
+def too_slow(seconds: float) -> Problem:
+    """The problem of what takes longer than `seconds`."""
+    return Problem(
+        "too-slow",
+        f"a request is read and answered within {seconds:g} s",
+        "this one was not",
+        "send fewer or smaller images at a time",
+    )
+
+
 def unreadable(line: str) -> Problem:
     """The problem of an image that a reader refused with `line`: (rule: )value; remedy."""
     rest, _, remedy = line.rpartition("; ")

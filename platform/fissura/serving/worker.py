@@ -1,10 +1,14 @@
 """From the bytes of a photograph to the bytes of an answer, one model's share of the service.
 
-Decoding, measuring and encoding go on in threads while the network works on another image.
+Decoding, measuring and encoding go on in threads while the network works on another image. Large images have
+threads of their own, which let those of the small ones go first.
 """
 
 import asyncio
 import hashlib
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +19,22 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fissura.core.errors import DataError, UserError
-from fissura.data.photograph import Photograph, decode
+from fissura.data.photograph import Photograph, decode, read_header
 from fissura.engine.allocator import trim_memory
 from fissura.engine.measures import measure_map
 from fissura.engine.model import Answer, Classified, Model, Segmented
 from fissura.scoring.pictures import jpeg, overlay, png
 from fissura.serving.asked import MEDIA, Asked
-from fissura.serving.batcher import PixelBatcher
+from fissura.serving.batcher import PixelBatcher, Wanted
 from fissura.serving.limits import Limits
-from fissura.serving.problems import Problem, Refused, unreadable
+from fissura.serving.problems import Problem, Refused, too_slow, unreadable
+from fissura.serving.waiting import LaneName, Room, lane_of, settled
 
-HELPERS = 2  # threads beside the network's
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+HELPERS = 2  # threads beside the network's, in each lane
+NICENESS = 5  # of the lane of large images: a third of what the small ones get, and all that they leave
+AHEAD = 4  # batches that the lane of small images may have decoded
 LARGE_PIXELS = 2**23  # of a photograph that leaves a gigabyte behind
 
 
@@ -40,47 +49,65 @@ class Reply:
 
 
 class Worker:
-    """Answers for photographs with one model; `name` and `version` are what each result says of it."""
+    """Answers for photographs with one model; `name` and `version` are what each result says of it.
+
+    So many pixels are decoded at a time as one image may have, and `AHEAD` batches of small images beside
+    them: memory is bounded whatever arrives.
+    """
 
     def __init__(self, model: Model, limits: Limits, *, name: str = "default", version: int = 1) -> None:
         self.model, self._limits = model, limits
         self._head = {"model": name, "version": version, "run": model.manifest.run_id, "task": model.task}
-        self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="photograph")
-        self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
-        self._batcher: PixelBatcher[UInt8[np.ndarray, "h w 3"], Answer] = PixelBatcher(
-            self._answers, most_pixels=limits.batch_pixels if model.batches else 1, executor=self._network
-        )
+        most = limits.batch_pixels if model.batches else 1
+        self._lanes: dict[LaneName, _Lane] = {
+            "small": _Lane(self._answers, most_pixels=most, room=AHEAD * limits.batch_pixels, niceness=0),
+            "large": _Lane(self._answers, most_pixels=most, room=limits.pixels, niceness=NICENESS),
+        }
 
     def close(self) -> None:
         """Ends the threads; what they had not begun is dropped."""
-        self._helpers.shutdown(wait=True, cancel_futures=True)
-        self._network.shutdown(wait=True, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.close()
 
-    async def answer(self, photograph: bytes, asked: Asked) -> Reply:
-        """The reply for one image; whatever is wrong with it is in the reply."""
+    async def answer(self, photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
+        """The reply for one image; whatever is wrong with it is in the reply. After `seconds` it is given up.
+
+        However it ends, also where its caller is cancelled, nothing of the image is worked on any more.
+        """
         begin = time.monotonic()
         try:
             self._check(asked)
-            decoded = await self._helping(decode, photograph, max_pixels=self._limits.pixels)
-            height, width = decoded.pixels.shape[:2]
-            found = await self._batcher.submit(decoded.pixels, pixels=height * width)
-            if isinstance(found, Segmented) and asked.threshold is not None:
-                found = Segmented(found.probability, asked.threshold)
-            reply: Reply = await self._helping(_reply, found, decoded, photograph, asked)
-            if height * width > LARGE_PIXELS:
-                await self._helping(trim_memory)
+            async with asyncio.timeout(seconds):
+                reply = await self._reply(photograph, asked)
+        except TimeoutError:
+            return Reply({}, problem=too_slow(seconds or 0))
         except DataError as error:
             return Reply({}, problem=unreadable(error.problems[0]))
         except Refused as refused:
             return Reply({}, problem=refused.problem)
         except MemoryError:
             return Reply({}, problem=_too_much_memory())
-        seconds = round(time.monotonic() - begin, 4)
-        return replace(reply, result={**self._head, **reply.result, "seconds": seconds})
+        took = round(time.monotonic() - begin, 4)
+        return replace(reply, result={**self._head, **reply.result, "seconds": took})
 
-    async def _helping(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._helpers, lambda: work(*arguments, **named))
+    async def _reply(self, photograph: bytes, asked: Asked) -> Reply:
+        height, width = await self._lanes["small"].helping(read_header, photograph)
+        lane = self._lanes[lane_of(height * width)]
+        async with lane.room.held(height * width):
+            try:
+                decoded = await lane.helping(decode, photograph, max_pixels=self._limits.pixels)
+                found = await lane.batcher.submit(decoded.pixels, pixels=height * width)
+                if isinstance(found, Segmented) and asked.threshold is not None:
+                    found = Segmented(found.probability, asked.threshold)
+                result = await lane.helping(_result, found, decoded, photograph, asked)
+                if not isinstance(found, Segmented) or asked.form == "json":
+                    return Reply(result)
+                picture = await lane.helping(_picture, found, decoded, asked)
+                return Reply(result, picture, MEDIA[asked.form])
+            finally:
+                if height * width > LARGE_PIXELS:
+                    found = decoded = None  # type: ignore[assignment]
+                    await settled(asyncio.wrap_future(lane.helpers.submit(trim_memory)))
 
     def _check(self, asked: Asked) -> None:
         if self.model.task == "classification" and asked != Asked():
@@ -93,9 +120,13 @@ class Worker:
                 )
             )
 
-    def _answers(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Answer]:
+    def _answers(self, images: Sequence[Pixels], wanted: Wanted) -> list[Answer]:
+        def on_windows(*_: int) -> None:
+            if not wanted():
+                raise _Unwanted
+
         try:
-            return self.model(images)
+            return self.model(images, on_windows=on_windows)
         except UserError:
             raise
         except RuntimeError as error:
@@ -103,6 +134,52 @@ class Worker:
             if "DefaultCPUAllocator" in str(error) or "out of memory" in str(error):
                 raise Refused(_too_much_memory()) from None
             raise
+
+
+class _Unwanted(Exception):
+    """Nobody waits for what is worked on."""
+
+
+class _Lane:
+    """The threads of the small or of the large images, and room for their pixels."""
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Pixels], Wanted], Sequence[Answer]],
+        *,
+        most_pixels: int,
+        room: int,
+        niceness: int,
+    ) -> None:
+        self.helpers = ThreadPoolExecutor(HELPERS, "photograph", _step_back, (niceness,))
+        self._network = ThreadPoolExecutor(1, "network", _step_back, (niceness,))
+        self.room = Room(room)
+        self.batcher: PixelBatcher[Pixels, Answer] = PixelBatcher(
+            run, most_pixels=most_pixels, executor=self._network
+        )
+
+    async def helping(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """What `work` gives, done in a thread; where its caller is cancelled it ends when the thread has."""
+        job = self.helpers.submit(work, *arguments, **named)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            if not job.cancel():
+                await settled(asyncio.wrap_future(job))
+            raise
+
+    def close(self) -> None:
+        """Ends the threads."""
+        for threads in (self.helpers, self._network):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _step_back(niceness: int) -> None:
+    """Lets threads of a lower niceness go first; on Linux alone a thread, and those that it starts for its
+    arithmetic, have one of their own."""
+    if niceness and sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
 
 
 def _too_much_memory() -> Problem:
@@ -114,7 +191,7 @@ def _too_much_memory() -> Problem:
     )
 
 
-def _reply(found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) -> Reply:
+def _result(found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) -> dict[str, Any]:
     height, width = decoded.pixels.shape[:2]
     image = {
         "name": None,
@@ -124,24 +201,17 @@ def _reply(found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) 
         "remarks": list(decoded.remarks),
     }
     if isinstance(found, Classified):
-        return Reply({"image": image, "label": found.label, "decisions": list(found.decisions)})
+        return {"image": image, "label": found.label, "decisions": list(found.decisions)}
     measures = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=asked.mm_per_pixel)
-    result = {
+    return {
         "image": image,
         "threshold": found.threshold,
         "cracks": measures.plain(),
         "crack_table": measures.table(),
     }
-    return Reply(result, picture=_picture(found, decoded, asked), media_type=MEDIA[asked.form])
 
 
-def _picture(found: Segmented, decoded: Photograph, asked: Asked) -> bytes | None:
-    match asked.form:
-        case "json":
-            return None
-        case "overlay":
-            return jpeg(overlay(decoded.pixels, found.mask))
-        case "probability":
-            return png(found.probability)
-        case "mask":
-            return png(found.mask.astype(np.uint8) * 255)
+def _picture(found: Segmented, decoded: Photograph, asked: Asked) -> bytes:
+    if asked.form == "overlay":
+        return jpeg(overlay(decoded.pixels, found.mask))
+    return png(found.probability if asked.form == "probability" else found.mask.astype(np.uint8) * 255)
