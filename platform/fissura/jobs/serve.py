@@ -21,6 +21,7 @@ from fissura.jobs.environment import temporary_folder
 from fissura.jobs.serve_host import APPLICATION, Front, front_application
 from fissura.jobs.serve_listener import Address, listener_application, listening
 from fissura.jobs.serve_model import QUIET, Hosting, Version, model_application
+from fissura.jobs.serve_watch import LOOK_EVERY_SECONDS, RayWatch
 
 Say = Callable[[str], None]
 
@@ -55,6 +56,7 @@ def run_service(
 
     Raises:
         ResourceError: the port is taken, or a replica does not fit.
+        FissuraError: it did not start, or its Ray died.
     """
     check_versions(versions)
     if address is None:
@@ -100,8 +102,7 @@ def run_service(
             raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
         ready(str(at))
         if address is None:
-            with interrupted() as event:
-                event.wait()
+            _wait(say)
             say("stopping: what was accepted is being answered")
             # until Ray has gone, since it tells of its controller's end as of a failure
             quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -109,6 +110,24 @@ def run_service(
                 http.close.remote().result(timeout_s=front.limits.seconds)
             with contextlib.suppress(Exception):
                 serve.shutdown()
+
+
+def _wait(say: Say) -> None:
+    """Returns when this process is asked to end.
+
+    Raises:
+        FissuraError: its Ray has died; what was left of it has been ended.
+    """
+    watch = RayWatch(say)
+    with interrupted() as event:
+        while not event.wait(LOOK_EVERY_SECONDS):
+            if dead := watch.ended():
+                say(f"Ray's {dead} died: ending what is left")
+                watch.end_all()
+                raise FissuraError(
+                    f"the service has ended, since Ray's {dead} died; start it again, or let a supervisor do"
+                    " so (docs/serving.md)"
+                )
 
 
 def write_config(path: Path, front: Front, versions: Sequence[Version], *, at: Address) -> None:
