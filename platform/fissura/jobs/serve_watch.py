@@ -27,7 +27,7 @@ AGENTS = {"ray::DashboardAgent": "dashboard agent", "ray::RuntimeEnvAgent": "run
 CONTROLLER = "ray::ServeController"
 
 
-class Process(NamedTuple):
+class Descendant(NamedTuple):
     """One process: its number, and when it began (in ticks), since numbers are given anew."""
 
     pid: int
@@ -40,9 +40,9 @@ class RayWatch:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._needed: dict[str, Process] = {}
-        self._seen: set[Process] = set()
-        self._controller: Process | None = None
+        self._needed: dict[str, Descendant] = {}
+        self._seen: set[Descendant] = set()
+        self._controller: Descendant | None = None
         self._without_since: float | None = None
         self._look()
 
@@ -80,20 +80,20 @@ class RayWatch:
         self._without_since = (self._without_since or time.monotonic()) if lost else None
 
 
-def _descendants(ancestor: int) -> dict[Process, str]:
+def _descendants(ancestor: int) -> dict[Descendant, str]:
     """The processes below one, and their titles."""
     parents: dict[int, int] = {}
     with suppress(OSError):
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and (fields := _fields(int(entry.name))):
                 parents[int(entry.name)] = int(fields[1])
-    found: dict[Process, str] = {}
+    found: dict[Descendant, str] = {}
     todo = [ancestor]
     while todo:
         above = todo.pop()
         for pid in [pid for pid, parent in parents.items() if parent == above]:
             todo.append(pid)
-            found[Process(pid, _began(pid))] = command_line(pid)
+            found[Descendant(pid, _began(pid))] = command_line(pid)
     return found
 
 

@@ -12,7 +12,7 @@ from fissura.serving.waiting import OVERHEAD, LaneName, lane_of
 HALF_LIFE_SECONDS = 10.0
 
 
-class Lane:
+class WaitingLane:
     """What waits in one lane, and how fast it is answered: the mean over the time in which something waited;
     what lies `HALF_LIFE_SECONDS` of it back counts half."""
 
@@ -76,7 +76,7 @@ class Gate:
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
         self._limits = limits
-        self._lanes: dict[LaneName, Lane] = {name: Lane(clock) for name in get_args(LaneName)}
+        self._lanes: dict[LaneName, WaitingLane] = {name: WaitingLane(clock) for name in get_args(LaneName)}
         self.bytes = self.refused = 0
 
     @property
@@ -137,7 +137,7 @@ class Gate:
                 if costs:
                     self._lanes[name].leave(len(costs), sum(costs), answered=False)
 
-    def _crowded(self, lane: Lane, more: int) -> bool:
+    def _crowded(self, lane: WaitingLane, more: int) -> bool:
         limits = self._limits
         return (self.images > 0 and self.images + more > limits.waiting_images) or (
             lane.images > 0
@@ -147,7 +147,7 @@ class Gate:
             )
         )
 
-    def _too_many(self, lane: Lane | None = None) -> Refused:
+    def _too_many(self, lane: WaitingLane | None = None) -> Refused:
         self.refused += 1
         limits, ahead = self._limits, lane.seconds_ahead if lane else self.seconds_ahead
         # half of what waits has gone then, or as much as must for others to be let in

@@ -59,9 +59,11 @@ class Worker:
         self.model, self._limits = model, limits
         self._head = {"model": name, "version": version, "run": model.manifest.run_id, "task": model.task}
         most = limits.batch_pixels if model.batches else 1
-        self._lanes: dict[LaneName, _Lane] = {
-            "small": _Lane(self._answers, most_pixels=most, room=AHEAD * limits.batch_pixels, niceness=0),
-            "large": _Lane(self._answers, most_pixels=most, room=limits.pixels, niceness=NICENESS),
+        self._lanes: dict[LaneName, _LaneThreads] = {
+            "small": _LaneThreads(
+                self._answers, most_pixels=most, room=AHEAD * limits.batch_pixels, niceness=0
+            ),
+            "large": _LaneThreads(self._answers, most_pixels=most, room=limits.pixels, niceness=NICENESS),
         }
 
     def close(self) -> None:
@@ -140,7 +142,7 @@ class _Unwanted(Exception):
     """Nobody waits for what is worked on."""
 
 
-class _Lane:
+class _LaneThreads:
     """The threads of the small or of the large images, and room for their pixels."""
 
     def __init__(
