@@ -179,7 +179,9 @@ async def asking(url: str, *, headers: Mapping[str, str] = BEARER) -> AsyncItera
             begin = time.monotonic()
             kind = {"Content-Type": media} if data is not None else {}
             try:
-                async with session.request(method, url + path, data=data, headers=kind) as response:
+                # bytes of a megabyte are warned of
+                sent = None if data is None else io.BytesIO(data)
+                async with session.request(method, url + path, data=sent, headers=kind) as response:
                     body = await response.read()
                     return Reply(response.status, response.headers, body, time.monotonic() - begin)
             except (aiohttp.ClientError, ConnectionError):

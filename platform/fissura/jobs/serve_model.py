@@ -14,6 +14,7 @@ from fissura.core.spec import Spec
 from fissura.engine.model import open_model
 from fissura.engine.runtime import LocalRuntime
 from fissura.jobs.serve_lines import line_path
+from fissura.scoring.pictures import png
 from fissura.serving.asked import Asked
 from fissura.serving.hosting import NAME
 from fissura.serving.limits import Limits
@@ -76,10 +77,10 @@ class ModelReplica:
         version = hosting.version
         runtime = LocalRuntime(device="auto" if hosting.replicas.gpus else "cpu", cpus=hosting.replicas.cpus)
         model = open_model(version.run, device=runtime.device, threshold=version.threshold)
-        # the first image of a process waits for libraries: the speed that the gate learns must not be its
-        model([np.zeros((256, 256, 3), np.uint8)])
         self._version = version
         self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
+        # the first image of a process waits for libraries: the speed that the gate learns must not be its
+        await self._worker.answer(png(np.zeros((256, 256), np.uint8)), Asked())
         self._line: asyncio.Server | None = None
         if hosting.lines is not None and hosting.replicas.least == hosting.replicas.most:
             self._line = await listen(line_path(hosting.lines, version.application), self._worker.answer)
