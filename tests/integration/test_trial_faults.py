@@ -55,7 +55,10 @@ class Search:
     def states(self) -> dict[int, str]:
         """The state of each trial in the database."""
         with sqlite3.connect(f"file:{self.study / 'study.db'}?mode=ro", uri=True) as database:
-            return dict(database.execute("select number, state from trials"))
+            try:
+                return dict(database.execute("select number, state from trials"))
+            except sqlite3.OperationalError:  # it is being made
+                return {}
 
     def said(self) -> str:
         """What the search said so far."""
