@@ -316,7 +316,8 @@ folder = Path(sys.argv[1])
 fixed = {"backbone.weights": "none", "backbone.input_size": 32, "folds": 3, "backbone.kind": "mobilenet_v3"}
 result = api.search(
     folder / "space.yaml", data=[f"patches:synthetic:{sys.argv[2]}"], storage=folder, trials=8,
-    profile="none", fixed=fixed, hardware=Hardware(concurrent=1), cache=folder / "cache", trial_timeout=int(sys.argv[4]),
+    profile="none", fixed=fixed, hardware=Hardware(concurrent=1), cache=folder / "cache",
+    trial_timeout=int(sys.argv[4]),
 )
 print(result.trials, list(result.failures.values()))
 """
