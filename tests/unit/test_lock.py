@@ -1,4 +1,4 @@
-"""platform/locked.txt: every package by version and hash, the same as in constraints.txt; and their licences."""
+"""platform/locked.txt: every package by version and hash, as in constraints.txt; and their licences."""
 
 import re
 import shutil
@@ -17,11 +17,11 @@ LOCKED = [
     for entry in LOCK.replace("\\\n", " ").splitlines()
     if not entry.startswith("#")
 ]
-PINNED = dict(
-    (canonicalize_name(line.partition("==")[0]), line.partition("==")[2])
+PINNED = {
+    canonicalize_name(line.partition("==")[0]): line.partition("==")[2]
     for line in (ROOT / "platform" / "constraints.txt").read_text().splitlines()
     if not line.startswith("#")
-)
+}
 
 
 def test_every_package_has_a_version_and_hashes() -> None:
