@@ -295,6 +295,7 @@ def report(study: AnyPath, *, say: Say = silent) -> Path:
     from fissura.studies.study import find_study
 
     found = find_study(path_of(study))
+    check_writable(found.path)
     write = write_class_results if labelled(found.plan().datasets) else write_results
     write(found, found.load(), say=say)
     return found.path / REPORT
