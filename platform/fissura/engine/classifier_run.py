@@ -23,7 +23,7 @@ from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.predict import no_numbers
 from fissura.models.backbones import FeatureNetwork
 from fissura.results.manifest import DataFacts, Manifest
-from fissura.results.run_files import MANIFEST, check_files, facts_of, read_manifest, write_manifest
+from fissura.results.run_files import MANIFEST, RESTORE, check_files, facts_of, read_manifest, write_manifest
 
 CLASSIFIER = "classifier.npz"
 

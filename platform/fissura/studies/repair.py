@@ -200,14 +200,14 @@ def _trial_of(run: Path, plan: Plan, space: LoadedSpace, *, marks: dict[str, Any
         raise DataError(f"its recipe is none of the study's space; it has no {RECORD}")
     fixed = FixedTrial(point)
     space.suggest(fixed)
-    values = None
+    values: list[float] | None = None
     if (run / METRICS).is_file():
         plain = read_json(run / METRICS, remedy="restore it from a copy")
         if "history" in plain:
             progress, history = read_metrics(run)
             plain = history[progress.best_epoch - 1]
         names = [objective.metric for objective in space.objectives]
-        values = [plain.get(name) for name in names]
+        values = [plain.get(name, math.nan) for name in names]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             raise DataError(f"{run / METRICS}: holds no numbers of {', '.join(names)}; the run itself stands")
     elif not (run / STATE).is_file():
