@@ -37,8 +37,8 @@ def serve(
     On a Ray of its own it returns when it is interrupted; on the cluster at `address` when all models answer.
     `ready` is told the service's address when it answers. With `write_config` nothing is served: the file is
     written, and its path given. `replicas` of each model is a number, or "LEAST:MOST". `limits` are fields of
-    `serving.limits.Limits`. Clients may name what lies below `roots`, and below the folders of the runs that
-    are served, for the next version.
+    `serving.limits.Limits`. Clients may name what lies below `roots`; for the next version also what lies
+    beside the runs that are served, where nothing is written.
     """
     from fissura.serving.limits import Limits
     from fissura.serving.roots import Roots
@@ -64,7 +64,8 @@ def serve(
         default=versions[0].name,
         limits=checked,
         replicas=_replicas(replicas, cpus_per_replica, gpus_per_replica, models=len(versions)),
-        roots=tuple(dict.fromkeys([*map(_absolute, allowed), *(str(one.run.parent) for one in versions)])),
+        roots=tuple(dict.fromkeys(map(_absolute, allowed))),
+        runs=tuple(dict.fromkeys(str(version.run.parent) for version in versions)),
         jobs=_jobs_folder(allowed),
         token_digest=None if token is None else token_digest(token),
     )
@@ -136,8 +137,10 @@ def _absolute(root: str) -> str:
 
 def _jobs_folder(roots: Sequence[str]) -> Path | None:
     """Where jobs are kept: in the first folder among the roots, hidden from those who list its images."""
+    from fissura.serving.roots import JOBS
+
     folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
-    return folders[0] / ".fissura-jobs" if folders else None
+    return folders[0] / JOBS if folders else None
 
 
 def _best_run(path: Path) -> Path:
