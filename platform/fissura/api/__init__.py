@@ -31,6 +31,7 @@ from fissura.api.given import (
     paths_of,
     words_of,
 )
+from fissura.api.integrity import repair, verify
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
@@ -337,6 +338,7 @@ __all__ = [
     "parse_protocols",
     "plan",
     "prepare",
+    "repair",
     "report",
     "rollout",
     "score",
@@ -345,4 +347,5 @@ __all__ = [
     "spot_watch",
     "train",
     "train_classifier",
+    "verify",
 ]

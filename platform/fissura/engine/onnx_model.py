@@ -158,7 +158,7 @@ def _checked(network: nn.Module, path: Path, *, sides: Sides) -> float:
         return largest
     with _quiet(), torch.backends.mkldnn.flags(enabled=False):
         rounding = _largest_difference(expected, _outputs(network, batches))
-    if not largest <= 2 * rounding:
+    if not largest <= 2 * rounding or np.isinf(largest):
         raise FissuraError(
             f"the exported network must give what PyTorch gives, to {TOLERANCE:g}, and is {largest:.2g} off"
             f" ({rounding:.2g} lie between PyTorch's own kernels); nothing was written: try another version"

@@ -76,6 +76,18 @@ class Parameters:
                     known[path] = point[path]
         return attempt(self.recipe, {**known, **point})
 
+    def point_of(self, recipe: "Experiment") -> Point:
+        """The point at which a recipe stands, whatever its values.
+
+        Raises:
+            SpecError: the recipe has no such path.
+        """
+        plain, known = recipe.plain(), Point()
+        for path in self.entries:
+            if self.active(path, known):
+                known[path] = resolve(plain, type(recipe), path).value
+        return self._searched(known)
+
     def completed(self, point: Mapping[str, Any]) -> Point:
         """The point, with the recipe's own value, or else the first, for each parameter that it lacks."""
         return self._searched({path: value for path, _, value in self.walk(point)})
