@@ -62,13 +62,19 @@ def listening(host: Any = None, *, token: str | None = None, **limits: Any) -> I
     """The service as one machine has it, in a thread."""
     host, digest = host or Stub(), token_digest(token) if token else None
     service = Service(host, limits=Limits(**limits), roots=Roots([]), token_digest=digest)
-    server = uvicorn.Server(server_config(build_app(service), service.limits))
-    door = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    with running(server_config(build_app(service), service.limits)) as (port, server):
+        yield Door(port, service, host, server)
+
+
+@contextmanager
+def running(config: uvicorn.Config) -> Iterator[tuple[int, uvicorn.Server]]:
+    """The port of a server in a thread, and the server."""
+    server, door = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0), backlog=2048)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])))
     thread.start()
     try:
         until(lambda: server.started)
-        yield Door(door.getsockname()[1], service, host, server)
+        yield door.getsockname()[1], server
     finally:
         server.should_exit = True
         thread.join(30)

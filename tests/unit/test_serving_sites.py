@@ -38,8 +38,8 @@ class TestAName:
         "host",
         [
             "evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example",
-            "0.0.0.0:80", "evil@localhost", "localhost@evil", "localhost:80:80", "127.0.0.1/x", "[", "[::]", "",
-            " ", "2130706433", "192.168.1.5", "localhost evil", "evillocalhost",
+            "0.0.0.0:80", "evil@localhost", "localhost@evil", "localhost:80:80", "127.0.0.1/x", "[", "[::]",
+            "", " ", "2130706433", "192.168.1.5", "localhost evil", "evillocalhost",
         ],
     )  # fmt: skip
     def test_that_its_owner_may_let_be_this_machine_is_refused(self, host: str) -> None:

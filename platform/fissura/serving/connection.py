@@ -33,6 +33,27 @@ ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/-/healthz"})
 """What tells whether the service lives; the last is Ray Serve's own."""
 
 
+_LARGE_HEAD = Problem(
+    "head-too-large",
+    f"a head has at most {HEAD_BYTES} bytes in {FIELDS} fields, and as many its trailers and chunk extensions",
+    "this one has more",
+    "send fewer and shorter header fields",
+)
+_LONG_ADDRESS = Problem(
+    "address-too-long",
+    f"the address of a request has at most {ADDRESS_BYTES} bytes",
+    "this one has more",
+    "send images and documents in the body",
+)
+_NO_ROOM = Problem(
+    "not-ready",
+    "a client has a bounded number of connections at a time",
+    "all are in use, and none stands still",
+    "send the request again after the seconds of Retry-After, over fewer connections",
+    retry_after=1,
+)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol within limits.
 
@@ -74,7 +95,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._watch = self.loop.call_later(self.LIMITS.idle_seconds, self._look)
         if len(self.connections) > min(self.LIMITS.connections_of_one, self._most) and not self._found_room():
-            self.app = _only_health(self.app)  # type: ignore[assignment,arg-type]
+            self.app = _only_health(self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed, by whomever."""
@@ -99,7 +120,7 @@ class Connection(HttpToolsProtocol):
                 return
             self._loose_bytes = max(0, self._loose_bytes + len(part))
             if self._loose_bytes > HEAD_BYTES:
-                self._refuse(_large_head())
+                self._refuse(_LARGE_HEAD)
             elif len(self.pipeline) > PIPELINED:
                 self._refuse(_malformed(f"more than {PIPELINED} were sent before the first was answered"))
 
@@ -113,7 +134,7 @@ class Connection(HttpToolsProtocol):
         """A piece of the address."""
         super().on_url(url)
         if len(self.url) > ADDRESS_BYTES:
-            self._fail(_long_address())
+            self._fail(_LONG_ADDRESS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; those that follow a body are none of the request's."""
@@ -124,7 +145,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole, and the application begins."""
         if self._head_bytes + len(self.url) > HEAD_BYTES or len(self.headers) > FIELDS:
-            self._fail(_large_head())
+            self._fail(_LARGE_HEAD)
         self._in_head, self._in_body = False, True
         self._begun = self._since = self.loop.time()
         self._loose_bytes = -SLICE_BYTES
@@ -181,10 +202,11 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         elif self.waits_for_client:
-            if not self.cycle or self.cycle.response_complete:
-                left = wait - still
-            else:
-                left = GRACE_SECONDS + min(wait - still, limits.seconds - (now - self._begun))
+            left = wait - still
+            if self.cycle is not None and not self.cycle.response_complete:
+                left += GRACE_SECONDS
+            elif self._in_body:
+                left = min(left, limits.seconds - (now - self._begun))
             if left <= 0:
                 if self._in_head and not self._head_begun:
                     self.transport.close()
@@ -267,15 +289,7 @@ def _only_health(app: ASGIApp) -> ASGIApp:
         if scope["path"] in ALWAYS_ANSWERED:
             await app(scope, receive, send)
             return
-        response = problem_response(
-            Problem(
-                "not-ready",
-                "a client has a bounded number of connections at a time",
-                "all are in use, and none stands still",
-                "send the request again after the seconds of Retry-After, over fewer connections",
-                retry_after=1,
-            )
-        )
+        response = problem_response(_NO_ROOM)
         response.headers["Connection"] = "close"
         await response(scope, receive, send)
 
@@ -284,22 +298,3 @@ def _only_health(app: ASGIApp) -> ASGIApp:
 
 def _malformed(detail: str) -> Problem:
     return Problem("malformed", "a request is one of HTTP/1.1", detail, "send it as a program for HTTP does")
-
-
-def _large_head() -> Problem:
-    return Problem(
-        "head-too-large",
-        f"the head of a request has at most {HEAD_BYTES} bytes in {FIELDS} fields, and as many its trailers"
-        " and chunk extensions",
-        "this one has more",
-        "send fewer and shorter header fields",
-    )
-
-
-def _long_address() -> Problem:
-    return Problem(
-        "address-too-long",
-        f"the address of a request has at most {ADDRESS_BYTES} bytes",
-        "this one has more",
-        "send images and documents in the body",
-    )
