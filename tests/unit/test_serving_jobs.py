@@ -67,7 +67,7 @@ def start(segmenter_run: Path, root: Path) -> Start:
                 await jobs.close()
 
         app.router.lifespan_context = running
-        with TestClient(app) as client:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
             yield client
         worker.close()
 
