@@ -254,7 +254,7 @@ def test_two_jobs_do_not_write_into_one_folder(start, root):
 
 
 class TestResultsLieInAFolderOfTheirOwn:
-    """Where a run may be read from, nothing is written; nor into runs, studies and the service's own folder."""
+    """Where a run may be read from, nothing is written; nor into runs, studies and the service's folder."""
 
     @pytest.fixture
     def house(self, root: Path, segmenter_run: Path) -> Path:
