@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpecError
 from fissura.studies.distributions import Choice, Constant, FloatRange, IntRange, among
-from fissura.studies.paths import ABSENT, Fault, assign, attempt, find
+from fissura.studies.paths import ABSENT, Fault, assign, attempt, find, resolve
 
 if TYPE_CHECKING:
     import optuna

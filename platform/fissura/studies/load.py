@@ -135,7 +135,9 @@ class _Loading:
             profiles = _mapping(self._plain.get("profiles"))
             if profile is not None and profile not in profiles:
                 self._tell(("profiles",), _unknown_profile(profile, profiles))
-            for name in (None, *profiles) if recipe is not None else ():
+            for name in (None, *profiles):
+                if recipe is None:
+                    break
                 layer = Layer(recipe, tell=self._tell, effort=self._effort)
                 self._effort.spend(self._reading)
                 layer.add_space(_mapping(self._plain.get("space")))
@@ -228,8 +230,8 @@ class _Loading:
             return None
         if name in self._recipes:
             return self._recipes[name]()
-        hint = nearest(name, self._recipes)
-        self._tell(("recipe",), f"recipe `{name:.80}` is not known{hint}; known are {', '.join(self._recipes)}")
+        hint, known = nearest(name, self._recipes), ", ".join(self._recipes)
+        self._tell(("recipe",), f"recipe `{name:.80}` is not known{hint}; known are {known}")
         return None
 
     def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:
