@@ -84,12 +84,6 @@ class Pooled(nn.Module):
         return features
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 def trained_a_little(model: AnyModel) -> Segmenter:
     """A network whose statistics are those of images, and whose maps are not of one value."""
     torch.manual_seed(0)

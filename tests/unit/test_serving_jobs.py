@@ -1,6 +1,7 @@
 """Batch work inside the service: what a job may name, how it ends, and that it goes on after any end."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 
 from fissura.engine.model import open_model
 from fissura.engine.predict import Predictor
+from fissura.serving import jobs as jobs_module
 from fissura.serving.app import Service, build_app
 from fissura.serving.hosting import OneModel
 from fissura.serving.job_routes import job_routes
@@ -181,6 +183,27 @@ def test_a_job_with_a_field_or_a_query_that_nobody_knows_is_refused_by_name(star
         assert client.get("/v1/jobs", params={"state": "done"}).status_code == 422
         assert client.get("/v1/jobs").json() == {"jobs": []}
         assert client.head("/v1/jobs").status_code == 200
+
+
+def test_a_job_that_is_done_stays_done_while_its_end_is_being_written(start, root, monkeypatch):
+    writing, written = threading.Event(), threading.Event()
+    real = jobs_module._write
+
+    def slowly(folder: Path, job: jobs_module.Job) -> None:
+        if job.state == "done":
+            writing.set()
+            assert written.wait(30)
+        real(folder, job)
+
+    monkeypatch.setattr(jobs_module, "_write", slowly)
+    with start() as client:
+        job = client.post("/v1/jobs", json=asked(root)).json()["id"]
+        assert writing.wait(30)
+        try:
+            assert client.delete(f"/v1/jobs/{job}").status_code == 409
+        finally:
+            written.set()
+        assert ended(client, job)["state"] == "done"
 
 
 def test_a_job_that_was_cancelled_is_resumed_and_repeats_no_row(start, root, monkeypatch):
