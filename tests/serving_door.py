@@ -37,7 +37,7 @@ class Stub:
     def replicas(self) -> Mapping[str, ReplicaCount]:
         return {}
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float = 0.0) -> Reply:
         return Reply({"image": {}, "bytes": len(photograph), "version": 2, "seconds": 0.0})
 
     async def put(self, name: str, run: Path, *, threshold: float | None, default: bool) -> Hosted:

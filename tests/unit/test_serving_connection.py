@@ -128,7 +128,7 @@ def test_an_upgrade_is_answered_as_if_none_was_asked_for(door: Door) -> None:
     assert sent(door.port, head("GET", "/healthz", *fields)).status == 200
 
 
-IDLE = 0.4
+IDLE = 0.3
 PARTS = "Content-Type: multipart/form-data; boundary=b"
 JSON = ("Content-Type: application/json",)
 STANDING = {

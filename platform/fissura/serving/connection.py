@@ -35,7 +35,7 @@ ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/-/healthz"})
 
 _LARGE_HEAD = Problem(
     "head-too-large",
-    f"a head has at most {HEAD_BYTES} bytes in {FIELDS} fields, and so have trailers and chunk extensions",
+    f"a head has at most {HEAD_BYTES} bytes in {FIELDS} fields, as have trailers and chunk extensions",
     "this one has more",
     "send fewer and shorter header fields",
 )
