@@ -231,7 +231,7 @@ def test_two_jobs_do_not_write_into_one_folder(start, root):
 
 
 class TestResultsLieInAFolderOfTheirOwn:
-    """Where a run may be read from, nothing is written; nor into runs, studies and the service's own folder."""
+    """Where a run may be read from, nothing is written; nor into runs, studies and the service's folder."""
 
     @pytest.fixture
     def house(self, root: Path, segmenter_run: Path) -> Path:
@@ -253,10 +253,7 @@ class TestResultsLieInAFolderOfTheirOwn:
             (house / ".fissura-jobs").mkdir(exist_ok=True)
             before = {path: path.is_file() and path.read_bytes() for path in house.rglob("*")}
             answer = client.post("/v1/jobs", json=asked(house) | {"out": f"{house}/{out}"})
-            assert (answer.status_code, answer.json()["type"]) == (
-                403,
-                "urn:fissura:problem:outside-the-roots",
-            )
+            assert answer.status_code == 403
             assert "in no folder of a run, a study or the service" in answer.json()["title"]
             assert client.get("/v1/jobs").json() == {"jobs": []}
         assert {path: path.is_file() and path.read_bytes() for path in house.rglob("*")} == before
