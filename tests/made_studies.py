@@ -40,6 +40,27 @@ CLASSIFIES = (
 SMALL = {"backbone.weights": "none", "backbone.input_size": 32, "folds": 2}
 
 
+DAMAGES = ("deleted", "empty", "truncated", "zeroed", "random", "nested")
+
+
+def damage(path: Path, kind: str) -> None:
+    """Does to a file what `kind`, one of DAMAGES, says."""
+    content, noise = path.read_bytes(), bytes(range(1, 251))
+    size = len(content)
+    if kind == "deleted":
+        path.unlink()
+    elif kind == "nested":
+        path.write_text('{"a":' * 100_000)
+    else:
+        changed = {
+            "empty": b"",
+            "truncated": content[: size // 2],
+            "zeroed": bytes(size),
+            "random": (noise * (size // 250 + 1))[:size],
+        }
+        path.write_bytes(changed[kind])
+
+
 def search(study: Study, plan: Plan) -> StudySearch:
     """The searcher of a study, as a search has it."""
     return StudySearch(

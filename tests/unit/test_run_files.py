@@ -1,5 +1,6 @@
 """A run is what was written: its digests, what opening it checks, and a model that gives no numbers."""
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -136,6 +137,7 @@ class TestOpening:
         self, run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hashed: list[Path] = []
+        run_files._digest.cache_clear()
         monkeypatch.setattr(run_files, "sha256", lambda path: hashed.append(path) or sha256(path))
         for _ in range(3):
             open_model(run, device=CPU)

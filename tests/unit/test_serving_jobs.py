@@ -276,10 +276,7 @@ class TestResultsLieInAFolderOfTheirOwn:
             (house / ".fissura-jobs").mkdir(exist_ok=True)
             before = {path: path.is_file() and path.read_bytes() for path in house.rglob("*")}
             answer = client.post("/v1/jobs", json=asked(house) | {"out": f"{house}/{out}"})
-            assert (answer.status_code, answer.json()["type"]) == (
-                403,
-                "urn:fissura:problem:outside-the-roots",
-            )
+            assert answer.status_code == 403
             assert "in no folder of a run, a study or the service" in answer.json()["title"]
             assert client.get("/v1/jobs").json() == {"jobs": []}
         assert {path: path.is_file() and path.read_bytes() for path in house.rglob("*")} == before

@@ -143,9 +143,9 @@ def _kept_thresholds(run: Path) -> dict[str, float]:
         UserError: the file is damaged.
     """
     path, remedy = run / THRESHOLDS, REMEDIES[THRESHOLDS]
-    check_files(run, (THRESHOLDS,))
     if not path.is_file():
         return {}
+    check_files(run, (THRESHOLDS,))
     kept: dict[str, float] = {}
     for name, value in read_json(path, remedy=remedy).items():
         if not isinstance(value, float | int) or not 0 <= value <= 1:

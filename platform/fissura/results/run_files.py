@@ -117,6 +117,7 @@ def fault_of(run: Path, name: str, manifest: Manifest) -> str:
     try:
         found = _facts(path)
     except OSError as error:
+        remedy = remedy.removeprefix("remove it, then ")
         return f"{path}: is missing or cannot be read ({error.strerror or error}); {remedy}"
     if found in known:
         return ""
