@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError, UserError
+from fissura.core.errors import DataError, ModelError, UserError
 from fissura.data.photograph import Photograph, decode, read_header
 from fissura.engine.allocator import trim_memory
 from fissura.engine.measures import measure_map
@@ -83,6 +83,8 @@ class Worker:
                 reply = await self._reply(photograph, asked)
         except TimeoutError:
             return Reply({}, problem=too_slow(seconds or 0))
+        except ModelError:
+            return Reply({}, problem=_no_numbers(self.model.manifest.run_id))
         except DataError as error:
             return Reply({}, problem=unreadable(error.problems[0]))
         except Refused as refused:
@@ -182,6 +184,15 @@ def _step_back(niceness: int) -> None:
     if niceness and sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
+
+
+def _no_numbers(run: str) -> Problem:
+    return Problem(
+        "failed",
+        "a model gives numbers",
+        f"run {run} gives values that are none",
+        "look for damage with `fissura verify`, and serve another run",
+    )
 
 
 def _too_much_memory() -> Problem:
