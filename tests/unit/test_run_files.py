@@ -1,5 +1,6 @@
 """A run is what was written: its digests, what opening it checks, and a model that gives no numbers."""
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -135,6 +136,7 @@ class TestOpening:
     def test_again_computes_no_digest_until_a_file_is_touched(
         self, run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        run_files._digest.cache_clear()
         hashed: list[Path] = []
         monkeypatch.setattr(run_files, "sha256", lambda path: hashed.append(path) or sha256(path))
         for _ in range(3):
