@@ -1,10 +1,11 @@
-"""What every test stands on: a quiet environment, fixed seeds, two threads, repeatable property tests."""
+"""What every test stands on: a quiet environment, fixed seeds, one thread, repeatable property tests."""
 
 import os
 import random
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,17 @@ settings.load_profile("fissura")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def private_rays() -> Iterator[None]:
+    """Every Ray of a test has its sockets and logs in a folder that no other user gets into; a short one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What a browser shows, and what Prometheus draws, is tested apart: their programs are not everywhere."""
@@ -47,12 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
-    """Global generators start alike in every test; torch, where a test imports it, is left to two threads."""
+    """Global generators start alike in every test; torch, where a test imports it, has one thread: two
+    files of tests run at a time, and small tensors gain nothing from more."""
     random.seed(0)
     np.random.seed(0)
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -47,6 +47,11 @@ def lacks_for_mounts() -> list[str]:
     return [] if os.geteuid() == 0 else ["file systems are mounted by root: run this as root"]
 
 
+def lacks_for_attacks() -> list[str]:
+    """What this process lacks to attack as other users and with storage of its own, a sentence each."""
+    return [] if os.geteuid() == 0 else ["other users are played by root: run this as root"]
+
+
 @dataclass(frozen=True)
 class Suite:
     """Tests that run together: a program of the environment with its words, and what this machine lacks."""
@@ -73,12 +78,13 @@ def suites(jobs: int) -> dict[str, Suite]:
         Suite("format", ("ruff", "format", "--check", ".")),
         Suite("types", ("mypy", "platform/fissura", "dashboards")),
         Suite("layers", ("lint-imports",)),
-        Suite("quick", ("pytest", *parallel, "-m", "not slow and not cluster and not pages")),
-        Suite("slow", ("pytest", *elsewhere, "-m", "slow and not pages")),
+        Suite("quick", ("pytest", *parallel, "-m", "not slow and not cluster and not pages and not attacks")),
+        Suite("slow", ("pytest", *elsewhere, "-m", "slow and not pages and not attacks")),
         Suite("faults", ("pytest", "-s", "-m", "not root", *faults)),
         Suite("storage", ("pytest", "-s", "-m", "root", *faults), lacks_for_mounts),
         Suite("cluster", ("pytest", "-m", "cluster", *durations, "tests/cluster"), lacks_for_hosts),
         Suite("fuzz", ("pytest", "-m", "slow", fuzz)),
+        Suite("attacks", ("pytest", "-m", "attacks", *durations, "tests/attacks"), lacks_for_attacks),
         Suite("dashboards", ("pytest", "-m", "pages"), lacks_for_pages),
     )
     return {suite.name: suite for suite in listed}

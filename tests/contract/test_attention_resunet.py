@@ -125,12 +125,6 @@ def random_network(spec: AttentionResUNet) -> AttentionResUNetNetwork:
     return network
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 def test_a_residual_block_is_the_one_of_section_2_2() -> None:
     block = ResidualBlock(3, 5, normalisation="none").double()
     maps = torch.randn(1, 3, 6, 7, dtype=torch.float64)

@@ -28,12 +28,6 @@ def published(backbone: Backbone, *, outputs: int, auxiliary: bool) -> nn.Module
     return network
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
     """A file as the error's recipe makes it: 21 classes and the auxiliary classifier."""

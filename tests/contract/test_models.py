@@ -61,12 +61,6 @@ def drawn(model: AnyModel) -> Segmenter:
     return seeded(model)[0]
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 def test_every_kind_is_examined() -> None:
     assert {type(model) for model in MODELS} == set(get_args(get_args(AnyModel)[0]))
 

@@ -141,12 +141,6 @@ def serving(service: Service, *, port: int = 0) -> Iterator[str]:
         loop.close()
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic images with masks; the test images are five, one of them without a crack."""

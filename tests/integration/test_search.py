@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -92,6 +93,10 @@ def ended(study: Path) -> dict[int, str]:
     return {number: state for number, state in trials(study) if state not in ("RUNNING", "WAITING")}
 
 
+def running(study: Path) -> list[int]:
+    return [number for number, state in trials(study) if state == "RUNNING"]
+
+
 def runs_begun(study: Path) -> list[str]:
     """The runs in the order in which the log says that they began."""
     log = (study / "search.log").read_text(encoding="utf-8")
@@ -118,19 +123,39 @@ def wait_for(done: Callable[[], bool], process: "subprocess.Popen[str]") -> None
         time.sleep(0.1)
 
 
-class TestADriverThatIsKilled:
-    def test_resumes_with_every_finished_trial_and_repeats_none(self, setting: Setting) -> None:
+class TestASearchThatIsStoppedAndKilled:
+    """Ctrl-C, then `--resume`; kill -9 of the trials' processes, then of the driver; then `--extend`."""
+
+    EPOCHS = 30
+
+    def test_goes_on_each_time_and_repeats_nothing_that_ended(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
-        words = setting.new("small_unet", "--trials", "5", "--set", "epochs=12", "--concurrency", "2")
-        with setting.started(*words) as process:
-            wait_for(lambda: len(ended(study)) >= 2 and len(trials(study)) > len(ended(study)), process)
-        before = dict(trials(study))
+        words = ("--trials", "5", "--set", f"epochs={self.EPOCHS}", "--concurrency", "2")
+        with setting.started(*setting.new("small_unet", *words)) as process:
+            wait_for(lambda: len(epochs_logged(study, 0)) >= 2, process)
+            # a terminal sends Ctrl-C to the whole group
+            os.killpg(process.pid, signal.SIGINT)
+            stopped_as_asked(study, process)
+        interrupted = running(study)
+        done = epochs_logged(study, 0)
+
+        with setting.started("--resume") as process:
+            wait_for(lambda: len(epochs_logged(study, 0)) > len(done), process)
+            assert epochs_logged(study, 0)[len(done)] in (done[-1] + 1, done[-1] + 2), "no epoch again"
+            interrupted += running(study)
+            kill_workers(process)
+            wait_for(lambda: len(ended(study)) >= 2 and running(study) != [], process)
+            process.kill()
+            process.wait()
         finished = ended(study)
+        interrupted += running(study)
 
         again = setting.run("--extend", "1", "--json")
 
         assert again.returncode == 0, again.stderr
-        assert json.loads(again.stdout)["planned"] == 6
+        result = json.loads(again.stdout)
+        assert result["planned"] == 6
+        assert result["trials"].keys() <= {"complete", "pruned"}
         after = dict(trials(study))
         assert {number: after[number] for number in finished} == finished
         assert set(after) == set(range(6)), (
@@ -138,152 +163,28 @@ class TestADriverThatIsKilled:
         )
         assert set(after.values()) <= {"COMPLETE", "PRUNED"}
         begun = runs_begun(study)
-        repeated = {run for run in begun if begun.count(run) > 1}
-        assert len(repeated) <= len(before) - len(finished), "only interrupted trials begin a second time"
-        assert json.loads(again.stdout)["trials"].keys() <= {"complete", "pruned"}
+        assert len(begun) - len(set(begun)) <= len(interrupted), "only interrupted trials begin again"
+        for number, state in after.items():
+            epochs = epochs_logged(study, number)
+            assert state == "PRUNED" or epochs[-1] == self.EPOCHS
+            assert len(epochs) <= len(set(epochs)) + interrupted.count(number), "at most one epoch each time"
         for name in (*(f"leaderboard.{kind}" for kind in ("parquet", "csv", "md", "html")), "report.html"):
             assert (study / name).is_file()
         assert not list(study.rglob("*.tmp"))
 
-
-class TestAStopThatIsAskedFor:
-    @pytest.mark.parametrize(
-        "number",
-        [
-            pytest.param(signal.SIGINT, id="ctrl-c"),
-            pytest.param(signal.SIGTERM, id="sigterm", marks=pytest.mark.slow),
-        ],
-    )
-    def test_saves_running_trials_and_writes_the_results_so_far(
-        self, setting: Setting, number: signal.Signals
-    ) -> None:
+    @pytest.mark.slow
+    def test_is_told_to_stop_by_a_supervisor_too(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
         words = setting.new("small_unet", "--trials", "2", "--set", "epochs=400", "--concurrency", "1")
         with setting.started(*words) as process:
             wait_for(lambda: len(epochs_logged(study, 0)) >= 2, process)
-            # a terminal sends Ctrl-C to the whole group, a supervisor sends SIGTERM to the driver alone
-            if number == signal.SIGINT:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
-            out, err = process.communicate(timeout=PATIENCE_SECONDS)
-
-        assert process.returncode == 1, err
-        assert "go on with" in out
+            # which sends SIGTERM to the driver alone
+            process.terminate()
+            stopped_as_asked(study, process)
         assert dict(trials(study)) == {0: "RUNNING"}
-        assert (study / "leaderboard.md").is_file()
-        assert (study / "report.html").is_file()
-        assert not (study / "stop").exists()
-        done = epochs_logged(study, 0)
-        (state,) = (study / "runs").glob("*/state.safetensors")
-        assert state.stat().st_size > 0
-
-        with setting.started("--resume") as process:
-            wait_for(lambda: len(epochs_logged(study, 0)) > len(done), process)
-
-        assert epochs_logged(study, 0)[len(done)] in (done[-1] + 1, done[-1] + 2), (
-            "nothing done is done again"
-        )
-
-
-class TestAFolderOfAnyName:
-    """Its name means something to URLs, patterns and shells; the study's space is the user's own file."""
-
-    def test_the_printed_command_searches_again_from_any_folder(self, tmp_path: Path, images: Path) -> None:
-        odd = Setting(tmp_path / "q" / "wall?1 %20#[a]*'é", images)
-        odd.folder.mkdir(parents=True)
-        data = images.rename(images.with_name("cracks ?#'é"))
-        space = odd.folder / "mine.yaml"
-        space.write_text(
-            "recipe: small_unet\n"
-            "objective: {metric: val/f1, mode: max}\n"
-            "space:\n"
-            "  phases.train.optimizer.lr: {float: [1.0e-3, 1.0e-2], log: true}\n"
-            "profiles:\n"
-            "  tiny: {model.depth: 2, epochs: 1}\n",
-            encoding="utf-8",
-        )
-        words = ("--data", f"synthetic:{data}", *SMALL, "--trials", "1", "--profile", "tiny")
-        try:
-            first = odd.run(str(space), *words, "--json")
-            assert first.returncode == 0, first.stderr
-            space.unlink()
-            report = (odd.folder / "studies" / "mine" / "report.html").read_text(encoding="utf-8")
-            printed = html.unescape(re.findall(r"Run it again</h3><pre>(.*?)</pre>", report, re.DOTALL)[0])
-            elsewhere = tmp_path / "elsewhere"
-            elsewhere.mkdir()
-            place = {"PATH": f"{Path(FISSURA).parent}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(elsewhere)}
-
-            again = subprocess.run(
-                ["bash", "-c", printed], cwd=elsewhere, env={**os.environ, **place}, capture_output=True,
-                text=True, timeout=PATIENCE_SECONDS, check=False,
-            )  # fmt: skip
-        finally:
-            data.rename(images)
-
-        assert again.returncode == 0, again.stderr
-        studies = odd.folder / "studies"
-        assert sorted(path.name for path in studies.iterdir()) == ["mine", "mine-again"]
-        assert [trials(study) for study in sorted(studies.iterdir())] == [[(0, "COMPLETE")]] * 2
-        assert runs_begun(studies / "mine") == runs_begun(studies / "mine-again"), (
-            "the same trial of the same images"
-        )
-        assert sorted(path.name for path in (tmp_path / "q").iterdir()) == [odd.folder.name]
-        assert sorted(path.name for path in odd.folder.iterdir()) == ["cache", "studies"]
-
-
-class TestTrialsThatFail:
-    def test_are_named_with_their_reason_and_never_end_the_search(self, setting: Setting) -> None:
-        network = UNet(width=4, depth=2).build()
-        poisoned = {name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
-                    for name, value in network.state_dict().items()}  # fmt: skip
-        save_file(poisoned, setting.folder / "nan.safetensors")
-        space = setting.folder / "space.yaml"
-        space.write_text(
-            "recipe: small_unet\n"
-            "objective: {metric: val/f1, mode: max}\n"
-            "sampler: {kind: random, seed: 1}\n"
-            "space:\n"
-            f"  model.weights: {{choice: [none, {setting.folder / 'nan.safetensors'}]}}\n"
-            "  data.batch_size: {choice: [4, 8]}\n"
-            "profiles:\n"
-            "  tiny: {model.depth: 2, epochs: 1}\n",
-            encoding="utf-8",
-        )
-
-        run = setting.run(*setting.new(str(space), "--trials", "9", "--profile", "tiny", "--json"))
-
-        assert run.returncode == 0, run.stderr
-        result = json.loads(run.stdout)
-        assert result["trials"] == {"complete": 2, "fail": 2}, "four configurations, none of them run twice"
-        assert all("is nan" in reason for reason in result["failures"].values())
-        study = setting.folder / "studies" / "space"
-        assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
-        told = subprocess.run(
-            [FISSURA, "report", study, "--json"], capture_output=True, text=True, check=True
-        )
-        assert json.loads(told.stdout) == {"report": str(study / "report.html")}
-        report = (study / "report.html").read_text(encoding="utf-8")
-        assert "the training loss of step 1 of epoch 1 is nan" in report
-
-
-class TestAWorkerThatIsKilled:
-    def test_is_replaced_and_its_trial_goes_on(self, setting: Setting) -> None:
-        study = setting.folder / "studies" / "small_unet"
-        words = setting.new("small_unet", "--trials", "1", "--set", "epochs=60")
-        with setting.started(*words, "--json") as process:
-            wait_for(lambda: len(epochs_logged(study, 0)) >= 3, process)
-            kill_workers(process)
-            out, err = process.communicate(timeout=PATIENCE_SECONDS)
-
-        assert process.returncode == 0, err
-        assert json.loads(out)["trials"] == {"complete": 1}
-        epochs = epochs_logged(study, 0)
-        assert epochs[-1] == 60
-        assert len(epochs) <= 61, "at most one epoch is trained again"
 
     @pytest.mark.slow
-    def test_again_and_again_is_a_failed_trial_and_the_search_goes_on(self, setting: Setting) -> None:
+    def test_fails_a_trial_whose_process_is_killed_again_and_again(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
         words = setting.new("small_unet", "--trials", "2", "--set", "epochs=30", "--concurrency", "1")
         with setting.started(*words, "--json") as process:
@@ -296,6 +197,97 @@ class TestAWorkerThatIsKilled:
         result = json.loads(out)
         assert (result["trials"]["fail"], sum(result["trials"].values())) == (1, 2), "the other one ended"
         assert "the trial's process ended" in result["failures"]["0"]
+
+
+def stopped_as_asked(study: Path, process: "subprocess.Popen[str]") -> None:
+    """The driver ends with what there is: running trials saved, the results so far written."""
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1, err
+    assert "go on with" in out
+    assert set(running(study)) >= {0}
+    assert (study / "leaderboard.md").is_file()
+    assert (study / "report.html").is_file()
+    assert not (study / "stop").exists()
+    states = list((study / "runs").glob("*/state.safetensors"))
+    assert len(states) >= 1
+    assert all(state.stat().st_size > 0 for state in states)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Setting:
+    """A folder whose name means something to URLs, patterns and shells."""
+    folder = tmp_path_factory.mktemp("q") / "only" / "wall?1 %20#[a]*'é"
+    folder.mkdir(parents=True)
+    return Setting(folder, Path(shutil.copytree(images, folder.parents[1] / "cracks ?#'é")))
+
+
+@pytest.fixture(scope="module")
+def searched(odd: Setting) -> "tuple[Path, subprocess.CompletedProcess[str]]":
+    """A search of the user's own space, half of whose four configurations begin with NaN; then that space is
+    removed. Gives its study."""
+    network = UNet(width=4, depth=2).build()
+    poisoned = {name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+                for name, value in network.state_dict().items()}  # fmt: skip
+    weights, space = odd.folder.parent / "nan.safetensors", odd.folder / "mine.yaml"
+    save_file(poisoned, weights)
+    space.write_text(
+        "recipe: small_unet\n"
+        "objective: {metric: val/f1, mode: max}\n"
+        "sampler: {kind: random, seed: 1}\n"
+        "space:\n"
+        f"  model.weights: {{choice: [none, {weights}]}}\n"
+        "  data.batch_size: {choice: [4, 8]}\n"
+        "profiles:\n"
+        "  tiny: {model.depth: 2, epochs: 1}\n",
+        encoding="utf-8",
+    )
+    run = odd.run(*odd.new(str(space), "--trials", "9", "--profile", "tiny", "--json"))
+    space.unlink()
+    return odd.folder / "studies" / "mine", run
+
+
+class TestTrialsThatFail:
+    def test_are_named_with_their_reason_and_never_end_the_search(
+        self, searched: "tuple[Path, subprocess.CompletedProcess[str]]"
+    ) -> None:
+        study, run = searched
+        assert run.returncode == 0, run.stderr
+        result = json.loads(run.stdout)
+        assert result["trials"] == {"complete": 2, "fail": 2}, "four configurations, none of them run twice"
+        assert all("is nan" in reason for reason in result["failures"].values())
+        assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
+        told = subprocess.run(
+            [FISSURA, "report", study, "--json"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(told.stdout) == {"report": str(study / "report.html")}
+        report = (study / "report.html").read_text(encoding="utf-8")
+        assert "the training loss of step 1 of epoch 1 is nan" in report
+
+
+class TestAFolderOfAnyName:
+    def test_the_printed_command_searches_again_from_any_folder(
+        self, odd: Setting, searched: "tuple[Path, subprocess.CompletedProcess[str]]", tmp_path: Path
+    ) -> None:
+        study, _ = searched
+        report = (study / "report.html").read_text(encoding="utf-8")
+        printed = html.unescape(re.findall(r"Run it again</h3><pre>(.*?)</pre>", report, re.DOTALL)[0])
+        place = {"PATH": f"{Path(FISSURA).parent}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path)}
+
+        again = subprocess.run(
+            ["bash", "-c", printed], cwd=tmp_path, env={**os.environ, **place}, capture_output=True,
+            text=True, timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+
+        assert again.returncode == 0, again.stderr
+        studies = study.parent
+        assert sorted(path.name for path in studies.iterdir()) == ["mine", "mine-again"]
+        assert trials(study) == trials(studies / "mine-again")
+        assert runs_begun(study) == runs_begun(studies / "mine-again"), "the same trials of the same images"
+        assert sorted(path.name for path in odd.folder.parent.iterdir()) == [
+            "nan.safetensors",
+            odd.folder.name,
+        ]
+        assert sorted(path.name for path in odd.folder.iterdir()) == ["cache", "studies"]
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def weights_at_the_start(run: Path) -> dict[str, Tensor]:
     return {name: one.detach() for name, one in recipe.model.build().named_parameters()}
 
 
+@pytest.mark.slow
 def test_two_workers_agree_with_one(tmp_path: Path) -> None:
     folder = drawn(tmp_path)
     one, two = (train(folder, "small_unet", SETTING, workers=workers) for workers in (1, 2))

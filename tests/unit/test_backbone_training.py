@@ -46,11 +46,6 @@ TIMES = ("seconds", "images_per_second")
 CLASSES = ("none", "crack")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def runtime() -> LocalRuntime:
     return LocalRuntime(device="cpu", cpus=1)

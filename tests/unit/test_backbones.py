@@ -17,11 +17,6 @@ from fissura.models.synchronised import synchronised
 KINDS: tuple[BackboneName, ...] = get_args(BackboneName)
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def small() -> FeatureNetwork:
     torch.manual_seed(0)

@@ -36,12 +36,6 @@ BASES: tuple[AnyModel, ...] = (
 TIMES = {"seconds", "images_per_second", "wait_share", "latency_ms"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """Four training and two validation images of 48x40 pixels."""

@@ -56,12 +56,6 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 def train(dataset: Dataset, place: Path) -> Path:
     """A run on `dataset` below `place`."""
     runtime = LocalRuntime(device="cpu", cpus=1)

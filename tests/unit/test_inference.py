@@ -23,12 +23,6 @@ from fissura.models import Segmenter, UNet
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on windows this small."""
-    torch.set_num_threads(1)
-
-
 class Placed(Segmenter):
     """Logits that depend on where in its window a pixel lies, so that no two windows agree on a pixel.
 
@@ -264,9 +258,9 @@ class TestMemory:
     @pytest.mark.parametrize(
         ("inference", "height", "width"),
         [
-            ("Sliding(size=48, stride=48)", 4000, 6000),
-            ("Whole(max_pixels=2**18)", 4000, 6000),
-            ("Sliding(size=48, stride=4)", 800, 1200),
+            ("Sliding(size=48, stride=48)", 2400, 4800),
+            ("Whole(max_pixels=2**18)", 2400, 4800),
+            ("Sliding(size=48, stride=4)", 500, 1000),
         ],
     )
     def test_beside_the_image_and_the_map_stays_below_128_megabytes(

@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
 
 from fissura.core.spec import digest
 from fissura.data.augmentation import STRENGTHS
@@ -36,12 +35,6 @@ from fissura.studies.study import Study
 # the loss falls to the end, F1 does not: the case of the search that kept 0.731
 LOSSES = (0.60, 0.50, 0.40, 0.30)
 F1 = (0.500, 0.760, 0.740, 0.731)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -34,12 +34,6 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def network() -> Segmenter:
     """A network of stride 8 whose statistics are those of images."""

@@ -138,6 +138,7 @@ class TestOpening:
     ) -> None:
         run_files._digest.cache_clear()
         hashed: list[Path] = []
+        run_files._digest.cache_clear()
         monkeypatch.setattr(run_files, "sha256", lambda path: hashed.append(path) or sha256(path))
         for _ in range(3):
             open_model(run, device=CPU)

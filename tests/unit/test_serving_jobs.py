@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 
 from fissura.engine.model import open_model
 from fissura.engine.predict import Predictor
+from fissura.serving import jobs as jobs_module
 from fissura.serving.app import Service, build_app
 from fissura.serving.hosting import OneModel
 from fissura.serving.job_routes import job_routes
@@ -65,7 +67,7 @@ def start(segmenter_run: Path, root: Path) -> Start:
                 await jobs.close()
 
         app.router.lifespan_context = running
-        with TestClient(app) as client:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
             yield client
         worker.close()
 
@@ -184,6 +186,27 @@ def test_a_job_with_a_field_or_a_query_that_nobody_knows_is_refused_by_name(star
         assert client.get("/v1/jobs", params={"state": "done"}).status_code == 422
         assert client.get("/v1/jobs").json() == {"jobs": []}
         assert client.head("/v1/jobs").status_code == 200
+
+
+def test_a_job_that_is_done_stays_done_while_its_end_is_being_written(start, root, monkeypatch):
+    writing, written = threading.Event(), threading.Event()
+    real = jobs_module._write
+
+    def slowly(folder: Path, job: jobs_module.Job) -> None:
+        if job.state == "done":
+            writing.set()
+            assert written.wait(30)
+        real(folder, job)
+
+    monkeypatch.setattr(jobs_module, "_write", slowly)
+    with start() as client:
+        job = client.post("/v1/jobs", json=asked(root)).json()["id"]
+        assert writing.wait(30)
+        try:
+            assert client.delete(f"/v1/jobs/{job}").status_code == 409
+        finally:
+            written.set()
+        assert ended(client, job)["state"] == "done"
 
 
 def test_a_job_that_was_cancelled_is_resumed_and_repeats_no_row(start, root, monkeypatch):

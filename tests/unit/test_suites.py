@@ -146,6 +146,13 @@ def test_what_the_dashboards_need_is_named_as_apt_takes_it(monkeypatch: pytest.M
     assert suites.lacks_for_pages() == []
 
 
+def test_who_is_not_root_is_told_what_the_attacks_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites.os, "geteuid", lambda: 1000)
+    assert suites.lacks_for_attacks() == ["other users are played by root: run this as root"]
+    monkeypatch.setattr(suites.os, "geteuid", lambda: 0)
+    assert suites.lacks_for_attacks() == []
+
+
 def test_an_unknown_suite_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         suites.main(["quick", "slwo"])

@@ -39,12 +39,6 @@ CURVES = "tensorboard/events.out.tfevents.0.fissura"
 STEPS = 4  # of an epoch of the set below, in batches of 3
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    """Two threads wait for each other longer than they work on images this small."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six training and three validation images of 48x40 pixels."""

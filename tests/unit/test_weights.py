@@ -27,11 +27,6 @@ ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
 SMALL = BackboneUNet(encoder="mit_b0", weights="imagenet")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(fixed_seeds: None) -> None:
-    torch.set_num_threads(1)
-
-
 @contextmanager
 def listening(behave: Callable[[socket.socket], None]) -> Iterator[str]:
     """A loopback address whose connections are accepted, then handed to `behave`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fissura.api.given import AnyPath, Paths, maybe_path, path_of, paths_of, texts_of
 from fissura.core.errors import DataError, SpecError
+from fissura.core.files import check_writable
 
 if TYPE_CHECKING:
     from fissura.jobs.serve_model import Replicas, Version
@@ -136,11 +137,24 @@ def _absolute(root: str) -> str:
 
 
 def _jobs_folder(roots: Sequence[str]) -> Path | None:
-    """Where jobs are kept: in the first folder among the roots, hidden from those who list its images."""
+    """Where jobs are kept: in the first folder among the roots, hidden from those who list its images.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     from fissura.serving.roots import JOBS
 
     folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
-    return folders[0] / JOBS if folders else None
+    if not folders:
+        return None
+    try:
+        check_writable(folders[0] / JOBS)
+    except DataError:
+        raise DataError(
+            f"--root {folders[0]}: jobs are kept in the first root, and this one is read-only; name one first"
+            " that can be written"
+        ) from None
+    return folders[0] / JOBS
 
 
 def _best_run(path: Path) -> Path:

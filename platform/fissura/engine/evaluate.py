@@ -15,7 +15,7 @@ from PIL import Image
 
 from fissura.core.documents import read_json
 from fissura.core.errors import DataError
-from fissura.core.files import replacing
+from fissura.core.files import check_writable, replacing
 from fissura.data.content import content_digest, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
@@ -66,11 +66,12 @@ def evaluate(
     `predictions/`. Under the protocol that a recipe stretches its maps for, the stretched ones are scored.
 
     Raises:
-        DataError: no finished run, no images in the split, bad images (all are named), a threshold that is
-        no probability, or none to be had.
+        DataError: no finished run, or one that cannot be written; no images in the split, bad images (all are
+        named), a threshold that is no probability, or none to be had.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    check_writable(run)
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
     recipe, content = predictor.recipe, content_digest(datasets)

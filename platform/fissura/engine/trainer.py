@@ -112,8 +112,8 @@ class Trainer:
             **validation,
             "seconds": seconds,
             "accumulation": self.accumulation,
+            "parameters": sum(parameter.numel() for parameter in self._network.parameters()),
         }
-        record["parameters"] = sum(parameter.numel() for parameter in self._network.parameters())
         self.history.append(record)
         self._advance(phase, record, seconds=seconds)
         self._write()
@@ -159,12 +159,9 @@ class Trainer:
             self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
         if resumed:
             load_state(
-                self.run / STATE,
-                objective=self._objective,
-                optimizer=self._optimizer,
-                schedule=self._schedule,
-                scaler=self._scaler,
-            )
+                self.run / STATE, objective=self._objective, optimizer=self._optimizer,
+                schedule=self._schedule, scaler=self._scaler,
+            )  # fmt: skip
         elif self.rank == 0:
             self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
         if self.rank == 0:

@@ -188,7 +188,7 @@ class Jobs:
     async def cancel(self, job_id: str) -> Job:
         """Ends a job; the rows that it has stay, and it can be resumed."""
         job = self.get(job_id)
-        if job_id not in self._stops:
+        if not self._holds(job):
             raise Refused(
                 Problem(
                     "conflict",
