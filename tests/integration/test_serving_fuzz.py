@@ -215,7 +215,9 @@ def send_all(worker: Worker, count: int) -> str:
     """Sends so many files, one after the other and each twelfth with others as a batch; gives the numbers."""
     statuses: Counter[int] = Counter()
     slowest, recent, begin, warm = (0.0, ""), list[tuple[str, bytes]](), time.monotonic(), 0
-    with TestClient(build_app(service(worker, pixels=2**21)), raise_server_exceptions=False) as client:
+    with TestClient(
+        build_app(service(worker, pixels=2**21)), base_url="http://127.0.0.1", raise_server_exceptions=False
+    ) as client:
         for number, (name, data) in enumerate(files_to_send(count)):
             form, since = FORMS[number % len(FORMS)], time.monotonic()
             response = client.post("/v1/segment", content=data, params={"answer": form})

@@ -92,6 +92,8 @@ def test_the_commands_are_these():
         "leaderboard show",
         "leaderboard export",
         "report",
+        "verify",
+        "repair",
         "dashboard",
         "doctor",
         "drill",

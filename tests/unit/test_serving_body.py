@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from fissura.serving.body import RAW_TYPES, Upload, bounded, expected_length, read_images
+from fissura.serving.body import RAW_TYPES, Upload, bounded, claimed_length, read_images
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused
 
@@ -34,7 +34,7 @@ def request(chunks: Iterable[bytes], headers: dict[str, str], *, most: int = LIM
 
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}
-    return Request(scope, bounded(receive, most=most))
+    return Request(scope, bounded(receive, most=most, limits=LIMITS))
 
 
 def read(chunks: Iterable[bytes], media: str | None, *, limits: Limits = LIMITS) -> tuple[list[Upload], bool]:
@@ -87,7 +87,7 @@ class TestTheBytesOfAnImage:
 
 class TestTheLengthOfABody:
     def test_is_what_its_header_says(self) -> None:
-        assert expected_length(request([], {"Content-Length": "17"}), LIMITS) == 17
+        assert claimed_length(request([], {"Content-Length": "17"}), LIMITS) == 17
 
     @pytest.mark.parametrize(
         "headers",
@@ -98,13 +98,13 @@ class TestTheLengthOfABody:
             {"Transfer-Encoding": "chunked", "Content-Length": "1"},
         ],
     )  # fmt: skip
-    def test_counts_as_the_longest_where_nothing_says_it(self, headers: dict[str, str]) -> None:
-        assert expected_length(request([], headers), LIMITS) == LIMITS.body_bytes
+    def test_is_none_where_nothing_says_it(self, headers: dict[str, str]) -> None:
+        assert claimed_length(request([], headers), LIMITS) == 0
 
     @pytest.mark.parametrize("length", ["4097", "9" * 19, "9" * 5000])
     def test_that_is_too_much_is_refused_by_its_header_alone(self, length: str) -> None:
         with pytest.raises(Refused) as refused:
-            expected_length(request([], {"Content-Length": length}), LIMITS)
+            claimed_length(request([], {"Content-Length": length}), LIMITS)
         assert refused.value.problem.status == 413
         assert len(str(refused.value)) < 300
 
@@ -129,7 +129,7 @@ class TestTheLengthOfABody:
             for name, value in {**headers, "Content-Type": media}.items()
         ]
         scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}
-        asked = Request(scope, bounded(receive, most=LIMITS.body_bytes))
+        asked = Request(scope, bounded(receive, most=LIMITS.body_bytes, limits=LIMITS))
         with pytest.raises(Refused) as refused:
             asyncio.run(read_images(asked, LIMITS))
         assert (refused.value.problem.kind, refused.value.problem.status) == ("too-large", 413)

@@ -47,8 +47,9 @@ class TestWhatNothingWaitsFor:
         clock = Clock()
         gate = Gate(Limits(waiting_images=1, waiting_bytes=1024, waiting_seconds=0.1), clock=clock)
         answer(gate, clock, seconds=1000)
-        with gate.held(size=size), gate.admitted([pixels] * images):
-            assert gate.images == images
+        with gate.held(claimed=size) as arrived, gate.admitted([pixels] * images):
+            arrived(size)
+            assert (gate.images, gate.bytes) == (images, size)
         assert gate.refused == 0
 
     def test_is_let_in_again_after_what_waited_has_gone(self, gate: Gate, clock: Clock) -> None:
@@ -56,9 +57,9 @@ class TestWhatNothingWaitsFor:
         with gate.admitted([30 * 10**6]):
             with pytest.raises(Refused), gate.admitted([1]):
                 pass
-            with pytest.raises(Refused), gate.held(size=1):
+            with pytest.raises(Refused), gate.held(claimed=1):
                 pass
-        with gate.held(size=1), gate.admitted([1]):
+        with gate.held(claimed=1), gate.admitted([1]):
             pass
 
 
@@ -86,13 +87,31 @@ class TestWhatIsRefused:
                 pass
 
     def test_is_more_bytes_than_may_wait_also_while_they_are_still_sent(self, gate: Gate) -> None:
-        with gate.held(size=600_000):
+        with gate.held(claimed=900_000) as arrived:
+            arrived(600_000)
             assert gate.images == 0
-            with pytest.raises(Refused) as refused, gate.held(size=600_000):
+            with pytest.raises(Refused) as refused, gate.held(claimed=600_000):
                 pass
             assert refused.value.problem.retry_after == 1
-            with gate.held(size=400_000):
-                pass
+            with gate.held(claimed=400_000) as others:
+                others(400_000)
+                with pytest.raises(Refused):
+                    others(1)
+            assert gate.bytes == 600_000
+
+    def test_is_not_what_others_only_say_that_they_will_send(self, gate: Gate) -> None:
+        with gate.held(claimed=1000_000), gate.held(claimed=1000_000), gate.held(claimed=1000_000) as arrived:
+            assert gate.bytes == 0
+            arrived(1000_000)
+
+    def test_is_never_all_of_those_that_grow_together(self, gate: Gate) -> None:
+        with gate.held(claimed=0) as first:
+            with gate.held(claimed=0) as second:
+                first(600_000)
+                second(400_000)
+                with pytest.raises(Refused):
+                    second(100_000)
+            first(5000_000)  # alone it is let in, however large
 
     def test_is_more_than_a_batch_until_a_speed_was_seen(self, clock: Clock) -> None:
         gate = Gate(Limits(batch_pixels=3 * 10**6), clock=clock)
@@ -239,7 +258,7 @@ class TestTheCounters:
                     inside.pop(0)[1].close()
                 elif kind == "hold":
                     held = gate.bytes
-                    stack.enter_context(gate.held(size=number))
+                    stack.enter_context(gate.held(claimed=number))(number)
                     bodies.append((number, stack))
                     assert held == 0 or held + number <= limits.waiting_bytes
                 elif kind == "drop" and bodies:

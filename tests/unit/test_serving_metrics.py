@@ -101,7 +101,9 @@ def samples(
             portal = stack.enter_context(start_blocking_portal())
             server = portal.call(listen, line_path(folder, VERSION.application), worker.answer)
             stack.callback(portal.call, server.close)
-        client = stack.enter_context(TestClient(http_application(Front(default="walls", lines=folder))))
+        client = stack.enter_context(
+            TestClient(http_application(Front(default="walls", lines=folder)), base_url="http://127.0.0.1")
+        )
         answer = client.post("/v1/segment", content=PHOTO, headers={"Content-Type": "image/jpeg"})
         assert answer.status_code == 200, answer.text
         assert handle.images == (folder is None)

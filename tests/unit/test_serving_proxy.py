@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import HTTP_PROTOCOLS
 
-from fissura.jobs.serve_proxy import ProxyProblems, middlewares
+from fissura.jobs.serve_proxy import ProxyProblems, controller_options, is_unbounded, middlewares
+from fissura.serving.connection import Connection
+from fissura.serving.limits import Limits
+from serving_door import running
 
 PROBLEM = [(b"content-type", b"application/problem+json")]
 TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -77,6 +83,28 @@ class TestAnAnswer:
 
     def test_to_no_request_over_http_is_left_alone(self) -> None:
         assert through([{"type": "websocket.close"}], kind="websocket") == [{"type": "websocket.close"}]
+
+
+def test_its_connections_are_within_the_limits_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
+    [environment] = controller_options(Limits(idle_seconds=7)).values()
+    for name, value in environment["env_vars"].items():
+        monkeypatch.setenv(name, value)
+    middlewares()
+    config = uvicorn.Config(lambda: None, factory=True)  # as Ray Serve makes it
+    config.load()
+    assert issubclass(config.http_protocol_class, Connection)
+    assert config.http_protocol_class.LIMITS.idle_seconds == 7
+
+
+def test_one_that_reads_any_head_is_known_from_one_that_does_not() -> None:
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("success")(scope, receive, send)
+
+    for http, unbounded in (("httptools", True), (Connection, False)):
+        with running(uvicorn.Config(proxy, http=http, lifespan="off", log_level="warning")) as (port, _):
+            assert is_unbounded("127.0.0.1", port) is unbounded
+    assert not is_unbounded("127.0.0.1", port)
 
 
 def test_ray_serve_finds_it_by_the_name_that_the_documents_give() -> None:

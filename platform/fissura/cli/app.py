@@ -19,6 +19,7 @@ from fissura.cli import (
     doctor,
     drill,
     export,
+    integrity,
     nodes,
     plan,
     runs,
@@ -74,6 +75,8 @@ app.command("rollout")(serve.rollout)
 app.command("batch")(batch.batch)
 app.add_typer(board.app, name="leaderboard")
 app.command("report")(studies.report)
+app.command("verify")(integrity.verify)
+app.command("repair")(integrity.repair)
 app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(doctor.doctor)
 app.command("drill")(drill.drill)

@@ -46,6 +46,9 @@ def serve(
     max_pixels: Annotated[int, typer.Option(min=1024, help="Of one image.")] = 150_000_000,
     max_images: Annotated[int, typer.Option(min=1, help="In one request.")] = 64,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Until a request is answered.")] = 300.0,
+    max_idle_seconds: Annotated[
+        float, typer.Option(min=0.1, help="In which a client sends and reads nothing.")
+    ] = 10.0,
     max_waiting_seconds: Annotated[
         float, typer.Option(min=0.1, help="What waits may take; what is beyond is refused.")
     ] = 20.0,
@@ -67,6 +70,7 @@ def serve(
         "pixels": max_pixels,
         "images": max_images,
         "seconds": max_seconds,
+        "idle_seconds": max_idle_seconds,
         "waiting_seconds": max_waiting_seconds,
     }
 

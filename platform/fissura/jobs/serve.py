@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from ray import serve
 
-from fissura.core.errors import DataError, FissuraError, ResourceError
+from fissura.core.errors import DataError, FissuraError, ResourceError, UserError
 from fissura.core.files import write_text
 from fissura.core.signals import interrupted
 from fissura.engine.model import open_model
@@ -21,6 +21,7 @@ from fissura.jobs.environment import temporary_folder
 from fissura.jobs.serve_host import APPLICATION, Front, front_application
 from fissura.jobs.serve_listener import Address, listener_application, listening
 from fissura.jobs.serve_model import QUIET, Hosting, Version, model_application
+from fissura.jobs.serve_proxy import controller_options, is_unbounded
 
 Say = Callable[[str], None]
 
@@ -35,7 +36,7 @@ def check_versions(versions: Sequence[Version]) -> None:
     for version in versions:
         try:
             open_model(version.run, device=pick_device("cpu"), threshold=version.threshold)
-        except DataError as error:
+        except UserError as error:
             problems += error.problems
     if problems:
         raise DataError(*problems)
@@ -82,6 +83,7 @@ def run_service(
                 proxy_location="Disabled" if address is None else "EveryNode",
                 http_options={"host": at.host, "port": at.port},
                 logging_config=QUIET,
+                controller_options=controller_options(front.limits),
             )
             targets: list[serve.RunTarget] = []
             for version in versions:
@@ -96,6 +98,8 @@ def run_service(
                 http = serve.run(listener_application(front, at), name=APPLICATION, route_prefix=None)
             else:
                 serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
+                if is_unbounded(at.host, at.port):
+                    say(_UNBOUNDED)
         except RuntimeError as error:
             raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
         ready(str(at))
@@ -134,6 +138,7 @@ def write_config(path: Path, front: Front, versions: Sequence[Version], *, at: A
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": at.host, "port": at.port},
+        "controller_options": controller_options(front.limits),
         "applications": applications,
     }
     write_text(path, f"{_HEAD}{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}")
@@ -143,6 +148,12 @@ _HEAD = """\
 # The service for `serve deploy` on a running Ray cluster (docs/serving.md).
 # The next version of a model: `fissura rollout RUN --endpoint URL`; it is loaded beside the old one.
 """
+
+
+_UNBOUNDED = (
+    "Ray Serve ran already on this cluster, and its proxies read requests without a bound: end it with"
+    " `serve shutdown` and serve again, or start the nodes as docs/serving.md says"
+)
 
 
 def _check_port(at: Address) -> None:

@@ -12,10 +12,10 @@ from fissura.core.errors import FissuraError
 from fissura.core.spec import Spec
 from fissura.jobs.serve_host import Front, http_application
 from fissura.jobs.serve_model import QUIET
+from fissura.serving.connection import server_config
 
 BACKLOG = 2048
 BOUND_WITHIN_SECONDS = 30.0
-CONNECTIONS = 4096
 
 
 class Address(Spec):
@@ -42,11 +42,8 @@ class Listener:
     """A replica that is an HTTP server."""
 
     async def __init__(self, front: dict[str, Any], at: dict[str, Any]) -> None:  # type: ignore[misc]
-        app = http_application(Front.load(front, source="service"))
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=CONNECTIONS
-        )
-        self._server = uvicorn.Server(config)
+        loaded = Front.load(front, source="service")
+        self._server = uvicorn.Server(server_config(http_application(loaded), loaded.limits))
         door = await self._opened(Address.load(at, source="address"))
         self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[door]))
         while not self._server.started:

@@ -1,16 +1,51 @@
-"""What Ray Serve's HTTP proxy answers by itself, as problem documents: it speaks plain text, or nothing."""
+"""Ray Serve's HTTP proxies within the service's limits. By itself a proxy bounds neither heads nor
+connections nor the time that a client takes for them, and speaks plain text, or nothing.
+"""
 
+import json
+import os
+import socket
+from typing import Any
+
+import uvicorn.config
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fissura.serving.connection import HEAD_BYTES, limited
+from fissura.serving.limits import Limits
 from fissura.serving.problems import MEDIA_TYPE, Problem, problem_response
 
 RETRY_SECONDS = 5
+CALLBACK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+LIMITS_VARIABLE = "FISSURA_PROXY_LIMITS"
+
+
+def controller_options(limits: Limits) -> dict[str, Any]:
+    """The options of a Ray Serve that is started for a service: its proxies, which are started with the
+    environment of its controller, keep these limits."""
+    callback = f"{middlewares.__module__}.{middlewares.__name__}"
+    variables = {CALLBACK_VARIABLE: callback, LIMITS_VARIABLE: json.dumps(limits.plain())}
+    return {"runtime_env": {"env_vars": variables}}
 
 
 def middlewares() -> list[Middleware]:
     """What Ray Serve puts around its proxy where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names this."""
+    limits = Limits.load(json.loads(os.environ.get(LIMITS_VARIABLE, "{}")), source=LIMITS_VARIABLE)
+    # Ray Serve asks for this just before it makes its uvicorn, whose protocol it lets nobody choose
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = limited(limits)  # type: ignore[assignment]
     return [Middleware(ProxyProblems)]
+
+
+def is_unbounded(host: str, port: int) -> bool:
+    """Whether what listens there reads a head that is too large to its end: a proxy that was started without
+    `middlewares`. Where nothing listens nothing is known, and this is false."""
+    fields = f"Host: localhost\r\nPadding: {'a' * 2 * HEAD_BYTES}\r\n\r\n"
+    try:
+        with socket.create_connection((host, port), timeout=5) as connection:
+            connection.sendall(f"GET /-/healthz HTTP/1.1\r\n{fields}".encode())
+            return connection.recv(16).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
 
 
 class ProxyProblems:

@@ -19,7 +19,7 @@ from fissura.serving.body import Upload
 from fissura.serving.gate import Gate
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.limits import Limits
-from fissura.serving.problems import Problem, Refused, failed, problem_response, unreadable
+from fissura.serving.problems import Problem, Refused, failed, problem_response, too_slow, unreadable
 from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 
@@ -106,14 +106,7 @@ async def in_time(limits: Limits) -> AsyncIterator[None]:
         async with asyncio.timeout(limits.seconds):
             yield
     except TimeoutError:
-        raise Refused(
-            Problem(
-                "too-slow",
-                f"a request is read and answered within {limits.seconds:g} s",
-                "this one was not",
-                "send fewer or smaller images at a time",
-            )
-        ) from None
+        raise Refused(too_slow(limits.seconds)) from None
 
 
 def single(upload: Upload, reply: Reply) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from fissura.serving import schema
 from fissura.serving.answering import Answering, batch, in_time, single
 from fissura.serving.asked import Form, asked_of
-from fissura.serving.body import expected_length, read_images
+from fissura.serving.body import claimed_length, counted, read_images
 from fissura.serving.gate import Gate
 from fissura.serving.guard import OPEN, Guard
 from fissura.serving.hosting import Host
@@ -60,9 +60,10 @@ class Service:
         """The response to a request with images."""
         chosen = self.host.models().named(model, task=task)
         asked = asked_of(query, request.headers.get("accept"))
-        with self.gate.held(size=expected_length(request, self.limits)):
+        with self.gate.held(claimed=claimed_length(request, self.limits)) as arrived:
             async with in_time(self.limits):
-                uploads, is_batch = await read_images(request, self.limits)
+                body = Request(request.scope, counted(request.receive, arrived))
+                uploads, is_batch = await read_images(body, self.limits)
                 replies = await self.answering.replies(chosen, uploads, asked)
             if is_batch:
                 return await asyncio.to_thread(batch, uploads, replies, asked)
@@ -197,8 +198,12 @@ def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[s
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["ProblemDocument"] = schema.ProblemDocument.model_json_schema()
     invalid = schema.problems("invalid-value", "unreadable-image")[422]
-    for operation in (one for path in document["paths"].values() for one in path.values()):
+    guarded = schema.problems("cross-site", "stood-still", "too-slow")
+    for method, operation in (pair for path in document["paths"].values() for pair in path.items()):
         operation["responses"]["422"] = invalid
+        # of what only reads the body is not read, and a name that is not this machine's is refused alone
+        for status in guarded if method != "get" else (403,):
+            operation["responses"].setdefault(str(status), guarded[status])
     # FastAPI's own form of a 422 is none of this service's
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -1,6 +1,7 @@
 """The images in the body of a request, read within the limits."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ from starlette.types import Message, Receive
 
 from fissura.serving.limits import Limits
 from fissura.serving.parameters import parameters, shown, unknown
-from fissura.serving.problems import Problem, Refused
+from fissura.serving.problems import Problem, Refused, stood_still, too_slow
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "image/gif")
 RAW_TYPES = (*IMAGE_TYPES, "application/octet-stream")
@@ -37,8 +38,8 @@ class Upload(NamedTuple):
     data: bytes
 
 
-def expected_length(request: Request, limits: Limits) -> int:
-    """The bytes that a request says its body has; the most that it may have, where it does not say.
+def claimed_length(request: Request, limits: Limits) -> int:
+    """The bytes that a request says its body has; 0 where it does not say.
 
     Raises:
         Refused: more than a body may have.
@@ -46,22 +47,44 @@ def expected_length(request: Request, limits: Limits) -> int:
     text = request.headers.get("content-length", "")
     # what comes in chunks is as long as it turns out to be, whatever else is said
     if "transfer-encoding" in request.headers or not (text.isascii() and text.isdigit()):
-        return limits.body_bytes
+        return 0
     if len(text) > 19 or int(text) > limits.body_bytes:
         raise _too_large(f"{text[:30]} bytes", limits.body_bytes)
     return int(text)
 
 
-def bounded(receive: Receive, *, most: int) -> Receive:
-    """`receive` of a body of at most `most` bytes, whatever its headers say; of more it raises Refused."""
-    received = 0
+def bounded(receive: Receive, *, most: int, limits: Limits) -> Receive:
+    """`receive` of a body of at most `most` bytes, whatever its headers say, which stands still for at most
+    `limits.idle_seconds` and is there after `limits.seconds`; of another it raises Refused."""
+    received, whole, end = 0, False, 0.0
 
     async def receive_some() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, whole, end
+        if whole:  # what comes now is the client's leaving
+            return await receive()
+        now = asyncio.get_running_loop().time()
+        end, idle_end = end or now + limits.seconds, now + limits.idle_seconds
+        try:
+            async with asyncio.timeout_at(min(idle_end, end)):
+                message = await receive()
+        except TimeoutError:
+            late = end <= idle_end
+            raise Refused(too_slow(limits.seconds) if late else stood_still(limits.idle_seconds)) from None
         received += len(message.get("body", b""))
         if received > most:
             raise _too_large("more", most)
+        whole = not message.get("more_body")
+        return message
+
+    return receive_some
+
+
+def counted(receive: Receive, arrived: Callable[[int], None]) -> Receive:
+    """`receive` of a body whose bytes `arrived` is told of as they come."""
+
+    async def receive_some() -> Message:
+        message = await receive()
+        arrived(len(message.get("body", b"")))
         return message
 
     return receive_some

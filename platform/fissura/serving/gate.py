@@ -34,22 +34,30 @@ class Gate:
         return self._pixels * self._busy / self._answered if self._answered else 0.0
 
     @contextmanager
-    def held(self, *, size: int) -> Iterator[None]:
-        """Inside the block a body of `size` bytes is held.
+    def held(self, *, claimed: int) -> Iterator[Callable[[int], None]]:
+        """Inside the block a body is held. What it gives is told of its bytes as they arrive, which alone
+        count for others; the bytes that it says it has, `claimed`, count for itself.
 
         Raises:
-            Refused: too much is waiting; the body need not be read.
+            Refused: too much is waiting; the body need not be read. What it gives raises it too.
         """
-        limits = self._limits
-        if self.bytes and self.bytes + size > limits.waiting_bytes:
+        limits, held = self._limits, 0
+        if self.bytes and self.bytes + claimed > limits.waiting_bytes:
             raise self._too_many()
         if self.images and self.seconds_ahead > limits.waiting_seconds:
             raise self._too_many()
-        self.bytes += size
+
+        def arrived(size: int) -> None:
+            nonlocal held
+            if self.bytes > held and self.bytes + size > limits.waiting_bytes:
+                raise self._too_many()
+            held += size
+            self.bytes += size
+
         try:
-            yield
+            yield arrived
         finally:
-            self.bytes -= size
+            self.bytes -= held
 
     @contextmanager
     def admitted(self, sizes: Sequence[int]) -> Iterator[Callable[[int], None]]:

@@ -1,5 +1,5 @@
-"""What stands around every request: the token, the bound of its body, its count, the headers of its answer,
-and a problem where the service fails."""
+"""What stands around every request: the site that it comes from, the token, the bounds of its body, its
+count, the headers of its answer, and a problem where the service fails."""
 
 import logging
 import time
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fissura.serving.body import bounded
 from fissura.serving.problems import Refused, failed, problem_response
+from fissura.serving.sites import check_host, check_site
 from fissura.serving.tokens import check_token
 
 if TYPE_CHECKING:
@@ -71,8 +72,11 @@ class Guard:
             telemetry.seconds.labels(route).observe(time.monotonic() - begin)
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service = self._service
+        service, headers = self._service, Headers(scope=scope)
+        if service.token_digest is None:
+            check_host(headers)
+        check_site(scope["method"], headers)
         if scope["path"] not in OPEN:
-            check_token(service.token_digest, Headers(scope=scope).get("authorization"))
+            check_token(service.token_digest, headers.get("authorization"))
         most = service.limits.body_bytes if scope["path"] in IMAGES else DOCUMENT_BYTES
-        await self._app(scope, bounded(receive, most=most), send)
+        await self._app(scope, bounded(receive, most=most, limits=service.limits), send)

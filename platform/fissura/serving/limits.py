@@ -12,7 +12,9 @@ class Limits(Spec):
     One request: `body_bytes` of its body, `images` in a batch, `pixels` of one image (whatever its file's
     size), `seconds` until its answer. One model: `batch_pixels` that go through the network together. All
     requests: `waiting_images`, `waiting_bytes` of their bodies, and `waiting_seconds` that the images ahead
-    of a new one may take, at the speed that was seen last; what is beyond is refused, to be sent again.
+    of a new one may take, at the speed that was seen last; what is beyond is refused, to be sent again. One
+    client: `idle_seconds` in which it sends and reads nothing, or does not finish the head of a request, and
+    `connections_of_one` address; `connections` of all.
     """
 
     body_bytes: int = Field(256 * 2**20, ge=1024, le=2**34)
@@ -23,3 +25,6 @@ class Limits(Spec):
     waiting_images: int = Field(256, ge=1, le=100_000)
     waiting_bytes: int = Field(2**30, ge=1024, le=2**40)
     waiting_seconds: float = Field(20.0, gt=0, le=86_400)
+    idle_seconds: float = Field(10.0, gt=0, le=3600)
+    connections_of_one: int = Field(1024, ge=1, le=2**20)
+    connections: int = Field(4096, ge=1, le=2**20)

@@ -11,12 +11,16 @@ MEDIA_TYPE = "application/problem+json"
 Kind = Literal[
     "malformed",
     "no-token",
+    "cross-site",
     "outside-the-roots",
     "not-found",
     "wrong-method",
     "not-acceptable",
+    "stood-still",
     "conflict",
     "too-large",
+    "address-too-long",
+    "head-too-large",
     "not-an-image-type",
     "unreadable-image",
     "invalid-value",
@@ -29,12 +33,16 @@ Kind = Literal[
 STATUS: dict[Kind, HTTPStatus] = {
     "malformed": HTTPStatus.BAD_REQUEST,
     "no-token": HTTPStatus.UNAUTHORIZED,
+    "cross-site": HTTPStatus.FORBIDDEN,
     "outside-the-roots": HTTPStatus.FORBIDDEN,
     "not-found": HTTPStatus.NOT_FOUND,
     "wrong-method": HTTPStatus.METHOD_NOT_ALLOWED,
     "not-acceptable": HTTPStatus.NOT_ACCEPTABLE,
+    "stood-still": HTTPStatus.REQUEST_TIMEOUT,
     "conflict": HTTPStatus.CONFLICT,
     "too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "address-too-long": HTTPStatus.REQUEST_URI_TOO_LONG,
+    "head-too-large": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "not-an-image-type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "unreadable-image": HTTPStatus.UNPROCESSABLE_ENTITY,
     "invalid-value": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -83,6 +91,26 @@ class Refused(Exception):
 def failed(reason: str) -> Problem:
     """The problem of what the service is to blame for; what it was stands in the service's log alone."""
     return Problem("failed", "a request is answered", reason, "try again; the service's log says more")
+
+
+def too_slow(seconds: float) -> Problem:
+    """The problem of a request that takes longer than it may."""
+    return Problem(
+        "too-slow",
+        f"a request is read and answered within {seconds:g} s",
+        "this one was not",
+        "send fewer or smaller images at a time",
+    )
+
+
+def stood_still(seconds: float) -> Problem:
+    """The problem of a request whose next bytes do not come."""
+    return Problem(
+        "stood-still",
+        f"a head comes within {seconds:g} s, and a body stands still no longer",
+        "this one did not come",
+        "send it again without a pause; --max-idle-seconds of the service sets the bound",
+    )
 
 
 def unreadable(line: str) -> Problem:
