@@ -11,9 +11,10 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from cluster.hosts import wait_for
 from fissura.data.synthetic import SyntheticSpec, write
 from integration.test_trial_faults import descendants, searching
-from serve_process import PHOTO, Running, asked, asking, photograph, serving
+from serve_process import PHOTO, Running, alive, asked, asking, photograph, serving
 
 pytestmark = [pytest.mark.attacks, pytest.mark.timeout(1800)]
 
@@ -84,7 +85,9 @@ def stood_still(running: Running) -> set[int]:
 def test_a_service_answers_after_it_stood_still_and_ends_under_load_with_what_it_accepted(
     segmenter_run: Path, tmp_path: Path, measured: Measured
 ) -> None:
-    with serving(tmp_path, f"walls={segmenter_run}", "--cpus-per-replica", "1") as running:
+    # none of the requests is refused, however slow the machine
+    words = ("--cpus-per-replica", "1", "--max-waiting-seconds", "1000")
+    with serving(tmp_path, f"walls={segmenter_run}", *words) as running:
         assert asked(running.url, "POST", "/v1/segment", PHOTO).status == 200
         stopped(stood_still(running), seconds=20)
         begin = time.monotonic()
@@ -123,7 +126,9 @@ def test_a_job_goes_on_when_its_service_starts_again(
         running.seen |= descendants(running.process.pid)
         running.process.send_signal(number)
         running.process.wait(90)
-        assert running.left() == [], "nothing of it goes on and writes"
+        ended = time.monotonic()
+        wait_for(lambda: not any(map(alive, running.seen)), seconds=120, what="the end of all its processes")
+        measured(f"service ended by {number.name}", seconds_to_its_last_process=time.monotonic() - ended)
     begin = time.monotonic()
     with serving(tmp_path, *words) as running:
         shown = wait_for_job(running.url, job, lambda shown: shown["state"] not in ("waiting", "running"))
