@@ -58,7 +58,7 @@ recipe: small_unet
 objective: {metric: val/f1, mode: max}
 sampler: {kind: random}
 space:
-  phases.train.optimizer.lr: {float: [1.0e-4, 1.0e-1], log: true}
+  seed: {choice: [0, 1]}
 """
 CLOCKS = {"seconds", "started", "finished", "microseconds", "classifier_microseconds", "latency_ms"}
 Facts = dict[str, Any]
@@ -68,7 +68,7 @@ class Points:
     """Counts the write points of this process below a folder, and kills it at one of them."""
 
     def __init__(self, folder: Path, kill_at: int | None) -> None:
-        self._folder, self._kill_at = str(folder), kill_at
+        self._folder, self._kill_at = f"{folder}/", kill_at
         self._count = 0
         self._appended: str | None = None
         sys.addaudithook(self._hook)
@@ -188,10 +188,10 @@ def study(folder: Path, shared: Path) -> Facts:
     said: list[str] = []
     write_results(own, search.study, say=said.append)
     trials = {
-        trial.number: [trial.state.name, trial.params, trial.values, trial.intermediate_values]
-        for trial in search.study.trials
+        str(trial.params): [trial.state.name, trial.values, trial.intermediate_values]
+        for trial in finished(search.study)
     }
-    return {"trials": trials, "said": said, "runs": [facts(run) for run in runs]}
+    return {"trials": trials, "said": sorted(said)} | {run.name: facts(run) for run in runs}
 
 
 def facts(run: Path) -> Facts:
@@ -199,7 +199,8 @@ def facts(run: Path) -> Facts:
     found: Facts = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
-        assert not name.endswith(".tmp"), f"{name} was left there"
+        if path.name.startswith("."):  # what a killed writer left, which nobody reads
+            continue
         if path.suffix == ".safetensors" and "checkpoint" not in name:
             found[name] = {key: array.tolist() for key, array in load_file(path).items()}
         elif path.suffix == ".json":
@@ -230,7 +231,7 @@ WORKS: dict[str, Callable[[Path, Path], Facts]] = {
 }
 
 
-def tried(work: str, folder: Path, shared: Path, *, kill_at: int | None) -> tuple[int, Facts]:
+def tried(work: str, folder: Path, shared: Path, *, kill_at: int | None) -> tuple[int, dict[str, str]]:
     """The work in a process of its own: how that ended, and what the work came to."""
     out = folder.with_suffix(".json")
     child = os.fork()
@@ -247,7 +248,8 @@ def tried(work: str, folder: Path, shared: Path, *, kill_at: int | None) -> tupl
             sys.stderr.flush()
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    return status, json.loads(out.read_text()) if status == 0 else {}
+    found = json.loads(out.read_text()) if status == 0 else {}
+    return status, {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
 
 
 def draw(shared: Path) -> None:
