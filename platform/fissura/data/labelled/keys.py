@@ -47,7 +47,8 @@ def read_keyed(dataset: LabelledDataset, image: LabelledImage, *, key: str) -> U
         DataError: a bad file, which is named.
         DataChanged: the file is gone, or no longer what the key names.
     """
-    pixels, problem = None, None
+    pixels: UInt8[np.ndarray, "h w 3"] | None = None
+    problem: DataError | OSError | None = None
     try:
         pixels = dataset.read(image)
     except (DataError, OSError) as error:
