@@ -299,7 +299,8 @@ def test_a_terminal_gets_a_progress_bar_on_standard_error_alone(folder, tmp_path
 
 
 def test_fetching_tells_where_to_go_on(fissura, tmp_path):
-    code, out, _ = fissura("data", "fetch", "synthetic", tmp_path / "drawn")
+    code, out, said = fissura("data", "fetch", "synthetic", tmp_path / "drawn")
     assert code == 0
+    assert any("licence: Apache-2.0" in line for line in said)
     following = shlex.split(out.splitlines()[-1].removeprefix("next: "))
     assert fissura(*following[1:]).code == 0

@@ -224,6 +224,27 @@ def test_all_refused_files_are_named_at_once(mirror: Mirror, get: Get) -> None:
     assert len(caught.value.problems) == 3
 
 
+def test_where_everything_is_refused_nothing_is_left_behind(mirror: Mirror, get: Get, tmp_path: Path) -> None:
+    mirror.faults = {path: ["wrong byte"] for path in CONTENT if CONTENT[path]}
+    known = tuple(each for each in table(CONTENT) if each.size)
+    with pytest.raises(DataError, match="SHA-256"):
+        download(known, tmp_path / "set", mirror=mirror.address)
+    assert list(tmp_path.iterdir()) == []
+    assert get() == CONTENT
+
+
+def test_what_stood_there_before_outlasts_a_mirror_of_wrong_bytes(
+    mirror: Mirror, get: Get, tmp_path: Path
+) -> None:
+    mine = tmp_path / "set" / "image" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    mirror.faults = {path: ["wrong byte"] for path in CONTENT if CONTENT[path]}
+    with pytest.raises(DataError):
+        get()
+    assert standing(tmp_path / "set") == {"groundTruth/001.mat": b"", "image/mine.txt": b"mine"}
+
+
 def test_lasting_fault_ends_after_three_attempts(mirror: Mirror, get: Get) -> None:
     del mirror.content[BIG]
     with pytest.raises(DataError, match=r"image/001\.jpg: the mirror answers 404 .*\(3 attempts\)"):

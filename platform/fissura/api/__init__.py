@@ -169,24 +169,20 @@ def train(
     folder = maybe_path(cache) or default_cache()
     if asked.task == "classification":
         return train_classifier(
-            asked,
-            data=named_in(data),
-            storage=root,
-            cache=folder,
-            workers=workers,
-            cpus_per_worker=cpus_per_worker,
-            address=address,
-            say=say,
-        )
+            asked, data=named_in(data), storage=root, cache=folder, workers=workers,
+            cpus_per_worker=cpus_per_worker, address=address, say=say,
+        )  # fmt: skip
     chosen, datasets = segmenter_of(asked), parse_datasets(named_in(data))
     here = workers == 1 and address is None
     if not here:
         check_temporary_folder(address)
     check_weights(chosen.model)
-    prepared = prepare_training(datasets, resize=chosen.data.resize, directory=folder, on_sample=on_image)
+    content = content_digest(datasets, directory=folder)
+    prepared = prepare_training(
+        datasets, resize=chosen.data.resize, directory=folder, content=content, on_sample=on_image
+    )
     for remark in [*notes_of(datasets), *prepared.remarks]:
         say(remark)
-    content = content_digest(datasets, directory=folder)
     run = root / "runs" / chosen.run_id(content)
     if here:
         runtime = LocalRuntime(cpus=cpus_per_worker)
@@ -194,7 +190,10 @@ def train(
         def counted(record: dict[str, Any]) -> None:
             on_epoch({**record, "epochs": chosen.epochs})
 
-        manifest = fit(chosen, datasets=datasets, run=run, cache=folder, runtime=runtime, on_epoch=counted)
+        manifest = fit(
+            chosen, datasets=datasets, run=run, cache=folder, content=content, runtime=runtime,
+            on_epoch=counted,
+        )  # fmt: skip
         return Trained(run, manifest)
     prepare_environment(address)
     from fissura.jobs.train import train_on_workers

@@ -110,13 +110,17 @@ def fetch(
     mirror: Annotated[str | None, typer.Option(help="Another address of the same files.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Get a data set. A download that broke off goes on; every file is checked against its known hash.
+    """Get a data set, and say its licence. A download that broke off goes on; every file is checked against
+    its known hash.
 
     Example: [bold]fissura data fetch cfd /data/cfd[/bold]
     """
+    from fissura.data.datasets import kinds
     from fissura.data.fetch import fetch as fetch_data
 
     console = Console.of(as_json)
+    if name in (known := kinds()):
+        console.say(f"{known[name].info.title}: licence: {known[name].info.licence}")
     with console.progress(f"fetching {name}") as on_progress:
         fetch_data(name, directory, mirror=mirror, on_progress=on_progress)
     data = f"{name}:{directory}"

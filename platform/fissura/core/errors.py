@@ -7,6 +7,7 @@ FissuraError                  exit code 1: a failure
     ├── SpecError             a configuration breaks a rule
     ├── SpaceError            a search space breaks a rule
     ├── DataError             a data set, an image or a mask breaks a rule
+    │   └── DataChanged       its files are no longer what they were when the work began
     ├── ModelError            a model gives values that are no numbers
     ├── WeightsError          pretrained weights cannot be had
     └── ResourceError         the work does not fit the machine or the cluster
@@ -44,6 +45,10 @@ class SpaceError(UserError):
 
 class DataError(UserError):
     """A data set, an image or a mask breaks a rule."""
+
+
+class DataChanged(DataError):
+    """The files of a data set are no longer what they were when the work on them began."""
 
 
 class ModelError(UserError):

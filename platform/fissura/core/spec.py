@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
 
+MOST_PROBLEMS = 50
+
 
 class Spec(BaseModel):
     """Base of every configuration: immutable, and an unknown field is an error.
@@ -54,9 +56,9 @@ class Spec(BaseModel):
 
 
 def describe(error: ValidationError) -> list[str]:
-    """One line a problem: the dotted field, the rule, the value."""
+    """One line a problem, `MOST_PROBLEMS` of them: the dotted field, the rule, the value."""
     lines = []
-    for problem in error.errors(include_url=False):
+    for problem in error.errors(include_url=False)[:MOST_PROBLEMS]:
         field = ".".join(str(part) for part in problem["loc"]) or "(whole)"
         lines.append(f"`{field}`: {problem['msg']} (got {problem['input']!r:.80})")
     return lines

@@ -30,7 +30,16 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.core.spec import digest as digest_plain
-from fissura.data.content import FileHashes, Source, content_digest, digest_of, settled, signature, sources
+from fissura.data.content import (
+    FileHashes,
+    Source,
+    content_digest,
+    digest_of,
+    require_same,
+    settled,
+    signature,
+    sources,
+)
 from fissura.data.dataset import Dataset
 from fissura.data.lock import locked
 from fissura.data.lost import LostCracks, choose_rule, lost_at, said_of
@@ -69,9 +78,13 @@ def prepare(
     *,
     resize: AnyResize,
     directory: Path,
+    content: str | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> PreparedData:
     """Prepares the data sets in `directory`, or opens what stands there already.
+
+    `content` is the digest (see `content_digest`) that the data had when the work began: what was prepared of
+    that is opened whatever became of the files since, and nothing else is prepared.
 
     Where they stand already, unchanged source files are not read again, and pixels are compared with their
     CRCs only once; a torn cache is built anew. Of concurrent callers one builds and the others wait.
@@ -79,11 +92,18 @@ def prepare(
 
     Raises:
         DataError: with all bad samples at once; a folder that cannot be written. Nothing is half-written.
+        DataChanged: the files are not those of `content`, and nothing was prepared of those.
     """
+    if content is not None:
+        known = _digest(content, resize)
+        with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+            if _is_whole(directory / known, known, thorough=pool):
+                return PreparedData.open(directory, known)
     found = sources(datasets)
     hashes = FileHashes(directory)
-    content = digest_of(found, hashes.of(path for source in found for path in source.files))
-    digest = digest_plain({"format": FORMAT, "content": content, "resize": resize.plain()})
+    held = digest_of(found, hashes.of(path for source in found for path in source.files))
+    require_same(datasets, held=held, content=content or held)
+    digest = _digest(held, resize)
     place = directory / digest
     if not _is_whole(place, digest, thorough=None):
         with _locked(directory):
@@ -92,6 +112,10 @@ def prepare(
                 if not _is_whole(place, digest, thorough=pool):
                     _build(place, digest, found, hashes, resize, on_sample, pool)
     return PreparedData.open(directory, digest)
+
+
+def _digest(content: str, resize: AnyResize) -> str:
+    return digest_plain({"format": FORMAT, "content": content, "resize": resize.plain()})
 
 
 def prune(directory: Path, *, keep_bytes: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import sha256, write_text
 from fissura.core.spec import digest
 from fissura.data.dataset import Dataset
@@ -121,6 +121,20 @@ def digest_of(found: Sequence[Source], hashes: dict[Path, str]) -> str:
             for source in found
         ]
     )
+
+
+def require_same(datasets: Sequence[object], *, held: str, content: str) -> None:
+    """Looks whether what the data sets hold, the digest `held`, is still `content`.
+
+    Raises:
+        DataChanged: it is not.
+    """
+    if held != content:
+        raise DataChanged(
+            f"{', '.join(map(str, datasets))}: the images, masks or labels changed since the work on them"
+            f" began (they were {content}, and are {held} now), and old and new are never mixed; put them"
+            " back and go on, or begin anew with what there is now"
+        )
 
 
 def signature(status: os.stat_result) -> Signature:

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -104,7 +105,8 @@ def download(
 ) -> None:
     """Downloads the files that are missing or wrong in `directory`, a few at a time; see `fetch`."""
     _check_address(mirror)
-    if not directory.exists():
+    made = not directory.exists()
+    if made:
         _check_network(mirror)  # before the folder is made: without a network, nothing is
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,19 @@ def download(
                 mirrored.stop.set()
                 pool.shutdown(cancel_futures=True)
         if problems:
+            _remove_empty(known, directory, made=made)
             raise DataError(*problems)
+
+
+def _remove_empty(known: tuple[KnownFile, ...], directory: Path, *, made: bool) -> None:
+    """Removes the folders that were made for files that did not come."""
+    folders = {parent for each in known for parent in Path(each.path).parents}
+    for folder in sorted(folders - {Path()}, key=lambda path: -len(path.parts)):
+        with suppress(OSError):  # what holds something stays
+            (directory / folder).rmdir()
+    if made:
+        with suppress(OSError):
+            directory.rmdir()
 
 
 class _BrokenOffError(Exception):

@@ -19,6 +19,7 @@ def prepare_training(
     *,
     resize: AnyResize,
     directory: Path,
+    content: str | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> PreparedData:
     """As `prepare`, of data that a model can be trained on.
@@ -27,7 +28,7 @@ def prepare_training(
         DataError: as `prepare`; also with each split that has no image, or whose masks at the working size
             hold no crack pixel among the valid ones.
     """
-    data = prepare(datasets, resize=resize, directory=directory, on_sample=on_sample)
+    data = prepare(datasets, resize=resize, directory=directory, content=content, on_sample=on_sample)
     problems = [
         problem
         for split, purpose in PURPOSES.items()

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from fissura.core.documents import read_json
-from fissura.core.errors import DataError, SpecError, UserError
+from fissura.core.errors import DataChanged, DataError, SpecError, UserError
 from fissura.core.files import replacing, write_json
 from fissura.core.seeding import derive
 from fissura.core.spec import digest
@@ -217,6 +217,8 @@ def _shrunk(images: TrainingImages, index: int, size: int) -> UInt8[np.ndarray, 
     """The image in the size of the training, or why it cannot be had."""
     try:
         image = images.read(index)
+    except DataChanged:
+        raise
     except UserError as error:
         return str(error)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

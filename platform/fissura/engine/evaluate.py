@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from fissura.core.documents import read_json
-from fissura.core.errors import DataError
+from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import check_writable, replacing
-from fissura.data.content import content_digest, sources
+from fissura.data.content import FileHashes, digest_of, require_same, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.engine.predict import Predictor, to_bytes
@@ -58,9 +58,11 @@ def evaluate(
     split: Split = "test",
     threshold: float | None = None,
     device: torch.device,
+    content: str | None = None,
     on_image: Progress | None = None,
 ) -> list[Row]:
     """Scores a run under each protocol (its recipe's own where none is given), one row an image and protocol.
+    `content` is the digest that the data must have, where that is known.
 
     The rows are merged into the run's `run.parquet`; the maps, as the model gives them, stay in its
     `predictions/`. Under the protocol that a recipe stretches its maps for, the stretched ones are scored.
@@ -68,13 +70,17 @@ def evaluate(
     Raises:
         DataError: no finished run, or one that cannot be written; no images in the split, bad images (all are
         named), a threshold that is no probability, or none to be had.
+        DataChanged: the data are not those of `content`, or changed meanwhile; no row is written.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
     check_writable(run)
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
-    recipe, content = predictor.recipe, content_digest(datasets)
+    recipe, hashes, found = predictor.recipe, FileHashes(None), sources(datasets)
+    held = digest_of(found, hashes.of(path for each in found for path in each.files))
+    require_same(datasets, held=held, content=content or held)
+    content = held
     chosen = tuple(dict.fromkeys(protocols or recipe.protocols))
     source: ThresholdSource = "given"
     if threshold is not None:
@@ -112,6 +118,8 @@ def evaluate(
         )
         for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
+    if changed := hashes.changed():
+        raise DataChanged(*(f"{path}: changed while the run was scored on it; try again" for path in changed))
     for dataset in sorted({row.dataset for row in rows}):
         write_sums(run, prediction_folder(run, dataset, data_digest=content, split=split))
     write_run(run, rows, manifest)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataChanged, DataError
 from fissura.core.seeding import derive
 from fissura.data.interference import Interference, disturb
 from fissura.data.labelled import KeyedImage
@@ -102,6 +102,8 @@ def _readable(
     for one in images:
         try:
             pixels = under(one, condition=condition)
+        except DataChanged:
+            raise
         except DataError as error:
             unread.setdefault(one.image.name, Unread(one.image.name, str(error)))
             continue

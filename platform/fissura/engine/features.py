@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataChanged, DataError
 from fissura.core.spec import digest
 from fissura.engine.allocator import return_memory
 from fissura.models.backbones import FeatureNetwork
@@ -31,7 +31,7 @@ Batch = list[tuple[int, Pixels]]
 @dataclass(frozen=True)
 class ImageToRead:
     """An image: its content hash, its name for the reader, and what decodes it (RGB, 0..255, or raises
-    DataError)."""
+    DataError). One that changed since it was hashed raises DataChanged, which ends the extraction."""
 
     key: str
     name: str
@@ -171,6 +171,8 @@ def _decoded(reads: Sequence[ImageToRead], *, ahead: int) -> Iterator[Pixels | s
 def _decode(image: ImageToRead) -> Pixels | str:
     try:
         return image.read()
+    except DataChanged:
+        raise
     except DataError as error:
         return "; ".join(error.problems)
     except OSError as error:

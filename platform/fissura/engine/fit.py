@@ -23,10 +23,12 @@ def fit(
     datasets: Sequence[Dataset],
     run: Path,
     cache: Path,
+    content: str | None = None,
     runtime: Runtime,
     on_epoch: OnEpoch = lambda _: None,
 ) -> Manifest:
-    """Trains `recipe` to its end into the directory `run`, going on from what stands there.
+    """Trains `recipe` to its end into the directory `run`, going on from what stands there. `content` is the
+    digest of the data's files; by default they are hashed now.
 
     Raises:
         DataError: bad images, or none with a crack to train or validate on.
@@ -34,7 +36,8 @@ def fit(
         ResourceError: not even one image at a time fits the memory.
         Interrupted: the runtime asked to stop; call again to go on.
     """
-    data = prepare_training(datasets, resize=recipe.data.resize, directory=cache)
+    content = content or content_digest(datasets, directory=cache)
+    data = prepare_training(datasets, resize=recipe.data.resize, directory=cache, content=content)
     meter = energy_meter()
     training = Training(recipe, data=data, run=run, runtime=runtime)
     whole = training.trainer.progress.seconds == 0
@@ -45,7 +48,7 @@ def fit(
     return close_run(
         training.trainer,
         datasets=datasets,
-        content=content_digest(datasets, directory=cache),
+        content=content,
         cpus=runtime.cpus * runtime.world_size,
         joules=meter.joules() if meter is not None and whole else None,
     )

@@ -46,7 +46,12 @@ def _evaluate(context: dict[str, Any], run: str) -> str:
     """A Ray task: evaluates one run; gives what went wrong, or nothing."""
     plan = TrialContext.load(context, source="evaluation context")
     try:
-        evaluate(Path(run), datasets=plan.datasets, device=LocalRuntime(cpus=plan.cpus).device)
+        evaluate(
+            Path(run),
+            datasets=plan.datasets,
+            content=plan.content,
+            device=LocalRuntime(cpus=plan.cpus).device,
+        )
     except UserError as error:
         return str(error)
     return ""

@@ -12,7 +12,7 @@ from fissura.core.errors import UserError
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec
 from fissura.data.interference import Interference, disturb
-from fissura.data.labelled import AnyLabelled, LabelledImage
+from fissura.data.labelled import AnyLabelled, LabelledImage, read_keyed
 from fissura.engine.feature_store import FeatureStore
 from fissura.engine.features import ImageToRead, extract
 from fissura.engine.runtime import LocalRuntime
@@ -100,7 +100,7 @@ def _to_read(context: ExtractionContext, item: dict[str, Any]) -> ImageToRead:
     dataset, disturbance = context.datasets[item["dataset"]], context.disturbance
 
     def read() -> UInt8[np.ndarray, "h w 3"]:
-        pixels = dataset.read(image)
+        pixels = read_keyed(dataset, image, key=item["content"])
         return pixels if disturbance is None else disturbance.over(pixels, image=item["content"])
 
     # what has no features is told by its key, since several images may share it

@@ -32,7 +32,7 @@ from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.jobs.trial_workers import ACTOR_RESOURCES, FreesWorkers, WorkersContext, WorkersTrial
 from fissura.jobs.waiting import WaitingTrials
 from fissura.studies.plan import Request, make_plan
-from fissura.studies.sources import masked
+from fissura.studies.sources import change_of, masked
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import Plan, Study, finished
 
@@ -79,6 +79,7 @@ def run_search(
         datasets,
         resize=segmenter_of(space.recipe_for(space.paper_point())).data.resize,
         directory=folder,
+        content=plan.content,
         on_sample=on_image,
     )
     for remark in [*notes_of(datasets), *prepared.remarks]:
@@ -104,6 +105,8 @@ def run_search(
             if interrupted:
                 say("stopping: running trials have saved their state; the results so far are being written")
             conclusion = conclude(study, optuna_study, slots=slots, say=say)
+        if change := change_of(plan.datasets, content=plan.content, directory=folder):
+            say(change)
         stop.clear()
     return outcome(
         study,

@@ -16,7 +16,7 @@ from fissura.jobs.preflight import Hardware, Slots, check_all_backbones, plan_sl
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.standing import Standing
 from fissura.jobs.stopping import StopFile, stops_on_signals
-from fissura.studies.sources import labelled
+from fissura.studies.sources import change_of, labelled
 from fissura.studies.space import Adaptive, LoadedSpace
 from fissura.studies.study import Plan, Study, finished
 
@@ -71,6 +71,8 @@ def search_classifiers(
             if interrupted:
                 say("stopping: the results so far are being written")
             conclusion = conclude_classifiers(study, trials, space, material, cpus=slots.cpus, say=say)
+        if change := change_of(plan.datasets, content=plan.content, directory=cache):
+            say(change)
         stop.clear()
     seconds = time.monotonic() - begin
     return outcome(study, plan, space, trials, conclusion, interrupted=interrupted, seconds=seconds)

@@ -6,6 +6,7 @@ trained twice.
 """
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ray.tune.search.optuna import OptunaSearch
 from fissura.core.errors import SpecError
 from fissura.core.seeding import derive
 from fissura.results.plots import CURVE
+from fissura.results.report import TOOK
 from fissura.results.sensitivity import SWEPT
 from fissura.studies.courses import SECONDS
 from fissura.studies.space import LoadedSpace
@@ -71,6 +73,7 @@ class StudySearch(OptunaSearch):
         # of the trials that have not ended; of all, only where they lie
         self._trials: dict[str, optuna.Trial] = {}
         self._places: dict[str, int] = {}
+        self._begun: dict[str, float] = {}
         self._seconds: dict[str, dict[int, float]] = {}
         self._curves: dict[str, dict[int, float]] = {}
         self._kept: dict[str, int] = {}
@@ -115,6 +118,7 @@ class StudySearch(OptunaSearch):
         self._memory.write()
         self._trials[trial_id], self._places[trial_id] = trial, trial._trial_id
         self._numbers[run_id] = trial.number
+        self._begun[trial_id] = time.monotonic()
         return {
             "number": trial.number,
             "run_id": run_id,
@@ -232,6 +236,7 @@ class StudySearch(OptunaSearch):
 
     def _tell(self, trial_id: str, state: TrialState, values: list[float] | None) -> None:
         trial = self._trials.pop(trial_id)
+        trial.set_user_attr(TOOK, round(time.monotonic() - self._begun.pop(trial_id), 3))
         if seconds := self._seconds.pop(trial_id, None):
             trial.set_user_attr(SECONDS, list(seconds.values()))
         if own := self._curves.pop(trial_id, None):

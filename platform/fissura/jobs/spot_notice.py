@@ -72,7 +72,7 @@ class SpotNotice(Spec):
     def _seconds_left(self, text: str) -> float:
         try:
             gone = datetime.fromisoformat(json.loads(text)["time"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return self.usual_seconds
         if gone.tzinfo is None:
             gone = gone.replace(tzinfo=UTC)

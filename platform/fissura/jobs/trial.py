@@ -178,7 +178,12 @@ class TrialActor(tune.Trainable):
         persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:
-            data = prepare_training(context.datasets, resize=recipe.data.resize, directory=context.cache)
+            data = prepare_training(
+                context.datasets,
+                resize=recipe.data.resize,
+                directory=context.cache,
+                content=context.content,
+            )
             self._data = key, data
         self._training = Training(
             recipe,

@@ -203,7 +203,9 @@ def work(config: dict[str, Any]) -> None:
         write_text(run / WORKERS, get_current_placement_group().id.hex())
     recipe = Recipe.load(trial["recipe"], source="trial recipe")
     try:
-        data = prepare_training(context.datasets, resize=recipe.data.resize, directory=context.cache)
+        data = prepare_training(
+            context.datasets, resize=recipe.data.resize, directory=context.cache, content=context.content
+        )
         training = Training(recipe, data=data, run=run, runtime=runtime)
         told = 0
         while not (told and training.trainer.finished):

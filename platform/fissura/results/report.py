@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 REASON = "reason"
 """The user attribute of a failed trial that says why, in one line."""
 
+TOOK = "seconds"
+"""The user attribute of a trial that says for how many seconds its last driver saw it run."""
+
 BEST = 10  # trials in the first table
 LISTED = 2_000  # trials in the table of all
 
@@ -116,7 +119,7 @@ def _first_screen(
     held_out = rows.tables[:1] if rows else ()
     sentences = [_headline(ranked, paper, extra), extra.found, *(found(table) for table in held_out)]
     states = Counter(trial.state.name.lower() for trial in trials)
-    spent = [trial.duration.total_seconds() for trial in trials if trial.duration]
+    spent = [seconds for trial in trials if (seconds := took(trial))]
     tiles = []
     if ranked and len(extra.objectives) == 1:
         best, where = _leaders(ranked), " ".join(extra.measured)
@@ -267,10 +270,16 @@ def _values(trial: "FrozenTrial", extra: StudyFacts) -> list[html.Cell]:
 
 
 def _time(trial: "FrozenTrial") -> html.Cell:
+    seconds = took(trial)
+    return html.Cell("—", "") if seconds is None else html.Cell(text.duration(seconds), seconds)
+
+
+def took(trial: "FrozenTrial") -> float | None:
+    """The seconds that a trial ran, never less than 0; None where it has not ended. Optuna's own times are
+    those of a clock that people and servers set: they count only where nothing else is known."""
     if trial.duration is None:
-        return html.Cell("—", "")
-    seconds = trial.duration.total_seconds()
-    return html.Cell(text.duration(seconds), seconds)
+        return None
+    return float(trial.user_attrs.get(TOOK, max(0.0, trial.duration.total_seconds())))
 
 
 def _parameter(trial: "FrozenTrial", name: str, paper: "FrozenTrial | None") -> html.Cell:

@@ -21,7 +21,7 @@ from fissura.serving.hosting import Host
 from fissura.serving.limits import Limits
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
-from fissura.serving.parameters import check_query, fields, shown, unknown
+from fissura.serving.parameters import MOST_SHOWN, check_query, fields, shown, unknown
 from fissura.serving.problems import Kind, Problem, Refused, problem_response
 from fissura.serving.roots import Roots
 from fissura.serving.telemetry import Telemetry
@@ -224,7 +224,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     rules, given = [], []
-    for problem in error.errors():
+    for problem in error.errors()[: 2 * MOST_SHOWN]:  # each is compared with all known names
         field = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             rules.append(unknown(field.removeprefix("body."), fields(request)))

@@ -56,7 +56,7 @@ class Problem:
 
 def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effort) -> Iterator[Problem]:
     """Every problem of the parameters, whose conditions are sound; of `unread` paths, whether they exist."""
-    names = set()
+    names = set[str]()
     for path in (*parameters.entries, *unread):
         for problem in _lost(parameters, path, effort):
             names.add(path)

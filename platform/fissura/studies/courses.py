@@ -150,13 +150,15 @@ def _steps(courses: Sequence[Course], epochs: int) -> tuple[list[float], float]:
 
 
 def _times(trials: "Sequence[optuna.trial.FrozenTrial]") -> Times:
+    from fissura.results.report import took
+
     spans = [trial.user_attrs[SECONDS] for trial in trials]
     later = [(span[0], span[1:]) for span in spans if len(span) > 1]
     logs = [math.log(one) - fmean(map(math.log, rest)) for _, rest in later for one in rest if len(rest) > 1]
     beside = [
-        (trial.datetime_complete - trial.datetime_start).total_seconds() - sum(span)
+        seconds - sum(span)
         for trial, span in zip(trials, spans, strict=True)
-        if trial.datetime_complete and trial.datetime_start
+        if (seconds := took(trial)) is not None
     ]
     return Times(
         epoch=[fmean(span[1:] or span) for span in spans],

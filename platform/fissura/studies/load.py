@@ -129,12 +129,15 @@ class _Loading:
 
     def load(self, *, profile: str | None, fixed: Mapping[str, Any]) -> LoadedSpace:
         layers: dict[str | None, tuple[Layer, Parameters]] = {}
-        definition, recipe = None, self._recipe()
+        definition: SearchSpace | None = None
+        recipe = self._recipe()
         try:
             definition = self._definition(profile)
             profiles = _mapping(self._plain.get("profiles"))
             if profile is not None and profile not in profiles:
                 self._tell(("profiles",), _unknown_profile(profile, profiles))
+            if recipe is not None and definition is not None:
+                self._check_metrics(definition, recipe)
             for name in (None, *profiles):
                 if recipe is None:
                     break
@@ -150,8 +153,6 @@ class _Loading:
         except TooMuchToCheck as error:
             if not self._problems:
                 self._problems.add((self._document.line(("space",)), f"`space`: {error}"))
-        if recipe is not None and definition is not None:
-            self._check_metrics(definition, recipe)
         source = self._document.source
         if self._problems or definition is None:
             told = sorted(self._problems)[: yaml.PROBLEM_LIMIT]

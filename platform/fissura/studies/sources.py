@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import AnyDataset, Named, parse_datasets
@@ -59,6 +60,20 @@ def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
     if masked(sources):
         return content_digest(masked(sources), directory=directory)
     return labelled_digest(labelled(sources), directory=directory)
+
+
+def change_of(sources: Sequence[Source], *, content: str, directory: Path | None) -> str:
+    """What is said of data that are no longer those of the digest `content`; or nothing."""
+    try:
+        held = digest_sources(sources, directory=directory)
+    except DataError as error:
+        held = f"not whole: {error.problems[0]}"
+    if held == content:
+        return ""
+    return (
+        f"the images, masks or labels changed while the study ran: they were {content}, and are {held} now;"
+        f" every trial of it saw {content}. Put them back before you go on with it"
+    )
 
 
 def root_of(source: Source) -> Path:

@@ -11,7 +11,14 @@ from fissura.core.errors import DataError, SpecError, UserError
 from fissura.data.datasets import Named, kinds, meant, parse_dataset, text_of
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
-from fissura.data.labelled.keys import KeyedImage, check_classes, common_classes, image_keys, labelled_digest
+from fissura.data.labelled.keys import (
+    KeyedImage,
+    check_classes,
+    common_classes,
+    image_keys,
+    labelled_digest,
+    read_keyed,
+)
 from fissura.data.labelled.patches import Patches
 from fissura.data.labelled.severity import Severity
 from fissura.data.options import split_options, with_options
@@ -31,6 +38,7 @@ __all__ = [
     "labelled_digest",
     "labelled_kinds",
     "parse_labelled",
+    "read_keyed",
 ]
 
 AnyLabelled = Annotated[ClassFolder | Patches | Severity, Field(discriminator="kind")]

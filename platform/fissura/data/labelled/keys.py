@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataChanged, DataError
+from fissura.core.files import sha256
 from fissura.core.spec import digest
 from fissura.data.content import FileHashes
 from fissura.data.labelled.base import LabelledDataset, LabelledImage
@@ -35,8 +36,36 @@ class KeyedImage:
         return f"{self.source}/{self.image.group}"
 
     def read(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels, RGB, 0..255; a DataError names a bad file."""
-        return self.dataset.read(self.image)
+        """The pixels, RGB, 0..255; see `read_keyed`."""
+        return read_keyed(self.dataset, self.image, key=self.key)
+
+
+def read_keyed(dataset: LabelledDataset, image: LabelledImage, *, key: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of the image that `key` names, RGB, 0..255.
+
+    Raises:
+        DataError: a bad file, which is named.
+        DataChanged: the file is gone, or no longer what the key names.
+    """
+    pixels: UInt8[np.ndarray, "h w 3"] | None = None
+    problem: DataError | OSError | None = None
+    try:
+        pixels = dataset.read(image)
+    except (DataError, OSError) as error:
+        problem = error
+    try:
+        # after it was read: whoever changes it later changes nothing of what was read
+        same = _key(sha256(image.path), image) == key
+    except OSError:
+        same = False
+    if not same:
+        raise DataChanged(
+            f"{image.path}: changed since the work on the images began, and old and new ones are never mixed;"
+            " put it back and go on, or begin anew with what there is now"
+        )
+    if pixels is None:
+        raise problem or DataError(f"{image.path}: cannot be read")
+    return pixels
 
 
 def common_classes(datasets: Sequence[LabelledDataset]) -> tuple[str, ...]:
