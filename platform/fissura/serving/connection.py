@@ -55,6 +55,12 @@ _NO_ROOM = Problem(
 )
 
 
+class _Room:
+    """Whether some of the connections of a server will be closed for others in a moment."""
+
+    awaited = False
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol within limits.
 
@@ -65,7 +71,8 @@ class Connection(HttpToolsProtocol):
     beyond the number of all is told of the service's health alone.
     """
 
-    LIMITS: ClassVar[Limits] = Limits()
+    LIMITS: ClassVar[Limits]
+    ROOM: ClassVar["_Room"]
 
     def __init__(
         self,
@@ -97,8 +104,9 @@ class Connection(HttpToolsProtocol):
         self._watch = self.loop.call_later(self.LIMITS.idle_seconds, self._look)
         if len(self.connections) > self._most:
             self.app = _only_health(self.app)
-        if len(self.connections) > min(self.LIMITS.connections_of_one, self._most):
+        if len(self.connections) > min(self.LIMITS.connections_of_one, self._most) and not self.ROOM.awaited:
             # later, so that what has already come of the others has been read
+            self.ROOM.awaited = True
             self.loop.call_later(ROOM_SECONDS, self._make_room)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -258,12 +266,13 @@ class Connection(HttpToolsProtocol):
     def _make_room(self) -> None:
         """Closes those that have stood still the longest, where a client's address or all have too many, and
         an eighth more: each look at all of them costs time."""
-        limits, address, begun = self.LIMITS, self.client and self.client[0], self.loop.time() - ROOM_SECONDS
-        if len(self.connections) <= min(limits.connections_of_one, self._most):
-            return
+        self.ROOM.awaited, begun = False, self.loop.time() - ROOM_SECONDS
         every = [each for each in self.connections if isinstance(each, Connection)]
-        same = [each for each in every if (each.client and each.client[0]) == address]
-        for crowd, most in ((same, limits.connections_of_one), (every, self._most)):
+        of_one: dict[str | None, list[Connection]] = {}
+        for each in every:
+            of_one.setdefault(each.client[0] if each.client else None, []).append(each)
+        crowds = [(crowd, self.LIMITS.connections_of_one) for crowd in of_one.values()]
+        for crowd, most in (*crowds, (every, self._most)):
             if len(crowd) > most:
                 still = [each for each in crowd if each.waits_for_client and each._since < begun]
                 for each in sorted(still, key=lambda each: each._since)[: len(crowd) - most + most // 8]:
@@ -275,7 +284,7 @@ def limited(limits: Limits) -> type[Connection]:
     """The protocol within these limits, for uvicorn's `http`."""
 
     class Limited(Connection):
-        LIMITS = limits
+        LIMITS, ROOM = limits, _Room()
 
     return Limited
 
