@@ -26,6 +26,7 @@ SLICE_BYTES = 2**13
 CHUNK_BYTES = 16
 """What the size and the ends of a chunk's lines take, at most; what is beyond is an extension."""
 PIPELINED = 16
+BACKLOG = 4096
 LINGER_SECONDS = 1.0
 ROOM_SECONDS = 0.05
 GRACE_SECONDS = 1.0
@@ -292,7 +293,13 @@ def limited(limits: Limits) -> type[Connection]:
 def server_config(app: ASGIApp, limits: Limits) -> Config:
     """How uvicorn serves `app` within the limits."""
     return Config(
-        app, http=limited(limits), ws="none", log_level="warning", access_log=False, server_header=False
+        app,
+        http=limited(limits),
+        ws="none",
+        backlog=BACKLOG,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
     )
 
 
