@@ -106,9 +106,10 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self._most:
             self.app = _only_health(self.app)
         if len(self.connections) > min(self.LIMITS.connections_of_one, self._most) and not self.ROOM.awaited:
-            # later, so that what has already come of the others has been read
             self.ROOM.awaited = True
-            self.loop.call_later(ROOM_SECONDS, self._make_room)
+            # a turn of the loop later than that, so that what has come of the others has surely been read
+            later, begun = self.loop.call_later, self._since
+            later(ROOM_SECONDS, lambda: later(0, self._make_room, begun))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed, by whomever."""
@@ -264,10 +265,10 @@ class Connection(HttpToolsProtocol):
         """Connections of all clients; half of the files that the process may open are not theirs."""
         return min(self.LIMITS.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
-    def _make_room(self) -> None:
-        """Closes those that have stood still the longest, where a client's address or all have too many, and
-        an eighth more: each look at all of them costs time."""
-        self.ROOM.awaited, begun = False, self.loop.time() - ROOM_SECONDS
+    def _make_room(self, begun: float) -> None:
+        """Closes those that have stood still the longest, since before `begun`, where a client's address or
+        all have too many, and an eighth more: each look at all of them costs time."""
+        self.ROOM.awaited = False
         every = [each for each in self.connections if isinstance(each, Connection)]
         of_one: dict[str | None, list[Connection]] = {}
         for each in every:
