@@ -81,6 +81,14 @@ def running(config: uvicorn.Config) -> Iterator[tuple[int, uvicorn.Server]]:
         assert not thread.is_alive()
 
 
+def serve_alone() -> None:
+    """The service with its usual limits, in a process of its own, which prints its port."""
+    service = Service(Stub(), limits=Limits(), roots=Roots([]))
+    door = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(door.getsockname()[1], flush=True)  # noqa: T201
+    asyncio.run(uvicorn.Server(server_config(build_app(service), service.limits)).serve(sockets=[door]))
+
+
 def until(true: Callable[[], object], *, seconds: float = 20.0) -> float:
     """The seconds until it is true."""
     begin = time.monotonic()

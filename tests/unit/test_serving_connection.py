@@ -262,10 +262,11 @@ class TestManyConnections:
         with listening(**limits) as door, ExitStack() as crowd:
             for _ in range(60):
                 crowd.enter_context(client(door.port)).sendall(data)
-                assert len(door.server.server_state.connections) <= 21
-            for _ in range(30):
                 assert sent(door.port, head("GET", "/healthz")).status == 200
-                assert sent(door.port, head("GET", "/v1/models")).status == 200
+            until(lambda: len(door.server.server_state.connections) <= 20)
+            for _ in range(30):
+                assert sent(door.port, head("GET", "/v1/models")).status in (200, 503)
+            until(lambda: sent(door.port, head("GET", "/v1/models")).status == 200)
 
     def test_of_which_one_sends_its_body_the_one_that_has_stood_still_the_longest_is_closed(self) -> None:
         with listening(connections_of_one=8) as door, ExitStack() as crowd:

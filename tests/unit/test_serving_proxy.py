@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
 from fissura.jobs.serve_proxy import ProxyProblems, controller_options, is_unbounded, middlewares
-from fissura.serving.connection import Connection
+from fissura.serving.connection import Connection, limited
 from fissura.serving.limits import Limits
 from serving_door import running
 
@@ -101,7 +101,7 @@ def test_one_that_reads_any_head_is_known_from_one_that_does_not() -> None:
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("success")(scope, receive, send)
 
-    for http, unbounded in (("httptools", True), (Connection, False)):
+    for http, unbounded in (("httptools", True), (limited(Limits()), False)):
         with running(uvicorn.Config(proxy, http=http, lifespan="off", log_level="warning")) as (port, _):
             assert is_unbounded("127.0.0.1", port) is unbounded
     assert not is_unbounded("127.0.0.1", port)

@@ -12,9 +12,8 @@ from fissura.core.errors import FissuraError
 from fissura.core.spec import Spec
 from fissura.jobs.serve_host import Front, http_application
 from fissura.jobs.serve_model import QUIET
-from fissura.serving.connection import server_config
+from fissura.serving.connection import BACKLOG, server_config
 
-BACKLOG = 2048
 BOUND_WITHIN_SECONDS = 30.0
 
 

@@ -26,7 +26,9 @@ SLICE_BYTES = 2**13
 CHUNK_BYTES = 16
 """What the size and the ends of a chunk's lines take, at most; what is beyond is an extension."""
 PIPELINED = 16
+BACKLOG = 4096
 LINGER_SECONDS = 1.0
+ROOM_SECONDS = 0.05
 GRACE_SECONDS = 1.0
 """The application ends a body first, and says why in its own count and words."""
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/-/healthz"})
@@ -48,10 +50,16 @@ _LONG_ADDRESS = Problem(
 _NO_ROOM = Problem(
     "not-ready",
     "a client has a bounded number of connections at a time",
-    "all are in use, and none stands still",
+    "all are in use",
     "send the request again after the seconds of Retry-After, over fewer connections",
     retry_after=1,
 )
+
+
+class _Room:
+    """Whether some of the connections of a server will be closed for others in a moment."""
+
+    awaited = False
 
 
 class Connection(HttpToolsProtocol):
@@ -60,11 +68,12 @@ class Connection(HttpToolsProtocol):
     A head has `HEAD_BYTES` in `FIELDS` fields, its address `ADDRESS_BYTES` of them; the trailers and chunk
     extensions of a body together as much as a head. A head comes within `Limits.idle_seconds`; a body, and
     the reading of an answer, stand still no longer. Where a client's address or all together have more
-    connections than `Limits` allows, the one that has stood still the longest is closed for the new one;
-    where none stands still, the new one is told of the service's health alone.
+    connections than `Limits` allows, those that have stood still the longest are closed; until then what is
+    beyond the number of all is told of the service's health alone.
     """
 
-    LIMITS: ClassVar[Limits] = Limits()
+    LIMITS: ClassVar[Limits]
+    ROOM: ClassVar["_Room"]
 
     def __init__(
         self,
@@ -94,8 +103,13 @@ class Connection(HttpToolsProtocol):
         """A client has connected."""
         super().connection_made(transport)
         self._watch = self.loop.call_later(self.LIMITS.idle_seconds, self._look)
-        if len(self.connections) > min(self.LIMITS.connections_of_one, self._most) and not self._found_room():
+        if len(self.connections) > self._most:
             self.app = _only_health(self.app)
+        if len(self.connections) > min(self.LIMITS.connections_of_one, self._most) and not self.ROOM.awaited:
+            self.ROOM.awaited = True
+            # a turn of the loop later than that, so that what has come of the others has surely been read
+            later, begun = self.loop.call_later, self._since
+            later(ROOM_SECONDS, lambda: later(0, self._make_room, begun))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed, by whomever."""
@@ -248,31 +262,31 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _most(self) -> int:
-        """The connections of all clients; half of the files that this process may open are not theirs."""
+        """Connections of all clients; half of the files that the process may open are not theirs."""
         return min(self.LIMITS.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
-    def _found_room(self) -> bool:
-        """Whether this connection is within the limits; one that stands still is closed for it."""
-        limits, every = self.LIMITS, [each for each in self.connections if isinstance(each, Connection)]
-        address = self.client and self.client[0]
-        same = [each for each in every if (each.client and each.client[0]) == address]
-        if len(same) <= limits.connections_of_one and len(every) <= self._most:
-            return True
-        crowd = same if len(same) > limits.connections_of_one else every
-        still = [each for each in crowd if each is not self and each.waits_for_client]
-        if not still:
-            return False
-        longest = min(still, key=lambda each: (each._in_body, each._since))
-        self.connections.discard(longest)
-        longest.transport.abort()
-        return True
+    def _make_room(self, begun: float) -> None:
+        """Closes those that have stood still the longest, since before `begun`, where a client's address or
+        all have too many, and an eighth more: each look at all of them costs time."""
+        self.ROOM.awaited = False
+        every = [each for each in self.connections if isinstance(each, Connection)]
+        of_one: dict[str | None, list[Connection]] = {}
+        for each in every:
+            of_one.setdefault(each.client[0] if each.client else None, []).append(each)
+        crowds = [(crowd, self.LIMITS.connections_of_one) for crowd in of_one.values()]
+        for crowd, most in (*crowds, (every, self._most)):
+            if len(crowd) > most:
+                still = [each for each in crowd if each.waits_for_client and each._since < begun]
+                for each in sorted(still, key=lambda each: each._since)[: len(crowd) - most + most // 8]:
+                    self.connections.discard(each)
+                    each.transport.abort()
 
 
 def limited(limits: Limits) -> type[Connection]:
     """The protocol within these limits, for uvicorn's `http`."""
 
     class Limited(Connection):
-        LIMITS = limits
+        LIMITS, ROOM = limits, _Room()
 
     return Limited
 
@@ -286,6 +300,7 @@ def server_config(app: ASGIApp, limits: Limits) -> Config:
         http=limited(limits),
         ws="none",
         log_config=None,
+        backlog=BACKLOG,
         log_level="warning",
         access_log=False,
         server_header=False,
