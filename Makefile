@@ -3,12 +3,14 @@
 #   JOBS=2       test files that run at a time
 #   SUITES=      those that `make test-all` runs (default: all)
 #   PYTHON=path  the Python that it is made from (default: the first of python3, python3.14, ... that fits)
+#   LOCKED=1     every package by its hash in platform/locked.txt: what is fetched is what was locked, or nothing is
 
 VENV ?= .venv
 PYTHON ?=
 JOBS ?= 2
 SUITES ?=
-export VENV PYTHON
+LOCKED ?=
+export VENV PYTHON LOCKED
 
 export RAY_USAGE_STATS_ENABLED = 0
 export NO_ALBUMENTATIONS_UPDATE = 1
@@ -18,7 +20,7 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env clean
+.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env lock licences audit clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
@@ -31,7 +33,9 @@ help:
 	@echo 'make test-attacks  the attacks that need root, another user or minutes: docs/security.md and docs/reliability.md'
 	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
 	@echo 'make bench      the benchmarks, one after the other; `make bench-scale` the one that takes the longest'
-	@echo 'make env        the environment alone'
+	@echo 'make env        the environment alone; `make env LOCKED=1` takes every package by its hash'
+	@echo 'make audit      known vulnerabilities of the packages in platform/locked.txt, where there is a network'
+	@echo 'make lock       platform/locked.txt anew from platform/constraints.txt; `make licences` docs/licences.md'
 	@echo 'make clean      remove the environment that make made, and the caches; never your results'
 
 demo: env
@@ -69,7 +73,7 @@ bench-scale: env
 # used, but neither marked nor removed.
 env:
 	@made="$$VENV/.fissura-made" making="$$VENV/.fissura-making"
-	wanted=$$(pwd; cat pyproject.toml platform/constraints.txt | cksum)
+	wanted=$$(pwd; cat pyproject.toml platform/constraints.txt $(if $(LOCKED),platform/locked.txt) | cksum)
 	if "$$VENV/bin/python" -c '' 2>/dev/null && [ "$$(cat "$$made" 2>/dev/null)" = "$$wanted" ]; then exit 0; fi
 	if [ -e "$$made" ] || [ -e "$$making" ] || [ -z "$$(ls -A "$$VENV" 2>/dev/null)" ]; then ours=yes; else ours=; fi
 	if [ -z "$$ours" ] && ! "$$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -77,6 +81,8 @@ env:
 	  exit 1
 	fi
 	if [ -e "$$made" ] && [ "$$(head -n 1 "$$made")" != "$$(pwd)" ]; then : > "$$making"; fi
+	# what is installed already was not looked at by its hash
+	if [ "$$LOCKED" ] && [ -e "$$made" ]; then : > "$$making"; fi
 	if [ "$$ours" ] && { [ -e "$$making" ] || ! "$$VENV/bin/python" -c '' 2>/dev/null; }; then
 	  if [ "$$PYTHON" ]; then set -- "$$PYTHON"; else set -- python3 python3.14 python3.13 python3.12 python3.11; fi
 	  found= tried=
@@ -103,11 +109,38 @@ env:
 	  : > "$$making"
 	fi
 	echo "Installing fissura and what it needs into $$VENV (several GB, some minutes the first time)."
-	"$$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check -c platform/constraints.txt -e '.[dev]'
+	install() { "$$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check "$$@"; }
+	if [ "$$LOCKED" ]; then
+	  install --require-hashes -r platform/locked.txt
+	  install --no-deps --no-build-isolation -e .
+	else
+	  install -c platform/constraints.txt -e '.[dev]'
+	fi
 	if [ "$$ours" ]; then
 	  echo "$$wanted" > "$$making"
 	  mv "$$making" "$$made"
 	fi
+
+# each tool in an environment of its own, which goes with it
+lock: env
+	@scratch="$$(mktemp -d)"; trap 'rm -rf "$$scratch"' EXIT
+	"$$VENV/bin/python" -m venv "$$scratch"
+	"$$scratch/bin/python" -m pip install -qq --disable-pip-version-check uv
+	echo 'setuptools>=77' | "$$scratch/bin/uv" pip compile -q pyproject.toml - --extra dev -c platform/constraints.txt \
+	  --generate-hashes --universal --python-version 3.11 --no-annotate \
+	  --custom-compile-command 'make lock' -o platform/locked.txt
+
+licences: env
+	@"$$VENV/bin/python" docs/licences.py
+
+audit: env
+	@scratch="$$(mktemp -d)"; trap 'rm -rf "$$scratch"' EXIT
+	"$$VENV/bin/python" -m venv "$$scratch"
+	if ! said="$$("$$scratch/bin/python" -m pip install -qq --disable-pip-version-check --retries 1 pip-audit 2>&1)"; then
+	  echo "not audited: pip-audit cannot be fetched ($$(echo "$$said" | tail -n 1)); try again where there is a network" >&2
+	  exit 1
+	fi
+	"$$scratch/bin/pip-audit" --progress-spinner off --disable-pip --require-hashes -r platform/locked.txt
 
 clean:
 	@if [ -e "$$VENV/.fissura-made" ] || [ -e "$$VENV/.fissura-making" ]; then rm -rf "$$VENV"; fi

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -107,7 +108,7 @@ def measure(
     folder: Path, *, trials: int, nodes: int, concurrent: int, epochs: int, seconds: float, scheduler: str
 ) -> dict[str, Any]:
     """A search of `trials` trials in this process; what it cost, from mark to mark."""
-    from fissura.jobs.environment import prepare_environment
+    from fissura.jobs.environment import prepare_environment, private_folder
 
     prepare_environment(None)
     import optuna
@@ -123,7 +124,9 @@ def measure(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = time.monotonic()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    private = ExitStack()
+    session = private.enter_context(private_folder())
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": str(session)})
     for _ in range(nodes):
         cluster.add_node(num_cpus=-(-concurrent // nodes), num_gpus=0, object_store_memory=80 * 2**20)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -176,6 +179,7 @@ def measure(
     whole = time.monotonic() - ready
     ray.shutdown()
     cluster.shutdown()
+    private.close()
     marks = [0, *(mark for mark in MARKS if mark < trials), trials]
     rows = []
     for before, mark in pairwise(marks):

@@ -31,6 +31,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -47,6 +48,7 @@ from fissura.classical.cross_validation import Folds, cross_validate, tour
 from fissura.classical.distances import mean_squared_distances, squared_distances
 from fissura.classical.scaling import UnitDistance
 from fissura.core.files import write_json
+from fissura.jobs.environment import private_folder
 
 SAMPLES, FOLDS, CONFIGURATIONS, SEED = 2000, 5, 256, 0
 BOUNDS, GAMMAS = (1e-2, 1e3), (1e-2, 1e1)
@@ -339,7 +341,11 @@ def main() -> None:
     import ray
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    ray.init(address="local", num_cpus=cpus(), include_dashboard=False, log_to_driver=False)
+    private = ExitStack()
+    folder = private.enter_context(private_folder())
+    ray.init(
+        address="local", num_cpus=cpus(), include_dashboard=False, log_to_driver=False, _temp_dir=str(folder)
+    )
     small = problem(*made(8))
     precomputed(small, drawn()[:2])
     compiling, _ = seconds(lambda: in_process(small, drawn()[:2]))
@@ -367,6 +373,7 @@ def main() -> None:
             turns = rows[-1]["searches"][name]["ratio_on_shared_distances"]
             print(f"  times that of {', '.join(SHARING)}, {name}: {', '.join(f'{r:.1f}' for r in turns)}")
     ray.shutdown()
+    private.close()
     write_json(
         RESULT,
         {

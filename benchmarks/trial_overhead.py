@@ -96,6 +96,8 @@ def bare_tune(images: Path, cache: Path, folder: Path) -> Told:
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
+    from fissura.jobs.environment import private_folder
+
     def trainable(config: dict[str, float]) -> None:
         train(config[RATE], images, cache, folder / f"{config[RATE]:g}", tune.report)
 
@@ -105,13 +107,14 @@ def bare_tune(images: Path, cache: Path, folder: Path) -> Told:
         mode="max",
         points_to_evaluate=[{RATE: rate} for rate in RATES],
     )
-    ray.init(address="local")
-    tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=search, num_samples=len(RATES), max_concurrent_trials=1),
-        run_config=tune.RunConfig(storage_path=str(folder / "tune")),
-    ).fit()
-    ray.shutdown()
+    with private_folder() as private:
+        ray.init(address="local", _temp_dir=str(private))
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=len(RATES), max_concurrent_trials=1),
+            run_config=tune.RunConfig(storage_path=str(folder / "tune")),
+        ).fit()
+        ray.shutdown()
     return told(search._ot_study, lambda trial: folder / f"{trial.params[RATE]:g}")
 
 

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,17 @@ settings.load_profile("fissura")
 
 # A background job starts with Ctrl-C ignored, and would hand that on to the processes that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_rays() -> Iterator[None]:
+    """Every Ray of a test has its sockets and logs in a folder that no other user gets into; a short one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -105,7 +105,7 @@ def observed(
     shutil.copytree(FOLDER, folder / "dashboards")
     text = (FOLDER / "prometheus.yml").read_text()
     for before, after in (
-        ("/tmp/ray/prom_metrics_service_discovery.json", str(nodes)),  # noqa: S108
+        ("/home/ubuntu/.fissura-ray/ray/prom_metrics_service_discovery.json", str(nodes)),
         ("127.0.0.1:8000", f"127.0.0.1:{service}"),
         ("_interval: 10s", "_interval: 2s"),
         ("refresh_interval: 30s", "refresh_interval: 2s"),

@@ -2,8 +2,8 @@
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
 `export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `plan`, `report`, `dashboard`, `doctor`,
-`drill`, `demo`, and `check` and `prepare` of `fissura data`. They are imported when first used, so that
-`import fissura` is quick and leaves PyTorch and Ray alone.
+`drill`, `demo`, `verify`, `repair`, and `check` and `prepare` of `fissura data`. They are imported when first
+used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         leaderboard,
         plan,
         prepare,
+        repair,
         report,
         rollout,
         score,
         search,
         serve,
         train,
+        verify,
     )
 
 __all__ = [
@@ -47,12 +49,14 @@ __all__ = [
     "leaderboard",
     "plan",
     "prepare",
+    "repair",
     "report",
     "rollout",
     "score",
     "search",
     "serve",
     "train",
+    "verify",
 ]
 
 

@@ -107,7 +107,7 @@ def cluster(network: Network) -> RayUp:
     try:
         wait_for(lambda: len(cluster.cpus()) == 3, seconds=600, what="three nodes", every=5)
     except TimeoutError as error:
-        logs = head.run("tail -n 40 /tmp/ray/session_latest/logs/monitor.*").stdout
+        logs = head.run("tail -n 40 ~/.fissura-ray/ray/session_latest/logs/monitor.*").stdout
         raise TimeoutError(f"{error}\n{cluster.cpus()}\n{logs}") from None
     return cluster
 

@@ -127,3 +127,11 @@ def test_the_token_is_for_its_owner_alone_and_on_no_command_line(served: RayUp) 
         place = host.path(f"{HOME}/.ray/auth_token")
         assert place.stat().st_mode & 0o077 == 0
         assert host.processes(place.read_text().strip()) == []
+
+
+def test_ray_s_sockets_and_logs_lie_where_no_other_user_of_a_host_gets_in(served: RayUp) -> None:
+    for host in served.hosts:
+        folder = host.path(f"{HOME}/.fissura-ray")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "ray" / "session_latest").is_symlink()
+        assert not host.path("/tmp/ray").exists()  # noqa: S108

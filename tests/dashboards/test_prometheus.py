@@ -134,11 +134,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "FISSURA_TEST": mark,
     }  # fmt: skip
     with ExitStack() as stack:
-        session = Path(
-            stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="fissura-", dir="/tmp", ignore_cleanup_errors=True)
-            )
+        private = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="fissura-", dir="/tmp", ignore_cleanup_errors=True)
         )
+        session = Path(private) / "ray"  # Ray itself opens it to all users
         head, port = ray_head(session, log=folder / "ray.log", environment=environment, stack=stack)
         service, web = free_ports(2)
         nodes = session / "prom_metrics_service_discovery.json"

@@ -137,7 +137,7 @@ class Place:
 
     def __init__(self, root, fissura):
         self.storage, self.cache = root / "storage", root / "cache"
-        self.ray = Path(os.environ["RAY_TMPDIR"]) / "ray"
+        self.ray = Path(os.environ["RAY_TMPDIR"])
         self.fissura = fissura
 
     def run(self, *words, data=()):
@@ -150,7 +150,7 @@ class Place:
     def assert_nothing_is_left(self):
         """No study, no run, no prepared images, and no Ray was started. The memo of hashes is whole."""
         assert not self.storage.exists()
-        assert not self.ray.exists()
+        assert list(self.ray.iterdir()) == []
         assert {path.name for path in self.cache.glob("*")} <= {"hashes.json"}
         for path in self.cache.glob("*"):
             json.loads(path.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,15 @@ def two_nodes(folder: Path, settings: dict[str, str]) -> Iterator[str]:
                 head.communicate("", timeout=120)
 
 
-def test_what_is_wrong_with_a_node_is_found_on_that_node(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[str]:
+    """Where Ray's own folders are open to all users, as they are in /tmp."""
+    with tempfile.TemporaryDirectory(prefix="o-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o1777)
+        yield folder
+
+
+def test_what_is_wrong_with_a_node_is_found_on_that_node(tmp_path: Path, open_folder: str) -> None:
     spec = SyntheticSpec(train=2, val=1, test=1, height=32, width=32, crack_width=(1.5, 4.0))
     write(spec, tmp_path / "own" / "images")
     (tmp_path / "full").mkdir()
@@ -75,6 +84,7 @@ def test_what_is_wrong_with_a_node_is_found_on_that_node(tmp_path: Path) -> None
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "64",
+        "RAY_TMPDIR": open_folder,
     }
 
     def doctor(address: str, *words: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -105,6 +115,7 @@ def test_what_is_wrong_with_a_node_is_found_on_that_node(tmp_path: Path) -> None
     assert some(said, "warning 1 shared memory:", "64 MiB, a container's default")
     assert some(said, "error 1 storage:", "is not what other nodes have there")
     assert some(said, "error 1 data:", f"{tmp_path / 'own' / 'images'}")
+    assert some(said, "warning 0 sockets:", "can be written by every user of the machine")
     assert some(said, "ok 0 clocks: at most")
     assert some(full, "error 1 storage:", "cannot be written (No space left on device)")
     assert some(full, "error 1 disk: storage", "0 MiB free")

@@ -316,18 +316,22 @@ folder = Path(sys.argv[1])
 fixed = {"backbone.weights": "none", "backbone.input_size": 32, "folds": 3, "backbone.kind": "mobilenet_v3"}
 result = api.search(
     folder / "space.yaml", data=[f"patches:synthetic:{sys.argv[2]}"], storage=folder, trials=8,
-    profile="none", fixed=fixed, hardware=Hardware(concurrent=1), cache=folder / "cache", trial_timeout=5,
+    profile="none", fixed=fixed, hardware=Hardware(concurrent=1), cache=folder / "cache",
+    trial_timeout=int(sys.argv[4]),
 )
 print(result.trials, list(result.failures.values()))
 """
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"),
-    [("end", "WorkerCrashedError"), ("hang", "hung: it was not judged within 5 s, so its process ended")],
+    ("what", "timeout_seconds", "reason"),
+    [
+        ("end", 100, "WorkerCrashedError"),
+        ("hang", 5, "hung: it was not judged within 5 s, so its process ended"),
+    ],
 )
 def test_a_setting_that_ends_its_process_or_never_ends_takes_no_other_with_it(
-    images: Path, tmp_path: Path, what: str, reason: str
+    images: Path, tmp_path: Path, what: str, timeout_seconds: int, reason: str
 ) -> None:
     (tmp_path / "space.yaml").write_text(
         "recipe: cnn_svm\n"
@@ -341,7 +345,7 @@ def test_a_setting_that_ends_its_process_or_never_ends_takes_no_other_with_it(
     script = tmp_path / "bad_setting.py"
     script.write_text(BAD_SETTING, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, script, tmp_path, images, what],
+        [sys.executable, script, tmp_path, images, what, str(timeout_seconds)],
         capture_output=True, text=True, timeout=900, check=False, env=SETTINGS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -55,7 +55,10 @@ class Search:
     def states(self) -> dict[int, str]:
         """The state of each trial in the database."""
         with sqlite3.connect(f"file:{self.study / 'study.db'}?mode=ro", uri=True) as database:
-            return dict(database.execute("select number, state from trials"))
+            try:
+                return dict(database.execute("select number, state from trials"))
+            except sqlite3.OperationalError:  # it is being made
+                return {}
 
     def said(self) -> str:
         """What the search said so far."""
@@ -157,7 +160,7 @@ class TestATrialThatHangs:
             search.until(lambda: len(search.epochs(0)) >= 3, "three epochs")
             (worker,) = search.workers()
             os.kill(worker, signal.SIGSTOP)
-            noticed = search.until(lambda: search.states()[0] == "FAIL", "the trial fails")
+            noticed = search.until(lambda: search.states().get(0) == "FAIL", "the trial fails")
             # the one slot of this search is free again when the next trial trains
             back = search.until(lambda: len(search.epochs(1)) >= 1, "the next trial trains")
             assert not command_of(worker), "the stopped process is gone"

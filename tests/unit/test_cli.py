@@ -1,5 +1,6 @@
 """The command line's own promises: help whose examples work, one JSON document, exit codes, a quick start."""
 
+import errno
 import json
 import os
 import re
@@ -91,6 +92,8 @@ def test_the_commands_are_these():
         "leaderboard show",
         "leaderboard export",
         "report",
+        "verify",
+        "repair",
         "dashboard",
         "doctor",
         "drill",
@@ -213,6 +216,7 @@ def test_several_problems_are_a_line_each_and_then_their_number(fissura, folder,
     assert said[-1] == "2 errors; nothing was started."
 
 
+DENIED = "mend the permissions or the mount, or name another folder"
 STOPPED = "stopped at once; finished epochs and trials are kept: train again, or search --resume"
 
 
@@ -229,6 +233,13 @@ def fail_with(error):
         (DataError("a", "b"), 2, ["error: a", "error: b", "2 errors; nothing was started."]),
         (Interrupted("stopped after step 3"), 1, ["stopped: stopped after step 3"]),
         (KeyboardInterrupt(), 1, [STOPPED]),
+        (
+            OSError(errno.ENOSPC, "Full", "/s/a"),
+            1,
+            ["failed: /s/a: Full; free some space or mend the folder, then go on"],
+        ),
+        (OSError(errno.EROFS, "Read-only", "/s/a"), 2, [f"error: /s/a: Read-only; {DENIED}"]),
+        (PermissionError(errno.EACCES, "Denied", "/s/a"), 2, [f"error: /s/a: Denied; {DENIED}"]),
     ],
     ids=lambda value: type(value).__name__,
 )

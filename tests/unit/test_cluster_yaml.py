@@ -42,6 +42,22 @@ def test_ray_starts_anew_and_refuses_requests_without_the_token(form: dict[str, 
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("key", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_no_other_user_of_a_node_gets_into_ray_s_folder(
+    form: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    [make] = [command for command in form["setup_commands"] if command.startswith("mkdir")]
+    for _ in range(2):
+        subprocess.run(
+            ["bash", "-c", f"umask 0; {make}"], env={"HOME": str(tmp_path), "PATH": "/bin"}, check=True
+        )
+    [made] = tmp_path.iterdir()
+    assert made.stat().st_mode & 0o777 == 0o700
+    # Ray opens the folder itself to all
+    assert f" --temp-dir=$HOME/{made.name}/ray " in form[key][1]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_the_dashboard_listens_on_loopback_and_the_first_autoscaler_rules(form: dict[str, Any]) -> None:
     start = form["head_start_ray_commands"][1]
     assert "--dashboard-host=127.0.0.1" in start
@@ -102,11 +118,11 @@ def test_setting_a_node_up_twice_leaves_one_line_in_its_shell(tmp_path: Path) ->
     for _ in range(2):
         subprocess.run(["bash", "-c", f"touch ~/.bashrc; {line}"], env={"HOME": str(tmp_path)}, check=True)
     assert len((tmp_path / ".bashrc").read_text().splitlines()) == 1
-    show = 'source ~/.bashrc; echo "$RAY_AUTH_MODE ${PATH%%:*}"'
+    show = 'source ~/.bashrc; echo "$RAY_AUTH_MODE ${PATH%%:*} $RAY_TMPDIR"'
     done = subprocess.run(
         ["bash", "-c", show], env={"HOME": str(tmp_path)}, check=True, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["token", f"{tmp_path}/env/bin"]
+    assert done.stdout.split() == ["token", f"{tmp_path}/env/bin", f"{tmp_path}/.fissura-ray"]
 
 
 def test_the_guide_names_the_lines_to_edit() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from panels import DASHBOARDS
-from ray._common.utils import get_default_ray_temp_dir
 from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 from render import files, render
 
+from cluster.forms import on_aws
+from cluster.hosts import HOME
 from fissura.serving.gate import Gate
 from fissura.serving.hosting import ReplicaCount
 from fissura.serving.limits import Limits
@@ -144,7 +145,8 @@ def test_grafana_is_told_of_prometheus_and_of_the_folder_that_it_is_given() -> N
 
 def test_prometheus_reads_the_list_of_nodes_that_ray_writes() -> None:
     [nodes, service] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
-    written = Path(get_default_ray_temp_dir()) / PROMETHEUS_SERVICE_DISCOVERY_FILE
+    [folder] = re.findall(r"--temp-dir=(\S+)", on_aws()["head_start_ray_commands"][1])
+    written = Path(folder.replace("$HOME", HOME)) / PROMETHEUS_SERVICE_DISCOVERY_FILE
     assert nodes["file_sd_configs"][0]["files"] == [str(written)]
     # Ray itself gives its nodes this label, and the alerts ask for both
     assert {nodes["job_name"], service["job_name"]} == {"ray", "fissura-service"}

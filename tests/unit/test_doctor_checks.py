@@ -43,7 +43,7 @@ def node(name: str, **changes: Any) -> Facts:
             STORAGE,
         ),
         cpus=8, cpu_limit=None, memory=64 * GIB, memory_free=60 * GIB,
-        shm=Folder("shared memory", SHM, 32 * GIB, 32 * GIB, "tmpfs"),
+        shm=Folder("shared memory", SHM, 32 * GIB, 32 * GIB, "tmpfs"), exposed="",
         files_limit=65536, files_open=200, settings={"OMP_WAIT_POLICY": "PASSIVE"}, shadows=(),
         tools=("ssh", "sshd", "rsync"), clusters=("/ray/s",),
         listeners=(
@@ -212,6 +212,13 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
         "warning",
         "0.0.0.0:8000",
         "TLS",
+    ),
+    (
+        machine.sockets,
+        bad(exposed="/ray/s/sockets"),
+        "warning",
+        "/ray/s/sockets can be written by every user",
+        "start Ray with --temp-dir",
     ),
     (
         between.storage,

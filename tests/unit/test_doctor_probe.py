@@ -5,6 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from fissura.jobs.doctor.crew import ThisMachine
 from fissura.jobs.doctor.diagnose import version_ranges
 from fissura.jobs.doctor.facts import Asked, Facts, Listener
 from fissura.jobs.doctor.gpus import look_at_gpus
-from fissura.jobs.doctor.probe import look_at_folder, take
+from fissura.jobs.doctor.probe import exposed, look_at_folder, take
 from fissura.jobs.doctor.processes import Process, is_loopback, listeners, ray_processes
 from fissura.jobs.doctor.shared import hold_locks, read_data, read_tokens, try_locks, write_token
 from fissura.jobs.reach import unreachable
@@ -95,6 +96,21 @@ def test_a_token_is_compared_without_being_told(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_that_cannot_be_written_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # a read-only folder stops nobody who is root
     assert "read-only" in look_at_folder("storage", str(tmp_path)).problem
+
+
+def test_a_folder_of_sockets_that_any_user_may_write_is_seen_and_one_that_none_gets_into_is_not() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        sockets = Path(folder, "ray", "session", "sockets")
+        sockets.mkdir(parents=True)
+        for path in (sockets, sockets.parent, sockets.parent.parent):
+            path.chmod(0o777)
+        assert exposed(sockets) == ""
+        Path(folder).chmod(0o755)
+        assert exposed(sockets) == str(sockets)
+        assert facts(Path(folder), session=str(sockets.parent)).exposed == str(sockets)
+        sockets.chmod(0o755)
+        assert exposed(sockets) == ""
+    assert exposed(sockets) == ""
 
 
 def test_a_port_is_known_by_the_process_that_listens_on_it() -> None:

@@ -1,12 +1,19 @@
 """What a Ray of one's own needs of this machine, looked at before anything is written."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
 import fissura
-from fissura.core.errors import ResourceError
-from fissura.jobs.environment import SOCKET_BYTES, check_temporary_folder, temporary_folder
+from fissura.core.errors import DataError, ResourceError
+from fissura.jobs.environment import (
+    SOCKET_BYTES,
+    check_temporary_folder,
+    private_folder,
+    temporary_folder,
+)
 
 LONG = "/" + "x" * 60
 
@@ -33,11 +40,69 @@ def test_the_longest_folder_that_is_told_of_is_taken(monkeypatch):
     with pytest.raises(ResourceError) as error:
         check_temporary_folder(None)
     room = int(str(error.value).split("a folder of at most ")[1].split()[0])
-    monkeypatch.setenv("TMPDIR", "/" + "é" * ((room - 1) // 2) + "x" * ((room - 1) % 2))
-    check_temporary_folder(None)
-    monkeypatch.setenv("TMPDIR", "/" + "x" * room)
-    with pytest.raises(ResourceError):
+    fits = "/" + "é" * ((room - 1) // 2) + "x" * ((room - 1) % 2)
+    for folder, problem in ((fits, "no folder that can be written"), ("/" + "x" * room, "has at most")):
+        monkeypatch.setenv("TMPDIR", folder)
+        with pytest.raises(ResourceError, match=problem):
+            check_temporary_folder(None)
+
+
+def test_the_longest_path_of_a_socket_is_that_of_a_real_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    session = "session_2000-01-01_00-00-00_000000_" + str(os.getpid())
+    with private_folder() as folder:
+        longest = len(os.fsencode(folder / session / "sockets" / "plasma_store"))
+    room = SOCKET_BYTES - longest + len(os.fsencode(tmp_path))
+    monkeypatch.setenv("TMPDIR", LONG)
+    with pytest.raises(ResourceError, match=f"a folder of at most {room} bytes"):
         check_temporary_folder(None)
+
+
+def test_a_ray_s_folder_is_its_user_s_alone_whatever_ray_makes_of_it_and_goes_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = os.umask(0)
+    try:
+        with private_folder() as folder:
+            folder.chmod(0o777)
+            assert folder.parent.parent == tmp_path
+            assert folder.parent.stat().st_mode & 0o777 == 0o700
+            (folder / "log").touch()
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(DataError), private_folder():
+            raise DataError("a mistake")
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ZeroDivisionError), private_folder() as folder:
+            raise ZeroDivisionError
+        assert folder.is_dir(), "Ray's logs tell of what nobody foresaw"
+    finally:
+        os.umask(before)
+
+
+def test_only_private_folders_hold_a_ray_of_one_s_own():
+    platform = Path(fissura.__file__).parent
+    starts = ('address="local"', "address='local'", '"start", "--head"', "cluster_utils")
+    sources = {path: path.read_text("utf-8") for path in platform.rglob("*.py")}
+    starting = {path for path, text in sources.items() if any(start in text for start in starts)}
+    assert {path.relative_to(platform).as_posix() for path in starting} == {
+        "jobs/cluster.py",
+        "jobs/drill/head.py",
+    }
+    assert all("private_folder()" in sources[path] for path in starting)
+
+
+def test_a_folder_whose_names_others_may_change_holds_no_ray(tmp_path, monkeypatch):
+    open_to_all = tmp_path / "o"
+    (open_to_all / "own").mkdir(parents=True)
+    open_to_all.chmod(0o777)
+    monkeypatch.setattr("fissura.jobs.environment.SOCKET_BYTES", 1000)
+    for folder in (open_to_all, open_to_all / "own"):
+        monkeypatch.setenv("RAY_TMPDIR", str(folder))
+        with pytest.raises(
+            ResourceError, match=f"since {open_to_all} has mode 0777; `chmod \\+t {open_to_all}`"
+        ):
+            check_temporary_folder(None)
+    open_to_all.chmod(0o1777)
+    check_temporary_folder(None)
 
 
 def test_the_path_is_the_one_that_ray_makes(monkeypatch):

@@ -40,6 +40,7 @@ from fissura.metrics import (
 )
 from fissura.metrics.counts import Counts
 from fissura.models import Segmenter, UNet
+from fissura.results.run_files import rewriting
 from fissura.results.score import score_folders
 from fissura.results.store import Row, read_runs
 
@@ -214,7 +215,8 @@ class TestStretchedMaps:
     def stretching(self, run: Path) -> Path:
         """The run of a recipe that stretches its maps."""
         recipe = RECIPE.model_copy(update={"map_range": "min_max", "protocols": (self.OWN, Pixel())})
-        (run / "recipe.json").write_text(json.dumps(recipe.plain()))
+        with rewriting(run, "recipe.json") as file:
+            file.write_text(json.dumps(recipe.plain()))
         return run
 
     @staticmethod
@@ -263,7 +265,8 @@ class TestStretchedMaps:
     def test_of_a_run_that_was_evaluated_before_there_was_one_for_use_it_is_chosen_the_next_time(
         self, stretching: Path, own: Dataset, other: Dataset
     ) -> None:
-        (stretching / "thresholds.json").write_text('{"flexible:2": 0.5, "pixel": 0.5}')
+        with rewriting(stretching, "thresholds.json") as file:
+            file.write_text('{"flexible:2": 0.5, "pixel": 0.5}')
         with pytest.raises(DataError, match="flexible:2, maps as they are"):
             open_model(stretching, device=CPU)
         assert {row.threshold for row in evaluate(stretching, datasets=[other], device=CPU)} == {0.5}
@@ -325,7 +328,8 @@ class TestThreshold:
     def test_is_chosen_once_and_kept(self, run: Path, own: Dataset) -> None:
         chosen = evaluate(run, datasets=[own], protocols=[Pixel()], device=CPU)[0].threshold
         assert json.loads((run / "thresholds.json").read_text()) == {"pixel": chosen}
-        (run / "thresholds.json").write_text('{"pixel": 0.25}')
+        with rewriting(run, "thresholds.json") as file:
+            file.write_text('{"pixel": 0.25}')
         rows = evaluate(run, datasets=[own], protocols=[Pixel(), Overlap()], device=CPU)
         assert {row.threshold for row in rows if row.protocol == "pixel"} == {0.25}
         assert set(json.loads((run / "thresholds.json").read_text())) == {"pixel", "overlap"}

@@ -84,6 +84,20 @@ class Pooled(nn.Module):
         return features
 
 
+class Drifting(Pooled):
+    """Gives `exported` more where it was exported, and `plain` more by PyTorch's own plain kernels."""
+
+    def __init__(self, exported: float, plain: float) -> None:
+        super().__init__()
+        self._exported, self._plain = exported, plain
+
+    def forward(self, images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 6"]:
+        features = super().forward(images)
+        if torch.compiler.is_exporting():
+            return features + self._exported
+        return features if torch._C._get_mkldnn_enabled() else features + self._plain
+
+
 def trained_a_little(model: AnyModel) -> Segmenter:
     """A network whose statistics are those of images, and whose maps are not of one value."""
     torch.manual_seed(0)
@@ -91,23 +105,6 @@ def trained_a_little(model: AnyModel) -> Segmenter:
     with torch.no_grad():
         for _ in range(5):
             network(torch.randn(2, 3, 64, 64))
-    return network.eval()
-
-
-def no_steeper_than_trained(model: AnyModel) -> Segmenter:
-    """The same with maps no steeper than a trained network's: a deep one of random weights magnifies the
-    rounding of its convolutions, by which PyTorch itself is 0.002 off with other kernels."""
-    network = trained_a_little(model).train()
-    layers = list(network.modules())
-    for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean over all passes
-    with torch.no_grad():
-        for _ in range(5):
-            logits = network(torch.randn(2, 3, 64, 64))
-        last = [layer for layer in layers if isinstance(layer, nn.Conv2d)][-1]
-        last.weight /= max(1.0, float(logits.std()))
     return network.eval()
 
 
@@ -404,13 +401,16 @@ class TestAFailure:
         assert len(str(caught.value).splitlines()) == 1
 
     def test_of_the_comparison_leaves_nothing(self, compact_file: Path, tmp_path: Path) -> None:
-        class Drifting(Pooled):
-            def forward(self, images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 6"]:
-                return super().forward(images) + torch.rand(6)
-
-        with pytest.raises(FissuraError, match=r"must give what PyTorch gives, to 0\.0001"):
-            export_classifier(Drifting(), compact_file, side=16, recipe={}, out=tmp_path / "out")
+        with pytest.raises(FissuraError, match=r"must give what PyTorch gives, to 0\.0001, and is 0\.003"):
+            export_classifier(Drifting(0.003, 0.001), compact_file, side=16, recipe={}, out=tmp_path / "out")
         assert not any(tmp_path.iterdir())
+
+    def test_is_no_difference_that_lies_between_pytorch_s_own_kernels_too(
+        self, compact_file: Path, tmp_path: Path
+    ) -> None:
+        network = Drifting(0.0015, 0.001)
+        bundle = export_classifier(network, compact_file, side=16, recipe={}, out=tmp_path / "out")
+        assert bundle.card["check"]["difference"] == pytest.approx(0.0015, rel=0.01)
 
     @pytest.mark.parametrize("threshold", [-0.1, 1.5])
     def test_of_the_threshold_is_named(self, network: Segmenter, tmp_path: Path, threshold: float) -> None:
@@ -449,8 +449,10 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
 def test_every_network_is_exported(model: AnyModel, tmp_path: Path) -> None:
     data = RECIPE.data.model_copy(update={"resize": Fixed(height=64, width=96)})
     recipe = RECIPE.model_copy(update={"model": model, "data": data})
-    bundle = export_segmenter(no_steeper_than_trained(model), recipe, threshold=0.5, out=tmp_path / "out")
-    assert bundle.card["check"]["difference"] <= 1e-4
+    bundle = export_segmenter(trained_a_little(model), recipe, threshold=0.5, out=tmp_path / "out")
+    # a deep network of random weights magnifies rounding: of inception_v3 PyTorch itself is 0.002 off with
+    # other kernels
+    assert bundle.card["check"]["difference"] <= 5e-3
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(photograph(70, 100)).save(images / "a.png")

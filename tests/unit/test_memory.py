@@ -142,6 +142,7 @@ from pathlib import Path
 import torch
 from fissura.core.errors import FissuraError
 from fissura.data.datasets import parse_dataset
+from fissura.engine.allocator import trim_memory
 from fissura.engine.fit import fit
 from fissura.engine.recipe import Recipe
 from fissura.engine.runtime import LocalRuntime
@@ -154,8 +155,10 @@ crop = recipe.data.crop.model_copy(update={"size": 32})
 small = recipe.model_copy(update={"data": recipe.data.model_copy(update={"batch_size": 1, "crop": crop})})
 data = [parse_dataset(f"synthetic:{images}")]
 fit(small, datasets=data, run=folder / "small", cache=folder / "cache", runtime=runtime)
-size = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20, resource.RLIM_INFINITY))
+trim_memory()
+# writable memory alone: what glibc reserves for each thread's heap is no memory yet, and would hide the limit
+size = int(next(l for l in open("/proc/self/status") if l.startswith("VmData")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (size + megabytes * 2**20, resource.RLIM_INFINITY))
 try:
     manifest = fit(recipe, datasets=data, run=folder / "run", cache=folder / "cache", runtime=runtime)
 except FissuraError as error:

@@ -33,7 +33,12 @@ def begun(path: Path, value: float) -> Study:
 def test_a_study_s_database_lies_in_it_and_is_its_own(tmp_path: Path, name: str) -> None:
     studies = {value: begun(tmp_path / place / name, value) for value, place in ((0.1, ODD), (0.2, WORSE))}
     for value, study in studies.items():
-        assert {path.name for path in study.path.iterdir()} == {"space.yaml", "study.db", "study.json"}
+        assert {path.name for path in study.path.iterdir()} == {
+            "runs",
+            "space.yaml",
+            "study.db",
+            "study.json",
+        }
         assert [trial.value for trial in study.load().trials] == [value]
         seen = get_storage(study.url)  # what optuna-dashboard shows
         assert [trial.value for trial in seen.get_all_trials(seen.get_all_studies()[0]._study_id)] == [value]

@@ -1,5 +1,7 @@
 """Batch work inside the service: what a job may name, how it ends, and that it goes on after any end."""
 
+import json
+import shutil
 import sys
 import threading
 import time
@@ -23,6 +25,7 @@ from fissura.serving.hosting import OneModel
 from fissura.serving.job_routes import job_routes
 from fissura.serving.jobs import CONCURRENCY, Jobs
 from fissura.serving.limits import Limits
+from fissura.serving.problems import Refused
 from fissura.serving.roots import Roots
 from fissura.serving.worker import Worker
 
@@ -248,3 +251,65 @@ def test_two_jobs_do_not_write_into_one_folder(start, root):
         second = client.post("/v1/jobs", json=asked(root))
         assert (second.status_code, second.json()["type"]) == (409, "urn:fissura:problem:conflict")
         assert ended(client, first)["state"] == "done"
+
+
+class TestResultsLieInAFolderOfTheirOwn:
+    """Where a run may be read from, nothing is written; nor into runs, studies and the service's folder."""
+
+    @pytest.fixture
+    def house(self, root: Path, segmenter_run: Path) -> Path:
+        shutil.copytree(segmenter_run, root / "models" / "served")
+        (root / "studies" / "it").mkdir(parents=True)
+        (root / "studies" / "it" / "study.json").write_text("{}")
+        (root / "link").symlink_to(root / "models" / "served")
+        return root
+
+    @pytest.mark.parametrize(
+        "out",
+        [
+            ".fissura-jobs", ".fissura-jobs/x", ".", "models/served", "models/served/predictions/x", "link/x",
+            "walls/../models/served", "studies/it", "studies/it/runs/0123456789ab",
+        ],
+    )  # fmt: skip
+    def test_and_in_no_other(self, start: Start, house: Path, out: str) -> None:
+        with start() as client:
+            (house / ".fissura-jobs").mkdir(exist_ok=True)
+            before = {path: path.is_file() and path.read_bytes() for path in house.rglob("*")}
+            answer = client.post("/v1/jobs", json=asked(house) | {"out": f"{house}/{out}"})
+            assert answer.status_code == 403
+            assert "in no folder of a run, a study or the service" in answer.json()["title"]
+            assert client.get("/v1/jobs").json() == {"jobs": []}
+        assert {path: path.is_file() and path.read_bytes() for path in house.rglob("*")} == before
+
+    @pytest.mark.parametrize("out", ["found", "models/found", "found/models"])
+    def test_which_may_lie_beside_them(self, start: Start, house: Path, out: str) -> None:
+        with start() as client:
+            answer = client.post("/v1/jobs", json=asked(house) | {"out": f"{house}/{out}"})
+            assert ended(client, answer.json()["id"])["state"] == "done"
+
+    def test_that_became_a_run_meanwhile_is_not_gone_on_with(self, start: Start, house: Path) -> None:
+        with start() as client:
+            job = ended(client, client.post("/v1/jobs", json=asked(house)).json()["id"])
+        plain = json.loads((house / ".fissura-jobs" / f"{job['id']}.json").read_text())
+        plain |= {"state": "waiting", "work": {**plain["work"], "out": str(house / "models" / "served")}}
+        (house / ".fissura-jobs" / f"{job['id']}.json").write_text(json.dumps(plain))
+        files = set((house / "models" / "served").rglob("*"))
+        with start() as client:
+            again = ended(client, job["id"])
+            assert again["state"] == "failed"
+            assert "served is a run or a study" in again["reason"]
+            assert client.post(f"/v1/jobs/{job['id']}/resume").status_code == 403
+        assert set((house / "models" / "served").rglob("*")) == files
+
+
+def test_the_folders_of_served_runs_are_for_reading_runs_alone(tmp_path: Path) -> None:
+    data, models = tmp_path / "data", tmp_path / "models"
+    roots = Roots([str(data)], closed=[models, tmp_path])
+    with pytest.raises(Refused, match="lies below a root that the service was started with"):
+        roots.target(str(models / "new"), what="out")
+    assert roots.target(str(data / "found"), what="out") == data / "found"
+    inside = Roots([str(tmp_path)], closed=[models])
+    for out in (models / "new", models, tmp_path):
+        with pytest.raises(Refused, match=f"served runs lie in {models}"):
+            inside.target(str(out), what="out")
+    assert inside.target(str(data / "found"), what="out") == data / "found"

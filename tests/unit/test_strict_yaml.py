@@ -154,7 +154,7 @@ def test_reads_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     [
         (b"a: 1\nb: \xff\xfe\n", ":2: is not UTF-8; save the file as UTF-8"),
         ("a: 1".encode("utf-16"), ":1: is not UTF-8"),
-        (b"a: 1 # " + b"x" * SIZE_LIMIT_BYTES, ": is larger than 1 MB"),
+        (b"a: 1 # " + b"x" * SIZE_LIMIT_BYTES, ": is larger than 100 kB"),
     ],
 )
 def test_refuses_a_file_that_is_no_yaml_text(tmp_path: Path, content: bytes, words: str) -> None:

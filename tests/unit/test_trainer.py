@@ -26,13 +26,13 @@ from fissura.engine.checkpoint import Progress, load_state, load_weights, read_p
 from fissura.engine.fit import fit
 from fissura.engine.objective import objective_of
 from fissura.engine.recipe import SGD, Adam, Constant, Cosine, Phase, Plateau, Recipe
-from fissura.engine.run import read_manifest
 from fissura.engine.runtime import LocalRuntime
 from fissura.engine.trainer import Trainer
 from fissura.engine.validation import validate
 from fissura.losses import BCE, DiceBCE
 from fissura.metrics import Pixel
 from fissura.models import UNet
+from fissura.results.run_files import read_manifest
 
 TIMES = {"seconds", "images_per_second", "wait_share", "latency_ms"}
 CURVES = "tensorboard/events.out.tfevents.0.fissura"

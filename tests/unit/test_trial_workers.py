@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+from ray import PlacementGroupID
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
+from ray.tune.experiment import Trial
 
 from fissura.core.errors import DataError, Diverged
+from fissura.jobs import trial_workers
 from fissura.jobs.stopping import StopFile
-from fissura.jobs.trial_workers import TrialStop, judged, result, waits_for_room
+from fissura.jobs.trial_workers import FreesWorkers, TrialStop, judged, result, waits_for_room
 
 
 def group(**failures: Exception) -> WorkerGroupError:
@@ -47,6 +50,22 @@ def test_workers_that_wait_for_room_are_no_failure() -> None:
     assert waits_for_room(ControllerError(WorkerGroupStartupTimeoutError(2)))
     assert not waits_for_room(ControllerError(RuntimeError("a bug")))
     assert not waits_for_room(group(rank0=RayActorError()))
+
+
+def test_what_actors_left_that_were_ended_with_the_search_is_cleared_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr(trial_workers, "remove_placement_group", lambda group: removed.append(group.id.hex()))
+    groups = {name: PlacementGroupID.from_random().hex() for name in ("1", "2")}
+    for name, group in groups.items():
+        (tmp_path / "runs" / name / "ray-train").mkdir(parents=True)
+        (tmp_path / "runs" / name / "workers").write_text(group)
+    (tmp_path / "runs" / "3").mkdir()
+    trials = [Trial("x", stub=True, config={"run_id": name}) for name in ("1", "2", "3")]
+    FreesWorkers(tmp_path).on_experiment_end(trials)
+    assert removed == list(groups.values())
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_a_trial_is_stopped_with_its_study_or_alone(tmp_path: Path) -> None:

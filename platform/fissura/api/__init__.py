@@ -34,6 +34,7 @@ from fissura.api.given import (
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
+from fissura.api.studies import repair, report, verify
 from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
@@ -287,19 +288,6 @@ def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
     return replace(rank(runs.records), classes=tuple(classes))
 
 
-def report(study: AnyPath, *, say: Say = silent) -> Path:
-    """Writes the report of a study as one HTML file, and gives its path."""
-    from fissura.studies.class_results import write_class_results
-    from fissura.studies.results import REPORT, write_results
-    from fissura.studies.sources import labelled
-    from fissura.studies.study import find_study
-
-    found = find_study(path_of(study))
-    write = write_class_results if labelled(found.plan().datasets) else write_results
-    write(found, found.load(), say=say)
-    return found.path / REPORT
-
-
 def export(
     run: AnyPath,
     *,
@@ -336,6 +324,7 @@ __all__ = [
     "parse_protocols",
     "plan",
     "prepare",
+    "repair",
     "report",
     "rollout",
     "score",
@@ -344,4 +333,5 @@ __all__ = [
     "spot_watch",
     "train",
     "train_classifier",
+    "verify",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fissura.api.given import AnyPath, Paths, maybe_path, path_of, paths_of, texts_of
 from fissura.core.errors import DataError, SpecError
+from fissura.core.files import check_writable
 
 if TYPE_CHECKING:
     from fissura.jobs.serve_model import Replicas, Version
@@ -37,8 +38,8 @@ def serve(
     On a Ray of its own it returns when it is interrupted; on the cluster at `address` when all models answer.
     `ready` is told the service's address when it answers. With `write_config` nothing is served: the file is
     written, and its path given. `replicas` of each model is a number, or "LEAST:MOST". `limits` are fields of
-    `serving.limits.Limits`. Clients may name what lies below `roots`, and below the folders of the runs that
-    are served, for the next version.
+    `serving.limits.Limits`. Clients may name what lies below `roots`; for the next version also what lies
+    beside the runs that are served, where nothing is written.
     """
     from fissura.serving.limits import Limits
     from fissura.serving.roots import Roots
@@ -64,7 +65,8 @@ def serve(
         default=versions[0].name,
         limits=checked,
         replicas=_replicas(replicas, cpus_per_replica, gpus_per_replica, models=len(versions)),
-        roots=tuple(dict.fromkeys([*map(_absolute, allowed), *(str(one.run.parent) for one in versions)])),
+        roots=tuple(dict.fromkeys(map(_absolute, allowed))),
+        runs=tuple(dict.fromkeys(str(version.run.parent) for version in versions)),
         jobs=_jobs_folder(allowed),
         token_digest=None if token is None else token_digest(token),
     )
@@ -135,9 +137,24 @@ def _absolute(root: str) -> str:
 
 
 def _jobs_folder(roots: Sequence[str]) -> Path | None:
-    """Where jobs are kept: in the first folder among the roots, hidden from those who list its images."""
+    """Where jobs are kept: in the first folder among the roots, hidden from those who list its images.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    from fissura.serving.roots import JOBS
+
     folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
-    return folders[0] / ".fissura-jobs" if folders else None
+    if not folders:
+        return None
+    try:
+        check_writable(folders[0] / JOBS)
+    except DataError:
+        raise DataError(
+            f"--root {folders[0]}: jobs are kept in the first root, and this one is read-only; name one first"
+            " that can be written"
+        ) from None
+    return folders[0] / JOBS
 
 
 def _best_run(path: Path) -> Path:

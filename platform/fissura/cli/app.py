@@ -1,5 +1,6 @@
 """The program `fissura`: its commands, and what becomes of an error."""
 
+import errno
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from fissura.cli import (
     doctor,
     drill,
     export,
+    integrity,
     nodes,
     plan,
     runs,
@@ -28,6 +30,7 @@ from fissura.core.errors import FissuraError, Interrupted, UserError
 from fissura.core.problems import summed_up
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
+DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     name="fissura",
@@ -72,6 +75,8 @@ app.command("rollout")(serve.rollout)
 app.command("batch")(batch.batch)
 app.add_typer(board.app, name="leaderboard")
 app.command("report")(studies.report)
+app.command("verify")(integrity.verify)
+app.command("repair")(integrity.repair)
 app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(doctor.doctor)
 app.command("drill")(drill.drill)
@@ -111,10 +116,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         lines, code = [f"failed: {error}"], 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        lines, code = (
-            [f"failed: {name}{error.strerror or error}; free some space or mend the folder, then go on"],
-            1,
-        )
+        if error.errno in DENIED:
+            remedy = "mend the permissions or the mount, or name another folder"
+            lines, code = [f"error: {name}{error.strerror}; {remedy}"], 2
+        else:
+            remedy = "free some space or mend the folder, then go on"
+            lines, code = [f"failed: {name}{error.strerror or error}; {remedy}"], 1
     except Exception as error:
         lines, code = [_unforeseen(error)], 1
     for line in lines:

@@ -7,6 +7,7 @@ FissuraError                  exit code 1: a failure
     ├── SpecError             a configuration breaks a rule
     ├── SpaceError            a search space breaks a rule
     ├── DataError             a data set, an image or a mask breaks a rule
+    ├── ModelError            a model gives values that are no numbers
     ├── WeightsError          pretrained weights cannot be had
     └── ResourceError         the work does not fit the machine or the cluster
 """
@@ -43,6 +44,10 @@ class SpaceError(UserError):
 
 class DataError(UserError):
     """A data set, an image or a mask breaks a rule."""
+
+
+class ModelError(UserError):
+    """A model gives values that are no numbers."""
 
 
 class WeightsError(UserError):

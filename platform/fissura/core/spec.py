@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
 
 
@@ -26,8 +27,9 @@ class Spec(BaseModel):
         return self.model_dump(mode="json")
 
     @classmethod
-    def load(cls, plain: dict[str, Any], *, source: str) -> Self:
-        """The spec that `plain` describes; `source` names the file or option it came from in the errors.
+    def load(cls, plain: dict[str, Any], *, source: str, remedy: str = "") -> Self:
+        """The spec that `plain` describes; `source` names the file or option it came from in the errors, and
+        `remedy`, where there is one, ends each.
 
         Types are strict: text is never read as a number.
 
@@ -37,25 +39,18 @@ class Spec(BaseModel):
         try:
             return cls.model_validate_json(json.dumps(plain), strict=True)
         except ValidationError as error:
-            raise SpecError(*(f"{source}: {problem}" for problem in describe(error))) from None
+            end = f"; {remedy}" if remedy else ""
+            raise SpecError(*(f"{source}: {problem}{end}" for problem in describe(error))) from None
 
     @classmethod
-    def load_file(cls, path: Path) -> Self:
-        """The spec in a JSON file of at most 16 MB.
+    def load_file(cls, path: Path, *, remedy: str = "") -> Self:
+        """The spec in a JSON file of at most 16 MB; `remedy`, where there is one, is what to do if not.
 
         Raises:
             SpecError: the file is not JSON, or breaks a rule.
         """
-        try:
-            if path.stat().st_size > 16 * 2**20:
-                raise SpecError(
-                    f"{path}: at most 16 MB, is {path.stat().st_size} bytes; it is no file of this project"
-                )
-            return cls.load(json.loads(path.read_text(encoding="utf-8")), source=str(path))
-        except OSError as error:
-            raise SpecError(f"{path}: cannot be read ({error.strerror or error}); mend the path") from None
-        except ValueError as error:
-            raise SpecError(f"{path}: not readable as JSON ({error}); name another file") from None
+        plain = read_json(path, remedy=remedy or "name another file")
+        return cls.load(plain, source=str(path), remedy=remedy)
 
 
 def describe(error: ValidationError) -> list[str]:

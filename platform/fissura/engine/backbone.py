@@ -5,11 +5,11 @@ A training's directory holds `backbone.json` once it is finished, and then `weig
 images, the state of the last epoch, and a teacher's features.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fissura.core.documents import read_json
 from fissura.core.errors import DataError, ResourceError, SpecError, WeightsError
 from fissura.core.files import remove_abandoned, sha256, write_json
 from fissura.engine.backbone_images import LIST, PIXELS, PackedImages, TrainingImages, pack, packed_key
@@ -191,12 +191,14 @@ def read_backbone(directory: Path) -> dict[str, Any]:
         DataError: there is no finished training.
     """
     path = directory / RESULT
-    try:
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no finished training of a backbone ({error}); train it first") from None
-    if not (directory / WEIGHTS).is_file():
-        raise DataError(f"{directory / WEIGHTS}: is missing; remove {RESULT} there, then train again")
+    if not path.is_file():
+        raise DataError(f"{path}: no finished training of a backbone; train it first")
+    plain = read_json(path, remedy="remove it, then train the backbone again")
+    weights, remedy = directory / WEIGHTS, f"remove {RESULT} there, then train again"
+    if not weights.is_file():
+        raise DataError(f"{weights}: is missing; {remedy}")
+    if "sha256" in plain and plain["sha256"] != sha256(weights):
+        raise DataError(f"{weights}: is damaged (its SHA-256 differs); {remedy}")
     return plain
 
 
@@ -210,8 +212,8 @@ def finished_training(directory: Path, asked: dict[str, Any]) -> dict[str, Any] 
         if not (directory / name).is_file():
             continue
         try:
-            found = json.loads((directory / name).read_text(encoding="utf-8"))
-        except ValueError:
+            found = read_json(directory / name, remedy="")
+        except SpecError:
             found = {}
         differing = [key for key, value in asked.items() if key != "paths" and found.get(key) != value]
         if differing:

@@ -1,6 +1,5 @@
 """The images that a backbone learns from: shrunk once into one file, then drawn, changed and batched."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from fissura.core.errors import DataError, UserError
+from fissura.core.documents import read_json
+from fissura.core.errors import DataError, SpecError, UserError
 from fissura.core.files import replacing, write_json
 from fissura.core.seeding import derive
 from fissura.core.spec import digest
@@ -125,25 +125,26 @@ class PackedImages:
             DataError: it is not there, or not whole.
         """
         try:
-            plain = json.loads((directory / LIST).read_text(encoding="utf-8"))
+            plain = read_json(directory / LIST, remedy="it is written anew")
             pixels = np.load(directory / PIXELS, mmap_mode="r", allow_pickle=False)
             rows = {
                 name: np.array(plain[name], np.int64) for name in ("indices", "labels", "train", "validation")
             }
             if pixels.shape[0] < len(rows["indices"]):
                 raise ValueError("images are missing")
-        except (OSError, ValueError, KeyError) as error:
+            packed = cls(
+                pixels=pixels,
+                **rows,
+                classes=tuple(plain["classes"]),
+                key=plain["key"],
+                unreadable=tuple(plain["unreadable"]),
+            )
+        except (OSError, ValueError, TypeError, KeyError, SpecError) as error:
             raise DataError(
                 f"{directory / PIXELS}: not the packed images of a training ({error}); remove it and"
                 f" {LIST}, then train again"
             ) from None
-        return cls(
-            pixels=pixels,
-            **rows,
-            classes=tuple(plain["classes"]),
-            key=plain["key"],
-            unreadable=tuple(plain["unreadable"]),
-        )
+        return packed
 
 
 def packed_key(key: str, *, size: int) -> str:

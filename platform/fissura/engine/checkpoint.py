@@ -12,9 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fissura.core.errors import DataError
+from fissura.core.documents import parse_json, read_json
+from fissura.core.errors import DataError, named
 from fissura.core.files import replacing
 
+RECIPE, METRICS = "recipe.json", "metrics.json"
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 OBJECTIVE = "objective."
 
@@ -71,9 +73,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Reads weights that `save_weights` wrote into the same architecture.
 
     Raises:
-        DataError: the file is missing, torn, or of another architecture.
+        DataError: the file is missing, torn, or of another architecture, or holds values that are no numbers.
     """
     tensors, _ = _read(path)
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise DataError(
+            f"{path}: holds values that are not numbers (in {len(broken)} of {len(tensors)} tensors, such as"
+            f" {broken[0]}); restore it from a copy, or train the run again"
+        )
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -151,11 +159,27 @@ def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
     Raises:
         DataError: the file is missing, torn, or no training state.
     """
-    _, plain = _read(path)
+    return _progress(_read(path)[1], path, remedy="remove it, then train again")
+
+
+def read_metrics(run: Path) -> tuple[Progress, list[dict[str, Any]]]:
+    """How far the training of `run` was when it was finished, and its history of epochs.
+
+    Raises:
+        UserError: its metrics are missing or damaged.
+    """
+    path, remedy = run / METRICS, "restore it from a copy, or remove the run's folder and train it again"
+    return _progress(read_json(path, remedy=remedy), path, remedy=remedy)
+
+
+def _progress(plain: dict[str, Any], path: Path, *, remedy: str) -> tuple[Progress, list[dict[str, Any]]]:
     try:
-        return Progress(**plain["progress"]), plain["history"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: holds no training state ({error}); remove it, then train again") from None
+        progress, history = Progress(**plain["progress"]), list(plain["history"])
+        if progress.best_epoch and not isinstance(history[progress.best_epoch - 1], dict):
+            raise TypeError("an epoch is no object")
+        return progress, history
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path}: holds no state of a training ({named(error)}); {remedy}") from None
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,7 +206,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in list(file.keys())}, json.loads(
+            return {name: file.get_tensor(name) for name in list(file.keys())}, parse_json(
                 metadata.get("state", "{}")
             )
     except (OSError, ValueError, SafetensorError) as error:

@@ -1,7 +1,6 @@
 """A recipe of the second task: features of a backbone, whitened, and a classifier on them."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -9,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, AnyClassifier, AnyWhitening, ZCAWhitening
+from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
 from fissura.engine.backbone_training import BackboneTraining
 from fissura.engine.experiment import Experiment
@@ -72,9 +72,8 @@ class ClassifierRecipe(Experiment):
     @classmethod
     def names(cls, path: Path) -> bool:
         """Whether the JSON file at `path` is meant as one of these, right or not."""
-        with contextlib.suppress(OSError, ValueError):
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            return isinstance(plain, dict) and "classifier" in plain
+        with contextlib.suppress(SpecError):
+            return "classifier" in read_json(path, remedy="")
         return False
 
     @property

@@ -18,11 +18,12 @@ from fissura.classical.compact import Compact, CompactError
 from fissura.core.errors import DataError
 from fissura.core.files import replacing, write_json
 from fissura.core.spec import Spec
-from fissura.engine.checkpoint import WEIGHTS, load_weights, save_weights
+from fissura.engine.checkpoint import METRICS, RECIPE, WEIGHTS, load_weights, save_weights
 from fissura.engine.classifier_recipe import ClassifierRecipe
-from fissura.engine.run import MANIFEST, read_manifest
+from fissura.engine.predict import no_numbers
 from fissura.models.backbones import FeatureNetwork
 from fissura.results.manifest import DataFacts, Manifest
+from fissura.results.run_files import MANIFEST, RESTORE, check_files, facts_of, read_manifest, write_manifest
 
 CLASSIFIER = "classifier.npz"
 
@@ -44,11 +45,11 @@ def close_classifier_run(
     if (run / MANIFEST).is_file():
         return read_manifest(run)
     run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "recipe.json", recipe.plain())
+    write_json(run / RECIPE, recipe.plain())
     save_weights(network.body, run / WEIGHTS)
     with replacing(run / CLASSIFIER) as scratch:
         classifier.save(scratch)
-    write_json(run / "metrics.json", metrics)
+    write_json(run / METRICS, metrics)
     now = datetime.now(UTC)
     manifest = Manifest.collect(
         run_id=run.name,
@@ -63,19 +64,21 @@ def close_classifier_run(
         best_epoch=0,
         epochs=0,
         energy_joules=None,
+        files=facts_of(run, (RECIPE, WEIGHTS, CLASSIFIER, METRICS)),
     )
-    write_json(run / MANIFEST, manifest.plain())
+    write_manifest(run, manifest)
     return manifest
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier of images; built from a run directory alone."""
+    """A trained classifier of images; built from a run directory alone, `run`."""
 
     recipe: ClassifierRecipe
     network: FeatureNetwork
     compact: Compact
     device: torch.device
+    run: Path
 
     @classmethod
     def open(cls, run: Path, *, device: torch.device) -> Self:
@@ -85,7 +88,8 @@ class Classifier:
             DataError: the directory holds no finished classifier, or files of another one.
         """
         read_manifest(run)
-        recipe = ClassifierRecipe.load_file(run / "recipe.json")
+        check_files(run, (RECIPE, WEIGHTS, CLASSIFIER))
+        recipe = ClassifierRecipe.load_file(run / RECIPE, remedy=RESTORE)
         network = recipe.backbone.build(weights="none")
         load_weights(network.body, run / WEIGHTS)
         try:
@@ -97,13 +101,20 @@ class Classifier:
                 f"{run / CLASSIFIER}: reads {compact.width} features, and the backbone of this run gives"
                 f" {network.dimensions}; train the run again"
             )
-        return cls(recipe, network.to(device).eval(), compact, device)
+        return cls(recipe, network.to(device).eval(), compact, device, run)
 
     @torch.inference_mode()
     def __call__(
         self, images: Sequence[UInt8[np.ndarray, "h w 3"]]
     ) -> tuple[Int64[np.ndarray, "n"], Float[np.ndarray, "n pair"]]:
-        """The class of each RGB image, all of one size, and its decision values, one a pair of classes."""
+        """The class of each RGB image, all of one size, and its decision values, one a pair of classes.
+
+        Raises:
+            ModelError: the backbone's features or the decision values are not finite.
+        """
         pixels = torch.from_numpy(np.stack(images)).to(self.device)
         features = self.network(pixels).float().cpu().numpy()
-        return self.compact.predict(features), self.compact.decision(features)
+        try:
+            return self.compact.predict(features), self.compact.decision(features)
+        except CompactError:  # which their width cannot be: it was compared when the run was opened
+            raise no_numbers(self.run) from None

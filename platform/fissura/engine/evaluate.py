@@ -13,20 +13,21 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fissura.core.documents import read_json
 from fissura.core.errors import DataError
-from fissura.core.files import replacing, write_json
+from fissura.core.files import check_writable, replacing
 from fissura.data.content import content_digest, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.engine.predict import Predictor, to_bytes
 from fissura.engine.recipe import Given, MapRange, Recipe
-from fissura.engine.run import read_manifest
 from fissura.metrics import AnyProtocol
 from fissura.metrics.counts import Counts, crack_pixels, pool
 from fissura.metrics.false_alarms import FalseAlarm, false_alarm
 from fissura.metrics.scores import best_threshold, level_of
 from fissura.metrics.stretch import stretched
-from fissura.results.store import Row, ThresholdSource, prediction_path, write_run
+from fissura.results.run_files import REMEDIES, check_files, read_manifest, rewriting, write_sums
+from fissura.results.store import Row, ThresholdSource, prediction_folder, prediction_path, write_run
 
 THRESHOLDS = "thresholds.json"
 Progress = Callable[[int, int], None]
@@ -65,11 +66,12 @@ def evaluate(
     `predictions/`. Under the protocol that a recipe stretches its maps for, the stretched ones are scored.
 
     Raises:
-        DataError: no finished run, no images in the split, bad images (all are named), a threshold that is
-        no probability, or none to be had.
+        DataError: no finished run, or one that cannot be written; no images in the split, bad images (all are
+        named), a threshold that is no probability, or none to be had.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    check_writable(run)
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
     recipe, content = predictor.recipe, content_digest(datasets)
@@ -110,6 +112,8 @@ def evaluate(
         )
         for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
+    for dataset in sorted({row.dataset for row in rows}):
+        write_sums(run, prediction_folder(run, dataset, data_digest=content, split=split))
     write_run(run, rows, manifest)
     return rows
 
@@ -123,14 +127,31 @@ def threshold_of(run: Path, recipe: Recipe) -> float:
     """
     if isinstance(recipe.threshold, Given):
         return recipe.threshold.value
-    path, name = run / THRESHOLDS, _name((recipe.protocols[0], "probability"), recipe)
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    name, kept = _name((recipe.protocols[0], "probability"), recipe), _kept_thresholds(run)
     if name not in kept:
         raise DataError(
             f"{run}: the threshold for {name} is chosen on the run's validation images when it is first"
             " evaluated; run `fissura evaluate` on it, or give --threshold"
         )
     return kept[name]
+
+
+def _kept_thresholds(run: Path) -> dict[str, float]:
+    """The thresholds that were chosen so far, each by its protocol.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path, remedy = run / THRESHOLDS, REMEDIES[THRESHOLDS]
+    if not path.is_file():
+        return {}
+    check_files(run, (THRESHOLDS,))
+    kept: dict[str, float] = {}
+    for name, value in read_json(path, remedy=remedy).items():
+        if not isinstance(value, float | int) or not 0 <= value <= 1:
+            raise DataError(f"{path}: is damaged: a threshold is a probability, not {value!r:.80}; {remedy}")
+        kept[name] = value
+    return kept
 
 
 def _name(judged: Judged, recipe: Recipe) -> str:
@@ -158,8 +179,7 @@ def _thresholds(
     if own and recipe.map_range != "probability":
         in_use: Judged = (recipe.protocols[0], "probability")
         wanted[_name(in_use, recipe)] = in_use
-    path = run / THRESHOLDS
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = _kept_thresholds(run)
     missing = {name: each for name, each in wanted.items() if name not in kept}
     if missing:
         if not own:
@@ -178,7 +198,8 @@ def _thresholds(
             )
         for place, name in enumerate(missing):
             kept[name] = best_threshold(pool(image.counts[place] for image in images))
-        write_json(path, kept)
+        with rewriting(run, THRESHOLDS) as scratch:
+            scratch.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return [kept[name] for name in names]
 
 

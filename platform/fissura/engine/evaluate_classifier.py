@@ -14,8 +14,8 @@ from fissura.data.interference import Interference, disturb
 from fissura.data.labelled import KeyedImage
 from fissura.engine.classifier_run import CLASSIFIER, Classifier
 from fissura.engine.judge import microseconds
-from fissura.engine.run import read_manifest
 from fissura.results.class_store import CLEAN, ClassifiedImage, ClassifierFacts, write_classes
+from fissura.results.run_files import read_manifest
 
 Condition = Literal["clean"] | Interference
 CONDITIONS: tuple[str, ...] = (CLEAN, *get_args(Interference))

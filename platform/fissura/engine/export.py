@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -40,9 +42,9 @@ from fissura.engine.inference import Sliding, Whole
 from fissura.engine.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.engine.predict import Predictor
 from fissura.engine.recipe import Recipe
-from fissura.engine.run import MANIFEST, read_manifest
 from fissura.models import BackboneUNet, Segmenter
-from fissura.results.manifest import DataFacts, device_name, trained_on
+from fissura.results.manifest import device_name, trained_on
+from fissura.results.run_files import MANIFEST, read_manifest
 
 FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
@@ -101,28 +103,31 @@ def export_run(
     """
     check_edge()
     # a run that was trained elsewhere may come without its manifest
-    data = read_manifest(run).data if (run / MANIFEST).is_file() else None
+    manifest = read_manifest(run) if (run / MANIFEST).is_file() else None
+    origin = {} if manifest is None else {"run": manifest.run_id, **trained_on(manifest.data)}
     if ClassifierRecipe.names(run / "recipe.json"):
         if threshold is not None:
             raise DataError(f"{run}: a threshold is for segmentation, and this run classifies; leave it out")
         classifier = Classifier.open(run, device=torch.device("cpu"))
+        classifier([np.zeros((64, 64, 3), np.uint8)])  # it gives numbers
         return export_classifier(
             classifier.network,
             run / CLASSIFIER,
             side=classifier.recipe.backbone.input_size,
             recipe=classifier.recipe.plain(),
-            data=data,
+            origin=origin,
             out=out,
             quantise=quantise,
         )
     predictor = Predictor.open(run, device=torch.device("cpu"))
+    predictor(np.zeros((64, 64, 3), np.uint8))  # it gives numbers
     if threshold is None:
         threshold = threshold_of(run, predictor.recipe)
     return export_segmenter(
         predictor.model,
         predictor.recipe,
         threshold=threshold,
-        data=data,
+        origin=origin,
         out=out,
         quantise=quantise,
     )
@@ -134,10 +139,10 @@ def export_segmenter(
     *,
     threshold: float,
     out: Path,
-    data: DataFacts | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
     quantise: Quantise = "none",
 ) -> Bundle:
-    """Exports a segmentation network that was trained on `data`; see `export_run`."""
+    """Exports a segmentation network; `origin` is what the card says of its run. See `export_run`."""
     if not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
     size = working_size(recipe)
@@ -147,7 +152,7 @@ def export_segmenter(
         network = Probability(copy.deepcopy(model).cpu(), recipe).eval()
         card = {
             **segmentation_card(recipe, stride=model.stride, threshold=threshold),
-            **trained_on(data),
+            **origin,
             "sides": None if sides.fixed is None else list(sides.fixed),
             "image": [height, width],
             "macs": network_macs(network, height=height, width=width),
@@ -164,7 +169,7 @@ def export_classifier(
     side: int,
     recipe: Mapping[str, Any],
     out: Path,
-    data: DataFacts | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
     quantise: Quantise = "none",
 ) -> Bundle:
     """Exports a backbone, images uint8 [b h w 3] of any size -> features float32 [b d], with the compressed
@@ -173,7 +178,7 @@ def export_classifier(
     Args:
         side: the side in pixels of the square that the backbone resizes images to, and is timed on.
         recipe: the recipe in JSON types, for the card.
-        data: what it was trained on, for the card.
+        origin: what the card says of its run.
 
     Raises:
         DataError: the classifier cannot be read, or reads other features; `out` exists.
@@ -195,7 +200,7 @@ def export_classifier(
         card = {
             "task": "classification",
             "recipe": dict(recipe),
-            **trained_on(data),
+            **origin,
             "classes": list(compact.classes),
             "image": [side, side],
             "macs": network_macs(backbone, height=side, width=side),

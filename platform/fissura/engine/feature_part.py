@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int
 
+from fissura.core.documents import parse_json
 from fissura.core.files import replacing
 
 METADATA_KEY = b"fissura.features"
@@ -136,7 +137,7 @@ class PartFormat:
 def _described(schema: pa.Schema) -> dict[str, Any] | None:
     """What a part says about its backbone; None: it is no part."""
     try:
-        plain = json.loads((schema.metadata or {}).get(METADATA_KEY, b""))
+        plain = parse_json((schema.metadata or {}).get(METADATA_KEY, b""))
     except ValueError:
         return None
     return plain if isinstance(plain, dict) and plain.keys() == {"backbone", "dimensions"} else None

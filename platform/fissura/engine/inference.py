@@ -173,5 +173,6 @@ def probabilities(model: Segmenter, windows: Float[Tensor, "b 3 h w"]) -> Float[
     below, right = (-side % model.stride for side in (height, width))
     if below or right:
         windows = nn.functional.pad(windows, (0, right, 0, below), mode="replicate")
-    logits: Tensor = model(windows)[:, 0, :height, :width]
-    return logits.float().sigmoid()
+    logits: Tensor = model(windows)[:, 0, :height, :width].float()
+    # an infinite logit would become a plausible 0 or 1: infinity times 0 is no number, all else is 0
+    return logits.sigmoid() + logits * 0

@@ -10,7 +10,6 @@ network differs: batch normalisation takes its statistics from a part, and its r
 RUN/memory.json   {"micro_batch": images that one worker computes at a time}; absent: all of a step's
 """
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fissura.core.documents import read_json
+from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.core.retry import must_stand
 from fissura.engine.objective import Maps, Objective
@@ -48,7 +49,11 @@ def micro_batch_of(run: Path, *, share: int) -> int:
     path = run / FILE
     if not path.is_file():
         return share
-    return max(1, min(share, int(json.loads(path.read_text(encoding="utf-8"))["micro_batch"])))
+    remedy = "remove it, then go on: the memory that a step takes is found anew"
+    size = read_json(path, remedy=remedy).get("micro_batch")
+    if not isinstance(size, int):
+        raise DataError(f"{path}: holds no `micro_batch`; {remedy}")
+    return max(1, min(share, size))
 
 
 def halve(run: Path, *, share: int) -> bool:

@@ -19,9 +19,9 @@ from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import Classifier
 from fissura.engine.evaluate import threshold_of
 from fissura.engine.predict import Predictor
-from fissura.engine.run import read_manifest
 from fissura.metrics import level_of
 from fissura.results.manifest import Manifest, trained_on
+from fissura.results.run_files import read_manifest
 
 Task = Literal["segmentation", "classification"]
 Pixels = UInt8[np.ndarray, "h w 3"]

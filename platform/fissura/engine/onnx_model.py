@@ -71,7 +71,8 @@ def export_onnx(network: nn.Module, path: Path, *, sides: Sides, output: str) ->
     largest value of that output where it is more than 1.
 
     Raises:
-        FissuraError: it is more than `TOLERANCE`, or the network cannot be exported.
+        FissuraError: it is more than `TOLERANCE` and than twice what lies between PyTorch's own kernels, or
+            the network cannot be exported.
     """
     example, *_ = sides.shapes()
     dimension = torch.export.Dim
@@ -146,22 +147,39 @@ def random_images(sides: Sides) -> list[Images]:
 
 def _checked(network: nn.Module, path: Path, *, sides: Sides) -> float:
     batches = random_images(sides)
-    with torch.inference_mode():
-        expected = [network(torch.from_numpy(batch)).numpy() for batch in batches]
+    expected = _outputs(network, batches)
     try:
         found = run_onnx(path, batches)
     except Exception as error:  # onnxruntime's errors have no common base
         reason = " ".join(str(error).split())[:300]
         raise FissuraError(f"onnxruntime cannot run the exported network ({reason})") from error
-    largest = 0.0
-    for one, other in zip(expected, found, strict=True):
-        scale = max(1.0, float(np.abs(one).max()))
-        largest = max(largest, float(np.abs(one - other).max()) / scale)
-    if not largest <= TOLERANCE:
+    largest = _largest_difference(expected, found)
+    if largest <= TOLERANCE:
+        return largest
+    with _quiet(), torch.backends.mkldnn.flags(enabled=False):
+        rounding = _largest_difference(expected, _outputs(network, batches))
+    if not largest <= 2 * rounding or np.isinf(largest):
         raise FissuraError(
-            f"the exported network must give what PyTorch gives, to {TOLERANCE:g}, and is {largest:.2g} off;"
-            " nothing was written: try another version of onnxruntime"
+            f"the exported network must give what PyTorch gives, to {TOLERANCE:g}, and is {largest:.2g} off"
+            f" ({rounding:.2g} lie between PyTorch's own kernels); nothing was written: try another version"
+            " of onnxruntime"
         )
+    return largest
+
+
+def _outputs(network: nn.Module, batches: Sequence[Images]) -> list[Output]:
+    with torch.inference_mode():
+        return [network(torch.from_numpy(batch)).numpy() for batch in batches]
+
+
+def _largest_difference(expected: Sequence[Output], found: Sequence[Output]) -> float:
+    """Over the largest value that is expected in the same batch, where it is more than 1; NaN counts as
+    infinite."""
+    largest = 0.0
+    for reference, other in zip(expected, found, strict=True):
+        scale = max(1.0, float(np.abs(reference).max()))
+        difference = float(np.abs(reference - other).max()) / scale
+        largest = max(largest, np.inf if np.isnan(difference) else difference)
     return largest
 
 

@@ -1,5 +1,6 @@
 """From an image to a crack probability map at the image's own size."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +11,24 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from fissura.core.errors import DataError
-from fissura.engine.checkpoint import WEIGHTS, load_weights
+from fissura.core.errors import DataError, ModelError
+from fissura.engine.checkpoint import RECIPE, WEIGHTS, load_weights
 from fissura.engine.inference import OnWindows, probability_maps
 from fissura.engine.recipe import Recipe
 from fissura.models import Segmenter
+from fissura.results.run_files import RESTORE, check_files
 
 
 @dataclass(frozen=True)
 class Predictor:
     """A trained model with all that prediction needs; built from a run directory alone. `on_windows` is told
-    how far it is within an image."""
+    how far it is within an image; `run` is what errors name."""
 
     recipe: Recipe
     model: Segmenter
     device: torch.device
     on_windows: OnWindows | None = None
+    run: Path | None = None
 
     @classmethod
     def open(cls, run: Path, *, device: torch.device) -> Self:
@@ -34,11 +37,12 @@ class Predictor:
         Raises:
             DataError: the directory holds no recipe or no weights, or weights of another network.
         """
+        check_files(run, (RECIPE, WEIGHTS))
         recipe = read_recipe(run)
         # its trained weights are the run's own: the pretrained ones it started from are not needed again
         model = recipe.model.model_copy(update={"weights": "none"}).build()
         load_weights(model, run / WEIGHTS)
-        return cls(recipe, model.to(device).eval(), device)
+        return cls(recipe, model.to(device).eval(), device, run=run)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
         """Crack probability of each pixel of an RGB image, times 255, rounded."""
@@ -53,9 +57,21 @@ class Predictor:
         return [to_bytes(probability) for probability in self._maps(images)]
 
     def _maps(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float32[np.ndarray, "h w"]]:
-        return predict_all(
+        maps = predict_all(
             self.model, images, recipe=self.recipe, device=self.device, on_windows=self.on_windows
         )
+        # a sum is one pass, and no number where one of its terms is none
+        if not all(math.isfinite(probability.sum()) for probability in maps):
+            raise no_numbers(self.run)
+        return maps
+
+
+def no_numbers(run: Path | None) -> ModelError:
+    """The error of a model whose output is not finite."""
+    return ModelError(
+        f"{run or 'the model'}: the model gives values that are not numbers, so there is no answer; look for"
+        " damage with `fissura verify`, restore the run from a copy, or train it again"
+    )
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -65,12 +81,12 @@ def read_recipe(run: Path) -> Recipe:
         DataError: there is none.
         SpecError: it is not one of this version's.
     """
-    path = run / "recipe.json"
+    path = run / RECIPE
     if not path.is_file():
         raise DataError(
             f"{run}: not a run directory, it holds no recipe.json; name a folder below a study's runs/"
         )
-    return Recipe.load_file(path)
+    return Recipe.load_file(path, remedy=RESTORE)
 
 
 def predict(

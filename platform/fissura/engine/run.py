@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fissura.core.errors import DataError
-from fissura.core.files import write_json
 from fissura.data.dataset import Dataset
+from fissura.engine import memory, tensorboard
+from fissura.engine.ambiguity import VARIANCE
+from fissura.engine.checkpoint import METRICS, RECIPE, WEIGHTS
 from fissura.engine.trainer import Trainer
 from fissura.results.manifest import DataFacts, Manifest
+from fissura.results.run_files import MANIFEST, check_files, facts_of, read_manifest, write_manifest
 
-MANIFEST = "manifest.json"
+FILES = (RECIPE, WEIGHTS, METRICS, VARIANCE, memory.FILE, tensorboard.FILE)
+"""What a training leaves, those of them that it needs."""
 
 
 def close_run(
@@ -18,8 +21,8 @@ def close_run(
 ) -> Manifest:
     """Writes the manifest of a finished training, once, by rank 0. `content` is the digest of the data's
     files."""
-    path = trainer.run / MANIFEST
-    if path.is_file():
+    if (trainer.run / MANIFEST).is_file():
+        check_files(trainer.run, FILES)
         return read_manifest(trainer.run)
     now = datetime.now(UTC)
     manifest = Manifest.collect(
@@ -37,22 +40,11 @@ def close_run(
         energy_joules=joules,
         accumulation=trainer.accumulation,
     )
-    if trainer.rank == 0:
-        trainer.keep(lambda: write_json(path, manifest.plain()))
-    return manifest
+    if trainer.rank != 0:
+        return manifest
+    trainer.keep(lambda: _write(trainer.run, manifest))
+    return read_manifest(trainer.run)
 
 
-def read_manifest(run: Path) -> Manifest:
-    """The manifest of a run directory.
-
-    Raises:
-        DataError: the directory holds no finished run.
-    """
-    if not (run / MANIFEST).is_file():
-        remedy = (
-            "it is a study or a storage: name one of the folders below its runs/"
-            if (run / "runs").is_dir()
-            else "train it, or resume its study"
-        )
-        raise DataError(f"{run}: holds no finished run (no {MANIFEST}); {remedy}")
-    return Manifest.load_file(run / MANIFEST)
+def _write(run: Path, manifest: Manifest) -> None:
+    write_manifest(run, manifest.model_copy(update={"files": facts_of(run, FILES)}))

@@ -4,7 +4,6 @@ The kept model is the best of the current phase by the recipe's `kept_by`; `kept
 and is what a search compares.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -24,10 +23,13 @@ from fissura.data.cache import PreparedData
 from fissura.data.pipeline import Batch, Epochs
 from fissura.engine.ambiguity import VARIANCE, ambiguous_regions, variance_maps, write_variance
 from fissura.engine.checkpoint import (
+    METRICS,
+    RECIPE,
     STATE,
     WEIGHTS,
     Progress,
     load_state,
+    read_metrics,
     read_progress,
     save_state,
     save_weights,
@@ -40,8 +42,8 @@ from fissura.engine.tensorboard import add_epoch, begin_curves
 from fissura.engine.training_dice import TrainingDice
 from fissura.engine.validation import validate
 from fissura.losses import Clustering
+from fissura.results.run_files import MANIFEST
 
-METRICS, RECIPE = "metrics.json", "recipe.json"
 CHECKED_STEPS = 32  # between two looks at the loss, each of which waits for the device
 Record = dict[str, Any]
 
@@ -110,20 +112,20 @@ class Trainer:
             **validation,
             "seconds": seconds,
             "accumulation": self.accumulation,
+            "parameters": sum(parameter.numel() for parameter in self._network.parameters()),
         }
-        record["parameters"] = sum(parameter.numel() for parameter in self._network.parameters())
         self.history.append(record)
         self._advance(phase, record, seconds=seconds)
         self._write()
         return record
 
     def _read(self) -> tuple[Progress, list[Record]]:
-        metrics, state = self.run / METRICS, self.run / STATE
-        if metrics.is_file() and (self.run / WEIGHTS).is_file():
-            plain = json.loads(metrics.read_text(encoding="utf-8"))
-            if plain["progress"]["finished"]:
+        state = self.run / STATE
+        if (self.run / METRICS).is_file() and (self.run / WEIGHTS).is_file():
+            progress, history = read_metrics(self.run)
+            if progress.finished:
                 state.unlink(missing_ok=True)
-                return Progress(**plain["progress"]), plain["history"]
+                return progress, history
         if state.is_file():
             try:
                 return read_progress(state)
@@ -153,14 +155,13 @@ class Trainer:
         self._begin_phase()
         if self.rank == 0:
             self.keep(lambda: remove_abandoned(self.run))
+            # what it says of an earlier training, whose weights were removed, is not true of this one
+            self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
         if resumed:
             load_state(
-                self.run / STATE,
-                objective=self._objective,
-                optimizer=self._optimizer,
-                schedule=self._schedule,
-                scaler=self._scaler,
-            )
+                self.run / STATE, objective=self._objective, optimizer=self._optimizer,
+                schedule=self._schedule, scaler=self._scaler,
+            )  # fmt: skip
         elif self.rank == 0:
             self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
         if self.rank == 0:

@@ -1,15 +1,18 @@
 """Where the work runs: a Ray of this process's own, or a cluster that is there already."""
 
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 import torch
 
 from fissura.core.errors import ResourceError
 from fissura.engine.runtime import usable_cpus
+from fissura.jobs.environment import check_current_cluster, private_folder
 from fissura.jobs.ray_lines import without_ray_lines
 from fissura.jobs.reach import unreachable
 
@@ -50,40 +53,52 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resou
     """A connection to the cluster at `address` ("auto": the one that this machine is part of).
 
     None starts a Ray on this machine alone for as long as the block lasts, which counts with `cpus` CPUs, by
-    default those that there are. Ray's own logs stay in its session folder. Inside another such block it is
-    that one's cluster.
+    default those that there are; its sockets and logs lie in a folder that no other user gets into. Inside
+    another such block it is that one's cluster.
 
     Raises:
-        ResourceError: no cluster answers at `address`.
+        ResourceError: no cluster answers at `address`, or another user says which one "auto" is.
     """
     if ray.is_initialized():
         yield _resources()
         return
-    with without_ray_lines():
-        _connect(address, cpus=cpus)
-        try:
-            yield _resources()
-        finally:
-            ray.shutdown()
+    with ExitStack() as ending:
+        ending.enter_context(without_ray_lines())
+        if address is None:
+            _start(ending.enter_context(private_folder()), cpus=cpus or usable_cpus())
+        else:
+            _join(address)
+        ending.callback(ray.shutdown)
+        yield _resources()
 
 
-def _connect(address: str | None, *, cpus: int | None) -> None:
-    local = address is None
+def _start(folder: Path, *, cpus: int) -> None:
     try:
-        if address is not None and (reason := unreachable(address)):
-            raise ConnectionError(reason)
         ray.init(
-            address="local" if local else address,
-            num_cpus=(cpus or usable_cpus()) if local else None,
-            include_dashboard=False if local else None,
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            _temp_dir=str(folder),
         )
+    except ValueError as error:
+        raise ResourceError(
+            f"no Ray can be started on this machine: {' '.join(str(error).split())}"
+        ) from None
+
+
+def _join(address: str) -> None:
+    if address == "auto" and not os.environ.get("RAY_ADDRESS"):
+        check_current_cluster()
+    try:
+        if reason := unreachable(address):
+            raise ConnectionError(reason)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up"
-            f" cluster.yaml`,"
-            " or leave --address out to run on this machine"
+            f" cluster.yaml`, or leave --address out to run on this machine"
         ) from None
 
 

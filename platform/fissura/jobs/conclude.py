@@ -9,11 +9,11 @@ import ray
 
 from fissura.core.errors import UserError
 from fissura.engine.evaluate import evaluate
-from fissura.engine.run import MANIFEST
 from fissura.engine.runtime import LocalRuntime
 from fissura.jobs.preflight import Slots
 from fissura.jobs.trial import TrialContext
 from fissura.results import store
+from fissura.results.run_files import MANIFEST
 from fissura.studies.results import Conclusion, drop_checkpoints, write_results
 from fissura.studies.study import Study, runs_to_keep
 

@@ -2,13 +2,20 @@
 
 import os
 import secrets
+import shutil
+import stat
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fissura.core.errors import ResourceError
+from fissura.core.errors import FissuraError, ResourceError
 
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path
-_SESSION = "ray/session_2000-01-01_00-00-00_000000_{process}/sockets/plasma_store"
+_SESSION = "ray-abcdefgh/s/session_2000-01-01_00-00-00_000000_{process}/sockets/plasma_store"
+REMOVING_SECONDS = 5.0
 
 
 def prepare_environment(address: str | None) -> None:
@@ -41,8 +48,7 @@ def prepare_environment(address: str | None) -> None:
 
 
 def temporary_folder() -> tuple[str, Path]:
-    """Where a Ray of this process's own keeps its sockets and logs, as it finds it itself, with the variable
-    that says so."""
+    """Where Rays keep their sockets and logs, as Ray finds it itself, with the variable that says so."""
     on_linux = sys.platform.startswith("linux")
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     if variable == "RAY_TMPDIR" or (variable and on_linux):
@@ -50,12 +56,41 @@ def temporary_folder() -> tuple[str, Path]:
     return "TMPDIR", Path("/tmp")  # noqa: S108  Ray's own
 
 
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A new folder for the sockets, logs and objects of a Ray (its `_temp_dir`), which no other user enters.
+
+    Ray gives its own folders mode 0777, so that whoever has an account could put a socket in the place of one
+    of Ray's; this one lies in a folder of mode 0700. Both are removed at the end of the block, unless it
+    fails by something unforeseen: Ray's logs tell more of that.
+    """
+    outer = Path(tempfile.mkdtemp(prefix="ray-", dir=temporary_folder()[1]))
+    inner = outer / "s"
+    inner.mkdir()
+    try:
+        yield inner
+    except (FissuraError, KeyboardInterrupt):
+        _remove(outer)
+        raise
+    else:
+        _remove(outer)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder in which processes that are ending may still write for a moment."""
+    deadline = time.monotonic() + REMOVING_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1 * folder.exists())
+
+
 def check_temporary_folder(address: str | None) -> None:
-    """Looks whether Ray's sockets can be made: to be asked before anything is written. On a cluster they are
+    """Looks whether a Ray's folder can be made: to be asked before anything is written. On a cluster it is
     there already.
 
     Raises:
-        ResourceError: their paths would be longer than an operating system takes.
+        ResourceError: it cannot be written, others could put their own in its place, or the paths of Ray's
+            sockets in it would be longer than an operating system takes.
     """
     ray = sys.modules.get("ray")
     if address is not None or (ray is not None and ray.is_initialized()):
@@ -68,4 +103,35 @@ def check_temporary_folder(address: str | None) -> None:
             f"{variable}={folder}: Ray keeps its Unix sockets below it, and the path of one has at most"
             f" {SOCKET_BYTES} bytes: here it would have {longest}; set RAY_TMPDIR to a folder of at most"
             f" {room} bytes, such as /tmp"
+        )
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceError(
+            f"{variable}={folder}: Ray keeps its sockets and logs below it, and it is no folder that can be"
+            " written; set RAY_TMPDIR to one, such as /tmp"
+        )
+    for place in (folder.resolve(), *folder.resolve().parents):
+        mode = place.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ResourceError(
+                f"{variable}={folder}: any user may put a folder in Ray's place, since {place} has mode"
+                f" {stat.S_IMODE(mode):04o}; `chmod +t {place}`, or set RAY_TMPDIR to another folder"
+            )
+
+
+def check_current_cluster() -> None:
+    """Looks who says which cluster "auto" is: Ray takes it from a file that lies in a folder which everybody
+    may write to, and gives that cluster its token.
+
+    Raises:
+        ResourceError: the file belongs to another user.
+    """
+    file = temporary_folder()[1] / "ray" / "ray_current_cluster"
+    try:
+        owner = file.stat().st_uid
+    except OSError:
+        return
+    if owner not in (0, os.geteuid()):
+        raise ResourceError(
+            f"--address auto: {file}, which says what cluster that is, belongs to another user (uid {owner});"
+            " name the cluster by --address HOST:PORT"
         )

@@ -11,9 +11,9 @@ from fissura.core.errors import DataError
 from fissura.engine.classifier_recipe import ClassifierRecipe
 from fissura.engine.classifier_run import close_classifier_run
 from fissura.engine.judge import fit, judge
-from fissura.engine.run import MANIFEST, read_manifest
 from fissura.jobs.material import Material
 from fissura.results.manifest import Manifest
+from fissura.results.run_files import MANIFEST, read_manifest
 
 
 def fit_run(

@@ -145,6 +145,7 @@ def _run(
         context=context.plain(),
         stop_requested=stop.requested,
         sweep=plan.swept,
+        on_end=study.keep_record,
     )
     earlier = finished(search.study)
     todo = plan.trials - len(earlier)

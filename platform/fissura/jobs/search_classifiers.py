@@ -97,6 +97,7 @@ def _run(
         context={},
         stop_requested=stop.requested,
         sweep=plan.swept,
+        on_end=study.keep_record,
     )
     done = len(finished(search.study))
     if done >= plan.trials:

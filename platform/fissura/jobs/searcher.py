@@ -35,7 +35,7 @@ class StudySearch(OptunaSearch):
     A suggestion is `{"number", "run_id", "recipe", "context", "to_end", "last_phase"}`, the last two being
     whether no scheduler may stop it, and where its last phase's epochs begin and end. What another process
     left interrupted comes first, then the paper's own point and the points of `sweep` (a parameter's path and
-    its value), then what the sampler chooses.
+    its value), then what the sampler chooses. `on_end` is given each trial that ended.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class StudySearch(OptunaSearch):
         context: Mapping[str, Any],
         stop_requested: Callable[[], bool],
         sweep: Sequence[tuple[str, Any]] = (),
+        on_end: Callable[[optuna.trial.FrozenTrial], None] = lambda _: None,
     ) -> None:
         metrics, modes = ([getattr(one, name) for one in space.objectives] for name in ("metric", "mode"))
         single = len(metrics) == 1
@@ -66,7 +67,7 @@ class StudySearch(OptunaSearch):
         )
         self.study: optuna.Study = self._ot_study
         self._loaded, self._content, self._context = space, content, dict(context)
-        self._stop_requested, self.metrics = stop_requested, metrics
+        self._stop_requested, self.metrics, self._on_end = stop_requested, metrics, on_end
         # of the trials that have not ended; of all, only where they lie
         self._trials: dict[str, optuna.Trial] = {}
         self._places: dict[str, int] = {}
@@ -239,6 +240,7 @@ class StudySearch(OptunaSearch):
                 CURVE, {"epochs": [*curve], "values": [*curve.values()], "kept": self._kept.pop(trial_id)}
             )
         self.study.tell(trial, values, state=state)
+        self._on_end(self.trial(trial_id))
 
 
 def _count_trials(storage: optuna.storages.BaseStorage, study_name: str) -> int:

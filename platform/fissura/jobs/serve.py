@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from ray import serve
 
-from fissura.core.errors import DataError, FissuraError, ResourceError
+from fissura.core.errors import DataError, FissuraError, ResourceError, UserError
 from fissura.core.files import write_text
 from fissura.core.signals import interrupted
 from fissura.engine.model import open_model
@@ -36,7 +36,7 @@ def check_versions(versions: Sequence[Version]) -> None:
     for version in versions:
         try:
             open_model(version.run, device=pick_device("cpu"), threshold=version.threshold)
-        except DataError as error:
+        except UserError as error:
             problems += error.problems
     if problems:
         raise DataError(*problems)

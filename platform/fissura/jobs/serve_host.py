@@ -51,14 +51,16 @@ LEAVE = {"STOPPING", "STOPPED"}
 
 class Front(Spec):
     """Everything that the HTTP application is built from. `default` is the name of the default model; clients
-    may name what lies below `roots`; `jobs` is the folder in which jobs are kept, None where there are none;
-    `lines` the one in which replicas of this machine listen, None where Ray Serve leads to them.
+    may name what lies below `roots`, and as a run to serve also what lies below `runs`; `jobs` is the folder
+    in which jobs are kept, None where there are none; `lines` the one in which replicas of this machine
+    listen, None where Ray Serve leads to them.
     """
 
     default: str
     limits: Limits = Limits()
     replicas: Replicas = Replicas()
     roots: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
     jobs: Path | None = None
     lines: Path | None = None
     token_digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
@@ -283,7 +285,8 @@ def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount
 def http_application(front: Front) -> FastAPI:
     """The HTTP application over the models of this cluster's Ray Serve."""
     host = RayHost(front)
-    service = Service(host, limits=front.limits, roots=Roots(front.roots), token_digest=front.token_digest)
+    run_roots = Roots((*front.roots, *front.runs))
+    service = Service(host, limits=front.limits, roots=run_roots, token_digest=front.token_digest)
     jobs = Jobs(front.jobs, host, service.answering) if front.jobs else None
 
     @asynccontextmanager
@@ -297,7 +300,8 @@ def http_application(front: Front) -> FastAPI:
         if jobs is not None:
             await jobs.close()
 
-    app = build_app(service, job_routes(jobs, service.roots))
+    job_roots = Roots(front.roots, closed=[Path(folder) for folder in front.runs])
+    app = build_app(service, job_routes(jobs, job_roots))
     app.router.lifespan_context = looking
     return app
 

@@ -19,12 +19,12 @@ from fissura.data.dataset import Dataset
 from fissura.engine.checkpoint import STATE, read_progress
 from fissura.engine.fit import fit
 from fissura.engine.recipe import Recipe
-from fissura.engine.run import MANIFEST, read_manifest
 from fissura.jobs.cluster import Resources, connected
 from fissura.jobs.runtime import TrainRuntime
 from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialContext
 from fissura.results.manifest import Manifest
+from fissura.results.run_files import MANIFEST, read_manifest
 
 LOG, RESERVATION = "train.log", "reservation"
 

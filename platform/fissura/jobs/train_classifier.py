@@ -5,13 +5,13 @@ from pathlib import Path
 
 from fissura.data.labelled import LabelledDataset, check_classes
 from fissura.engine.classifier_recipe import ClassifierRecipe
-from fissura.engine.run import MANIFEST, read_manifest
 from fissura.jobs.cluster import connected
 from fissura.jobs.fit_classifier import fit_run
 from fissura.jobs.material import Material
 from fissura.jobs.preflight import Slots
 from fissura.models import check_weights
 from fissura.results.manifest import Manifest
+from fissura.results.run_files import MANIFEST, read_manifest
 
 Say = Callable[[str], None]
 

@@ -53,7 +53,7 @@ class WorkersContext(TrialContext):
 
 
 class FreesWorkers(tune.Callback):
-    """Gives back what the workers of a trial held whose actor died."""
+    """Gives back what the workers of a trial held whose actor died, or was ended with the search."""
 
     def __init__(self, study: Path) -> None:
         self._runs = study / "runs"
@@ -61,6 +61,11 @@ class FreesWorkers(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Nobody else can: the workers are gone, and Ray keeps their place until the search ends."""
         release(self._runs / trial.config["run_id"])
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Clears up after actors that Tune ended, at its end, before they had."""
+        for trial in trials:
+            release(self._runs / trial.config["run_id"])
 
 
 class TrialStop(StopFile):
@@ -184,7 +189,6 @@ class WorkersTrial(tune.Trainable):
                     self._results.get(timeout=0.1)
             release(self._run)
         self._results.shutdown(force=True)
-        shutil.rmtree(self._run / RAY_TRAIN, ignore_errors=True)
         self._stop.clear()
         return not self._training.is_alive()
 
@@ -249,3 +253,4 @@ def release(run: Path) -> None:
         held = ray.PlacementGroupID(bytes.fromhex((run / WORKERS).read_text(encoding="ascii").strip()))
         remove_placement_group(PlacementGroup(held))
         (run / WORKERS).unlink()
+    shutil.rmtree(run / RAY_TRAIN, ignore_errors=True)

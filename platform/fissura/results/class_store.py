@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Float32
 from pydantic import Field
 
+from fissura.core.documents import parse_json
 from fissura.core.errors import DataError, SpecError
-from fissura.core.files import replacing
 from fissura.core.spec import Spec
 from fissura.results.manifest import Manifest
+from fissura.results.run_files import rewriting, table_fault
 from fissura.results.store import MAX_BYTES, METADATA_KEY, Skipped
 
 S = TypeVar("S", bound=Spec)
@@ -121,9 +122,9 @@ def write_classes(
     problems = _problems(table, manifest, facts)
     if problems:
         raise DataError(*(f"{path}: {problem}; nothing was written" for problem in problems))
-    plain = {METADATA_KEY: manifest.plain(), FACTS_KEY: facts.plain()}
+    plain = {METADATA_KEY: manifest.origin, FACTS_KEY: facts.plain()}
     metadata = {key: json.dumps(value, sort_keys=True).encode() for key, value in plain.items()}
-    with replacing(path) as scratch:
+    with rewriting(run_dir, FILE) as scratch:
         pq.write_table(table.replace_schema_metadata(metadata), scratch, compression="zstd")
     return path
 
@@ -170,6 +171,8 @@ class _NotARun(Exception):
 
 
 def _read(path: Path) -> ClassRecord:
+    if fault := table_fault(path):
+        raise _NotARun(fault)
     try:
         with pq.ParquetFile(path) as file:
             groups = range(file.metadata.num_row_groups)
@@ -207,7 +210,7 @@ def _spec(kind: type[S], metadata: dict[bytes, bytes] | None, key: bytes) -> S:
     if text is None:
         raise _NotARun(f"it carries no {name} of a run")
     try:
-        return kind.load(json.loads(text), source=name)
+        return kind.load(parse_json(text), source=name)
     except (SpecError, ValueError) as error:
         raise _NotARun(f"its {name} is not valid ({str(error).splitlines()[0]})") from None
 

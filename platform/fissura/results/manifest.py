@@ -53,10 +53,20 @@ def trained_on(data: DataFacts | None) -> dict[str, JsonValue]:
     return {} if data is None else {"trained_on": list(data.names), "data_digest": data.digest}
 
 
+class FileFacts(Spec):
+    """What a file was when it was written."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class Manifest(Spec):
     """What produced a run. `recipe` is in plain form; `energy_joules` is None where nothing measures it;
     `host` is the machine's name (rank 0's of several), and empty in runs from before it was kept.
-    `accumulation` parts were computed of each step's batch, since the memory did not hold it whole."""
+    `accumulation` parts were computed of each step's batch, since the memory did not hold it whole.
+
+    `files` are the run's other files, by their paths below it; none in runs from before they were kept.
+    `before` is the file in whose place the last one was put: a process may have died in between."""
 
     run_id: str
     recipe: dict[str, JsonValue]
@@ -75,6 +85,13 @@ class Manifest(Spec):
     best_epoch: int = Field(ge=0)
     epochs: int = Field(ge=0)
     accumulation: int = Field(1, ge=1)
+    files: dict[str, FileFacts] = Field({})
+    before: dict[str, FileFacts] = Field({})
+
+    @property
+    def origin(self) -> dict[str, JsonValue]:
+        """All but the files, in JSON types: what stands in the run's tables too."""
+        return {name: value for name, value in self.plain().items() if name not in ("files", "before")}
 
     @classmethod
     def collect(
@@ -93,6 +110,7 @@ class Manifest(Spec):
         epochs: int,
         energy_joules: float | None,
         accumulation: int = 1,
+        files: dict[str, FileFacts] | None = None,
     ) -> "Manifest":
         """The manifest of a run that just ended; `started` and `finished` carry a time zone.
 
@@ -117,6 +135,7 @@ class Manifest(Spec):
             parameters=parameters,
             best_epoch=best_epoch,
             epochs=epochs,
+            files=files or {},
         )
 
 

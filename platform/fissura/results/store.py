@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int32
 
+from fissura.core.documents import parse_json
 from fissura.core.errors import DataError, SpecError
-from fissura.core.files import replacing
 from fissura.metrics.false_alarms import NO_CRACK
 from fissura.results.manifest import Manifest
+from fissura.results.run_files import rewriting, table_fault
 from fissura.results.text import count, data
 
 FILE = "run.parquet"
@@ -132,7 +133,12 @@ class Runs(NamedTuple):
 
 def prediction_path(run_dir: Path, *, dataset: str, data_digest: str, split: str, image: str) -> Path:
     """Where the 8-bit probability map of an image lies in a run directory."""
-    return run_dir / PREDICTIONS / f"{dataset}-{split}-{data_digest[:8]}" / f"{image}.png"
+    return prediction_folder(run_dir, dataset, data_digest=data_digest, split=split) / f"{image}.png"
+
+
+def prediction_folder(run_dir: Path, dataset: str, *, data_digest: str, split: str) -> Path:
+    """Where the maps of a data set's images lie in a run directory."""
+    return run_dir / PREDICTIONS / f"{dataset}-{split}-{data_digest[:8]}"
 
 
 def write_run(run_dir: Path, rows: Iterable[Row], manifest: Manifest) -> Path:
@@ -158,9 +164,9 @@ def write_run(run_dir: Path, rows: Iterable[Row], manifest: Manifest) -> Path:
         kept = [key not in renewed for key in _keys(standing.table)]
         table = pa.concat_tables([standing.table.filter(pa.array(kept, pa.bool_())), table])
     table = table.replace_schema_metadata(
-        {METADATA_KEY: json.dumps(manifest.plain(), sort_keys=True).encode()}
+        {METADATA_KEY: json.dumps(manifest.origin, sort_keys=True).encode()}
     )
-    with replacing(path) as scratch:
+    with rewriting(run_dir, FILE) as scratch:
         pq.write_table(table, scratch, compression="zstd")
     return path
 
@@ -191,6 +197,8 @@ class _NotARun(Exception):
 
 
 def _read(path: Path) -> RunRecord:
+    if fault := table_fault(path):
+        raise _NotARun(fault)
     try:
         with pq.ParquetFile(path) as file:
             size = sum(
@@ -219,7 +227,7 @@ def _manifest(metadata: dict[bytes, bytes] | None) -> Manifest:
     if text is None:
         raise _NotARun("it carries no manifest of a run")
     try:
-        return Manifest.load(json.loads(text), source="manifest")
+        return Manifest.load(parse_json(text), source="manifest")
     except (SpecError, ValueError) as error:
         raise _NotARun(f"its manifest is not valid ({str(error).splitlines()[0]})") from None
 

@@ -1,6 +1,5 @@
 """Routes about jobs: batch work over folders and prefixes that the cluster can read."""
 
-from pathlib import Path as FilePath
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
@@ -58,7 +57,8 @@ class JobsDocument(BaseModel):
 
 
 def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
-    """The routes below /v1/jobs; `jobs` is None where the service was given no root for them."""
+    """The routes below /v1/jobs; `jobs` is None where the service was given no root for them. What they read
+    and write lies below `roots`."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     common = schema.problems("no-token", "conflict")
 
@@ -85,7 +85,7 @@ def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
         keeper = there()
         work = Work(
             images=roots.source(asked.images, what="images"),
-            out=FilePath(roots.folder(asked.out, what="out")),
+            out=roots.target(asked.out, what="out"),
             model=asked.model,
             mm_per_pixel=asked.mm_per_pixel,
             pictures=tuple(dict.fromkeys(asked.pictures)),
@@ -114,6 +114,7 @@ def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
     )
     async def resume(job_id: JobId) -> Response:
         """Goes on with a job that was cancelled or failed."""
+        roots.target(str(there().get(job_id).work.out), what="out")
         return JSONResponse((await there().resume(job_id)).shown())
 
     return router

@@ -26,6 +26,7 @@ from fissura.serving.asked import Asked
 from fissura.serving.body import Upload
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.problems import Problem, Refused
+from fissura.serving.roots import check_target
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 ID = r"^[0-9a-f]{16}$"
@@ -256,6 +257,7 @@ class Jobs:
 
     async def _score(self, job_id: str, stop: asyncio.Event) -> BatchResult:
         work = self._jobs[job_id].work
+        check_target(work.out.resolve(), what="out")  # it may have become a run's since it was asked for
         self._update(job_id, state="running", reason=None)
         model = self._host.models().named(work.model)
         source = await asyncio.to_thread(Source.open, work.images)

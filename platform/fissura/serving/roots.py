@@ -12,14 +12,21 @@ from fissura.serving.problems import Problem, Refused
 _PREFIX = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://[^/?#%@]+(/[^?#%]*)?")
 
 
+JOBS = ".fissura-jobs"
+"""The folder below a root in which a service keeps its jobs."""
+OWN = ("recipe.json", "weights.safetensors", "study.json")
+"""Files of which a folder that holds one is a run's or a study's."""
+
+
 class Roots:
-    """Allowed roots: folders, and prefixes of object stores such as `s3://bucket/inspections/`.
+    """Allowed roots: folders, and prefixes of object stores such as `s3://bucket/inspections/`. Nothing is
+    written into the folders `closed`, nor into one that holds one of them.
 
     Raises:
         SpecError: a root is neither.
     """
 
-    def __init__(self, roots: Sequence[str] = ()) -> None:
+    def __init__(self, roots: Sequence[str] = (), *, closed: Sequence[Path] = ()) -> None:
         for root in roots:
             if not root.strip() or ("://" in root and not _PREFIX.fullmatch(root)):
                 raise SpecError(
@@ -28,6 +35,10 @@ class Roots:
                 )
         self._folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
         self._prefixes = [f"{root.rstrip('/')}/" for root in roots if "://" in root]
+        # of a folder in which a root lies, the root is the part that may be written
+        self._closed = [
+            folder for folder in closed if not any(root.is_relative_to(folder) for root in self._folders)
+        ]
 
     def folder(self, text: str, *, what: str) -> Path:
         """The path that a client named, with all links followed; `what` is its name in an error.
@@ -43,6 +54,19 @@ class Roots:
                 if any(resolved.is_relative_to(root) for root in self._folders):
                     return resolved
         raise _outside(what, text)
+
+    def target(self, text: str, *, what: str) -> Path:
+        """The folder that a client named for results.
+
+        Raises:
+            Refused: it is not below an allowed root, or is a run's, a study's or the service's own.
+        """
+        path = self.folder(text, what=what)
+        check_target(path, what=what)
+        for folder in self._closed:
+            if path.is_relative_to(folder) or folder.is_relative_to(path):
+                raise _not_for_results(what, path, f"served runs lie in {folder}")
+        return path
 
     def source(self, text: str, *, what: str) -> str:
         """The folder or object-store prefix that a client named.
@@ -61,6 +85,30 @@ class Roots:
         ):
             return text
         raise _outside(what, text)
+
+
+def check_target(path: Path, *, what: str) -> None:
+    """Looks whether results may go into the folder `path`, whose links are followed.
+
+    Raises:
+        Refused: it is a folder of a run, of a study or of the service, lies in one, or holds the service's.
+    """
+    if JOBS in path.parts or (path / JOBS).exists():
+        raise _not_for_results(what, path, "the service keeps its jobs there")
+    for folder in (path, *path.parents):
+        if any((folder / name).exists() for name in OWN):
+            raise _not_for_results(what, path, f"{folder} is a run or a study")
+
+
+def _not_for_results(what: str, path: Path, reason: str) -> Refused:
+    return Refused(
+        Problem(
+            "outside-the-roots",
+            f"`{what}` lies below a root, and in no folder of a run, a study or the service",
+            f"{str(path)[:200]!r} does not: {reason}",
+            "name a folder of its own, such as one beside the images",
+        )
+    )
 
 
 def _outside(what: str, text: str) -> Refused:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError, UserError
+from fissura.core.errors import DataError, ModelError, UserError
 from fissura.data.photograph import Photograph, decode
 from fissura.engine.allocator import trim_memory
 from fissura.engine.measures import measure_map
@@ -69,6 +69,8 @@ class Worker:
             reply: Reply = await self._helping(_reply, found, decoded, photograph, asked)
             if height * width > LARGE_PIXELS:
                 await self._helping(trim_memory)
+        except ModelError:
+            return Reply({}, problem=_no_numbers(self.model.manifest.run_id))
         except DataError as error:
             return Reply({}, problem=unreadable(error.problems[0]))
         except Refused as refused:
@@ -103,6 +105,15 @@ class Worker:
             if "DefaultCPUAllocator" in str(error) or "out of memory" in str(error):
                 raise Refused(_too_much_memory()) from None
             raise
+
+
+def _no_numbers(run: str) -> Problem:
+    return Problem(
+        "failed",
+        "a model gives numbers",
+        f"run {run} gives values that are none",
+        "look for damage with `fissura verify`, and serve another run",
+    )
 
 
 def _too_much_memory() -> Problem:

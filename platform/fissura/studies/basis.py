@@ -53,7 +53,7 @@ def basis_of_study(path: Path, space: LoadedSpace, *, epochs: int) -> Basis:
     Raises:
         SpaceError: no study lies there, or no trial of it tells its epochs' seconds.
     """
-    from fissura.engine.run import MANIFEST, read_manifest
+    from fissura.results.run_files import MANIFEST, read_manifest
 
     study = find_study(path)
     measured, times = read_study(study, epochs=epochs, startup=startup_of(space), phases=space.last_phases)

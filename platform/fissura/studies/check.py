@@ -7,14 +7,42 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fissura.core.errors import SpecError
+from fissura.core.errors import SpaceError, SpecError
 from fissura.core.spec import nearest
 from fissura.studies.compile import Distribution, Entry, Parameters, Point
 from fissura.studies.distributions import Choice, Constant, among, same
-from fissura.studies.paths import ABSENT, Plain, assign, depth_then_kind, is_kind, kinds_above, resolve
+from fissura.studies.paths import ABSENT, Plain, assign, depth_then_kind, find, is_kind, kinds_above, resolve
 from fissura.studies.wording import shown
 
 CONTEXT_LIMIT = 512
+EFFORT_LIMIT = 10_000
+TELLING = 100  # steps that a problem costs, with the search for a near name
+
+
+class TooMuchToCheck(SpaceError):
+    """A search space has more settings to check than can be checked in a second."""
+
+
+class Effort:
+    """The steps that the checks of one file may take, in all its profiles together: a parameter that is put
+    into a recipe is one."""
+
+    def __init__(self, limit: int = EFFORT_LIMIT) -> None:
+        self._limit, self._left = limit, limit
+
+    def spend(self, steps: int) -> None:
+        """Takes so many steps.
+
+        Raises:
+            TooMuchToCheck: there are not so many left.
+        """
+        self._left -= steps
+        if self._left < 0:
+            raise TooMuchToCheck(
+                "there is too much to check: the values of all parameters, times those that their `when` and"
+                f" their kinds allow, times parameters and profiles, are more than {self._limit:,}; search"
+                " fewer values, or use ranges"
+            )
 
 
 @dataclass(frozen=True)
@@ -26,11 +54,13 @@ class Problem:
     text: str
 
 
-def broken_rules(parameters: Parameters, *, unread: Iterable[str]) -> Iterator[Problem]:
+def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effort) -> Iterator[Problem]:
     """Every problem of the parameters, whose conditions are sound; of `unread` paths, whether they exist."""
-    lost = [problem for path in (*parameters.entries, *unread) for problem in _lost(parameters, path)]
-    yield from lost
-    names = {problem.path for problem in lost}
+    names = set()
+    for path in (*parameters.entries, *unread):
+        for problem in _lost(parameters, path, effort):
+            names.add(path)
+            yield problem
     kept = {path: entry for path, entry in parameters.entries.items() if path not in names}
     parameters = dataclasses.replace(parameters, entries=kept)
     recipe, faults = parameters.attempt(parameters.paper_point())
@@ -39,8 +69,17 @@ def broken_rules(parameters: Parameters, *, unread: Iterable[str]) -> Iterator[P
             owners = [path for path in kept if f"{fault.path}.".startswith(f"{path}.")]
             yield Problem(max(owners, key=len, default=""), None, fault.text)
         return
-    for path in kept:
-        yield from _refused(parameters, path)
+    size = sum(map(_size, kept.values()))
+    for path, entry in kept.items():
+        contexts = [point for point, _ in _contexts(parameters, path, effort)]
+        for index, value in enumerate(entry.corners()):
+            effort.spend(size * len(contexts))
+            refusals = (_refusal(parameters, point, path, value) for point in contexts)
+            sentence = next(filter(None, refusals), None)
+            if sentence:
+                yield Problem(path, index if isinstance(entry, Choice) else None, sentence)
+                if not isinstance(entry, Choice):
+                    break  # of a range, the first only
 
 
 def unreachable_paper(parameters: Parameters) -> Iterator[Problem]:
@@ -85,7 +124,17 @@ def ordered(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
     return done, []
 
 
-def _contexts(parameters: Parameters, path: str) -> Iterator[tuple[Point, Plain]]:
+def _size(entry: Entry) -> int:
+    """The steps that it takes to put an entry into a recipe: one, and more where much is set or asked for."""
+
+    def nodes(value: Any) -> int:
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + sum(map(nodes, items))
+
+    return sum(map(len, entry.when.values())) // 10 + nodes(entry.value if isinstance(entry, Constant) else 0)
+
+
+def _contexts(parameters: Parameters, path: str, effort: Effort) -> Iterator[tuple[Point, Plain]]:
     """The ways to set what decides whether `path` is a field and is asked for: kinds above, conditions.
 
     With each comes the plain recipe in which to look for `path`.
@@ -102,6 +151,7 @@ def _contexts(parameters: Parameters, path: str) -> Iterator[tuple[Point, Plain]
     names = [other for other in entries if other in relevant]
 
     def extend(point: Point, left: list[str]) -> Iterator[Point]:
+        effort.spend(1)
         if not left:
             if path not in entries or parameters.active(path, point):
                 yield point
@@ -135,19 +185,21 @@ def _plain(parameters: Parameters, context: Point, path: str) -> Plain:
     return plain
 
 
-def _lost(parameters: Parameters, path: str) -> Iterator[Problem]:
+def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[Problem]:
     """A path that leads nowhere, at all or under some of the kinds that the space allows."""
-    missing: list[tuple[Point, str]] = []
+    missing: list[tuple[Point, Plain]] = []
     reached: list[Point] = []
-    for context, plain in _contexts(parameters, path):
-        try:
-            resolve(plain, type(parameters.recipe), path)
-        except SpecError as error:
-            missing.append((context, str(error)))
+    for context, plain in _contexts(parameters, path, effort):
+        if find(plain, type(parameters.recipe), path) is None:
+            missing.append((context, plain))
         else:
             reached.append(context)
     if missing and not reached:
-        yield Problem(path, None, missing[0][1])
+        effort.spend(TELLING)
+        try:
+            resolve(missing[0][1], type(parameters.recipe), path)
+        except SpecError as error:
+            yield Problem(path, None, str(error))
     elif missing:
         context, _ = missing[0]
         kind = next(
@@ -164,18 +216,6 @@ def _lost(parameters: Parameters, path: str) -> Iterator[Problem]:
             f"`{path}` is not a field of recipe `{parameters.recipe.name}` "
             f"while `{kind}` is {context[kind]}; {remedy}",
         )
-
-
-def _refused(parameters: Parameters, path: str) -> Iterator[Problem]:
-    """Values of a distribution that build no recipe; of a range, the first only."""
-    entry = parameters.entries[path]
-    for index, value in enumerate(entry.corners()):
-        refusals = (_refusal(parameters, point, path, value) for point, _ in _contexts(parameters, path))
-        sentence = next(filter(None, refusals), None)
-        if sentence:
-            yield Problem(path, index if isinstance(entry, Choice) else None, sentence)
-            if not isinstance(entry, Choice):
-                return
 
 
 def _refusal(parameters: Parameters, context: Point, path: str, value: Any) -> str | None:

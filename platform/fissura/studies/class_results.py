@@ -1,6 +1,7 @@
 """What a study of classifiers gives its reader: tables and report, from the runs that were evaluated."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataError, UserError
 from fissura.data.cache import default_cache
 from fissura.data.labelled import KeyedImage, image_keys
 from fissura.engine.checkpoint import WEIGHTS
@@ -119,8 +120,10 @@ def _progress(trials: "optuna.Study", study: Study, metrics: Sequence[str]) -> P
     for other in sorted(study.path.parent.glob("*/study.json")):
         beside = Study(other.parent)
         same = beside.path != study.path and (beside.path / "study.db").is_file()
-        if same and _alike(beside, study, metrics):
-            histories[beside.path.name] = _values(beside.load())
+        # another study that is damaged is no fault of this one
+        with suppress(UserError):
+            if same and _alike(beside, study, metrics):
+                histories[beside.path.name] = _values(beside.load())
     return progress_plot(histories, score=metrics[0])
 
 

@@ -1,12 +1,13 @@
 """The parameters of a search over one recipe, as a define-by-run function: ask a trial, get a recipe."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpecError
 from fissura.studies.distributions import Choice, Constant, FloatRange, IntRange, among
-from fissura.studies.paths import ABSENT, Fault, assign, attempt, resolve
+from fissura.studies.paths import ABSENT, Fault, assign, attempt, find, resolve
 
 if TYPE_CHECKING:
     import optuna
@@ -76,6 +77,18 @@ class Parameters:
                     known[path] = point[path]
         return attempt(self.recipe, {**known, **point})
 
+    def point_of(self, recipe: "Experiment") -> Point:
+        """The point at which a recipe stands, whatever its values.
+
+        Raises:
+            SpecError: the recipe has no such path.
+        """
+        plain, known = recipe.plain(), Point()
+        for path in self.entries:
+            if self.active(path, known):
+                known[path] = resolve(plain, type(recipe), path).value
+        return self._searched(known)
+
     def completed(self, point: Mapping[str, Any]) -> Point:
         """The point, with the recipe's own value, or else the first, for each parameter that it lacks."""
         return self._searched({path: value for path, _, value in self.walk(point)})
@@ -90,17 +103,14 @@ class Parameters:
         for path, entry in self.entries.items():
             if not self.active(path, known):
                 continue
-            try:
-                own = resolve(plain, type(self.recipe), path).value
-            except SpecError:
-                own = ABSENT
+            place = find(plain, type(self.recipe), path)
+            own = ABSENT if place is None else place.value
             known[path] = point.get(path, own if entry.contains(own) else entry.corners()[0])
             yield path, own, known[path]
-            try:
-                assign(plain, path, known[path], model_type=type(self.recipe))
-            except SpecError:
+            if place is not None:
                 # only while a space is checked: `attempt` tells it
-                continue
+                with contextlib.suppress(SpecError):
+                    assign(plain, path, known[path], model_type=type(self.recipe))
 
     def _searched(self, known: Point) -> Point:
         return {path: value for path, value in known.items() if not isinstance(self.entries[path], Constant)}

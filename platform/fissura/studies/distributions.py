@@ -57,9 +57,11 @@ class Choice(_Conditional):
     @field_validator("values")
     @classmethod
     def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        for index, value in enumerate(values):
-            if among(value, values[:index]):
+        seen = set[tuple[bool, Scalar]]()
+        for value in values:
+            if (isinstance(value, bool), value) in seen:  # which are the `same`
                 raise ValueError(f"{shown(value)} is given twice; remove one")
+            seen.add((isinstance(value, bool), value))
         sorts = {
             "true/false" if isinstance(value, bool) else "text" if isinstance(value, str) else "numbers"
             for value in values

@@ -1,6 +1,5 @@
 """One profile of a search space over its recipe: what is searched, what is fixed, and where it says so."""
 
-import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,14 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fissura.core.errors import SpecError
-from fissura.studies.check import Problem, broken_rules, ordered, unmet_conditions, unreachable_paper
+from fissura.studies.check import (
+    TELLING,
+    Effort,
+    Problem,
+    broken_rules,
+    ordered,
+    unmet_conditions,
+    unreachable_paper,
+)
 from fissura.studies.compile import Distribution, Entry, Parameters
 from fissura.studies.distributions import AnyDistribution, Constant, distribution_key
-from fissura.studies.paths import attempt, depth_then_kind, kinds_above, resolve
+from fissura.studies.paths import attempt, depth_then_kind, find, kinds_above
 from fissura.studies.space import broken_key
 from fissura.studies.wording import problems, shown
-from fissura.studies.yaml import Location
+from fissura.studies.yaml import ITEM_LIMIT, Location
 
 if TYPE_CHECKING:
     from fissura.engine.experiment import Experiment
@@ -34,8 +40,8 @@ class Layer:
     copied, and takes the place of every entry beneath its path.
     """
 
-    def __init__(self, recipe: "Experiment", *, tell: Tell) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: "Experiment", *, tell: Tell, effort: Effort) -> None:
+        self._recipe, self._effort = recipe, effort
         self._plain = recipe.plain()
         self._tell = tell
         self.notes: dict[Location, str] = {}
@@ -69,6 +75,9 @@ class Layer:
 
         Of an earlier entry's `when` it keeps what says whether there is such a field: a searched `kind`.
         """
+        if len(values) > ITEM_LIMIT:
+            self._tell(None, f"{len(values)} fields are set, {ITEM_LIMIT} at most; write a profile")
+            return
         given = dict(self._read(values, None))
         for path in sorted(given, key=depth_then_kind):
             self._fix(path, given[path])
@@ -91,7 +100,7 @@ class Layer:
             self._tell(self._where[path], f"`{path}`: {circle}")
         parameters = Parameters(self._recipe, entries)
         unread = [path for path, one in self._entries.items() if one is None]
-        self._tell_all(broken_rules(parameters, unread=unread))
+        self._tell_all(broken_rules(parameters, unread=unread, effort=self._effort))
         for problem in unreachable_paper(parameters):
             location = self._where[problem.path]
             if location and location[0] == "profiles":
@@ -104,10 +113,8 @@ class Layer:
         return parameters
 
     def _canonical(self, path: str) -> str:
-        try:
-            return resolve(self._plain, type(self._recipe), path).path
-        except SpecError:
-            return path
+        place = find(self._plain, type(self._recipe), path)
+        return path if place is None else place.path
 
     def _read(self, section: Mapping[str, Any], place: Location | None) -> Iterator[tuple[str, Any]]:
         """A section by canonical path; tells of two that are the same field."""
@@ -156,12 +163,15 @@ class Layer:
         named = {other for entry in self._entries.values() if entry for other in entry.when}
         for path in sorted(named - set(self._entries)):
             above = [other for other in fixed if path.startswith(f"{other}.")]
+            if not above:
+                continue
+            self._effort.spend(TELLING)
             recipe, _ = attempt(self._recipe, {other: fixed[other].value for other in above})
-            if above and recipe is not None:
-                with contextlib.suppress(SpecError):
-                    value, owner = resolve(recipe.plain(), type(recipe), path).value, max(above, key=len)
-                    self._entries[path] = Constant(value=value, when=fixed[owner].when)
-                    self._where[path] = self._where[owner]
+            place = None if recipe is None else find(recipe.plain(), type(recipe), path)
+            if place is not None:
+                owner = max(above, key=len)
+                self._entries[path] = Constant(value=place.value, when=fixed[owner].when)
+                self._where[path] = self._where[owner]
 
     def _check_conditions(
         self,

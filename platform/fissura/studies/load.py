@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fissura.core.errors import SpaceError
 from fissura.core.spec import nearest
 from fissura.studies import yaml
+from fissura.studies.check import TELLING, Effort, TooMuchToCheck
 from fissura.studies.compile import Parameters
 from fissura.studies.layer import Layer
 from fissura.studies.space import LoadedSpace, Objective, RunAll, SearchSpace, broken_key, objectives_of
@@ -46,14 +47,8 @@ def load_space(
         SpaceError: with one line a problem, all at once.
     """
     document = yaml.read(_find(str(name_or_path)))
-    return load_text(
-        document.text,
-        source=document.source,
-        profile=profile,
-        fixed=fixed,
-        objectives=objectives,
-        recipes=recipes,
-    )
+    loading = _Loading(document, recipes or _recipes(), objectives_of(objectives))
+    return loading.load(profile=profile, fixed=fixed or {})
 
 
 def load_text(
@@ -130,24 +125,31 @@ class _Loading:
             self._plain["objective"] = [self._plain["objective"]]
         self._problems: set[tuple[int, str]] = set()
         self._notes_of_objectives: dict[yaml.Location, str] = {}
+        self._effort, self._reading = Effort(), len(document.lines) // 20
 
     def load(self, *, profile: str | None, fixed: Mapping[str, Any]) -> LoadedSpace:
-        definition, recipe = self._definition(profile), self._recipe()
-        profiles = _mapping(self._plain.get("profiles"))
-        if profile is not None and profile not in profiles:
-            self._tell(("profiles",), _unknown_profile(profile, profiles))
         layers: dict[str | None, tuple[Layer, Parameters]] = {}
-        for name in (None, *profiles):
-            if recipe is None:
-                break
-            layer = Layer(recipe, tell=self._tell)
-            layer.add_space(_mapping(self._plain.get("space")))
-            if name is not None:
-                section = _mapping(profiles[name])
-                layer.add_profile({k: section[k] for k in section if k not in OF_THE_SEARCH}, name)
-            if name == profile:
-                layer.add_fixed(fixed)
-            layers[name] = layer, layer.parameters()
+        definition, recipe = None, self._recipe()
+        try:
+            definition = self._definition(profile)
+            profiles = _mapping(self._plain.get("profiles"))
+            if profile is not None and profile not in profiles:
+                self._tell(("profiles",), _unknown_profile(profile, profiles))
+            for name in (None, *profiles):
+                if recipe is None:
+                    break
+                layer = Layer(recipe, tell=self._tell, effort=self._effort)
+                self._effort.spend(self._reading)
+                layer.add_space(_mapping(self._plain.get("space")))
+                if name is not None:
+                    section = _mapping(profiles[name])
+                    layer.add_profile({k: section[k] for k in section if k not in OF_THE_SEARCH}, name)
+                if name == profile:
+                    layer.add_fixed(fixed)
+                layers[name] = layer, layer.parameters()
+        except TooMuchToCheck as error:
+            if not self._problems:
+                self._problems.add((self._document.line(("space",)), f"`space`: {error}"))
         if recipe is not None and definition is not None:
             self._check_metrics(definition, recipe)
         source = self._document.source
@@ -168,6 +170,7 @@ class _Loading:
 
     def _tell(self, location: yaml.Location | None, text: str) -> None:
         """Keeps a problem; a value from outside the file has no location."""
+        self._effort.spend(TELLING)
         self._problems.add((0 if location is None else self._document.line(location), text))
 
     def _definition(self, profile: str | None) -> SearchSpace | None:
@@ -193,6 +196,7 @@ class _Loading:
         return self._with_objectives(definition)
 
     def _validated(self, plain: Mapping[str, Any], *, place: yaml.Location) -> SearchSpace | None:
+        self._effort.spend(self._reading)
         try:
             return SearchSpace.model_validate_json(json.dumps(plain), strict=True)
         except ValidationError as error:
@@ -226,8 +230,8 @@ class _Loading:
             return None
         if name in self._recipes:
             return self._recipes[name]()
-        hint = nearest(name, self._recipes)
-        self._tell(("recipe",), f"recipe `{name}` is not known{hint}; known are {', '.join(self._recipes)}")
+        hint, known = nearest(name, self._recipes), ", ".join(self._recipes)
+        self._tell(("recipe",), f"recipe `{name:.80}` is not known{hint}; known are {known}")
         return None
 
     def _notes(self, definition: SearchSpace, layer: Layer, chosen: Parameters) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ index, and through unions on `kind` by the kind that is set.
 """
 
 import copy
+import functools
+import itertools
 import json
 import types
 import typing
@@ -22,6 +24,7 @@ from fissura.studies.wording import broken_rule, one_of, problems
 Plain = dict[str, Any]
 S = TypeVar("S", bound=Spec)
 ABSENT: Any = object()
+NEAR_LIMIT = 1_000  # paths that are compared with one that is not known
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,27 @@ def resolve(plain: Plain, model_type: type[Spec], path: str) -> Place:
     Raises:
         SpecError: there is no such field; the nearest path is named.
     """
+    place, whole = _follow(plain, model_type, path)
+    if not whole:
+        raise SpecError(_unknown(plain, model_type, path, place))
+    return place
+
+
+def find(plain: Plain, model_type: type[Spec], path: str) -> Place | None:
+    """`resolve` that looks for no near path: None where there is no such field."""
+    place, whole = _follow(plain, model_type, path)
+    return place if whole else None
+
+
+def _follow(plain: Plain, model_type: type[Spec], path: str) -> tuple[Place, bool]:
+    """The place as far as `path` leads, and whether that is all of it."""
     place = Place("", (), model_type, plain)
     for part in path.split("."):
         inner = _step(place, part)
         if inner is None:
-            raise SpecError(_unknown(plain, model_type, path, place))
+            return place, False
         place = inner
-    return place
+    return place, True
 
 
 def set_path(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> Plain:
@@ -198,14 +215,18 @@ def _index(items: list[Any], part: str) -> int | None:
     return int(part) if part.isdecimal() and len(part) < 10 and int(part) < len(items) else None
 
 
-def _members(annotation: Any) -> list[type[Spec]]:
+def _members(annotation: Any) -> tuple[type[Spec], ...]:
     """The specs that an annotation admits, through Annotated, unions and None."""
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return [member for part in typing.get_args(annotation) for member in _members(part)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Spec) else []
+    while typing.get_origin(annotation) is Annotated:  # whose metadata may have no hash
+        annotation = typing.get_args(annotation)[0]
+    return _union_members(annotation)
+
+
+@functools.cache
+def _union_members(annotation: Any) -> tuple[type[Spec], ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(member for part in typing.get_args(annotation) for member in _members(part))
+    return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Spec) else ()
 
 
 def _member(place: Place) -> type[Spec] | None:
@@ -218,6 +239,7 @@ def _member(place: Place) -> type[Spec] | None:
     return next((one for one in members if place.value.get("kind") in _kinds(one)), None)
 
 
+@functools.cache
 def _kinds(member: type[Spec]) -> tuple[str, ...]:
     field = member.model_fields.get("kind")
     return typing.get_args(field.annotation) if field else ()
@@ -253,7 +275,8 @@ def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: Place) ->
         return (
             f"{sentence} while {kind} is {reached.value.get('kind')}; set {kind} to {' or '.join(others)} too"
         )
-    candidates = (known for known in known_paths(plain, model_type) if known != reached.path)
+    every = itertools.islice(known_paths(plain, model_type), NEAR_LIMIT)
+    candidates = (known for known in every if known != reached.path)
     if not part.isdecimal() and (hint := nearest(path, candidates)):
         return f"{sentence}{hint}"
     fields = sorted({inner.path for one in _parts(reached) if (inner := _step(reached, one))})

@@ -62,6 +62,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
     if goes_on:
         study = _resumed(request, storage)
         plan = study.plan()
+        study.check_trials()
         space = plan.load_space(study.path / "study.json")
         datasets = _standing(study, plan, request.data, task=space.recipe.task, cache=cache)
         plan = plan.model_copy(update={"trials": plan.trials + request.extend, "datasets": datasets})
@@ -169,8 +170,7 @@ def _taken(study: Study, plan: Plan, space: LoadedSpace) -> set[str]:
     from optuna.trial import TrialState
 
     runs = {run_of(space, path, value, content=plan.content) for path, value in plan.swept}
-    # a search that was killed before its first trial has no database, or an empty one
-    with contextlib.suppress(SpaceError, KeyError):
+    if study.has_begun:
         runs |= {
             trial.user_attrs[RUN]
             for trial in study.load().get_trials(deepcopy=False)

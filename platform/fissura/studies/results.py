@@ -1,6 +1,5 @@
 """What a study gives its reader: leaderboard and report, from the runs that were evaluated."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError
+from fissura.core.errors import DataError, UserError
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
-from fissura.engine.checkpoint import STATE, WEIGHTS
-from fissura.engine.run import MANIFEST, read_manifest
-from fissura.engine.trainer import METRICS
+from fissura.engine.checkpoint import METRICS, STATE, WEIGHTS, read_metrics
 from fissura.results import store
 from fissura.results.classification import ClassRow
 from fissura.results.cross_data import cross_data, of_data, scores_of_tables
@@ -24,6 +21,7 @@ from fissura.results.figures import Plot
 from fissura.results.leaderboard import Leaderboard, leaderboard
 from fissura.results.pictures import Load
 from fissura.results.report import StudyFacts, write_report
+from fissura.results.run_files import MANIFEST, forget, read_manifest
 from fissura.studies.sources import called, described, masked
 from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, best_trials, runs_to_keep
 
@@ -60,7 +58,7 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
         missing = f"The pictures are left out: {error.problems[0]}."
         say(f"{study.path}: {missing}")
     files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
-    plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials))}
+    plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials, say=say))}
     if curves := precision_recall_plots(board):
         plots["Precision and recall"] = curves
     title, facts = f"{plan.name}: search report", study_facts(study, trials, plan)
@@ -112,8 +110,7 @@ def _open_runs(trials: "optuna.Study") -> set[str]:
 
 
 def _drop(study: Study, run: str) -> None:
-    for name in (WEIGHTS, STATE):
-        (study.runs / run / name).unlink(missing_ok=True)
+    forget(study.runs / run, (WEIGHTS, STATE))
 
 
 def loader(datasets: Sequence[Dataset]) -> Load:
@@ -131,7 +128,7 @@ def loader(datasets: Sequence[Dataset]) -> Load:
     return load
 
 
-def _trainings(study: Study, trials: "optuna.Study") -> list[TrainingCurves]:
+def _trainings(study: Study, trials: "optuna.Study", *, say: Say) -> list[TrainingCurves]:
     """The trainings whose curves are drawn, best first: of each network that the search tried the best one,
     as in Isnan et al.'s figure 4; then the others."""
     ranked = best_trials(trials)
@@ -143,10 +140,13 @@ def _trainings(study: Study, trials: "optuna.Study") -> list[TrainingCurves]:
     for trial in sorted(ranked, key=lambda trial: trial.number not in leading):
         path = study.runs / trial.user_attrs[RUN] / METRICS
         if len(trainings) < SHOWN and path.is_file():
-            plain = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                progress, history = read_metrics(path.parent)
+            except UserError as error:
+                say(f"skipped {error.problems[0]}")
+                continue
             name = ", ".join([f"trial {trial.number}", *_network(trial)])
-            kept = plain["progress"]["best_epoch"]
-            trainings.append(TrainingCurves(name, plain["history"], kept))
+            trainings.append(TrainingCurves(name, history, progress.best_epoch))
     return trainings
 
 

@@ -4,37 +4,42 @@
     STUDY/space.yaml   its space, as asked
     STUDY/study.db     the trials        STUDY/leaderboard.*, report.html, search.log
 
-The Optuna database is the only record of trials: whatever process dies, a search goes on from it.
+A search goes on from the Optuna database, whatever process dies. What was asked for stands again in
+runs/plan.json, and each trial that ended in the folder of its run (see `trial_records`): from runs/ alone
+`repair` makes the others anew.
 """
 
 import re
 import shlex
 from bisect import insort
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field, JsonValue
 
-from fissura.core.errors import SpaceError
-from fissura.core.files import sqlite_uri, write_json, write_text
-from fissura.core.retry import OnWait
+from fissura.core.documents import write_sealed
+from fissura.core.errors import SpaceError, UserError, named
+from fissura.core.files import write_json, write_text
+from fissura.core.retry import OnWait, must_stand
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
 from fissura.engine.experiment import KeptBy
+from fissura.studies.database import DATABASE, database_fault, database_url
 from fissura.studies.distributions import Scalar
 from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
 from fissura.studies.space import LoadedSpace, Metric
 from fissura.studies.sweep import Sweep
+from fissura.studies.trial_records import write_record
 from fissura.studies.yaml import write_value
 
 if TYPE_CHECKING:
     import optuna
 
-SPACE = "space.yaml"
+SPACE, PLAN = "space.yaml", "study.json"
 RUN, PAPER, REASON, SKIPPED = "run", "paper", "reason", "skipped"
 
 
@@ -109,25 +114,44 @@ class Study:
 
     @property
     def exists(self) -> bool:
-        """Whether a search has begun here."""
-        return (self.path / "study.json").is_file()
+        """Whether a search has begun here, whatever became of its files."""
+        return any((self.path / name).is_file() for name in (PLAN, DATABASE)) or self.plan_copy.is_file()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a trial was begun, whatever became of the database; a search that was killed before its
+        first one leaves none, or an empty file."""
+        path = self.path / DATABASE
+        return (path.is_file() and path.stat().st_size > 0) or any(self.runs.glob("*/"))
+
+    @property
+    def plan_copy(self) -> Path:
+        """The second place of the plan."""
+        return self.runs / "plan.json"
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a file of the study itself is damaged."""
+        return f"rebuild it with `fissura repair {shlex.quote(str(self.path))}`"
 
     def plan(self) -> Plan:
         """The plan.
 
         Raises:
             SpaceError: no study lies here.
+            SpecError: the plan is missing or damaged.
         """
         if not self.exists:
             raise SpaceError(
-                f"{self.path}: no study lies here (no study.json); name the folder that a search printed"
+                f"{self.path}: no study lies here (no {PLAN}); name the folder that a search printed"
             )
-        return Plan.load_file(self.path / "study.json")
+        return Plan.load_file(self.path / PLAN, remedy=self.remedy)
 
     def write(self, plan: Plan) -> None:
         """Keeps the plan, and its space as a file that a search can be begun with."""
         write_text(self.path / SPACE, plan.space)
-        write_json(self.path / "study.json", plan.plain())
+        write_json(self.path / PLAN, plan.plain())
+        write_sealed(self.plan_copy, plan.plain())
 
     def command(self) -> str:
         """The command lines that make this study anew beside it, wherever a shell runs them."""
@@ -152,11 +176,8 @@ class Study:
 
     @property
     def url(self) -> str:
-        """The database, as Optuna and optuna-dashboard name it; whatever the path holds is read as a path."""
-        from sqlalchemy import URL
-
-        uri = sqlite_uri(self.path.resolve() / "study.db")
-        return URL.create("sqlite", database=uri, query={"uri": "true"}).render_as_string()
+        """The database, as Optuna and optuna-dashboard name it."""
+        return database_url(self.path.resolve() / DATABASE)
 
     def storage(self, *, on_wait: OnWait = lambda _: None) -> "optuna.storages.RDBStorage":
         """The open database; it waits for another writer's lock, and for storage that is full or gone, rather
@@ -165,18 +186,50 @@ class Study:
 
         return PatientStorage(self.url, on_wait=on_wait)
 
+    def keep_record(self, trial: "optuna.trial.FrozenTrial") -> None:
+        """Writes a trial that ended into the folder of its run; a storage that is gone is not waited for, as
+        the database has the trial."""
+        with suppress(OSError):
+            must_stand(self.runs)
+            write_record(self.runs / trial.user_attrs[RUN], trial)
+
     def load(self) -> "optuna.Study":
         """The Optuna study, to read.
 
         Raises:
-            SpaceError: no search has begun here.
+            SpaceError: no trial was begun; or the database is missing or damaged.
         """
         import optuna
 
         name = self.plan().name
-        if not (self.path / "study.db").is_file():
+        self.check_trials()
+        if not self.has_begun:
             raise SpaceError(f"{self.path}: the search has not begun its first trial; run it with --resume")
-        return optuna.load_study(study_name=name, storage=self.storage())
+        try:
+            study = optuna.load_study(study_name=name, storage=self.storage())
+            study.get_trials(deepcopy=False)  # Optuna keeps them: what cannot be read is found now
+        except UserError:
+            raise
+        except Exception as error:  # SQLAlchemy's, Optuna's and JSON's have no common base
+            raise self._damaged(named(error)) from None
+        return study
+
+    def check_trials(self) -> None:
+        """Looks whether the database is whole, where there is one, or needs to be one.
+
+        Raises:
+            SpaceError: it is missing or damaged.
+        """
+        name, path = self.plan().name, self.path / DATABASE
+        if not self.has_begun:
+            return
+        if not path.is_file():
+            raise SpaceError(f"{path}: is missing, and runs stand in {self.runs}; {self.remedy}")
+        if fault := database_fault(path, name=name):
+            raise self._damaged(fault)
+
+    def _damaged(self, fault: str) -> SpaceError:
+        return SpaceError(f"{self.path / DATABASE}: is damaged ({fault}); {self.remedy}")
 
 
 def find_study(path: Path) -> Study:
@@ -185,9 +238,9 @@ def find_study(path: Path) -> Study:
     Raises:
         SpaceError: there is none, or there are several.
     """
-    if (path / "study.json").is_file():
+    if Study(path).exists:
         return Study(path)
-    below = sorted(file.parent for file in path.glob("*/study.json")) if path.is_dir() else []
+    below = sorted(file.parent for file in path.glob(f"*/{PLAN}")) if path.is_dir() else []
     if len(below) == 1:
         return Study(below[0])
     found = (

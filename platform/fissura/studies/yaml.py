@@ -17,8 +17,12 @@ import yaml
 from fissura.core.errors import SpaceError, SpecError
 from fissura.core.spec import nearest
 
-SIZE_LIMIT_BYTES = 1_000_000
+# so that PyYAML, which reads 30,000 values a second, refuses whatever comes within one
+SIZE_LIMIT_BYTES = 100_000
 DEPTH_LIMIT = 32
+VALUE_LIMIT = 5_000
+ITEM_LIMIT = 256  # of one list or mapping
+KEY_LIMIT = 200
 PROBLEM_LIMIT = 50
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -50,7 +54,7 @@ class Document:
 
 
 def read(path: Path) -> Document:
-    """The mapping in a YAML file of at most 1 MB.
+    """The mapping in a YAML file of at most 100 kB.
 
     Raises:
         SpaceError: with one line a problem, `FILE:LINE: what is wrong and what to write`.
@@ -67,7 +71,7 @@ def read(path: Path) -> Document:
     except (OSError, ValueError) as error:
         raise SpaceError(f"{str(path)!r:.200}: cannot be read ({error})") from None
     if len(content) > SIZE_LIMIT_BYTES:
-        raise SpaceError(f"{path}: is larger than 1 MB; a search space is a few kB, is this another file?")
+        raise SpaceError(f"{path}: is larger than 100 kB; a search space is a few kB, is this another file?")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,13 +124,18 @@ def write_value(value: Any) -> str:
     return f"{mantissa}{'' if '.' in mantissa else '.0'}e{power}" if scientific else text
 
 
+class _TooMuch(yaml.MarkedYAMLError):
+    """A text nests too deep, or holds too many values."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, noting aliases and tags, and stops where the nesting is too deep."""
+    """Composes nodes, noting aliases and tags, and stops where they nest too deep or are too many."""
 
     def __init__(self, text: str, problems: list[tuple[int, str]]) -> None:
         super().__init__(text)
         self._problems = problems
         self._nesting = 0
+        self._values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -137,10 +146,11 @@ class _Loader(yaml.SafeLoader):
             return yaml.ScalarNode("alias", "", event.start_mark, style='"')  # type: ignore[arg-type]
         if event.tag is not None:
             self._problems.append((line, f"the tag {event.tag!r:.80} is not read; remove it"))
-        if self._nesting >= DEPTH_LIMIT:
-            raise yaml.MarkedYAMLError(
-                problem=f"is nested deeper than {DEPTH_LIMIT} levels", problem_mark=event.start_mark
-            )
+        self._values += 1
+        if self._nesting >= DEPTH_LIMIT or self._values > VALUE_LIMIT:
+            deep = self._nesting >= DEPTH_LIMIT
+            rule = f"nested deeper than {DEPTH_LIMIT} levels" if deep else f"more than {VALUE_LIMIT} values"
+            raise _TooMuch(problem=f"is {rule}; shorten it", problem_mark=event.start_mark)
         self._nesting += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self._nesting -= 1
@@ -155,6 +165,11 @@ class _Reader:
         self.lines: dict[Location, int] = {(): 1}
 
     def read(self, text: str) -> Any:
+        if len(text) > SIZE_LIMIT_BYTES:
+            self.problems.append(
+                (1, f"is {len(text)} characters long, {SIZE_LIMIT_BYTES} at most; shorten it")
+            )
+            return None
         try:
             loader = _Loader(text, self.problems)
             node = loader.get_single_node()
@@ -174,6 +189,10 @@ class _Reader:
         return None
 
     def _value(self, node: yaml.Node, location: Location) -> Any:
+        if isinstance(node, yaml.CollectionNode) and len(node.value) > ITEM_LIMIT:
+            rule = f"a list or a mapping has {ITEM_LIMIT} items at most, this one {len(node.value)}"
+            self.problems.append((node.start_mark.line + 1, f"{rule}; a range is {{int: [low, high]}}"))
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
@@ -190,8 +209,10 @@ class _Reader:
             line = key_node.start_mark.line + 1
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                if not any(line == at for at, _ in self.problems):
+                if not any(line == at for at, _ in self.problems[-PROBLEM_LIMIT:]):
                     self.problems.append((line, "a key must be text; quote it"))
+            elif len(key) > KEY_LIMIT:
+                self.problems.append((line, f"a key has {KEY_LIMIT} characters at most, this one {len(key)}"))
             elif key in plain:
                 first = self.lines[*location, key]
                 self.problems.append(
@@ -259,6 +280,8 @@ def _shown(text: str) -> str:
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
+    if isinstance(error, _TooMuch):
+        return str(error.problem)
     if "'\\t'" in (error.problem or ""):
         return "a tab cannot indent; use spaces"
     parts = [part.replace("\n", " ") for part in (error.context, error.problem) if part]

@@ -50,7 +50,7 @@ def read_card(task: str, *, needs: list[str]) -> dict[str, Any]:
         files = card["files"]
         if (card["format"], card["task"]) != (FORMAT, task):
             raise BundleError(f"{path}: not a card of format {FORMAT} for {task}; export the run again")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: no readable card ({_line(error)}); export the run again") from None
     for name in needs:
         if name not in files:
@@ -64,6 +64,19 @@ def read_card(task: str, *, needs: list[str]) -> dict[str, Any]:
         if found != files[name]["sha256"]:
             raise BundleError(f"{FOLDER / name}: not the file of the card (SHA-256 differs); copy it again")
     return card
+
+
+def require_numbers(values: np.ndarray, *, card: dict[str, Any]) -> None:
+    """Looks whether what a network gives are numbers.
+
+    Raises:
+        BundleError: they are not.
+    """
+    if not np.isfinite(values).all():
+        raise BundleError(
+            f"{FOLDER}: the network of run {card.get('run', 'unknown')} gives values that are not numbers;"
+            " copy the bundle again, or export another run"
+        )
 
 
 def _line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from card import FOLDER, BundleError, Network, read_card
+from card import FOLDER, BundleError, Network, read_card, require_numbers
 from compact import Compact, CompactError
 from images import Unreadable, image_files, read_all
 
@@ -30,7 +30,7 @@ class Classifier:
     """The backbone and the classifier on its features."""
 
     def __init__(self, model: str, *, threads: int) -> None:
-        card = read_card("classification", needs=[model, "classifier.npz"])
+        self._card = card = read_card("classification", needs=[model, "classifier.npz"])
         self.classes: list[str] = card["classes"]
         self.backbone = Network(FOLDER / model, threads=threads)
         try:
@@ -43,6 +43,7 @@ class Classifier:
     def __call__(self, images: np.ndarray) -> list[tuple[str, float]]:
         """(class, score) of images uint8 [b h w 3]."""
         features = self.backbone(images)
+        require_numbers(features, card=self._card)
         places = [self._place[int(label)] for label in self.compact.predict(features)]
         decisions = self.compact.decision(features)
         return [
@@ -91,6 +92,8 @@ def classified(classifier: Classifier, batch: list[Read]) -> Iterator[dict[str, 
         return
     try:
         results = classifier(np.stack(pixels))
+    except BundleError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base, and no image stops the others
         if len(batch) == 1:
             yield {"name": batch[0][0], "error": f"not classified ({' '.join(str(error).split())[:200]})"}
@@ -124,14 +127,18 @@ def main(arguments: "list[str] | None" = None) -> int:
     if asked.format == "csv":
         table.writeheader()
     done = 0
-    for batch in batches(read_all(asked.folder, paths)):
-        for line in classified(classifier, batch):
-            done += "error" not in line
-            if asked.format == "csv":
-                table.writerow(line)
-            else:
-                sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+    try:
+        for batch in batches(read_all(asked.folder, paths)):
+            for line in classified(classifier, batch):
+                done += "error" not in line
+                if asked.format == "csv":
+                    table.writerow(line)
+                else:
+                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+    except BundleError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     if done < len(paths):
         sys.stderr.write(f"{len(paths) - done} of {len(paths)} images could not be classified\n")
     return 0 if done else 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from card import FOLDER, BundleError, Network, read_card
+from card import FOLDER, BundleError, Network, read_card, require_numbers
 from images import Unreadable, image_files, read_all, write_grey
 from windows import probability_map, resized, resized_map
 
@@ -25,6 +25,7 @@ def crack_probability(network: Network, image: np.ndarray, *, card: dict[str, An
     if card["resize"] is not None:
         image = resized(image, *card["resize"])
     probability = resized_map(probability_map(network, image, card=card), height, width)
+    require_numbers(probability, card=card)
     return np.asarray(np.rint(probability * 255), np.uint8)
 
 
@@ -80,6 +81,9 @@ def main(arguments: "list[str] | None" = None) -> int:
             done += 1
         except OSError as error:
             sys.stderr.write(f"error: {asked.out}: {error.strerror or error}\n")
+            return 2
+        except BundleError as error:
+            sys.stderr.write(f"error: {error}\n")
             return 2
         except Unreadable as error:
             line["error"] = str(error)

@@ -13,6 +13,7 @@ CHECKS: tuple[Callable[[Seen], list[Finding]], ...] = (
     software.ray_address,
     between.tokens,
     between.ports,
+    machine.sockets,
     between.storage,
     machine.disk,
     between.clocks,

@@ -91,7 +91,8 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Facts:
-    """One node. `settings` and the limits are those of its raylet, which its workers inherit; without one,
+    """One node. `exposed` is the folder of its Ray's sockets where any user may put others in their place,
+    or empty. `settings` and the limits are those of its raylet, which its workers inherit; without one,
     this process's own. `versions` lack what is not installed; `clusters` are the session folders of the Rays
     whose head runs on the machine."""
 
@@ -107,6 +108,7 @@ class Facts:
     memory: int
     memory_free: int
     shm: Folder
+    exposed: str
     files_limit: int
     files_open: int
     settings: dict[str, str]

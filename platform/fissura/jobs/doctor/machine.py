@@ -42,6 +42,22 @@ def disk(seen: Seen) -> list[Finding]:
     return faults("disk", seen, judge) or [Finding("disk", "ok", f"{ok} free")]
 
 
+def sockets(seen: Seen) -> list[Finding]:
+    """Ray gives its folders mode 0777, unless they lie in one that others do not get into."""
+
+    def judge(node: Facts) -> Iterator[Fault]:
+        if node.exposed:
+            yield Fault(
+                "warning",
+                f"{node.exposed} can be written by every user of the machine: any of them can take the place"
+                " of Ray's sockets, and so run code and read data",
+                "`mkdir -m 700 ~/.fissura-ray`, and start Ray with --temp-dir=$HOME/.fissura-ray/ray, as in"
+                " cluster.yaml",
+            )
+
+    return faults("sockets", seen, judge) or [Finding("sockets", "ok", "no other user reaches Ray's")]
+
+
 def memory(seen: Seen) -> list[Finding]:
     """Memory that is free."""
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import resource
 import shutil
+import stat
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ def take(asked: Asked) -> dict[str, Any]:
             memory=memory,
             memory_free=free,
             shm=look_at_folder("shared memory", asked.shm),
+            exposed=exposed(Path(asked.session, "sockets")) if asked.session else "",
             files_limit=_files_limit(raylet),
             files_open=sum(1 for _ in Path(f"/proc/{raylet or os.getpid()}/fd").iterdir()),
             settings={name: settings[name] for name in SETTINGS if name in settings},
@@ -79,6 +81,17 @@ def look_at_folder(purpose: str, path: str) -> Folder:
         purpose, path, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize, kind, options,
         "" if writable else f"{standing} is read-only for {os.environ.get('USER') or os.geteuid()}",
     )  # fmt: skip
+
+
+def exposed(folder: Path) -> str:
+    """The folder, where it and those above it let any user in and write; else nothing."""
+    try:
+        above = [place.stat().st_mode for place in folder.resolve().parents]
+        own = folder.stat().st_mode
+    except OSError:
+        return ""
+    open_to_all = own & stat.S_IWOTH and all(mode & stat.S_IXOTH for mode in (own, *above))
+    return str(folder) if open_to_all else ""
 
 
 def _software() -> tuple[dict[str, str], str, str]:

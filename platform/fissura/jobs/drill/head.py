@@ -2,12 +2,10 @@
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from fissura.jobs.drill.ground import Ground, Stuck, free_resources, seconds_unt
 from fissura.jobs.drill.marked import environment_of
 from fissura.jobs.drill.scenario import Stopwatch, finding, wait_for_middle
 from fissura.jobs.drill.work import Work
+from fissura.jobs.environment import private_folder
 
 CPUS = 2
 STARTS = 3
@@ -33,7 +32,10 @@ class HeadRestarted:
 
     def run(self, ground: Ground, work: Work) -> Finding:
         """Makes the fault, and gives what it cost; the ground's own cluster is left alone."""
-        head = Head()
+        with private_folder() as folder:
+            return self._on(Head(folder), ground, work)
+
+    def _on(self, head: "Head", ground: Ground, work: Work) -> Finding:
         try:
             head.start()
             ground = replace(ground, address=head.address)
@@ -63,16 +65,16 @@ class HeadRestarted:
 
 
 class Head:
-    """A Ray head of one's own on this machine; its processes are known by a mark in their environment."""
+    """A Ray head of one's own on this machine, whose sockets and logs lie in `folder`; its processes are
+    known by a mark in their environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         with socket.socket() as free:
             free.bind(("", 0))
             self._port = int(free.getsockname()[1])
         self.address = f"{get_node_ip_address()}:{self._port}"
         self._mark = f"FISSURA_DRILL_HEAD={secrets.token_hex(8)}"
-        # sockets lie in it, and their names must be short
-        self._scratch = Path(tempfile.mkdtemp(prefix="drill-"))
 
     def start(self) -> None:
         """Starts it; whatever it was before, it remembers nothing.
@@ -83,7 +85,7 @@ class Head:
         name, _, token = self._mark.partition("=")
         words = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self._port}",
-            f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={self._scratch}",
+            f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={self._folder}",
             "--disable-usage-stats",
         ]  # fmt: skip
         for _ in range(STARTS):
@@ -102,4 +104,3 @@ class Head:
             if folder.name.isdigit() and self._mark in environment_of(folder):
                 with suppress(ProcessLookupError):
                     os.kill(int(folder.name), signal.SIGKILL)
-        shutil.rmtree(self._scratch, ignore_errors=True)
