@@ -188,8 +188,8 @@ class TestVerify:
             database.execute("UPDATE trial_values SET value = value + 0.125")
             database.commit()
         faults = verify(study.path).faults
-        completed = sum(trial.state == TrialState.COMPLETE for trial in study.load().trials)
-        assert len(faults) == completed
+        # a pruned trial has its last value
+        assert len(faults) == sum(trial.values is not None for trial in study.load().trials)
         assert all("study.db: trial " in fault and "fissura repair" in fault for fault in faults)
 
     def test_misses_a_run_that_is_gone(self, segments: Study) -> None:
