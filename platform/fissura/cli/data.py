@@ -116,11 +116,13 @@ def fetch(
     Example: [bold]fissura data fetch cfd /data/cfd[/bold]
     """
     from fissura.data.datasets import kinds
+    from fissura.data.fetch import FETCHED
     from fissura.data.fetch import fetch as fetch_data
 
     console = Console.of(as_json)
-    if name in (known := kinds()):
-        console.say(f"{known[name].info.title}: licence: {known[name].info.licence}")
+    if name in FETCHED:
+        info = kinds()[name].info
+        console.say(f"{info.title}: licence: {info.licence}")
     with console.progress(f"fetching {name}") as on_progress:
         fetch_data(name, directory, mirror=mirror, on_progress=on_progress)
     data = f"{name}:{directory}"

@@ -26,6 +26,7 @@ from fissura.core.files import sha256
 from fissura.data.lock import locked
 from fissura.data.synthetic import SyntheticSpec, write
 
+FETCHED = ("cfd", "synthetic")
 CFD_MIRROR = "https://raw.githubusercontent.com/cuilimeng/CrackForest-dataset/master"
 CONNECTIONS = 4
 PATIENCE = 3.0  # seconds until the mirror must accept a connection
@@ -93,7 +94,7 @@ def _no_fetcher(name: str) -> str:
         return f"`{name}` cannot be fetched by this program; obtain it yourself: {known[name].info.obtain}"
     near = get_close_matches(name, known, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""
-    return f"`{name}` is no data set{hint} (to be fetched: cfd, synthetic)"
+    return f"`{name}` is no data set{hint} (to be fetched: {', '.join(FETCHED)})"
 
 
 def download(
