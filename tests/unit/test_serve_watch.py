@@ -1,14 +1,17 @@
 """A service sees that its Ray has died, says what of it, and ends what is left; processes are named so."""
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fissura.core.errors import FissuraError
+from fissura.core.signals import interrupted
 from fissura.jobs import serve_watch
-from fissura.jobs.serve_watch import RayWatch
+from fissura.jobs.serve_watch import RayWatch, ends_with_ray
 
 Start = Callable[[str], "subprocess.Popen[bytes]"]
 
@@ -80,3 +83,33 @@ def test_a_controller_that_ray_starts_anew_is_told_of_once_and_one_that_stays_aw
     second.wait()
     watch.ended()
     assert "controller" in (watch.ended() or "")
+
+
+@pytest.mark.parametrize("waits", ["asleep", "until it is interrupted"])
+def test_what_waits_for_a_ray_that_dies_is_ended(start: Start, waits: str) -> None:
+    agent, said = start("ray::DashboardAgent"), list[str]()
+
+    def wait() -> None:
+        threading.Timer(0.2, agent.kill).start()
+        if waits == "asleep":  # as a call of Ray Serve's in a service that is starting
+            time.sleep(30)
+        else:
+            with interrupted() as event:
+                event.wait()
+
+    begin = time.monotonic()
+    with (
+        pytest.raises(FissuraError, match="since Ray's dashboard agent died; start it again"),
+        ends_with_ray(said.append),
+    ):
+        wait()
+    assert time.monotonic() - begin < 10
+    assert said == ["Ray's dashboard agent died: ending what is left"]
+
+
+def test_what_ends_by_itself_or_fails_does_so_under_the_watch(start: Start) -> None:
+    start("ray::DashboardAgent")
+    with ends_with_ray(print):
+        pass
+    with pytest.raises(ValueError, match="its own"), ends_with_ray(print):
+        raise ValueError("its own")

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from fissura.core.errors import DataError, FissuraError, ResourceError, UserError
 from fissura.core.files import write_text
@@ -22,7 +23,7 @@ from fissura.jobs.serve_host import APPLICATION, Front, front_application
 from fissura.jobs.serve_listener import Address, listener_application, listening
 from fissura.jobs.serve_model import QUIET, Hosting, Version, model_application
 from fissura.jobs.serve_proxy import controller_options, is_unbounded
-from fissura.jobs.serve_watch import LOOK_EVERY_SECONDS, RayWatch
+from fissura.jobs.serve_watch import ends_with_ray
 
 Say = Callable[[str], None]
 
@@ -79,34 +80,13 @@ def run_service(
                 )
             )
             front = front.model_copy(update={"lines": Path(folder)})
-        try:
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
-            serve.start(
-                proxy_location="Disabled" if address is None else "EveryNode",
-                http_options={"host": at.host, "port": at.port},
-                logging_config=QUIET,
-                controller_options=controller_options(front.limits),
-            )
-            targets: list[serve.RunTarget] = []
-            for version in versions:
-                say(f"loading {version.name}: {version.run}")
-                hosting = Hosting(
-                    version=version, limits=front.limits, replicas=front.replicas, lines=front.lines
-                )
-                model = model_application(hosting.plain())
-                targets.append(serve.RunTarget(model, name=version.application, route_prefix=None))
-            serve.run_many(targets)
+        with ends_with_ray(say) if address is None else contextlib.nullcontext():
+            http = _start(front, versions, at=at, address=address, say=say)
+            ready(str(at))
             if address is None:
-                http = serve.run(listener_application(front, at), name=APPLICATION, route_prefix=None)
-            else:
-                serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
-                if is_unbounded(at.host, at.port):
-                    say(_UNBOUNDED)
-        except RuntimeError as error:
-            raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
-        ready(str(at))
+                with interrupted() as event:
+                    event.wait()
         if address is None:
-            _wait(say)
             say("stopping: what was accepted is being answered")
             # until Ray has gone, since it tells of its controller's end as of a failure
             quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -116,22 +96,35 @@ def run_service(
                 serve.shutdown()
 
 
-def _wait(say: Say) -> None:
-    """Returns when this process is asked to end.
-
-    Raises:
-        FissuraError: its Ray has died; what was left of it has been ended.
-    """
-    watch = RayWatch(say)
-    with interrupted() as event:
-        while not event.wait(LOOK_EVERY_SECONDS):
-            if dead := watch.ended():
-                say(f"Ray's {dead} died: ending what is left")
-                watch.end_all()
-                raise FissuraError(
-                    f"the service has ended, since Ray's {dead} died; start it again, or let a supervisor do"
-                    " so (docs/serving.md)"
-                )
+def _start(
+    front: Front, versions: Sequence[Version], *, at: Address, address: str | None, say: Say
+) -> DeploymentHandle:
+    """Starts Ray Serve with the versions, and what answers over HTTP."""
+    try:
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        serve.start(
+            proxy_location="Disabled" if address is None else "EveryNode",
+            http_options={"host": at.host, "port": at.port},
+            logging_config=QUIET,
+            controller_options=controller_options(front.limits),
+        )
+        targets: list[serve.RunTarget] = []
+        for version in versions:
+            say(f"loading {version.name}: {version.run}")
+            hosting = Hosting(
+                version=version, limits=front.limits, replicas=front.replicas, lines=front.lines
+            )
+            model = model_application(hosting.plain())
+            targets.append(serve.RunTarget(model, name=version.application, route_prefix=None))
+        serve.run_many(targets)
+        if address is None:
+            return serve.run(listener_application(front, at), name=APPLICATION, route_prefix=None)
+        http = serve.run(front_application(front.plain()), name=APPLICATION, route_prefix="/")
+        if is_unbounded(at.host, at.port):
+            say(_UNBOUNDED)
+        return http
+    except RuntimeError as error:
+        raise FissuraError(f"the service did not start: {' '.join(str(error).split())[:500]}") from None
 
 
 def write_config(path: Path, front: Front, versions: Sequence[Version], *, at: Address) -> None:

@@ -7,14 +7,16 @@ and whoever supervises it starts another. Ray starts Ray Serve's controller anew
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ray._private import ray_constants, worker
 
+from fissura.core.errors import FissuraError
 from fissura.jobs.doctor.processes import command_line
 
 LOOK_EVERY_SECONDS = 1.0
@@ -78,6 +80,44 @@ class RayWatch:
             self._controller = controllers[0]
         lost = self._controller is not None and not controllers
         self._without_since = (self._without_since or time.monotonic()) if lost else None
+
+
+@contextmanager
+def ends_with_ray(say: Callable[[str], None]) -> Iterator[None]:
+    """A block that ends when the Ray of this process dies, wherever the main thread, which runs it, waits.
+
+    What has died is said within seconds, and what is left is ended.
+
+    Raises:
+        FissuraError: Ray has died.
+    """
+    watch, over, died = RayWatch(say), threading.Event(), list[str]()
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY_SECONDS):
+            if dead := watch.ended():
+                died.append(dead)
+                say(f"Ray's {dead} died: ending what is left")
+                watch.end_all()
+                # a call that waits for the dead returns for a signal alone
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+
+    looking = threading.Thread(target=look, name="ray-watch", daemon=True)
+    looking.start()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        if not died:
+            raise
+    finally:
+        over.set()
+        looking.join()
+    if died:
+        raise FissuraError(
+            f"the service has ended, since Ray's {died[0]} died; start it again, or let a supervisor do so"
+            " (docs/serving.md)"
+        )
 
 
 def _descendants(ancestor: int) -> dict[Descendant, str]:
