@@ -141,6 +141,9 @@ def test_a_supervisor_has_it_answer_again(run: Path, tmp_path: Path, tell: Calla
             time.sleep(0.2)
         warm(url)
         tell(f"raylet killed under a supervisor: answers again after {time.monotonic() - begin:.1f} s")
+        while (tmp_path / "said").read_text().count("serving at") < 2:
+            assert time.monotonic() < begin + 300
+            time.sleep(0.2)
         assert log.read_text() == "ended with 1\n"
         below = descendants(supervisor.pid)
         seen |= below.keys()

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from fissura.core.errors import DataError, FissuraError, ResourceError, UserError
 from fissura.core.files import write_text
-from fissura.core.signals import interrupted
+from fissura.core.signals import interrupted, terminable
 from fissura.engine.model import open_model
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
@@ -72,7 +72,8 @@ def run_service(
     # a new version is loaded beside the one that it replaces, while the one before that is still being
     # removed; threads that wait cost nothing
     cpus = 3 * len(versions) * front.replicas.most * front.replicas.cpus
-    with contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
+    ending = terminable() if address is None else contextlib.nullcontext()
+    with ending, contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         if address is None:
             folder = quiet.enter_context(
                 tempfile.TemporaryDirectory(
