@@ -25,8 +25,8 @@ def interrupted() -> Iterator[threading.Event]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, by KeyboardInterrupt. By itself it would end the process at once,
-    and leave what that has started."""
+    """SIGTERM ends the block as Ctrl-C does, by KeyboardInterrupt. By itself it would end the process at once
+    and leave what it has started."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
