@@ -32,17 +32,17 @@ SMALL = (
     "data.crop.kind=random",
     "data.crop.size=32",
     "data.batch_size=4",
-    "epochs=2",
 )
 RECIPES: dict[str, tuple[str, ...]] = {
-    "small_unet": (*SMALL, "model.width=4"),
-    "attention_resunet": (*SMALL, "model.width=4", "data.crop.per_image=2"),
+    "small_unet": (*SMALL, "model.width=4", "epochs=2"),
+    "attention_resunet": (*SMALL, "model.width=4", "data.crop.per_image=2", "epochs=2"),
     "cirl": (*SMALL, "model.width=4", "model.depth=2", "epochs=4", "phases.clustering.loss.gamma=0.05"),
-    "deeplab_focal": (*SMALL, "model.backbone=mobilenet_v3_large", "model.weights=none"),
-    "unet_backbones": (*SMALL, "model.encoder=mobilenet_v2", "model.weights=none"),
+    "deeplab_focal": (*SMALL, "model.backbone=mobilenet_v3_large", "model.weights=none", "epochs=2"),
+    "unet_backbones": (*SMALL, "model.encoder=mobilenet_v2", "model.weights=none", "epochs=2"),
 }
 CLASSIFIER = ("backbone.weights=none", "backbone.input_size=32", "backbone.kind=mobilenet_v3", "folds=3")
 FORMATS = ("csv", "md", "html", "latex", "parquet")
+TIMES = {"seconds", "latency_ms", "images_per_second", "wait_share"}
 Facts = dict[str, Any]
 
 
@@ -97,7 +97,7 @@ def trained(folder: Path, recipe: str, values: tuple[str, ...]) -> Facts:
     history = json.loads((folder / run / "metrics.json").read_text(encoding="utf-8"))["history"]
     return {
         "weights": {name: digest(tensor.tobytes()) for name, tensor in sorted(weights.items())},
-        "history": [{k: v for k, v in epoch.items() if "second" not in k} for epoch in history],
+        "history": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in history],
     }
 
 
@@ -124,9 +124,8 @@ def answers(folder: Path) -> Facts:
     photo = photograph(200, 310)
     for study, path in (("small_unet", "segment"), ("cnn_svm", "classify")):
         with serving(folder, "--best", f"kept/{study}", "--cpus-per-replica", "1") as service:
-            document = asked(service.url, "POST", f"/v1/{path}", photo).document()
-            del document["seconds"]
-            found[study] = document
+            document = asked(service.url, "POST", f"/v1/{path}", photo).document
+            found[study] = {name: value for name, value in document.items() if name != "seconds"}
             if path == "segment":
                 for form in ("mask", "probability", "overlay"):
                     reply = asked(service.url, "POST", f"/v1/{path}?answer={form}", photo)
@@ -150,7 +149,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.absolute()
     record = folder / "record.json"
-    if not record.exists():
+    if not (folder / "kept").exists():
         draw(folder)
         keep_studies(folder)
     for made in ("trained", "exported", "cache"):
