@@ -229,7 +229,9 @@ def timeless(plain: Any) -> Any:
     """JSON without the times in it."""
     if isinstance(plain, dict):
         kept = {
-            key: timeless(value) for key, value in plain.items() if key not in CLOCKS | {"files", "sha256"}
+            key: timeless(value)
+            for key, value in plain.items()
+            if key not in CLOCKS | {"files", "before", "sha256"}
         }
         return {key: value for key, value in kept.items() if not key.endswith(("_seconds", "_microseconds"))}
     return [timeless(item) for item in plain] if isinstance(plain, list | tuple) else plain
