@@ -48,17 +48,6 @@ def service(run: Path, tmp_path: Path) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints past pytest's capture: the figures are for the documents."""
-
-    def say(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n{line}")  # noqa: T201
-
-    return say
-
-
 def warm(url: str) -> None:
     end = time.monotonic() + 240
     while asked(url, "POST", "/v1/segment", PHOTO).status != 200:
