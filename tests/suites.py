@@ -69,7 +69,11 @@ class Suite:
 def suites(jobs: int) -> dict[str, Suite]:
     """The checks and all suites, in their order; each test is in one of them."""
     parallel = ("-n", str(jobs), "--dist", "loadfile", "--no-loadscope-reorder") if jobs > 1 else ()
-    faults = (f"{INTEGRATION}/test_drill.py", f"{INTEGRATION}/test_trial_faults.py")
+    faults = (
+        f"{INTEGRATION}/test_drill.py",
+        f"{INTEGRATION}/test_trial_faults.py",
+        f"{INTEGRATION}/test_given_up.py",
+    )
     fuzz = f"{INTEGRATION}/test_serving_fuzz.py"
     elsewhere = [f"--ignore={path}" for path in (*faults, fuzz)]
     durations = ("--tb=short", "--durations=0", "--durations-min=10")

@@ -181,6 +181,24 @@ class TestTelling:
         assert search.study.trials[0].state == TrialState.FAIL
         assert search.study.trials[0].user_attrs[REASON] == "the trial's process ended: killed"
 
+    def test_lets_a_trial_that_was_given_back_go_on_under_its_own_number(
+        self, begin: Callable[..., StudySearch]
+    ) -> None:
+        search = begin()
+        search.allow(2)
+        lost, other = search.suggest("a"), search.suggest("b")
+        assert search.suggest("c") is None, "one of the two may still be given back"
+        search.on_trial_complete("a", error=True)
+        search.give_back("a")
+        again = search.suggest("c")
+        assert (again["number"], again["run_id"]) == (lost["number"], lost["run_id"])
+        end(search, "b", 0.5)
+        assert search.suggest("d") is None
+        end(search, "c", 0.5)
+        assert search.suggest("d") == Searcher.FINISHED
+        assert [trial.state for trial in search.study.trials] == [TrialState.COMPLETE] * 2
+        assert other["number"] == 1
+
 
 class TestAnotherProcess:
     def test_goes_on_with_interrupted_trials_under_their_own_numbers(

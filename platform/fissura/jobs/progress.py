@@ -1,23 +1,19 @@
 """What Ray Tune's trials tell while they run: the log of the study, and its standing."""
 
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from fissura.engine.memory import halve
+from fissura.jobs.failures import LOW_ON_MEMORY, goes_on, last_error, reason_of
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.standing import Say, Standing
 from fissura.studies.results import Checkpoints
 from fissura.studies.study import Study
-
-# in what Ray says when its memory monitor kills a worker
-LOW_ON_MEMORY = "running low on memory"
 
 
 class SearchProgress(Callback):
@@ -84,12 +80,19 @@ class SearchProgress(Callback):
                 )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tells the study why a trial's process ended."""
-        if not self._search.ended(trial.trial_id):
+        """Tells the study why a trial's process ended; one that is to go on is given back to the search."""
+        number = self._search.number(trial.trial_id)
+        if self._search.ended(trial.trial_id):
+            self._ended(trial)
+        elif goes_on(trial):
+            self._note(f"trial {number} waits to go on: {reason_of(trial)}")
+            self._search.give_back(trial.trial_id)
+            self._forget(trial)
+        else:
             reason = f"the trial's process ended: {reason_of(trial)}"
-            self._note(f"trial {self._search.number(trial.trial_id)} failed: {reason}")
+            self._note(f"trial {number} failed: {reason}")
             self._search.fail(trial.trial_id, reason=reason)
-        self._ended(trial)
+            self._ended(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keeps the disk free of weights that no result will need, and memory of what nobody reads."""
@@ -114,6 +117,10 @@ class SearchProgress(Callback):
         # weights on storage that is gone now are removed at the end of the search
         with suppress(OSError):
             self._checkpoints.ended(self._search.trial(trial.trial_id))
+        self._forget(trial)
+
+    @staticmethod
+    def _forget(trial: Trial) -> None:
         # Tune keeps running means of each number that a trial reports, tens of kilobytes a trial, to the end
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
@@ -126,22 +133,3 @@ class SearchProgress(Callback):
             file.write("".join(self._unwritten))
             file.flush()
             self._unwritten.clear()
-
-
-def reason_of(trial: Trial) -> str:
-    """Ray's reason for the last end of a trial's process, in one line."""
-    lines = [line.strip() for line in last_error(trial).splitlines() if line.strip()]
-    if memory := [line for line in lines if LOW_ON_MEMORY in line]:
-        used = re.search(r"[\d.]+GB used / [\d.]+GB limit", memory[0])
-        return (
-            f"its node was low on memory ({used[0] if used else memory[0][:200]}), so Ray killed it; lower"
-            " data.batch_size or the crop, or have fewer trials at a time with --concurrency"
-        )
-    return lines[-1][:300] if lines else "no reason was given"
-
-
-def last_error(trial: Trial) -> str:
-    """What Ray says of the last failure alone: its file holds all of them, and `Trial.get_error` looks for it
-    where it comes to lie only later."""
-    path = Path(trial.error_file or "")
-    return path.read_text(encoding="utf-8").rpartition("Failure # ")[2] if path.is_file() else ""

@@ -19,7 +19,7 @@ from fissura.engine.recipe import segmenter_of
 from fissura.engine.runtime import pick_device
 from fissura.jobs.cluster import connected, this_machine
 from fissura.jobs.conclude import conclude
-from fissura.jobs.lost_nodes import LostNodes
+from fissura.jobs.failures import LostNodes
 from fissura.jobs.outcome import SearchResult, outcome
 from fissura.jobs.patience import HangWatch, Patience
 from fissura.jobs.preflight import Hardware, Slots, check_all_weights, check_batches, check_disk, plan_slots
@@ -190,13 +190,14 @@ def run_trials(
     progress = SearchProgress(search, study, total=total, say=say, waiting=waiting)
     hangs = HangWatch(search, patience=Patience(trial_timeout), waiting=waiting)
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
+    search.allow(todo)
     try:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=scheduler,
-                num_samples=todo,
+                num_samples=-1,  # the search counts: it takes up again what Tune gives up
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
             ),

@@ -32,7 +32,8 @@ MOST_SKIPPED = 64
 
 
 class StudySearch(OptunaSearch):
-    """Suggests the trials of a study until `stop_requested`, or until the space has nothing new.
+    """Suggests the trials of a study until `stop_requested`, as many as `allow` lets, or until the space has
+    nothing new.
 
     A suggestion is `{"number", "run_id", "recipe", "context", "to_end", "last_phase"}`, the last two being
     whether no scheduler may stop it, and where its last phase's epochs begin and end. What another process
@@ -77,6 +78,7 @@ class StudySearch(OptunaSearch):
         self._seconds: dict[str, dict[int, float]] = {}
         self._curves: dict[str, dict[int, float]] = {}
         self._kept: dict[str, int] = {}
+        self._left = math.inf
         with warnings.catch_warnings():  # what optuna-dashboard writes at its axes
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(metrics)
@@ -93,8 +95,15 @@ class StudySearch(OptunaSearch):
         scratch = optuna.samplers.RandomSampler(seed=derive(seed, "scratch", earlier) % 2**32)
         self._scratch = optuna.create_study(sampler=scratch)
 
+    def allow(self, trials: int) -> None:
+        """Lets as many trials begin, and no more."""
+        self._left = trials
+
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration that no trial has had; FINISHED where there is none."""
+        """The next configuration that no trial has had; FINISHED where there is none, None where a trial may
+        still be given back."""
+        if not self._left:
+            return None if self._trials else Searcher.FINISHED
         for _ in range(MOST_SKIPPED):
             if self._stop_requested():
                 return Searcher.FINISHED
@@ -119,6 +128,7 @@ class StudySearch(OptunaSearch):
         self._trials[trial_id], self._places[trial_id] = trial, trial._trial_id
         self._numbers[run_id] = trial.number
         self._begun[trial_id] = time.monotonic()
+        self._left -= 1
         return {
             "number": trial.number,
             "run_id": run_id,
@@ -181,8 +191,15 @@ class StudySearch(OptunaSearch):
             self._trials[trial_id].set_user_attr(REASON, reason)
             self._tell(trial_id, TrialState.FAIL, None)
 
+    def give_back(self, trial_id: str) -> None:
+        """Has another trial of Tune's go on with this one, which Tune gave up though it did not fail."""
+        self._interrupted.append(self.trial(trial_id))
+        self._left += 1
+        for noted in (self._trials, self._begun, self._seconds, self._curves, self._kept):
+            noted.pop(trial_id, None)
+
     def ended(self, trial_id: str) -> bool:
-        """Whether the study has been told how a trial ended."""
+        """Whether the study has been told how a trial ended, or the trial was given back."""
         return trial_id in self._places and trial_id not in self._trials
 
     def note(self, trial_id: str, attributes: Mapping[str, Any]) -> None:
