@@ -76,13 +76,14 @@ def suites(jobs: int) -> dict[str, Suite]:
     )
     fuzz = f"{INTEGRATION}/test_serving_fuzz.py"
     elsewhere = [f"--ignore={path}" for path in (*faults, fuzz)]
+    quick = "not slow and not cluster and not pages and not attacks"
     durations = ("--tb=short", "--durations=0", "--durations-min=10")
     listed = (
         Suite("lint", ("ruff", "check", ".")),
         Suite("format", ("ruff", "format", "--check", ".")),
         Suite("types", ("mypy", "platform/fissura", "dashboards")),
         Suite("layers", ("lint-imports",)),
-        Suite("quick", ("pytest", *parallel, "-m", "not slow and not cluster and not pages and not attacks")),
+        Suite("quick", ("pytest", *parallel, "--durations=10", "-m", quick)),
         Suite("slow", ("pytest", *elsewhere, "-m", "slow and not pages and not attacks")),
         Suite("faults", ("pytest", "-s", "-m", "not root", *faults)),
         Suite("storage", ("pytest", "-s", "-m", "root", *faults), lacks_for_mounts),
