@@ -41,7 +41,7 @@ from fissura.data.content import (
 )
 from fissura.data.dataset import Dataset
 from fissura.data.lock import locked
-from fissura.data.lost import LostCracks, lost_at, said_of, shrinks
+from fissura.data.lost import LostCracks, lost_at, lost_by_area, said_of
 from fissura.data.mask_rules import looks, mask_rules
 from fissura.data.prepared import FORMAT, PIXELS, Entry, Index, PreparedData, read_index, write_index
 from fissura.data.resize import AnyResize, MaskRule
@@ -228,12 +228,9 @@ def _decode(
     valid = np.ones_like(mask) if valid is None else valid
     if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
         return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
-    small = resize.mask(mask, rule=rule)
-    planes = resize.image(image), small, resize.mask(valid, rule="nearest")
+    planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
     nearest = lost_at(resize, mask) if nearest is None else nearest
-    lost = nearest
-    if rule == "area" and shrinks(resize, mask.shape):
-        lost = LostCracks.of(mask, small, pieces=nearest.pieces)
+    lost = nearest if rule == "nearest" else lost_by_area(resize, mask, nearest=nearest)
     return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.data.resize import AnyResize, Fixed, MaskRule, pieces_of
+from fissura.data.resize import AnyResize, Fixed, MaskRule, pieces_of, touched
 
 MOST_LOST = 0.05  # of the crack pixels, or of the pieces
 
@@ -97,11 +97,11 @@ class LostCracks:
 
 
 def _box(mask: UInt8[np.ndarray, "h w"]) -> tuple[slice, slice]:
-    """The rows and columns between the first and the last crack pixel of a mask that has one."""
+    """The rows and columns of the smallest box that holds all crack."""
     import cv2
 
-    rows, columns = (cv2.reduce(mask, dim, cv2.REDUCE_MAX).ravel().nonzero()[0] for dim in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    left, top, width, height = cv2.boundingRect(mask)
+    return slice(top, top + height), slice(left, left + width)
 
 
 def lost_at(resize: AnyResize, mask: UInt8[np.ndarray, "h w"]) -> LostCracks:
@@ -121,9 +121,18 @@ def shrinks(resize: AnyResize, size: tuple[int, ...]) -> bool:
 def both_lost(resize: AnyResize, mask: UInt8[np.ndarray, "h w"]) -> tuple[LostCracks, LostCracks]:
     """What `mask` loses by nearest neighbour, and what by area."""
     nearest = lost_at(resize, mask)
-    if not nearest.any:
-        return nearest, nearest
-    return nearest, LostCracks.of(mask, resize.mask(mask, rule="area"), pieces=nearest.pieces)
+    return nearest, lost_by_area(resize, mask, nearest=nearest) if nearest.any else nearest
+
+
+def lost_by_area(resize: AnyResize, mask: UInt8[np.ndarray, "h w"], *, nearest: LostCracks) -> LostCracks:
+    """What `mask` loses at the working size by area; `nearest` is what it loses by nearest neighbour."""
+    if not nearest.masks or not shrinks(resize, mask.shape) or not isinstance(resize, Fixed):
+        return nearest
+    if mask.shape[0] < resize.height or mask.shape[1] < resize.width:
+        return LostCracks.of(mask, resize.mask(mask, rule="area"), pieces=nearest.pieces)
+    # the rule loses nothing, and leaves the pieces that all touched pixels would have
+    left = pieces_of(touched(mask, rows=resize.height, columns=resize.width))[0] - 1
+    return LostCracks(masks=1, pixels=nearest.pixels, pieces=nearest.pieces, pieces_left=left)
 
 
 def said_of(resize: AnyResize, *, rule: MaskRule, nearest: LostCracks, lost: LostCracks) -> str | None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from pydantic import Field
 
 from fissura.core.spec import Spec
@@ -69,16 +69,17 @@ def _by_area(mask: UInt8[np.ndarray, "h w"], *, height: int, width: int) -> UInt
     import cv2
 
     rows, columns = (min(pair) for pair in zip(mask.shape, (height, width), strict=True))
-    touched, half = _covered(mask, rows=rows, columns=columns)
-    number, piece_of = pieces_of(touched)
+    every = touched(mask, rows=rows, columns=columns)
+    half = (_half_crack(mask, rows=rows, columns=columns) & every.view(bool)).astype(np.uint8)
+    number, piece_of = pieces_of(every)
     parts, part_of = pieces_of(half)
     inside = np.flatnonzero(half.view(bool))
     piece_of_part = np.zeros(parts, np.int64)
     piece_of_part[part_of.ravel()[inside]] = piece_of.ravel()[inside]
     enough = np.bincount(piece_of_part[1:], minlength=number) == 1
-    far = touched.view(bool) & ~cv2.dilate(half, np.ones((3, 3), np.uint8)).view(bool)
+    far = every.view(bool) & ~cv2.dilate(half, np.ones((3, 3), np.uint8)).view(bool)
     enough[piece_of[far]] = False
-    small = np.where(enough[piece_of], half, touched)
+    small = np.where(enough[piece_of], half, every)
     # an axis along which the mask grows repeats its pixels
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
@@ -93,36 +94,37 @@ def pieces_of(mask: UInt8[np.ndarray, "h w"]) -> tuple[int, Integer[np.ndarray, 
     return number, np.asarray(piece_of)
 
 
-def _covered(
+def touched(mask: UInt8[np.ndarray, "h w"], *, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns"]:
+    """Which of `rows` x `columns` larger pixels hold the upper left corner of a crack pixel."""
+    height, width = mask.shape
+    row, column = np.divmod(np.flatnonzero(mask.view(bool)), width)
+    found = np.zeros((rows, columns), np.uint8)
+    found[row * rows // height, column * columns // width] = 1
+    return found
+
+
+def _half_crack(
     mask: UInt8[np.ndarray, "h w"], *, rows: int, columns: int
-) -> tuple[UInt8[np.ndarray, "rows columns"], UInt8[np.ndarray, "rows columns"]]:
-    """Which of `rows` x `columns` larger pixels hold the upper left corner of a crack pixel; and of which of
-    those at least half is crack. By the ends of the runs of crack along the rows, in whole numbers: in units
-    of 1/rows and 1/columns of a pixel, a larger one is as high and wide as the mask in pixels.
+) -> Bool[np.ndarray, "rows columns"]:
+    """Of which of `rows` x `columns` larger pixels at least half is crack. By the ends of the runs of crack
+    along the rows, in whole numbers: in units of 1/rows and 1/columns of a pixel, a larger one is as high and
+    wide as the mask is in pixels.
     """
     height, width = mask.shape
     crack = np.zeros((height, width + 2), bool)
     crack[:, 1:-1] = mask
     row, column = np.divmod(np.flatnonzero(crack[:, 1:] != crack[:, :-1]), width + 1)
-    begins, ends = slice(0, None, 2), slice(1, None, 2)  # of the runs, one after the other
-
-    def summed(places: Int64[np.ndarray, " n"], steps: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "r c"]:
-        # places may be one behind the last row, and behind the last column
-        found = np.bincount(places, steps, (rows + 1) * (columns + 2)).astype(np.int64)
-        return np.asarray(np.cumsum(found.reshape(rows + 1, columns + 2), axis=1)[:rows, :columns])
-
-    upper, one = row * rows // height, np.ones(len(row[begins]), np.int64)
-    first = upper[begins] * (columns + 2) + column[begins] * columns // width
-    last = upper[ends] * (columns + 2) + (column[ends] - 1) * columns // width + 1
-    touched = summed(np.concatenate((first, last)), np.concatenate((one, -one))) > 0
-
-    cell, sign = column * columns // width, np.where(np.arange(len(row)) % 2 == 0, 1, -1)
-    right_of_end = (cell + 1) * width - column * columns
+    upper, cell = row * rows // height, column * columns // width
+    # all to the right of where a run begins is crack, and is none again to the right of where it ends
+    sign = np.where(np.arange(len(row)) % 2 == 0, 1, -1)
+    right = (cell + 1) * width - column * columns
     in_upper = np.minimum((upper + 1) * height - row * rows, rows)
     places, steps = [], []
     for below, share in ((0, in_upper), (1, rows - in_upper)):
         place = (upper + below) * (columns + 2) + cell
         places += [place, place + 1]
-        steps += [sign * share * right_of_end, sign * share * (width - right_of_end)]
-    half = 2 * summed(np.concatenate(places), np.concatenate(steps)) >= height * width
-    return touched.astype(np.uint8), (half & touched).astype(np.uint8)
+        steps += [sign * share * right, sign * share * (width - right)]
+    # places may be one behind the last row, and two behind the last column
+    area = np.bincount(np.concatenate(places), np.concatenate(steps), (rows + 1) * (columns + 2))
+    area = np.cumsum(area.reshape(rows + 1, columns + 2), axis=1)[:rows, :columns]
+    return np.asarray(2 * area >= height * width)
