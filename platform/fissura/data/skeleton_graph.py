@@ -3,15 +3,18 @@
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Complex128, Float64, Int64
 from numba import njit
 
 Nodes = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
+Complexes = Complex128[np.ndarray, " n"]
 
 SPUR = 1.75  # radii of the crack at a fork: what ends nearer is no branch
 CROSSING = 2.0  # radii of the crack about a fork within which two cracks are seen as one wide one
+
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class SkeletonGraph:
@@ -23,13 +26,10 @@ class SkeletonGraph:
     """
 
     def __init__(self, rows: Nodes, columns: Nodes, radius: Values) -> None:
-        from scipy import sparse
-
         self.rows, self.columns, self.radius = rows, columns, radius
         self.first, self.second = _steps(rows, columns)
-        ends = np.concatenate((self.first, self.second)), np.concatenate((self.second, self.first))
-        self.degree = np.bincount(ends[0], minlength=len(rows))
-        self._beside = sparse.csr_array((np.ones(len(ends[0])), ends), (len(rows), len(rows)))
+        self._starts, self._beside = _neighbours(self.first, self.second, len(rows))
+        self.degree = np.diff(self._starts)
 
     @property
     def points(self) -> Points:
@@ -39,20 +39,12 @@ class SkeletonGraph:
     @cached_property
     def part(self) -> Nodes:
         """The number of the connected part that each node belongs to."""
-        from scipy.sparse import csgraph
-
-        return np.asarray(csgraph.connected_components(self._beside, directed=False)[1], dtype=np.int64)
+        return np.asarray(_parts(self._starts, self._beside, np.zeros(len(self.rows), np.bool_)))
 
     def without_spurs(self) -> "SkeletonGraph":
         """The graph without branches that end within the crack's own width from their fork."""
-        from scipy import sparse
-        from scipy.sparse import csgraph
-
         fork = self.degree >= 3
-        inner = ~fork[self.first] & ~fork[self.second]
-        steps = (self.first[inner], self.second[inner])
-        joined = sparse.coo_array((np.ones(len(steps[0])), steps), self._beside.shape)
-        branch = csgraph.connected_components(joined, directed=False)[1]
+        branch = _parts(self._starts, self._beside, fork)
         size, open_ended = np.bincount(branch), np.bincount(branch, self.degree == 1) > 0
         reach = np.zeros(len(size))
         for here, there in ((self.first, self.second), (self.second, self.first)):
@@ -80,9 +72,7 @@ class SkeletonGraph:
     def _spread(
         self, values: Float64[np.ndarray, "n k"], *, rounds: int, fixed: Bool[np.ndarray, " n"]
     ) -> Float64[np.ndarray, "n k"]:
-        beside = self._beside
-        spread = _averages(values.astype(np.float64), beside.indptr, beside.indices, rounds, fixed)
-        return np.asarray(spread)
+        return np.asarray(_averages(values.astype(np.float64), self._starts, self._beside, rounds, fixed))
 
     def lengths(self, points: Points) -> Values:
         """Half the lengths of each node's steps, when the nodes lie at `points`."""
@@ -95,8 +85,7 @@ class SkeletonGraph:
         # a direction and its opposite have the same square
         squared = (x + 1j * y) ** 2 / np.maximum(np.hypot(x, y), 1e-9)
         total = self._at_both_ends(squared.real) + 1j * self._at_both_ends(squared.imag)
-        for _ in range(rounds):
-            total = total + self._beside @ total
+        total = _sums(total, self._starts, self._beside, rounds)
         along = np.sqrt(np.where(total == 0, 1, total))
         along /= np.abs(along)
         return np.stack((along.real, along.imag), 1)
@@ -116,39 +105,94 @@ class SkeletonGraph:
         return np.bincount(self.first, of_steps, count) + np.bincount(self.second, of_steps, count)
 
 
-@njit(nogil=True, cache=True)
+@_compiled
+def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
+    """(starts [count + 1], beside): the neighbours of a node i are `beside[starts[i] : starts[i + 1]]`, rising."""
+    starts = np.zeros(count + 1, np.int64)
+    for step in range(len(first)):
+        starts[first[step] + 1] += 1
+        starts[second[step] + 1] += 1
+    for node in range(count):
+        starts[node + 1] += starts[node]
+    beside, free = np.empty(starts[count], np.int64), starts.copy()
+    for step in range(len(first)):
+        beside[free[first[step]]] = second[step]
+        beside[free[second[step]]] = first[step]
+        free[first[step]] += 1
+        free[second[step]] += 1
+    for node in range(count):
+        beside[starts[node] : starts[node + 1]].sort()
+    return starts, beside
+
+
+@_compiled
+def _parts(starts: Nodes, beside: Nodes, apart: Bool[np.ndarray, " n"]) -> Nodes:
+    """The number of the connected part of each node; those `apart` are joined to none."""
+    part, waiting, parts = np.full(len(apart), -1, np.int64), np.empty(len(apart), np.int64), 0
+    for root in range(len(apart)):
+        if part[root] >= 0:
+            continue
+        part[root], waiting[0], left = parts, root, 1
+        while left and not apart[root]:
+            left -= 1
+            node = waiting[left]
+            for place in range(starts[node], starts[node + 1]):
+                other = beside[place]
+                if part[other] < 0 and not apart[other]:
+                    part[other], waiting[left] = parts, other
+                    left += 1
+        parts += 1
+    return part
+
+
+@_compiled
 def _averages(
     values: Float64[np.ndarray, "n k"],
-    first: Int32[np.ndarray, " rows"],
-    beside: Int32[np.ndarray, " m"],
+    starts: Nodes,
+    beside: Nodes,
     rounds: int,
     fixed: Bool[np.ndarray, " n"],
 ) -> Float64[np.ndarray, "n k"]:
-    """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay. The
-    neighbours of a node i are `beside[first[i] : first[i + 1]]`."""
+    """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay."""
+    means = values.copy()
     for _ in range(rounds):
-        means = values.copy()
         for node in range(len(values)):
             if not fixed[node]:
-                neighbours = beside[first[node] : first[node + 1]]
+                begin, end = starts[node], starts[node + 1]
                 for column in range(values.shape[1]):
-                    for neighbour in neighbours:
-                        means[node, column] += values[neighbour, column]
-                    means[node, column] /= 1 + len(neighbours)
-        values = means
+                    total = values[node, column]
+                    for place in range(begin, end):
+                        total += values[beside[place], column]
+                    means[node, column] = total / (1 + end - begin)
+        values, means = means, values
     return values
+
+
+@_compiled
+def _sums(values: Complexes, starts: Nodes, beside: Nodes, rounds: int) -> Complexes:
+    """The sum of each node's value and its neighbours', `rounds` times."""
+    for _ in range(rounds):
+        sums = values.copy()
+        for node in range(len(values)):
+            total = 0j
+            for place in range(starts[node], starts[node + 1]):
+                total += values[beside[place]]
+            sums[node] += total
+        values = sums
+    return values
+
+
+def _at(key: Nodes, offset: int) -> tuple[Nodes, Bool[np.ndarray, " n"]]:
+    """The node that each node's key with this offset may be, and whether it is."""
+    place = np.minimum(np.searchsorted(key, key + offset), max(len(key) - 1, 0))
+    return place, np.asarray(key[place] == key + offset)
 
 
 def _steps(rows: Nodes, columns: Nodes) -> tuple[Nodes, Nodes]:
     wide = int(columns.max(initial=0)) + 3
     key, own = rows * wide + columns, np.arange(len(rows))
-
-    def at(offset: int) -> tuple[Nodes, Bool[np.ndarray, " n"]]:
-        place = np.minimum(np.searchsorted(key, key + offset), max(len(key) - 1, 0))
-        return place, np.asarray(key[place] == key + offset)
-
-    (right, to_right), (below, to_below), (_, to_left) = at(1), at(wide), at(-1)
-    (falling, falls), (rising, rises) = at(wide + 1), at(wide - 1)
+    (right, to_right), (below, to_below), (_, to_left) = (_at(key, offset) for offset in (1, wide, -1))
+    (falling, falls), (rising, rises) = (_at(key, offset) for offset in (wide + 1, wide - 1))
     falls, rises = falls & ~to_right & ~to_below, rises & ~to_left & ~to_below
     pairs = ((right, to_right), (below, to_below), (falling, falls), (rising, rises))
     starts, stops = zip(*((own[there], to[there]) for to, there in pairs), strict=True)

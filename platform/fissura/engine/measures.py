@@ -119,7 +119,9 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         )
     lines = centrelines(plane, level=level)
     mask = np.asarray(plane >= level, dtype=np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    # labels of 16 bits are made twice as fast
+    kind = cv2.CV_16U if cv2.countNonZero(mask) < np.iinfo(np.uint16).max else cv2.CV_32S
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=kind)
     boxes, areas = stats[1:, :4].astype(np.int64), stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
     area, length, mean, widest = int(areas.sum()), None, None, None
     if lines is None:
