@@ -61,7 +61,7 @@ class SkeletonGraph:
         near = self.spread(np.stack((np.where(over, values, 0.0), over), 1), rounds=rounds)
         return np.where(near[:, 1] > 0, near[:, 0] / np.maximum(near[:, 1], 1e-300), values)
 
-    def spread(self, values: Float64[np.ndarray, "n k"], *, rounds: int) -> Float64[np.ndarray, "n k"]:
+    def spread(self, values: Points, *, rounds: int) -> Points:
         """The values, each time the mean of the node's own and its neighbours'."""
         return self._spread(values, rounds=rounds, fixed=np.zeros(len(values), bool))
 
@@ -69,9 +69,7 @@ class SkeletonGraph:
         """`spread` of points, but that the ends stay where they are."""
         return self._spread(points, rounds=rounds, fixed=self.degree <= 1)
 
-    def _spread(
-        self, values: Float64[np.ndarray, "n k"], *, rounds: int, fixed: Bool[np.ndarray, " n"]
-    ) -> Float64[np.ndarray, "n k"]:
+    def _spread(self, values: Points, *, rounds: int, fixed: Bool[np.ndarray, " n"]) -> Points:
         return np.asarray(_averages(values.astype(np.float64), self._starts, self._beside, rounds, fixed))
 
     def lengths(self, points: Points) -> Values:
@@ -97,7 +95,8 @@ class SkeletonGraph:
         fork = self.degree >= 3
         if not fork.any():
             return ~fork
-        distance, nearest = KDTree(self.points[fork]).query(self.points)
+        points = self.points
+        distance, nearest = KDTree(points[fork]).query(points)
         return np.asarray(distance > CROSSING * self.radius[fork][nearest])
 
     def _at_both_ends(self, of_steps: Values) -> Values:
@@ -107,7 +106,7 @@ class SkeletonGraph:
 
 @_compiled
 def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
-    """(starts [count + 1], beside): the neighbours of a node i are `beside[starts[i] : starts[i + 1]]`, rising."""
+    """(starts [count + 1], beside): a node i's neighbours are `beside[starts[i] : starts[i + 1]]`, rising."""
     starts = np.zeros(count + 1, np.int64)
     for step in range(len(first)):
         starts[first[step] + 1] += 1
@@ -120,8 +119,13 @@ def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
         beside[free[second[step]]] = first[step]
         free[first[step]] += 1
         free[second[step]] += 1
-    for node in range(count):
-        beside[starts[node] : starts[node + 1]].sort()
+    for node in range(count):  # some 2 each: by insertion
+        for last in range(starts[node] + 1, starts[node + 1]):
+            place, moved = last, beside[last]
+            while place > starts[node] and beside[place - 1] > moved:
+                beside[place] = beside[place - 1]
+                place -= 1
+            beside[place] = moved
     return starts, beside
 
 
@@ -147,23 +151,22 @@ def _parts(starts: Nodes, beside: Nodes, apart: Bool[np.ndarray, " n"]) -> Nodes
 
 @_compiled
 def _averages(
-    values: Float64[np.ndarray, "n k"],
+    values: Points,
     starts: Nodes,
     beside: Nodes,
     rounds: int,
     fixed: Bool[np.ndarray, " n"],
-) -> Float64[np.ndarray, "n k"]:
+) -> Points:
     """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay."""
-    means = values.copy()
+    means, weight = values.copy(), 1.0 + np.diff(starts)
     for _ in range(rounds):
         for node in range(len(values)):
             if not fixed[node]:
-                begin, end = starts[node], starts[node + 1]
-                for column in range(values.shape[1]):
-                    total = values[node, column]
-                    for place in range(begin, end):
-                        total += values[beside[place], column]
-                    means[node, column] = total / (1 + end - begin)
+                x, y = values[node]
+                for place in range(starts[node], starts[node + 1]):
+                    x += values[beside[place], 0]
+                    y += values[beside[place], 1]
+                means[node, 0], means[node, 1] = x / weight[node], y / weight[node]
         values, means = means, values
     return values
 
@@ -182,18 +185,36 @@ def _sums(values: Complexes, starts: Nodes, beside: Nodes, rounds: int) -> Compl
     return values
 
 
-def _at(key: Nodes, offset: int) -> tuple[Nodes, Bool[np.ndarray, " n"]]:
-    """The node that each node's key with this offset may be, and whether it is."""
-    place = np.minimum(np.searchsorted(key, key + offset), max(len(key) - 1, 0))
-    return place, np.asarray(key[place] == key + offset)
-
-
 def _steps(rows: Nodes, columns: Nodes) -> tuple[Nodes, Nodes]:
     wide = int(columns.max(initial=0)) + 3
-    key, own = rows * wide + columns, np.arange(len(rows))
-    (right, to_right), (below, to_below), (_, to_left) = (_at(key, offset) for offset in (1, wide, -1))
-    (falling, falls), (rising, rises) = (_at(key, offset) for offset in (wide + 1, wide - 1))
-    falls, rises = falls & ~to_right & ~to_below, rises & ~to_left & ~to_below
-    pairs = ((right, to_right), (below, to_below), (falling, falls), (rising, rises))
-    starts, stops = zip(*((own[there], to[there]) for to, there in pairs), strict=True)
-    return np.concatenate(starts), np.concatenate(stops)
+    found = _after(rows * wide + columns, wide)
+    starts = [np.flatnonzero(to >= 0) for to in found]
+    return np.concatenate(starts), np.concatenate(
+        [to[start] for to, start in zip(found, starts, strict=True)]
+    )
+
+
+@_compiled
+def _after(key: Nodes, wide: int) -> tuple[Nodes, Nodes, Nodes, Nodes]:
+    """The node on the right of each, below it, and to the lower right and left where no third touches both;
+    -1 where there is none. Keys are row * wide + column, rising."""
+    right, below, falling, rising = np.full((4, len(key)), -1)
+    low = 0
+    for node in range(len(key)):
+        if node + 1 < len(key) and key[node + 1] == key[node] + 1:
+            right[node] = node + 1
+        to_left = node > 0 and key[node - 1] == key[node] - 1
+        while low < len(key) and key[low] < key[node] + wide - 1:
+            low += 1
+        for other in range(low, min(low + 3, len(key))):
+            if key[other] == key[node] + wide:
+                below[node] = other
+            elif key[other] == key[node] + wide + 1:
+                falling[node] = other
+            elif key[other] == key[node] + wide - 1:
+                rising[node] = other
+        if right[node] >= 0 or below[node] >= 0:
+            falling[node] = -1
+        if to_left or below[node] >= 0:
+            rising[node] = -1
+    return right, below, falling, rising

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -173,12 +174,14 @@ class _Each:
         return tuple(None if math.isnan(value[place]) else float(value[place]) for value in values)
 
 
+def _total(crack: Int64[np.ndarray, " n"], count: int, values: Float64[np.ndarray, " n"]) -> Values:
+    return np.bincount(crack, values, count)
+
+
 def _each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int) -> _Each:
     """The measures of `count` cracks, from the number of the crack that each node of the lines belongs to."""
 
-    def total(values: Float64[np.ndarray, " n"]) -> Values:
-        return np.bincount(crack, values, count)
-
+    total = partial(_total, crack, count)
     length = np.maximum(total(lines.length), 0)
     # where all of a crack is about a fork, that is its width; specks have no length to weigh by
     alone = lines.alone | (total(lines.alone)[crack] == 0)
