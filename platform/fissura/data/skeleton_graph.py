@@ -94,7 +94,7 @@ class SkeletonGraph:
 
         fork = self.degree >= 3
         if not fork.any():
-            return ~fork
+            return np.asarray(~fork)
         points = self.points
         distance, nearest = KDTree(points[fork]).query(points)
         return np.asarray(distance > CROSSING * self.radius[fork][nearest])
