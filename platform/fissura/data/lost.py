@@ -67,7 +67,7 @@ class LostCracks:
     @classmethod
     def none_of(cls, mask: UInt8[np.ndarray, "h w"]) -> Self:
         """What a mask loses that does not shrink: nothing."""
-        pixels = np.count_nonzero(mask)
+        pixels = int(np.count_nonzero(mask))
         if not pixels:
             return cls()
         pieces = pieces_of(np.ascontiguousarray(mask[_box(mask)]))[0] - 1
