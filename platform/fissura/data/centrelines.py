@@ -81,7 +81,7 @@ def _depths(mask: Plane, rows: Int64[np.ndarray, " n"], columns: Int64[np.ndarra
     if (depths > NEAR).any():  # of wide cracks it costs less to look at all pixels at once
         inside = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
         depths = inside[rows + 1, columns + 1]
-    return depths.astype(np.float64)
+    return np.asarray(depths, dtype=np.float64)
 
 
 def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> Values:

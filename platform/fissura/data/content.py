@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,12 @@ class Source:
         def size() -> tuple[int, ...] | None:
             return planes[0].shape[:2] if planes and not problems else None
 
-        for read in (
+        readers: tuple[Callable[[], Any], ...] = (
             lambda: dataset.read_image(sample),
             lambda: dataset.inspect_mask(sample, size=size()).mask,
             lambda: dataset.read_valid(sample, size=size()),
-        ):
+        )
+        for read in readers:
             try:
                 planes.append(read())
             except DataError as error:
