@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import fissura
@@ -14,8 +15,8 @@ from fissura.core.errors import Interrupted
 from fissura.data.cache import prepare
 from fissura.data.check import check
 from fissura.data.datasets.folder import Folder
-from fissura.data.lost import MOST_LOST, LostCracks
-from fissura.data.resize import Fixed
+from fissura.data.lost import MOST_LOST, LostCracks, both_lost
+from fissura.data.resize import Fixed, _half_crack
 
 
 def pieces(mask: np.ndarray) -> int:
@@ -79,6 +80,31 @@ def test_by_area_no_piece_is_lost_and_none_breaks(
     assert 1 <= lost.pieces_left <= lost.pieces
     if working[0] <= size[0] and working[1] <= size[1]:
         assert lost.lost_pixels == lost.lost_pieces == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    mask=arrays(np.uint8, st.tuples(st.integers(16, 40), st.integers(16, 40)), elements=st.integers(0, 1)),
+    rows=st.integers(3, 16),
+    columns=st.integers(3, 16),
+)
+def test_by_area_half_of_a_pixel_is_half_to_the_last_part_of_it(
+    mask: np.ndarray, rows: int, columns: int
+) -> None:
+    height, width = mask.shape
+    # each pixel cut into rows x columns equal parts, of which height x width make a larger one
+    parts = np.kron(mask, np.ones((rows, columns), np.int64)).reshape(rows, height, columns, width)
+    expected = 2 * parts.sum(axis=(1, 3)) >= height * width
+    np.testing.assert_array_equal(_half_crack(mask, rows=rows, columns=columns), expected)
+
+
+@given(mask=arrays(np.uint8, st.tuples(st.integers(16, 50), st.integers(16, 50)), elements=st.integers(0, 1)))
+def test_what_the_area_rule_loses_is_known_without_shrinking(mask: np.ndarray) -> None:
+    resize = Fixed(height=16, width=16)
+    nearest, area = both_lost(resize, mask)
+    small = resize.mask(mask, rule="area")
+    assert nearest == LostCracks.of(mask, resize.mask(mask))
+    assert area == (LostCracks.of(mask, small) if nearest.any else nearest)
 
 
 def test_by_area_a_wide_crack_keeps_its_width() -> None:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.sparse import csgraph
 
 from fissura.core.errors import DataError
 from fissura.data import centrelines as centreline_module
+from fissura.data.chords import nearby
+from fissura.data.skeleton_graph import SkeletonGraph
 from fissura.data.synthetic.cracks import Stroke, depth
 from fissura.data.synthetic.scene import SyntheticSpec, draw
 from fissura.data.thinning import _removable, thinned
@@ -176,6 +179,32 @@ def test_thinning_is_the_literal_one_and_leaves_each_crack_one_piece(mask: np.nd
     count, labels = cv2.connectedComponents(mask, connectivity=8)
     assert set(labels[places].tolist()) == set(range(1, count))
     assert cv2.connectedComponents(skeleton, connectivity=8)[0] == count
+
+
+@settings(deadline=None)
+@given(mask=MASKS)
+def test_a_graph_of_pixels_is_walked_as_its_matrix_is_multiplied(mask: np.ndarray) -> None:
+    rows, columns = np.nonzero(mask)
+    graph = SkeletonGraph(rows, columns, np.ones(len(rows)))
+    down, right = (np.abs(np.subtract.outer(places, places)) for places in (rows, columns))
+    corners = mask[rows[:, None], columns] | mask[rows, columns[:, None]]
+    beside = ((down + right == 1) | ((down == 1) & (right == 1) & (corners == 0))).astype(float)
+    assert graph.degree.tolist() == beside.sum(axis=1).tolist()
+    assert len(set(graph.part.tolist())) == csgraph.connected_components(beside)[0]
+    mean = (beside + np.eye(len(rows))) / (1 + beside.sum(axis=1, keepdims=True))
+    expected = mean @ mean @ mean @ graph.points
+    np.testing.assert_allclose(graph.spread(graph.points, rounds=3), expected, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(mask=MASKS, grown=st.integers(1, 9))
+def test_the_distance_to_the_background_is_that_of_the_transform(mask: np.ndarray, grown: int) -> None:
+    padded = np.pad(cv2.dilate(mask, np.ones((grown, grown), np.uint8)), 1)
+    rows, columns = np.nonzero(padded)
+    expected = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[rows, columns]
+    found = nearby(padded, rows, columns, 4)
+    assert ((found > 4) == (expected > 4)).all()
+    np.testing.assert_array_equal(found[found <= 4], expected[found <= 4])
 
 
 @given(mask=MASKS)

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -42,7 +41,8 @@ from fissura.data.content import (
 )
 from fissura.data.dataset import Dataset
 from fissura.data.lock import locked
-from fissura.data.lost import LostCracks, choose_rule, lost_at, said_of
+from fissura.data.lost import LostCracks, lost_at, lost_by_area, said_of
+from fissura.data.mask_rules import looks, mask_rules
 from fissura.data.prepared import FORMAT, PIXELS, Entry, Index, PreparedData, read_index, write_index
 from fissura.data.resize import AnyResize, MaskRule
 from fissura.data.turns import doubtful_turn, said_of_turns
@@ -154,11 +154,12 @@ def _build(
             file = FileIO(scratch / PIXELS, "w")
         entries: list[Entry] = []
         problems: list[str] = []
-        rules = _mask_rules(found, resize)
+        known = looks(found, resize, pool)
+        rules = mask_rules(found, resize, known)
         turned: list[str] = []
         nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
-            decoded = _decode_all(found, resize, rules, pool)
+            decoded = _decode_all(found, resize, rules, known, pool)
             for done, (source, patch) in enumerate(zip(found, decoded, strict=True), start=1):
                 if isinstance(patch, list):
                     problems += patch
@@ -190,29 +191,21 @@ def _build(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _mask_rules(found: list[Source], resize: AnyResize) -> dict[str, MaskRule]:
-    """How the masks of each data set are resized, by its label."""
-
-    def mask_of(source: Source) -> UInt8[np.ndarray, "h w"] | None:
-        with suppress(DataError, OSError):  # a bad file is named where all are decoded
-            return source.dataset.read_mask(source.sample)
-        return None
-
-    labels = dict.fromkeys(source.label for source in found)
-    return {
-        label: choose_rule(resize, [partial(mask_of, source) for source in found if source.label == label])
-        for label in labels
-    }
-
-
 def _decode_all(
-    found: list[Source], resize: AnyResize, rules: dict[str, MaskRule], pool: ThreadPoolExecutor
+    found: list[Source],
+    resize: AnyResize,
+    rules: dict[str, MaskRule],
+    known: dict[Path, LostCracks],
+    pool: ThreadPoolExecutor,
 ) -> Iterator[_Decoded | list[str]]:
     """What `_decode` makes of each sample, in order, a few ahead of the reader."""
     left = iter(found)
 
     def ahead(count: int) -> Iterator[Future[_Decoded | list[str]]]:
-        return (pool.submit(_decode, each, resize, rules[each.label]) for each in islice(left, count))
+        return (
+            pool.submit(_decode, each, resize, rules[each.label], known.get(each.sample.mask))
+            for each in islice(left, count)
+        )
 
     waiting = deque(ahead(WORKERS + 2))
     while waiting:
@@ -220,8 +213,11 @@ def _decode_all(
         waiting.extend(ahead(1))
 
 
-def _decode(source: Source, resize: AnyResize, rule: MaskRule) -> _Decoded | list[str]:
-    """Image, mask and valid pixels at the working size, or what is wrong with them."""
+def _decode(
+    source: Source, resize: AnyResize, rule: MaskRule, nearest: LostCracks | None
+) -> _Decoded | list[str]:
+    """Image, mask and valid pixels at the working size, or what is wrong with them. `nearest` is what nearest
+    neighbour loses of the mask, where that is known."""
     try:
         image, mask, valid = source.read()
     except DataError as error:
@@ -233,8 +229,8 @@ def _decode(source: Source, resize: AnyResize, rule: MaskRule) -> _Decoded | lis
     if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
         return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
     planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
-    nearest = lost_at(resize, mask)
-    lost = nearest if rule == "nearest" else lost_at(resize, mask, rule=rule)
+    nearest = lost_at(resize, mask) if nearest is None else nearest
+    lost = nearest if rule == "nearest" else lost_by_area(resize, mask, nearest=nearest)
     return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
-from fissura.data.chords import chord, chords, to_edge
+from fissura.data.chords import chord, chords, nearby, to_edge
 from fissura.data.skeleton_graph import SkeletonGraph
 from fissura.data.thinning import thinned
 
@@ -19,6 +19,7 @@ Points = Float64[np.ndarray, "n 2"]
 
 MOST_WORK = 2**24  # pixels that thinning takes away: some ten seconds
 # rounds of averaging with the neighbours: n of them smooth over some 0.8 sqrt(n) pixels along the line
+NEAR = 16  # pixels about a node that are looked at one by one
 STAIRS, DIRECTION, WIDTH = 1, 6, 20
 ROUGH, MOST_NODES = (8, 32, 128), 2**20
 # where the chords before a crack's tip are measured, and their mean at a round and at a flat end, in widths
@@ -54,16 +55,13 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
     width may be 10 % too large, see `_roughness`. A flat end at an angle to the rows may count as round, half
     a width short. Blobs have no length that means anything.
     """
-    import cv2
-
     mask = np.asarray(plane >= level, dtype=np.uint8)
     skeleton = thinned(mask, most=MOST_WORK)
     if skeleton is None:
         return None
     rows, columns = skeleton
-    inside = np.asarray(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
-    graph = SkeletonGraph(rows, columns, inside[rows + 1, columns + 1].astype(np.float64)).without_spurs()
-    del inside, mask
+    graph = SkeletonGraph(rows, columns, _depths(mask, rows, columns)).without_spurs()
+    del mask
     points, alone = graph.smoothed(graph.points, rounds=STAIRS), graph.away_from_forks()
     along = graph.directions(points, rounds=DIRECTION)
     width = graph.averaged(_widths(plane, level, graph, along), over=alone, rounds=WIDTH)
@@ -72,6 +70,18 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
     length = length + _beyond_ends(plane, level, graph, along, width)
     # a chord runs through what is finer, and about half of that is no width
     return Centrelines(graph.rows, graph.columns, points, rough * length, width / np.sqrt(rough), alone)
+
+
+def _depths(mask: Plane, rows: Int64[np.ndarray, " n"], columns: Int64[np.ndarray, " n"]) -> Values:
+    """How far the background, or what is beyond the image, is from some pixels of a mask."""
+    import cv2
+
+    padded = np.pad(mask, 1)
+    depths = nearby(padded, rows + 1, columns + 1, NEAR)
+    if (depths > NEAR).any():  # of wide cracks it costs less to look at all pixels at once
+        inside = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+        depths = inside[rows + 1, columns + 1]
+    return np.asarray(depths, dtype=np.float64)
 
 
 def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> Values:

@@ -216,11 +216,15 @@ def _read(source: Dataset, sample: Sample, findings: _Findings, resize: AnyResiz
         findings.problems += error.problems
     try:
         # Without a readable image there is no size to compare with.
-        reading = source.decode_mask(sample.mask) if image is None else source.inspect_mask(sample)
+        reading = (
+            source.decode_mask(sample.mask)
+            if image is None
+            else source.inspect_mask(sample, size=image.shape[:2])
+        )
     except DataError as error:
         findings.problems += error.problems
     try:
-        valid = None if image is None else source.read_valid(sample)
+        valid = None if image is None else source.read_valid(sample, size=image.shape[:2])
     except DataError as error:
         findings.problems += error.problems
     if valid is not None and not valid.any():

@@ -4,11 +4,12 @@ Compiled with numba: a ray is a loop of a few steps.
 """
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 from numba import njit
 
 Plane = UInt8[np.ndarray, "h w"]
 Points = Float64[np.ndarray, "n 2"]
+Places = Int64[np.ndarray, " n"]
 Lengths = Float64[np.ndarray, " n"]
 
 STEP = 0.5  # pixels between two looks at the map along a ray
@@ -65,6 +66,27 @@ def to_edge(
     for point in range(len(start)):
         (x, y), (dx, dy) = start[point], towards[point]
         found[point] = _ray(plane, level, x, y, dx, dy, within[point], most[point])
+    return found
+
+
+@_compiled
+def nearby(padded: Plane, rows: Places, columns: Places, most: int) -> Float32[np.ndarray, " n"]:
+    """How far the nearest 0 is from some pixels of a mask whose outer ones are 0; above `most` where none is
+    within `most` rows and columns."""
+    found = np.empty(len(rows), np.float32)
+    for point in range(len(rows)):
+        row, column, squared, ring = rows[point], columns[point], (most + 1) ** 2 * 2, 1
+        while ring <= most and ring * ring < squared:
+            for along in range(-ring, ring + 1):
+                for down, right in ((-ring, along), (ring, along), (along, -ring), (along, ring)):
+                    if (
+                        0 <= row + down < padded.shape[0]
+                        and 0 <= column + right < padded.shape[1]
+                        and padded[row + down, column + right] == 0
+                    ):
+                        squared = min(squared, down * down + right * right)
+            ring += 1
+        found[point] = np.sqrt(np.float32(squared))
     return found
 
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +53,19 @@ class Source:
         Raises:
             DataError: with all that is wrong with the sample's files.
         """
-        planes: list[Any] = []
-        problems: list[str] = []
-        for read in (self.dataset.read_image, self.dataset.read_mask, self.dataset.read_valid):
+        dataset, sample, planes, problems = self.dataset, self.sample, list[Any](), list[str]()
+
+        def size() -> tuple[int, ...] | None:
+            return planes[0].shape[:2] if planes and not problems else None
+
+        readers: tuple[Callable[[], Any], ...] = (
+            lambda: dataset.read_image(sample),
+            lambda: dataset.inspect_mask(sample, size=size()).mask,
+            lambda: dataset.read_valid(sample, size=size()),
+        )
+        for read in readers:
             try:
-                planes.append(read(self.sample))
+                planes.append(read())
             except DataError as error:
                 problems += error.problems
             except OSError as error:

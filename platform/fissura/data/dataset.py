@@ -108,14 +108,18 @@ class Dataset(Spec, ABC):
         """
         return self.inspect_mask(sample).mask
 
-    def inspect_mask(self, sample: Sample) -> MaskReading:
-        """As `read_mask`, with what is odd about the file."""
+    def inspect_mask(self, sample: Sample, *, size: tuple[int, ...] | None = None) -> MaskReading:
+        """As `read_mask`, with what is odd about the file. `size` is the photograph's (height, width), where
+        that is known."""
         reading = self.decode_mask(sample.mask)
-        check_size(reading.mask.shape, path=sample.mask, image=sample.image)
+        check_size(reading.mask.shape, path=sample.mask, image=sample.image, size=size)
         return reading
 
-    def read_valid(self, sample: Sample) -> UInt8[np.ndarray, "h w"] | None:
-        """The valid pixels: 1 valid, 0 not, of the photograph's size; None where every pixel counts.
+    def read_valid(
+        self, sample: Sample, *, size: tuple[int, ...] | None = None
+    ) -> UInt8[np.ndarray, "h w"] | None:
+        """The valid pixels: 1 valid, 0 not, of the photograph's size (`size`, where it is known); None where
+        every pixel counts.
 
         Raises:
             DataError: the file is no mask, or its size is not the photograph's.
@@ -123,5 +127,5 @@ class Dataset(Spec, ABC):
         if sample.valid is None:
             return None
         valid = decode_mask(sample.valid).mask
-        check_size(valid.shape, path=sample.valid, image=sample.image)
+        check_size(valid.shape, path=sample.valid, image=sample.image, size=size)
         return valid

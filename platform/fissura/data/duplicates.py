@@ -71,7 +71,7 @@ def fingerprint(
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
     coarse = small.reshape(32, 2, 32, 2).mean(axis=(1, 3))
-    low = np.stack([dctn(view, norm="ortho")[:8, :8].ravel()[1:] for view in _views(coarse)])
+    low = dctn(np.stack(_views(coarse)), axes=(1, 2), norm="ortho")[:, :8, :8].reshape(8, 64)[:, 1:]
     hashes = np.packbits(np.pad(low > 0, ((0, 0), (0, 1))), axis=1).view(np.uint64)[:, 0]
 
     detail = small - cv2.GaussianBlur(small, (0, 0), 4.0)

@@ -91,7 +91,7 @@ class Picture(NamedTuple):
 
     def pixels(self, mode: Literal["L", "RGB"]) -> np.ndarray:
         """uint8 [h w] or [h w 3], upright."""
-        image = self.image.convert(mode)
+        image = self.image if self.image.mode == mode else self.image.convert(mode)
         return np.array(image if self.turn is None else image.transpose(self.turn))
 
 

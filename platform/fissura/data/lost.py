@@ -1,16 +1,14 @@
 """What cracks lose where masks are brought to a working size, and the rule that is chosen by it."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.data.resize import AnyResize, Fixed, MaskRule
+from fissura.data.resize import AnyResize, Fixed, MaskRule, pieces_of, touched
 
 MOST_LOST = 0.05  # of the crack pixels, or of the pieces
-MOST_LOOKED_AT = 200  # masks of a data set, spread over it, by which the rule is chosen
 
 
 @dataclass(frozen=True)
@@ -31,36 +29,49 @@ class LostCracks:
     lost_pieces: int = 0
 
     @classmethod
-    def of(cls, mask: UInt8[np.ndarray, "h w"], small: UInt8[np.ndarray, "height width"]) -> Self:
-        """What `mask` loses where it becomes `small`."""
+    def of(
+        cls,
+        mask: UInt8[np.ndarray, "h w"],
+        small: UInt8[np.ndarray, "height width"],
+        *,
+        pieces: int | None = None,
+    ) -> Self:
+        """What `mask`, of so many `pieces` where they are known, loses where it becomes `small`."""
         import cv2
 
-        if not mask.any():
+        pixels = cv2.countNonZero(mask)
+        if not pixels:
             return cls()
         size = (mask.shape[1], mask.shape[0])
         near = cv2.dilate(small, np.ones((3, 3), np.uint8))
-        near = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST)
-        number, piece_of = cv2.connectedComponents(mask, connectivity=8)
-        crack = mask > 0
+        near = cv2.bitwise_and(cv2.resize(near, size, interpolation=cv2.INTER_NEAREST), mask)
+        lost, gone = pixels - cv2.countNonZero(near), 0
+        if lost or pieces is None:  # labels cost more than all else
+            box = _box(mask)
+            number, piece_of = pieces_of(np.ascontiguousarray(mask[box]))
+            pieces = number - 1
+            if lost:
+                seen = np.zeros(number, bool)
+                seen[piece_of[near[box].view(bool)]] = True
+                gone = pieces - int(np.count_nonzero(seen))
         return cls(
             masks=1,
             emptied=int(not small.any()),
-            pixels=int(crack.sum()),
-            lost_pixels=int((crack & (near == 0)).sum()),
-            pieces=number - 1,
-            pieces_left=cv2.connectedComponents(small, connectivity=8)[0] - 1,
-            lost_pieces=number - 1 - len(np.unique(piece_of[crack & (near > 0)])),
+            pixels=pixels,
+            lost_pixels=lost,
+            pieces=pieces,
+            pieces_left=pieces_of(small)[0] - 1,
+            lost_pieces=gone,
         )
 
     @classmethod
     def none_of(cls, mask: UInt8[np.ndarray, "h w"]) -> Self:
         """What a mask loses that does not shrink: nothing."""
-        import cv2
-
-        if not mask.any():
+        pixels = int(np.count_nonzero(mask))
+        if not pixels:
             return cls()
-        pieces = cv2.connectedComponents(mask, connectivity=8)[0] - 1
-        return cls(masks=1, pixels=int(np.count_nonzero(mask)), pieces=pieces, pieces_left=pieces)
+        pieces = pieces_of(np.ascontiguousarray(mask[_box(mask)]))[0] - 1
+        return cls(masks=1, pixels=pixels, pieces=pieces, pieces_left=pieces)
 
     def __add__(self, other: "LostCracks") -> "LostCracks":
         return LostCracks(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))
@@ -85,34 +96,43 @@ class LostCracks:
         )
 
 
-def lost_at(resize: AnyResize, mask: UInt8[np.ndarray, "h w"], *, rule: MaskRule = "nearest") -> LostCracks:
-    """What `mask` loses at the working size."""
+def _box(mask: UInt8[np.ndarray, "h w"]) -> tuple[slice, slice]:
+    """The rows and columns of the smallest box that holds all crack."""
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(mask)
+    return slice(top, top + height), slice(left, left + width)
+
+
+def lost_at(resize: AnyResize, mask: UInt8[np.ndarray, "h w"]) -> LostCracks:
+    """What `mask` loses at the working size by nearest neighbour."""
     if not isinstance(resize, Fixed):
         return LostCracks()
-    if mask.shape[0] <= resize.height and mask.shape[1] <= resize.width:
+    if not shrinks(resize, mask.shape):
         return LostCracks.none_of(mask)
-    return LostCracks.of(mask, resize.mask(mask, rule=rule))
+    return LostCracks.of(mask, resize.mask(mask))
 
 
-def choose_rule(
-    resize: AnyResize, masks: Iterable[Callable[[], UInt8[np.ndarray, "h w"] | None]]
-) -> MaskRule:
-    """The rule for the masks of one data set, which are read as far as they are looked at."""
-    if not isinstance(resize, Fixed) or resize.masks == "nearest":
-        return "nearest"
-    if resize.masks == "area":
-        return "area"
-    readers = list(masks)
-    step = max(1, len(readers) // MOST_LOOKED_AT)
-    read = (reader() for reader in readers[::step])
-    lost = sum((lost_at(resize, mask) for mask in read if mask is not None), LostCracks())
-    return "area" if lost.too_many else "nearest"
+def shrinks(resize: AnyResize, size: tuple[int, ...]) -> bool:
+    """Whether a mask of this (height, width) has fewer rows or columns at the working size."""
+    return isinstance(resize, Fixed) and (size[0] > resize.height or size[1] > resize.width)
 
 
 def both_lost(resize: AnyResize, mask: UInt8[np.ndarray, "h w"]) -> tuple[LostCracks, LostCracks]:
     """What `mask` loses by nearest neighbour, and what by area."""
     nearest = lost_at(resize, mask)
-    return nearest, lost_at(resize, mask, rule="area") if nearest.any else nearest
+    return nearest, lost_by_area(resize, mask, nearest=nearest) if nearest.any else nearest
+
+
+def lost_by_area(resize: AnyResize, mask: UInt8[np.ndarray, "h w"], *, nearest: LostCracks) -> LostCracks:
+    """What `mask` loses at the working size by area; `nearest` is what it loses by nearest neighbour."""
+    if not nearest.masks or not shrinks(resize, mask.shape) or not isinstance(resize, Fixed):
+        return nearest
+    if mask.shape[0] < resize.height or mask.shape[1] < resize.width:
+        return LostCracks.of(mask, resize.mask(mask, rule="area"), pieces=nearest.pieces)
+    # the rule loses nothing, and leaves the pieces that all touched pixels would have
+    left = pieces_of(touched(mask, rows=resize.height, columns=resize.width))[0] - 1
+    return LostCracks(masks=1, pixels=nearest.pixels, pieces=nearest.pieces, pieces_left=left)
 
 
 def said_of(resize: AnyResize, *, rule: MaskRule, nearest: LostCracks, lost: LostCracks) -> str | None:

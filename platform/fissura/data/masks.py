@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from fissura.core.errors import DataError
 from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem, open_file
@@ -52,7 +53,7 @@ def decode_mask(
     with open_file(path) as picture:
         lossy = picture.image.format in {"JPEG", "MPO"}
         grey = _grey(picture)
-    counts = np.bincount(grey.ravel(), minlength=256)
+    counts = count_levels(grey)
     levels = {int(level): int(counts[level]) for level in np.flatnonzero(counts)}
     lightest = max(levels)
     if lossy and threshold is None:
@@ -74,6 +75,15 @@ def decode_mask(
         share = 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
         remark = f"{share:.1%} of the pixels are grey, thresholded at {threshold}" if share else None
     return MaskReading(light if crack == "light" else 1 - light, levels, share, remark)
+
+
+def count_levels(grey: UInt8[np.ndarray, "h w"]) -> Int64[np.ndarray, "256"]:
+    """How many pixels there are of each level."""
+    counts, top = np.zeros(256, np.int64), int(grey.max())
+    counts[0], counts[top] = grey.size - np.count_nonzero(grey), np.count_nonzero(grey == top)
+    if counts[0] + counts[top] * (top > 0) == grey.size:
+        return counts  # a mask has two levels, and to count these alone is several times faster
+    return np.array(Image.fromarray(grey).histogram(), np.int64)
 
 
 def read_levels(path: Path) -> UInt8[np.ndarray, "h w"]:
@@ -144,8 +154,9 @@ def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
     if image.mode in {"1", "L", "LA"} or image.format in {"JPEG", "MPO"}:
         return picture.pixels("L")
     colours = picture.pixels("RGB")
-    if (colours == colours[..., :1]).all():
-        return np.ascontiguousarray(colours[..., 0])
+    red, green, blue = (np.ascontiguousarray(colours[..., channel]) for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        return red
     lit = colours.any(axis=-1)
     used = np.unique(colours[lit], axis=0) if lit.any() else colours[:0, 0]
     if len(used) == 1:

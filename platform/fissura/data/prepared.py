@@ -22,7 +22,7 @@ from fissura.core.spec import digest as digest_plain
 from fissura.data.resize import MaskRule
 from fissura.data.sample import Split
 
-FORMAT = 2  # raised whenever the layout changes, or the same files give other pixels
+FORMAT = 3  # raised whenever the layout changes, or the same files give other pixels
 PIXELS, INDEX = "pixels.bin", "index.json"
 INDEX_BYTES = 1 << 28
 

@@ -3,15 +3,18 @@
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Complex128, Float64, Int64
 from numba import njit
 
 Nodes = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
+Complexes = Complex128[np.ndarray, " n"]
 
 SPUR = 1.75  # radii of the crack at a fork: what ends nearer is no branch
 CROSSING = 2.0  # radii of the crack about a fork within which two cracks are seen as one wide one
+
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class SkeletonGraph:
@@ -23,13 +26,10 @@ class SkeletonGraph:
     """
 
     def __init__(self, rows: Nodes, columns: Nodes, radius: Values) -> None:
-        from scipy import sparse
-
         self.rows, self.columns, self.radius = rows, columns, radius
         self.first, self.second = _steps(rows, columns)
-        ends = np.concatenate((self.first, self.second)), np.concatenate((self.second, self.first))
-        self.degree = np.bincount(ends[0], minlength=len(rows))
-        self._beside = sparse.csr_array((np.ones(len(ends[0])), ends), (len(rows), len(rows)))
+        self._starts, self._beside = _neighbours(self.first, self.second, len(rows))
+        self.degree = np.diff(self._starts)
 
     @property
     def points(self) -> Points:
@@ -39,20 +39,12 @@ class SkeletonGraph:
     @cached_property
     def part(self) -> Nodes:
         """The number of the connected part that each node belongs to."""
-        from scipy.sparse import csgraph
-
-        return np.asarray(csgraph.connected_components(self._beside, directed=False)[1], dtype=np.int64)
+        return np.asarray(_parts(self._starts, self._beside, np.zeros(len(self.rows), np.bool_)))
 
     def without_spurs(self) -> "SkeletonGraph":
         """The graph without branches that end within the crack's own width from their fork."""
-        from scipy import sparse
-        from scipy.sparse import csgraph
-
         fork = self.degree >= 3
-        inner = ~fork[self.first] & ~fork[self.second]
-        steps = (self.first[inner], self.second[inner])
-        joined = sparse.coo_array((np.ones(len(steps[0])), steps), self._beside.shape)
-        branch = csgraph.connected_components(joined, directed=False)[1]
+        branch = _parts(self._starts, self._beside, fork)
         size, open_ended = np.bincount(branch), np.bincount(branch, self.degree == 1) > 0
         reach = np.zeros(len(size))
         for here, there in ((self.first, self.second), (self.second, self.first)):
@@ -69,7 +61,7 @@ class SkeletonGraph:
         near = self.spread(np.stack((np.where(over, values, 0.0), over), 1), rounds=rounds)
         return np.where(near[:, 1] > 0, near[:, 0] / np.maximum(near[:, 1], 1e-300), values)
 
-    def spread(self, values: Float64[np.ndarray, "n k"], *, rounds: int) -> Float64[np.ndarray, "n k"]:
+    def spread(self, values: Points, *, rounds: int) -> Points:
         """The values, each time the mean of the node's own and its neighbours'."""
         return self._spread(values, rounds=rounds, fixed=np.zeros(len(values), bool))
 
@@ -77,12 +69,8 @@ class SkeletonGraph:
         """`spread` of points, but that the ends stay where they are."""
         return self._spread(points, rounds=rounds, fixed=self.degree <= 1)
 
-    def _spread(
-        self, values: Float64[np.ndarray, "n k"], *, rounds: int, fixed: Bool[np.ndarray, " n"]
-    ) -> Float64[np.ndarray, "n k"]:
-        beside = self._beside
-        spread = _averages(values.astype(np.float64), beside.indptr, beside.indices, rounds, fixed)
-        return np.asarray(spread)
+    def _spread(self, values: Points, *, rounds: int, fixed: Bool[np.ndarray, " n"]) -> Points:
+        return np.asarray(_averages(values.astype(np.float64), self._starts, self._beside, rounds, fixed))
 
     def lengths(self, points: Points) -> Values:
         """Half the lengths of each node's steps, when the nodes lie at `points`."""
@@ -95,8 +83,7 @@ class SkeletonGraph:
         # a direction and its opposite have the same square
         squared = (x + 1j * y) ** 2 / np.maximum(np.hypot(x, y), 1e-9)
         total = self._at_both_ends(squared.real) + 1j * self._at_both_ends(squared.imag)
-        for _ in range(rounds):
-            total = total + self._beside @ total
+        total = _sums(total, self._starts, self._beside, rounds)
         along = np.sqrt(np.where(total == 0, 1, total))
         along /= np.abs(along)
         return np.stack((along.real, along.imag), 1)
@@ -107,8 +94,9 @@ class SkeletonGraph:
 
         fork = self.degree >= 3
         if not fork.any():
-            return ~fork
-        distance, nearest = KDTree(self.points[fork]).query(self.points)
+            return np.asarray(~fork)
+        points = self.points
+        distance, nearest = KDTree(points[fork]).query(points)
         return np.asarray(distance > CROSSING * self.radius[fork][nearest])
 
     def _at_both_ends(self, of_steps: Values) -> Values:
@@ -116,40 +104,117 @@ class SkeletonGraph:
         return np.bincount(self.first, of_steps, count) + np.bincount(self.second, of_steps, count)
 
 
-@njit(nogil=True, cache=True)
+@_compiled
+def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
+    """(starts [count + 1], beside): a node i's neighbours are `beside[starts[i] : starts[i + 1]]`, rising."""
+    starts = np.zeros(count + 1, np.int64)
+    for step in range(len(first)):
+        starts[first[step] + 1] += 1
+        starts[second[step] + 1] += 1
+    for node in range(count):
+        starts[node + 1] += starts[node]
+    beside, free = np.empty(starts[count], np.int64), starts.copy()
+    for step in range(len(first)):
+        beside[free[first[step]]] = second[step]
+        beside[free[second[step]]] = first[step]
+        free[first[step]] += 1
+        free[second[step]] += 1
+    for node in range(count):  # some 2 each: by insertion
+        for last in range(starts[node] + 1, starts[node + 1]):
+            place, moved = last, beside[last]
+            while place > starts[node] and beside[place - 1] > moved:
+                beside[place] = beside[place - 1]
+                place -= 1
+            beside[place] = moved
+    return starts, beside
+
+
+@_compiled
+def _parts(starts: Nodes, beside: Nodes, apart: Bool[np.ndarray, " n"]) -> Nodes:
+    """The number of the connected part of each node; those `apart` are joined to none."""
+    part, waiting, parts = np.full(len(apart), -1, np.int64), np.empty(len(apart), np.int64), 0
+    for root in range(len(apart)):
+        if part[root] >= 0:
+            continue
+        part[root], waiting[0], left = parts, root, 1
+        while left and not apart[root]:
+            left -= 1
+            node = waiting[left]
+            for place in range(starts[node], starts[node + 1]):
+                other = beside[place]
+                if part[other] < 0 and not apart[other]:
+                    part[other], waiting[left] = parts, other
+                    left += 1
+        parts += 1
+    return part
+
+
+@_compiled
 def _averages(
-    values: Float64[np.ndarray, "n k"],
-    first: Int32[np.ndarray, " rows"],
-    beside: Int32[np.ndarray, " m"],
+    values: Points,
+    starts: Nodes,
+    beside: Nodes,
     rounds: int,
     fixed: Bool[np.ndarray, " n"],
-) -> Float64[np.ndarray, "n k"]:
-    """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay. The
-    neighbours of a node i are `beside[first[i] : first[i + 1]]`."""
+) -> Points:
+    """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay."""
+    means, weight = values.copy(), 1.0 + np.diff(starts)
     for _ in range(rounds):
-        means = values.copy()
         for node in range(len(values)):
             if not fixed[node]:
-                neighbours = beside[first[node] : first[node + 1]]
-                for column in range(values.shape[1]):
-                    for neighbour in neighbours:
-                        means[node, column] += values[neighbour, column]
-                    means[node, column] /= 1 + len(neighbours)
-        values = means
+                x, y = values[node]
+                for place in range(starts[node], starts[node + 1]):
+                    x += values[beside[place], 0]
+                    y += values[beside[place], 1]
+                means[node, 0], means[node, 1] = x / weight[node], y / weight[node]
+        values, means = means, values
+    return values
+
+
+@_compiled
+def _sums(values: Complexes, starts: Nodes, beside: Nodes, rounds: int) -> Complexes:
+    """The sum of each node's value and its neighbours', `rounds` times."""
+    for _ in range(rounds):
+        sums = values.copy()
+        for node in range(len(values)):
+            total = 0j
+            for place in range(starts[node], starts[node + 1]):
+                total += values[beside[place]]
+            sums[node] += total
+        values = sums
     return values
 
 
 def _steps(rows: Nodes, columns: Nodes) -> tuple[Nodes, Nodes]:
     wide = int(columns.max(initial=0)) + 3
-    key, own = rows * wide + columns, np.arange(len(rows))
+    found = _after(rows * wide + columns, wide)
+    starts = [np.flatnonzero(to >= 0) for to in found]
+    return np.concatenate(starts), np.concatenate(
+        [to[start] for to, start in zip(found, starts, strict=True)]
+    )
 
-    def at(offset: int) -> tuple[Nodes, Bool[np.ndarray, " n"]]:
-        place = np.minimum(np.searchsorted(key, key + offset), max(len(key) - 1, 0))
-        return place, np.asarray(key[place] == key + offset)
 
-    (right, to_right), (below, to_below), (_, to_left) = at(1), at(wide), at(-1)
-    (falling, falls), (rising, rises) = at(wide + 1), at(wide - 1)
-    falls, rises = falls & ~to_right & ~to_below, rises & ~to_left & ~to_below
-    pairs = ((right, to_right), (below, to_below), (falling, falls), (rising, rises))
-    starts, stops = zip(*((own[there], to[there]) for to, there in pairs), strict=True)
-    return np.concatenate(starts), np.concatenate(stops)
+@_compiled
+def _after(key: Nodes, wide: int) -> tuple[Nodes, Nodes, Nodes, Nodes]:
+    """The node on the right of each, below it, and to the lower right and left where no third touches both;
+    -1 where there is none. Keys are row * wide + column, rising."""
+    right, below, falling, rising = np.full((4, len(key)), -1)
+    low = 0
+    for node in range(len(key)):
+        if node + 1 < len(key) and key[node + 1] == key[node] + 1:
+            right[node] = node + 1
+        to_left = node > 0 and key[node - 1] == key[node] - 1
+        while low < len(key) and key[low] < key[node] + wide - 1:
+            low += 1
+        for other in range(low, min(low + 3, len(key))):
+            if key[other] == key[node] + wide:
+                below[node] = other
+            elif key[other] == key[node] + wide + 1:
+                falling[node] = other
+            elif key[other] == key[node] + wide - 1:
+                rising[node] = other
+        if right[node] >= 0 or below[node] >= 0:
+            falling[node] = -1
+        if to_left or below[node] >= 0:
+            rising[node] = -1
+    return right, below, falling, rising

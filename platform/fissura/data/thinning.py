@@ -23,10 +23,11 @@ def thinned(mask: UInt8[np.ndarray, "h w"], *, most: int) -> tuple[Places, Place
     padded = np.ascontiguousarray(np.pad(mask, 1))  # a view keeps its strides
     left, columns = padded.ravel(), padded.shape[1]
     around = np.array([row * columns + column for row, column in _AROUND])
-    border = np.flatnonzero(padded - cv2.erode(padded, np.ones((3, 3), np.uint8)))
+    inner = cv2.erode(padded, np.ones((3, 3), np.uint8))
+    border = np.flatnonzero((padded - inner).view(bool))
     if not _thin(left, border, around, _removable(), most):
         return None
-    rows, places = np.nonzero(padded)
+    rows, places = np.divmod(np.flatnonzero(padded.view(bool)), columns)
     return rows - 1, places - 1
 
 

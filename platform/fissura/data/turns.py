@@ -14,12 +14,17 @@ QUARTER = frozenset({5, 6, 7, 8})  # the orientations that swap width and height
 CURE = "turn the mask likewise, or remove the tag from the photograph (`exiftool -Orientation= FILE`)"
 
 
-def check_size(mask: tuple[int, ...], *, path: Path, image: Path) -> None:
-    """Looks whether a mask, of shape (height, width), has the size of the upright photograph `image`.
+def check_size(
+    mask: tuple[int, ...], *, path: Path, image: Path, size: tuple[int, ...] | None = None
+) -> None:
+    """Looks whether a mask, of shape (height, width), has the size of the upright photograph `image`: `size`,
+    where that is known, else it is read.
 
     Raises:
         DataError: it has not; where it fits the photograph as it lies in the file, its EXIF tag is named.
     """
+    if mask == size:
+        return
     (height, width), orientation = read_stance(image)
     if mask == (height, width):
         return

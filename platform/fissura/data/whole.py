@@ -9,7 +9,6 @@ before it they are waited for. Neither costs a second decoding. Needs Pillow and
 import io
 import re
 import zlib
-from itertools import product
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageFile, _imaging
@@ -24,6 +23,7 @@ _ONES = b"\xff\x00"  # eight bits; no Huffman code begins with sixteen ones
 _READ_AHEAD = 8  # bytes that libjpeg wants at hand before it decodes a block
 # of a run of blocks that share one code, libjpeg's encoder leaves at most 1000 single bits
 _LONGEST_RUN = 160
+_UNSEEN = 0x5B  # of a pixel before it is decoded: masks hold few such
 _BROKEN = (-1, -2)  # what Pillow's decoders return of a stream that they cannot read
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _PIECE = 2**20  # bytes that are inflated at a time
@@ -50,7 +50,7 @@ class JpegScans(NamedTuple):
 
 def jpeg_scans(data: bytes) -> JpegScans:
     """The scans of the first picture in the bytes of a JPEG; nothing is decoded."""
-    missing: set[tuple[int, int]] = set()
+    missing: dict[int, int] = {}  # a bit for each coefficient, by component
     count, last, end, at = 0, 0, len(data), 2
     huffman = restarts = progressive = False
     while found := SEGMENT.search(data, at):
@@ -62,15 +62,17 @@ def jpeg_scans(data: bytes) -> JpegScans:
         body = data[found.end() + 2 : at]
         if marker in (*_SEQUENTIAL, _PROGRESSIVE):
             huffman, progressive = True, marker == _PROGRESSIVE
-            missing = set(product(body[6::3], range(64)))
+            missing = dict.fromkeys(body[6::3], (1 << 64) - 1)
         elif marker == b"\xff\xdd":
             restarts = restarts or any(body)
         elif marker == SCAN:
             count, last = count + 1, at
             first, final, bits = body[-3:] if progressive and len(body) > 3 else (0, 63, 0)
             if bits & 15 == 0:  # no bit is left for a later scan
-                missing -= set(product(body[1:-3:2], range(first, final + 1)))
-    return JpegScans(end, count, last, not missing, huffman, restarts)
+                held = (1 << final + 1) - (1 << first) if first <= final else 0
+                for component in missing.keys() & body[1:-3:2]:
+                    missing[component] &= ~held
+    return JpegScans(end, count, last, not any(missing.values()), huffman, restarts)
 
 
 def require_whole(image: Image.Image, file: BinaryIO) -> None:
@@ -110,23 +112,25 @@ class _Png(_Wrapped):
 
     def setimage(self, im: Any, extents: tuple[int, int, int, int] | None = None) -> None:
         super().setimage(im, extents)
-        self._pixels = im
+        self._pixels, self._last = im, (im.size[0] - 1, im.size[1] - 1)
+        if not im.mode.startswith("I"):
+            im.putpixel(self._last, _UNSEEN if im.bands == 1 else (_UNSEEN,) * im.bands)
+            self._before = im.getpixel(self._last)
 
     def decode(self, buffer: Any) -> tuple[int, int]:
         # the checksum's other bytes stay: the decoder gives out no row while it has no byte at hand
         used, error = self._own.decode(buffer[:-1])
         if used < 0 and error == 0:
             at = self._file.tell()
-            _check_png(self._file, inflated=self._interlaced or self._last_row_empty())
+            _check_png(self._file, inflated=self._interlaced or self._last_row_unseen())
             self._file.seek(at)
         return used, error
 
-    def _last_row_empty(self) -> bool:
-        """Whether the last row is as it was before the decoding, all 0."""
-        width, height = self._pixels.size
+    def _last_row_unseen(self) -> bool:
+        """Whether the last row, of which all pixels are written at once or none, may be as it was before."""
         if self._pixels.mode.startswith("I"):
             return True  # Pillow cannot say
-        return self._pixels.crop((0, height - 1, width, height)).getbbox() is None
+        return bool(self._pixels.getpixel(self._last) == self._before)
 
 
 def _check_png(file: BinaryIO, *, inflated: bool) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,9 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         )
     lines = centrelines(plane, level=level)
     mask = np.asarray(plane >= level, dtype=np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    # labels of 16 bits are made twice as fast
+    kind = cv2.CV_16U if cv2.countNonZero(mask) < np.iinfo(np.uint16).max else cv2.CV_32S
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=kind)
     boxes, areas = stats[1:, :4].astype(np.int64), stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
     area, length, mean, widest = int(areas.sum()), None, None, None
     if lines is None:
@@ -171,12 +174,14 @@ class _Each:
         return tuple(None if math.isnan(value[place]) else float(value[place]) for value in values)
 
 
+def _total(crack: Int64[np.ndarray, " n"], count: int, values: Float64[np.ndarray, " n"]) -> Values:
+    return np.bincount(crack, values, count)
+
+
 def _each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int) -> _Each:
     """The measures of `count` cracks, from the number of the crack that each node of the lines belongs to."""
 
-    def total(values: Float64[np.ndarray, " n"]) -> Values:
-        return np.bincount(crack, values, count)
-
+    total = partial(_total, crack, count)
     length = np.maximum(total(lines.length), 0)
     # where all of a crack is about a fork, that is its width; specks have no length to weigh by
     alone = lines.alone | (total(lines.alone)[crack] == 0)

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field, field_validator
 
-from fissura.data.centrelines import centrelines
 from fissura.data.dataset import DatasetInfo
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask
 from fissura.data.labelled.squares import CutSquares
@@ -24,6 +23,8 @@ def crack_width(mask: Mask) -> Float32[np.ndarray, "h w"]:
     to the background less one pixel.
     """
     import cv2
+
+    from fissura.data.centrelines import centrelines  # numba takes long to import
 
     inside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     lines = centrelines(mask, level=0.5)
