@@ -18,8 +18,8 @@ Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
 
 MOST_WORK = 2**24  # pixels that thinning takes away: some ten seconds
-# rounds of averaging with the neighbours: n of them smooth over some 0.8 sqrt(n) pixels along the line
 NEAR = 16  # pixels about a node that are looked at one by one
+# rounds of averaging with the neighbours: n of them smooth over some 0.8 sqrt(n) pixels along the line
 STAIRS, DIRECTION, WIDTH = 1, 6, 20
 ROUGH, MOST_NODES = (8, 32, 128), 2**20
 # where the chords before a crack's tip are measured, and their mean at a round and at a flat end, in widths
