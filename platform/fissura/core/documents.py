@@ -64,7 +64,7 @@ def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
 
 def write_sealed(path: Path, plain: dict[str, Any]) -> None:
     """Writes an object as JSON, whole or not at all, with its own digest in the field `SEAL`."""
-    write_json(path, {**plain, SEAL: _seal(plain)})
+    write_json(path, sealed(plain))
 
 
 def read_sealed(path: Path, *, remedy: str) -> dict[str, Any]:
@@ -73,11 +73,24 @@ def read_sealed(path: Path, *, remedy: str) -> dict[str, Any]:
     Raises:
         SpecError: see `read_json`; or what the file holds is no longer what was written.
     """
-    plain = read_json(path, remedy=remedy)
-    seal = plain.pop(SEAL, None)
-    if seal is not None and seal != _seal(plain):
-        raise SpecError(f"{path}: is damaged: it is not what was written (its SHA-256 differs); {remedy}")
-    return plain
+    return unsealed(read_json(path, remedy=remedy), source=str(path), remedy=remedy)
+
+
+def sealed(plain: dict[str, Any]) -> dict[str, Any]:
+    """The object with its own digest in the field `SEAL`."""
+    return {**plain, SEAL: _seal(plain)}
+
+
+def unsealed(plain: dict[str, Any], *, source: str, remedy: str) -> dict[str, Any]:
+    """The object without its seal, where it has one; `source` and `remedy` begin and end the error.
+
+    Raises:
+        SpecError: it is no longer what was sealed.
+    """
+    content = {name: value for name, value in plain.items() if name != SEAL}
+    if plain.get(SEAL) not in (None, _seal(content)):
+        raise SpecError(f"{source}: is damaged: it is not what was written (its SHA-256 differs); {remedy}")
+    return content
 
 
 def _seal(plain: dict[str, Any]) -> str:

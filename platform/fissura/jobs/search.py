@@ -150,6 +150,7 @@ def _run(
         sweep=plan.swept,
         on_end=study.keep_record,
     )
+    study.keep_missing(search.study)
     earlier = finished(search.study)
     todo = plan.trials - len(earlier)
     if todo <= 0:

@@ -101,6 +101,7 @@ def _run(
         sweep=plan.swept,
         on_end=study.keep_record,
     )
+    study.keep_missing(search.study)
     done = len(finished(search.study))
     if done >= plan.trials:
         say(f"all {plan.trials} trials are done; add some with --extend N")
