@@ -64,6 +64,7 @@ CLOCKS = {
     "files",
     "before",
     "sha256",
+    "code_version",
 }
 Facts = dict[str, Any]
 

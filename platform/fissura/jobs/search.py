@@ -31,6 +31,7 @@ from fissura.jobs.stopping import StopFile, stops_on_signals
 from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.jobs.trial_workers import ACTOR_RESOURCES, FreesWorkers, WorkersContext, WorkersTrial
 from fissura.jobs.waiting import WaitingTrials
+from fissura.jobs.study_log import StudyLog
 from fissura.studies.plan import Request, make_plan
 from fissura.studies.sources import change_of, masked
 from fissura.studies.space import LoadedSpace
@@ -85,7 +86,7 @@ def run_search(
     for remark in [*notes_of(datasets), *prepared.remarks]:
         say(remark)
     stop = StopFile(study.path)
-    with study.claimed(), connected(hardware.address) as resources:
+    with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
         check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
         check_batches(space, workers=slots.workers)
