@@ -5,7 +5,8 @@
 Each try is a process of its own. It is killed at every STEP-th write point, and at the first of each kind:
 before a file is opened for writing; while the file that is to take its name is cut in half; when that is
 whole and has not its name yet; when half of what was appended is there; before and after a statement that
-changes the study's database, and before a commit. Lines of JSON say where it was killed, and last how many points there are.
+changes the study's database, and before a commit. Lines of JSON say where it was killed, and last how many
+points there are.
 """
 
 import gc
@@ -24,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import write_imports
 from PIL import Image
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-
-import write_imports
-from fissura.data.synthetic import SyntheticSpec, write
 from write_imports import VARIABLE
 from write_works import WORKS
+
+from fissura.data.synthetic import SyntheticSpec, write
 
 TRY_SECONDS = 120
 LANES = 2
@@ -119,9 +120,7 @@ class Tries:
         if status != 0:
             return "it did not go on"
         came_to = found[0]
-        different = {
-            name for name in {*came_to, *self._whole} if came_to.get(name) != self._whole.get(name)
-        }
+        different = {name for name in {*came_to, *self._whole} if came_to.get(name) != self._whole.get(name)}
         if not different:
             shutil.rmtree(place)
         return f"it came to other {', '.join(sorted(different))}" if different else ""
@@ -144,9 +143,7 @@ def done(work: str, folder: Path, shared: Path, kill_at: int | None, out: Path) 
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     points = Points(folder, kill_at)
-    facts = {
-        name: json.dumps(value, sort_keys=True) for name, value in WORKS[work](folder, shared).items()
-    }
+    facts = {name: json.dumps(value, sort_keys=True) for name, value in WORKS[work](folder, shared).items()}
     modules = [name for name in sys.modules if not name.startswith(("__m", "write_"))]
     out.write_text(json.dumps([facts, points.passed, modules]))
 

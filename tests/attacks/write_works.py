@@ -1,4 +1,4 @@
-"""What is killed in its writes: pieces of work that go on where they were, without Ray, and what they come to."""
+"""What is killed in its writes: work that goes on where it was, without Ray, and what it comes to."""
 
 import hashlib
 import json

@@ -32,7 +32,7 @@ raw("[2026-11-29 10:54:23,618 E 1 1] core_worker.cc:1: after")
 def test_only_the_lines_of_rays_cpp_are_left_out_and_only_inside_the_block():
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == [
-        "Ray: [2026-11-29 10:54:23,618 E 26301 26301] core_worker.cc:2465: Actor with class name: 'MapWorker'",
+        "Ray: [2026-11-29 10:54:23,618 E 26301 26301] core_worker.cc:2465: Actor with class name: 'MapWorker'",  # noqa: E501
         "Ray: [2026-11-29 10:54:23,618 W 26301 26399] (raylet) node_manager.cc:12: late",
         "Ray: [2026-11-29 10:54:23,618 I 2 2] src/ray/util/logging.cc:303: Set ray log level",
     ]

@@ -207,9 +207,7 @@ def test_thresholds_are_refused_within_a_second(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parse", [parse_datasets, parse_labelled, parse_either])
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_data_set_is_refused_within_a_second(
-    name: str, parse: Callable[[list[str]], object]
-) -> None:
+def test_a_data_set_is_refused_within_a_second(name: str, parse: Callable[[list[str]], object]) -> None:
     seconds, refusal = seconds_of(lambda: parse(TEXTS[name]))
     assert seconds < SECONDS
     assert len(refusal.problems) <= 400

@@ -16,7 +16,6 @@ from fissura.jobs.environment import check_current_cluster, private_folder
 from fissura.jobs.ray_lines import without_ray_lines
 from fissura.jobs.reach import unreachable
 
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -28,10 +28,10 @@ from fissura.jobs.schedulers import scheduler_for
 from fissura.jobs.search_classifiers import search_classifiers
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
+from fissura.jobs.study_log import StudyLog
 from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.jobs.trial_workers import ACTOR_RESOURCES, FreesWorkers, WorkersContext, WorkersTrial
 from fissura.jobs.waiting import WaitingTrials
-from fissura.jobs.study_log import StudyLog
 from fissura.studies.plan import Request, make_plan
 from fissura.studies.sources import change_of, masked
 from fissura.studies.space import LoadedSpace

@@ -121,9 +121,7 @@ def _verify_trials(study: Study, plan: Plan | None, faults: list[str]) -> "list[
         return None
 
 
-def _differences(
-    study: Study, file: Path, record: TrialRecord, trials: "list[FrozenTrial]"
-) -> Iterator[str]:
+def _differences(study: Study, file: Path, record: TrialRecord, trials: "list[FrozenTrial]") -> Iterator[str]:
     """Where the database tells otherwise of a trial than its own record, which is sealed."""
     found = trials[record.number] if record.number < len(trials) else None
     told = None if found is None else (found.state.name, found.values, found.params)
