@@ -11,9 +11,13 @@ class StudyLog:
     """Adds lines, from any thread; a line that the storage does not take waits for the next."""
 
     def __init__(self, study: Study) -> None:
-        self._path = study.path / "search.log"
+        self._study, self._path = study, study.path / "search.log"
         self._unwritten: list[str] = []
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["StudyLog"], tuple[Study]]:
+        """Ray Tune keeps its callbacks with their parts; a lock is of one process alone."""
+        return StudyLog, (self._study,)
 
     def note(self, text: str) -> None:
         """Adds a line."""
