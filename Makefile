@@ -140,7 +140,16 @@ audit: env
 	  echo "not audited: pip-audit cannot be fetched ($$(echo "$$said" | tail -n 1)); try again where there is a network" >&2
 	  exit 1
 	fi
-	"$$scratch/bin/pip-audit" --progress-spinner off --disable-pip --require-hashes -r platform/locked.txt
+	# a package that the service gives no answer on is not one without a fault
+	if said="$$("$$scratch/bin/pip-audit" --strict --progress-spinner off --disable-pip --require-hashes -r platform/locked.txt 2>&1)"; then
+	  echo "$$said"
+	  exit 0
+	fi
+	case "$$said" in
+	  *'could not be audited'*) echo "not audited: the service of vulnerabilities gave no answer on every package ($$(echo "$$said" | tail -n 1)); try again where it can be reached" >&2 ;;
+	  *) echo "$$said" >&2 ;;
+	esac
+	exit 1
 
 clean:
 	@if [ -e "$$VENV/.fissura-made" ] || [ -e "$$VENV/.fissura-making" ]; then rm -rf "$$VENV"; fi

@@ -96,8 +96,9 @@ class TestADatabase:
     def test_of_runs_without_records_is_rebuilt_from_recipes_and_metrics(self, segments: Study) -> None:
         """As a version left them that wrote no records."""
         before = {trial.user_attrs[RUN]: trial for trial in segments.load().trials}
-        for record in segments.runs.glob("*/trial.json"):
-            record.unlink()
+        (segments.runs / "trials.jsonl").unlink()
+        for run in before:
+            (segments.runs / run).mkdir(exist_ok=True)
         (segments.path / "study.db").unlink()
         said: list[str] = []
         repair(segments, say=said.append)
@@ -111,8 +112,9 @@ class TestADatabase:
 
     def test_keeps_the_numbers_where_a_record_is_lost(self, segments: Study) -> None:
         before = segments.load().trials
-        lost = before[1].user_attrs[RUN]
-        (segments.runs / lost / "trial.json").write_text("{}")
+        records = segments.runs / "trials.jsonl"
+        lines = records.read_text().splitlines(keepends=True)
+        records.write_text("".join(["{}\n" if '"number": 1' in line else line for line in lines]))
         (segments.path / "study.db").unlink()
         repair(segments, say=lambda _: None)
         found = segments.load().trials
@@ -131,6 +133,35 @@ class TestADatabase:
         asked = made_studies.search(study, plan)
         runs = {trial.user_attrs[RUN] for trial in study.load().trials}
         assert asked.suggest("next")["run_id"] not in runs
+
+
+class TestTheRecords:
+    def test_of_a_version_that_wrote_one_a_folder_are_read(self, study: Study) -> None:
+        before = kept(study)
+        records = study.runs / "trials.jsonl"
+        for line in records.read_text().splitlines():
+            run = study.runs / json.loads(line)["user_attrs"][RUN]
+            run.mkdir(exist_ok=True)
+            write_json(run / "trial.json", json.loads(line))
+        records.unlink()
+        assert not verify(study.path).faults
+        (study.path / "study.db").unlink()
+        repair(study, say=lambda _: None)
+        assert kept(study) == before
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+    def test_that_a_killed_process_left_cut_off_are_written_again(self, study: Study, share: float) -> None:
+        records = study.runs / "trials.jsonl"
+        whole = records.read_bytes()
+        records.write_bytes(whole[: int(len(whole) * share)])
+        assert not verify(study.path).faults
+        study.keep_missing(study.load())
+        assert records.read_bytes() == whole
+
+    def test_take_one_file_whatever_the_number_of_trials(self, study: Study) -> None:
+        made = {path.name for path in study.runs.iterdir()}
+        trained = {path.parent.name for path in study.runs.glob("*/manifest.json")}
+        assert made == trained | {"plan.json", "trials.jsonl"}
 
 
 class TestThePlan:

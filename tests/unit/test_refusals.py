@@ -6,12 +6,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fissura.cli.options import parse_sets
 from fissura.core.errors import SpaceError, UserError
+from fissura.data.datasets import parse_datasets
+from fissura.data.labelled import parse_labelled
+from fissura.engine.evaluate import _kept_thresholds
+from fissura.recipes import load_recipe
+from fissura.results import store
 from fissura.studies import load_space, load_text, search_spaces
 from fissura.studies.check import EFFORT_LIMIT, Effort
+from fissura.studies.sources import parse_either
 from fissura.studies.yaml import ITEM_LIMIT, read
 
 SECONDS = 1.0
@@ -76,6 +85,37 @@ SPACES = {
     + ", ".join(["{name: train, until: 3, loss: 1}"] * 250)
     + "]}}\n",
 }
+
+
+RECIPES = {
+    "five million lists": lambda: '{"a": [' + "[]," * 5_000_000 + "1]}",
+    "a list of a million objects": lambda: '{"a": [' + '{"b": 1},' * 1_000_000 + "1]}",
+    "a million unknown fields": lambda: lines_of(1_000_000, lambda i: f'"k{i}": 1'),
+    "as many unknown fields as are read": lambda: lines_of(19_000, lambda i: f'"k{i}": 1'),
+    "phases without end": lambda: '{"phases": [' + '{"name": "train", "x": 1},' * 9_000 + "1]}",
+    "a name of 15 MB": lambda: '{"name": "' + "x" * 15_000_000 + '"}',
+    "a number of 15 MB": lambda: '{"seed": ' + "9" * 15_000_000 + "}",
+    "a field's name of 15 MB": lambda: '{"' + "x" * 15_000_000 + '": 1}',
+    "nested without end": lambda: "[" * 10_000_000,
+    "a file of 20 MB": lambda: " " * 20_000_000,
+}
+TEXTS = {
+    "a name of 100 kB": ["f" * 100_000 + ":/x"],
+    "a root of 100 kB": ["folder:/" + "x/" * 60_000],
+    "a folder's name of 300 characters": ["folder:/" + "x" * 300],
+    "a kind's name of 300 characters": ["x" * 300],
+    "an option of 300 characters": ["folder:/x?" + "y" * 300 + "=1"],
+    "options of 3,000 characters": ["folder:/x?" + "&".join(f"k{i}=1" for i in range(400))],
+    "limits without end": ["severity:0.1:" + "0.1," * 30_000 + "1:folder:/x"],
+    "kinds in one another": ["patches:" * 400 + "folder:/x"],
+    "10,000 data sets": [f"folder:/x{i}" for i in range(10_000)],
+    "a NUL": ["folder:/x\0y"],
+}
+
+
+def lines_of(count: int, field: Callable[[int], str]) -> str:
+    """A JSON object of so many fields."""
+    return "{" + ",".join(map(field, range(count))) + "}"
 
 
 def seconds_of(action: Callable[[], object]) -> tuple[float, UserError]:
@@ -146,6 +186,58 @@ def test_what_is_too_much_to_check_is_told_with_the_remedy() -> None:
         SpaceError, match=r"mine.yaml:\d+: `space`: there is too much to check: .*fewer values"
     ):
         load_text(SPACES["100 profiles"], source="mine.yaml")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_refused_within_a_second(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(RECIPES[name]())
+    seconds, refusal = seconds_of(lambda: load_recipe(str(path)))
+    assert seconds < SECONDS
+    assert 1 <= len(refusal.problems) <= 50
+    assert all(problem.startswith(f"{path}: ") and len(problem) < 1500 for problem in refusal.problems)
+
+
+def test_thresholds_are_refused_within_a_second(tmp_path: Path) -> None:
+    (tmp_path / "thresholds.json").write_text(lines_of(1_000_000, lambda i: f'"k{i}": 0.5'))
+    seconds, refusal = seconds_of(lambda: _kept_thresholds(tmp_path))
+    assert seconds < SECONDS
+    assert "thresholds.json: not readable as JSON (holds more than 20000 values); remove it" in str(refusal)
+
+
+@pytest.mark.parametrize("parse", [parse_datasets, parse_labelled, parse_either])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_data_set_is_refused_within_a_second(name: str, parse: Callable[[list[str]], object]) -> None:
+    seconds, refusal = seconds_of(lambda: parse(TEXTS[name]))
+    assert seconds < SECONDS
+    assert len(refusal.problems) <= 400
+
+
+@pytest.mark.parametrize(
+    ("rows", "text", "reason"),
+    [
+        (1_000_000, 2**20, "a text in it is longer than 4096 bytes"),
+        (4_000_001, 10, "it holds 4,000,001 rows, more than the 4,000,000 that a run may hold"),
+    ],
+)
+def test_a_table_of_few_bytes_that_stands_for_gigabytes_is_passed_over_within_a_second(
+    rows: int, text: int, reason: str, tmp_path: Path, write_scored_run: Callable[..., Path]
+) -> None:
+    path = write_scored_run(tmp_path / "run") / store.FILE
+    manifest = pq.read_schema(path).metadata
+    said = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), ["x" * text])
+    columns = [
+        said if pa.types.is_string(kind := field.type) else pa.nulls(rows, kind)
+        if field.nullable else pa.array(np.zeros(rows), kind)
+        for field in store.SCHEMA
+    ]  # fmt: skip
+    table = pa.table(columns, names=store.SCHEMA.names)
+    pq.write_table(table.replace_schema_metadata({store.METADATA_KEY: manifest[store.METADATA_KEY]}), path)
+    assert path.stat().st_size < 20 * 2**20
+    begin = time.process_time()
+    (skipped,) = store.read_runs([tmp_path]).skipped
+    assert time.process_time() - begin < SECONDS
+    assert skipped.reason == reason
 
 
 @pytest.mark.parametrize("name", search_spaces())

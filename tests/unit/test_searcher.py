@@ -201,6 +201,19 @@ class TestTelling:
 
 
 class TestAnotherProcess:
+    def test_is_told_of_the_epochs_that_a_killed_driver_did_not_hear_of(
+        self, begin: Callable[..., StudySearch]
+    ) -> None:
+        begin().suggest("a")
+        search = begin()
+        search.suggest("a")
+        own = [
+            {"epoch": epoch, "val/f1": value, "kept_epoch": kept}
+            for epoch, value, kept in ((1, 0.4, 1), (2, 0.3, 1), (3, 0.6, 3))
+        ]
+        search.on_trial_result("a", result(3, 0.6, own=own, kept_epoch=3))
+        assert search.trial("a").intermediate_values == {1: 0.4, 2: 0.4, 3: 0.6}
+
     def test_goes_on_with_interrupted_trials_under_their_own_numbers(
         self, begin: Callable[..., StudySearch]
     ) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fissura.core.errors import DataError
-from fissura.results import store
+from fissura.results import store, table_file
 from fissura.results.energy import energy_meter
 from fissura.results.manifest import code_version, device_name, library_versions
 from fissura.results.store import SCHEMA, Row, mean_scores, read_runs
@@ -108,7 +108,7 @@ def test_what_is_no_run_is_named_and_passed_over(tmp_path, write_scored_run):
 
 def test_a_file_that_would_fill_the_memory_is_passed_over(tmp_path, write_scored_run, monkeypatch):
     write_scored_run(tmp_path / "a")
-    monkeypatch.setattr(store, "MAX_BYTES", 100)
+    monkeypatch.setattr(table_file, "MAX_BYTES", 100)
     assert "more than the 100 that a run may hold" in read_runs([tmp_path]).skipped[0].reason
 
 

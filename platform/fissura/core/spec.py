@@ -13,6 +13,8 @@ from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
 
 MOST_PROBLEMS = 50
+MOST_VALUES = 20_000
+"""Of a file that is read as a spec, so that what is wrong with it is told within a second."""
 
 
 class Spec(BaseModel):
@@ -46,12 +48,13 @@ class Spec(BaseModel):
 
     @classmethod
     def load_file(cls, path: Path, *, remedy: str = "") -> Self:
-        """The spec in a JSON file of at most 16 MB; `remedy`, where there is one, is what to do if not.
+        """The spec in a JSON file of at most 16 MB and 20,000 values; `remedy`, where there is one, is what
+        to do if not.
 
         Raises:
             SpecError: the file is not JSON, or breaks a rule.
         """
-        plain = read_json(path, remedy=remedy or "name another file")
+        plain = read_json(path, remedy=remedy or "name another file", values=MOST_VALUES)
         return cls.load(plain, source=str(path), remedy=remedy)
 
 
@@ -60,7 +63,7 @@ def describe(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors(include_url=False)[:MOST_PROBLEMS]:
         field = ".".join(str(part) for part in problem["loc"]) or "(whole)"
-        lines.append(f"`{field}`: {problem['msg']} (got {problem['input']!r:.80})")
+        lines.append(f"`{field:.200}`: {problem['msg']:.500} (got {problem['input']!r:.80})")
     return lines
 
 

@@ -3,6 +3,7 @@
 They are the fields of its spec; `mask_suffix` and `mask_threshold` go by their last words.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -17,15 +18,25 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 _OWN_PLACE = frozenset({"kind", "root", "source", "mm_per_pixel", "limits_mm"})  # in the text
 _SHORTENED = "mask_"
+LONGEST_TEXT = 4096  # characters, as of a path
+LONGEST_NAME = 255  # bytes of a file's or a folder's
 
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:
     """The root and the options of `ROOT?KEY=VALUE&...`. What exists as it is written is a root."""
     root, mark, query = text.rpartition("?")
-    if not mark or "=" not in query or Path(text).expanduser().exists():
+    if not mark or "=" not in query or stands(Path(text).expanduser()):
         return text, {}
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
     return root, {unquote(key): unquote(value) for key, _, value in pairs}
+
+
+def stands(path: Path) -> bool:
+    """Whether a file or a folder lies at `path`; what is too long for a path is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def with_options(
@@ -35,8 +46,12 @@ def with_options(
     option.
 
     Raises:
-        SpecError: with a line for each option that the kind has not, or whose value breaks a rule.
+        SpecError: a folder's name is too long; or with a line for each option that the kind has not, or whose
+            value breaks a rule.
     """
+    root = given.get("root")
+    if isinstance(root, Path) and any(len(os.fsencode(part)) > LONGEST_NAME for part in root.parts):
+        raise SpecError(f"{text!r:.80}: a folder's name has {LONGEST_NAME} bytes at most; mend the path")
     fields = dict(_fields(spec))
     unknown = [option for option in options if option not in fields]
     if unknown:

@@ -10,6 +10,7 @@ from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, AnyClassifier, AnyWhitening, ZCAWhitening
 from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
+from fissura.core.spec import MOST_VALUES
 from fissura.engine.backbone_training import BackboneTraining
 from fissura.engine.experiment import Experiment
 from fissura.models.backbones import Backbone
@@ -73,7 +74,7 @@ class ClassifierRecipe(Experiment):
     def names(cls, path: Path) -> bool:
         """Whether the JSON file at `path` is meant as one of these, right or not."""
         with contextlib.suppress(SpecError):
-            return "classifier" in read_json(path, remedy="")
+            return "classifier" in read_json(path, remedy="", values=MOST_VALUES)
         return False
 
     @property

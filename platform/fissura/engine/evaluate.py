@@ -16,6 +16,7 @@ from PIL import Image
 from fissura.core.documents import read_json
 from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import check_writable, replacing
+from fissura.core.spec import MOST_VALUES
 from fissura.data.content import FileHashes, digest_of, require_same, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
@@ -155,7 +156,7 @@ def _kept_thresholds(run: Path) -> dict[str, float]:
         return {}
     check_files(run, (THRESHOLDS,))
     kept: dict[str, float] = {}
-    for name, value in read_json(path, remedy=remedy).items():
+    for name, value in read_json(path, remedy=remedy, values=MOST_VALUES).items():
         if not isinstance(value, float | int) or not 0 <= value <= 1:
             raise DataError(f"{path}: is damaged: a threshold is a probability, not {value!r:.80}; {remedy}")
         kept[name] = value

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from fissura.engine.runtime import usable_cpus
 from fissura.jobs.environment import check_current_cluster, private_folder
 from fissura.jobs.ray_lines import without_ray_lines
 from fissura.jobs.reach import unreachable
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ def this_machine() -> Resources:
 
 
 @contextmanager
-def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resources]:
+def connected(
+    address: str | None, *, cpus: int | None = None, log: Callable[[str], None] = _LOGGER.info
+) -> Iterator[Resources]:
     """A connection to the cluster at `address` ("auto": the one that this machine is part of).
 
     None starts a Ray on this machine alone for as long as the block lasts, which counts with `cpus` CPUs, by
     default those that there are; its sockets and logs lie in a folder that no other user gets into. Inside
-    another such block it is that one's cluster.
+    another such block it is that one's cluster. What Ray would print to this process's output goes to `log`,
+    a line each; by default to Python's logging, which shows it to nobody who has not asked.
 
     Raises:
         ResourceError: no cluster answers at `address`, or another user says which one "auto" is.
@@ -63,7 +68,7 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Resou
         yield _resources()
         return
     with ExitStack() as ending:
-        ending.enter_context(without_ray_lines())
+        ending.enter_context(without_ray_lines(log))
         if address is None:
             _start(ending.enter_context(private_folder()), cpus=cpus or usable_cpus())
         else:

@@ -1,6 +1,5 @@
 """What Ray Tune's trials tell while they run: the log of the study, and its standing."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +11,7 @@ from fissura.engine.memory import halve
 from fissura.jobs.failures import LOW_ON_MEMORY, goes_on, last_error, reason_of
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.standing import Say, Standing
+from fissura.jobs.study_log import StudyLog
 from fissura.studies.results import Checkpoints
 from fissura.studies.study import Study
 
@@ -28,7 +28,7 @@ class SearchProgress(Callback):
         say: Say,
         waiting: Callable[[], dict[int, str]],
     ) -> None:
-        self._waiting, self._told, self._unwritten = waiting, set[int](), list[str]()
+        self._waiting, self._told = waiting, set[int]()
         self._search, self._study = search, study
         self._checkpoints = Checkpoints(study, search.study)
         self.standing = Standing(
@@ -39,7 +39,7 @@ class SearchProgress(Callback):
             best=lambda: self._checkpoints.ranking.trials,
             also=self._waits,
         )
-        self._log = study.path / "search.log"
+        self._note = StudyLog(study).note
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Logs what the trial is."""
@@ -125,11 +125,3 @@ class SearchProgress(Callback):
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
         trial.evaluated_params = {}
-
-    def _note(self, text: str) -> None:
-        """Adds a line to the log, or keeps it until the storage takes it."""
-        self._unwritten.append(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text.rstrip()}\n")
-        with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
-            file.write("".join(self._unwritten))
-            file.flush()
-            self._unwritten.clear()

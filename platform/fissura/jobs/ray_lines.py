@@ -1,16 +1,18 @@
-"""Standard error without the lines that Ray's C++ writes there, past Python's logging.
+"""What Ray prints by itself goes to a log, and the process's output is the program's own.
 
-`RAY_BACKEND_LOG_LEVEL` is no way out: it empties Ray's own log files, where the lines belong and stay, and
-Ray tells of it in one more such line.
+Its C++ writes to standard error, past Python's logging; what the cluster tells of workers that died, a thread
+of the driver prints to standard output. `RAY_BACKEND_LOG_LEVEL` is no way out of the former: it empties Ray's
+own log files, where the lines belong and stay, and Ray tells of it in one more such line. For the latter
+there is no setting.
 """
 
 import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
 
 _LINE = re.compile(
     rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z] \d+ \d+\] (\([^)]*\) )?[\w./-]+\.(cc|h|cpp):\d+: "
@@ -18,12 +20,45 @@ _LINE = re.compile(
 _WAIT_SECONDS = 1.0  # for what has been written to be passed on
 
 
+Log = Callable[[str], None]
+
+
 @contextmanager
-def without_ray_lines() -> Iterator[None]:
-    """Inside the block they do not reach the process's standard error; all else does, as it is written.
+def without_ray_lines(log: Log) -> Iterator[None]:
+    """Inside the block, which Ray is started in, its lines go to `log`; all else goes where it is written.
 
     Python's own `sys.stderr` goes on writing where it wrote, to a terminal as to one.
     """
+    with ExitStack() as ending:
+        ending.enter_context(_told_errors(log))
+        ending.enter_context(_standard_error(log))
+        yield
+
+
+@contextmanager
+def _told_errors(log: Log) -> Iterator[None]:
+    """Stands in for the function by which the driver's listener prints what the cluster tells of."""
+    from ray._private import worker
+
+    printing = worker.print_to_stdstream
+
+    def told(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: FBT001  Ray's signature
+        for text in data["lines"]:
+            _tell(log, f"({data['pid']}) {text}")
+
+    worker.print_to_stdstream = told
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
+
+
+def _tell(log: Log, text: str) -> None:
+    log(f"Ray: {' '.join(text.split())}")
+
+
+@contextmanager
+def _standard_error(log: Log) -> Iterator[None]:
     sys.stderr.flush()
     outer, inner = sys.stderr, None
     real = os.dup(2)
@@ -33,7 +68,7 @@ def without_ray_lines() -> Iterator[None]:
     os.close(writing)
     # it closes its own when all is passed on
     passing = threading.Thread(
-        target=_pass_on, args=(reading, os.dup(real)), name="standard-error", daemon=True
+        target=_pass_on, args=(reading, os.dup(real), log), name="standard-error", daemon=True
     )
     passing.start()
     if _is_the_processes(outer):
@@ -66,8 +101,10 @@ def _is_the_processes(stream: TextIO) -> bool:
         return False
 
 
-def _pass_on(reading: int, real: int) -> None:
+def _pass_on(reading: int, real: int, log: Log) -> None:
     with open(reading, "rb") as lines, open(real, "wb", buffering=0) as out:
         for line in lines:
-            if not _LINE.match(line):
+            if _LINE.match(line):
+                _tell(log, line.decode(errors="replace"))
+            else:
                 out.write(line)

@@ -28,6 +28,7 @@ from fissura.jobs.schedulers import scheduler_for
 from fissura.jobs.search_classifiers import search_classifiers
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.stopping import StopFile, stops_on_signals
+from fissura.jobs.study_log import StudyLog
 from fissura.jobs.trial import TrialActor, TrialContext
 from fissura.jobs.trial_workers import ACTOR_RESOURCES, FreesWorkers, WorkersContext, WorkersTrial
 from fissura.jobs.waiting import WaitingTrials
@@ -85,7 +86,7 @@ def run_search(
     for remark in [*notes_of(datasets), *prepared.remarks]:
         say(remark)
     stop = StopFile(study.path)
-    with study.claimed(), connected(hardware.address) as resources:
+    with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
         check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
         check_batches(space, workers=slots.workers)
@@ -150,6 +151,7 @@ def _run(
         sweep=plan.swept,
         on_end=study.keep_record,
     )
+    study.keep_missing(search.study)
     earlier = finished(search.study)
     todo = plan.trials - len(earlier)
     if todo <= 0:

@@ -16,6 +16,7 @@ from fissura.jobs.preflight import Hardware, Slots, check_all_backbones, plan_sl
 from fissura.jobs.searcher import StudySearch
 from fissura.jobs.standing import Standing
 from fissura.jobs.stopping import StopFile, stops_on_signals
+from fissura.jobs.study_log import StudyLog
 from fissura.studies.sources import change_of, labelled
 from fissura.studies.space import Adaptive, LoadedSpace
 from fissura.studies.study import Plan, Study, finished
@@ -45,7 +46,7 @@ def search_classifiers(
     if hardware.address is None:
         plan_slots(this_machine(), hardware, trials=plan.trials)
     stop = StopFile(study.path)
-    with study.claimed(), connected(hardware.address) as resources:
+    with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
         slots = plan_slots(resources, hardware, trials=plan.trials)
         study.write(plan)
         stop.clear()
@@ -101,6 +102,7 @@ def _run(
         sweep=plan.swept,
         on_end=study.keep_record,
     )
+    study.keep_missing(search.study)
     done = len(finished(search.study))
     if done >= plan.trials:
         say(f"all {plan.trials} trials are done; add some with --extend N")

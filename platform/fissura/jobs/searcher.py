@@ -149,9 +149,21 @@ class StudySearch(OptunaSearch):
             self._kept[trial_id] = int(result["kept_epoch"])
         if trial is None or len(self.metrics) > 1 or value is None or not math.isfinite(value):
             return
-        step = int(result["epoch"])
-        if step not in self.trial(trial_id).intermediate_values:
-            trial.report(value, step)
+        known = self.trial(trial_id).intermediate_values
+        for step, kept in {**self._kept_values(result), int(result["epoch"]): value}.items():
+            if step not in known:
+                trial.report(kept, step)
+
+    def _kept_values(self, result: dict[str, Any]) -> dict[int, float]:
+        """The value that the trial had after each epoch before the last of those that it tells of: a driver
+        that was killed may not have heard of them."""
+        own = {int(record["epoch"]): record for record in result.get("own", ())}
+        kept = {
+            epoch: own[record["kept_epoch"]].get(self.metrics[0], math.nan)
+            for epoch, record in own.items()
+            if epoch < result["epoch"] and record.get("kept_epoch") in own
+        }
+        return {epoch: value for epoch, value in kept.items() if math.isfinite(value)}
 
     def on_trial_complete(
         self,

@@ -71,7 +71,7 @@ def epoch_result(trainer: Trainer, *, told: int) -> dict[str, Any]:
     last, kept = trainer.history[-1], trainer.kept
     numbers = {name: value for name, value in last.items() if isinstance(value, int | float)}
     own = [
-        {name: value for name, value in record.items() if name in {"epoch", *Recipe.metrics}}
+        {name: value for name, value in record.items() if name in {"epoch", "kept_epoch", *Recipe.metrics}}
         for record in trainer.history[told:]
     ]
     return (

@@ -18,7 +18,8 @@ from fissura.core.errors import DataError, SpecError
 from fissura.core.spec import Spec
 from fissura.results.manifest import Manifest
 from fissura.results.run_files import rewriting, table_fault
-from fissura.results.store import MAX_BYTES, METADATA_KEY, Skipped
+from fissura.results.store import METADATA_KEY, Skipped
+from fissura.results.table_file import TooMuch, open_table, read_table, schema_of
 
 S = TypeVar("S", bound=Spec)
 
@@ -174,34 +175,24 @@ def _read(path: Path) -> ClassRecord:
     if fault := table_fault(path):
         raise _NotARun(fault)
     try:
-        with pq.ParquetFile(path) as file:
-            groups = range(file.metadata.num_row_groups)
-            size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
-            if size > MAX_BYTES:
-                raise _NotARun(f"it holds {size:,} bytes, more than the {MAX_BYTES:,} that a run may hold")
-            schema = file.schema_arrow
+        with open_table(path, schema=SCHEMA) as file:
+            schema = schema_of(file)
             # Nullability and metadata may differ between writers; the names and types may not.
             lacking = [name for name in LATER if name not in schema.names]
             known = pa.schema([field for field in SCHEMA if field.name not in lacking])
-            if schema.names != known.names or [_plain(t) for t in schema.types] != known.types:
+            if schema.names != known.names or schema.types != known.types:
                 raise _NotARun("its columns are not those of a classification run")
             manifest = _spec(Manifest, schema.metadata, METADATA_KEY)
             facts = _spec(ClassifierFacts, schema.metadata, FACTS_KEY)
-            table = file.read().replace_schema_metadata(None)
-            for name in lacking:
-                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
-            table = table.cast(SCHEMA)
+            table = read_table(file, schema=SCHEMA)
+    except TooMuch as error:
+        raise _NotARun(str(error)) from None
     except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
         raise _NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
     problems = _problems(table, manifest, facts)
     if problems:
         raise _NotARun(problems[0])
     return ClassRecord(path.parent, manifest, facts, table)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    # The name of a list's item differs between writers ("item", "element").
-    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
 
 
 def _spec(kind: type[S], metadata: dict[bytes, bytes] | None, key: bytes) -> S:

@@ -16,12 +16,12 @@ from fissura.core.errors import DataError, SpecError
 from fissura.metrics.false_alarms import NO_CRACK
 from fissura.results.manifest import Manifest
 from fissura.results.run_files import rewriting, table_fault
+from fissura.results.table_file import TooMuch, open_table, read_table, schema_of
 from fissura.results.text import count, data
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
 METADATA_KEY = b"fissura"
-MAX_BYTES = 2**31  # of one file, decompressed: a million images without curves
 
 ThresholdSource = Literal["validation", "recipe", "given", "swept on test"]
 
@@ -200,24 +200,18 @@ def _read(path: Path) -> RunRecord:
     if fault := table_fault(path):
         raise _NotARun(fault)
     try:
-        with pq.ParquetFile(path) as file:
-            size = sum(
-                file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)
-            )
-            if size > MAX_BYTES:
-                raise _NotARun(f"it holds {size:,} bytes, more than the {MAX_BYTES:,} that a run may hold")
-            schema = file.schema_arrow
+        with open_table(path, schema=SCHEMA) as file:
+            schema = schema_of(file)
             lacking = [name for name in LATER if name not in schema.names]
             known = pa.schema([field for field in SCHEMA if field.name not in lacking])
             # Nullability and metadata may differ between writers; the names and types may not.
             if schema.names != known.names or schema.types != known.types:
                 raise _NotARun("its columns are not those of a run")
             manifest = _manifest(schema.metadata)
-            table = file.read().replace_schema_metadata(None)
-            for name in lacking:
-                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
-            table = table.cast(SCHEMA)
-    except (pa.ArrowException, OSError) as error:
+            table = read_table(file, schema=SCHEMA)
+    except TooMuch as error:
+        raise _NotARun(str(error)) from None
+    except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
         raise _NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
     return RunRecord(path.parent, manifest, table)
 

@@ -10,6 +10,7 @@ from fissura.core.brief import Brief
 from fissura.core.documents import read_json, read_sealed
 from fissura.core.errors import DataError, SpaceError, UserError
 from fissura.core.files import replacing
+from fissura.core.problems import summed_up
 from fissura.engine.checkpoint import METRICS, RECIPE, STATE, read_metrics
 from fissura.results.run_files import MANIFEST
 from fissura.results.sensitivity import SWEPT
@@ -17,7 +18,7 @@ from fissura.studies.database import BESIDE, DATABASE, database_url
 from fissura.studies.space import LoadedSpace
 from fissura.studies.study import PAPER, PLAN, REASON, RUN, SKIPPED, SPACE, Plan, Study
 from fissura.studies.sweep import run_of
-from fissura.studies.trial_records import RECORD, TrialRecord, records_below
+from fissura.studies.trial_records import RECORDS, read_records
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -150,15 +151,13 @@ def _numbered(study: Study, plan: Plan, space: LoadedSpace, *, say: Say) -> "lis
     nobody has is taken by a trial that counts as never run."""
     from optuna.trial import TrialState, create_trial
 
-    known: dict[int, FrozenTrial] = {}
-    others: list[Path] = []
-    for run, record in records_below(study.runs):
-        if isinstance(record, TrialRecord) and record.number not in known:
-            known[record.number] = record.trial()
-        else:
-            if isinstance(record, UserError):
-                say(record.problems[0])
-            others.append(run)
+    records = read_records(study.runs)
+    for problem in summed_up(records.faults):
+        say(problem)
+    known = {number: record.trial() for number, record in records.found.items()}
+    recorded = {trial.user_attrs.get(RUN) for trial in known.values()}
+    runs = sorted(path for path in study.runs.glob("*/") if not path.name.startswith("."))
+    others = [run for run in runs if run.name not in recorded]
     lost = {SKIPPED: "lost with the database", REASON: "skipped: lost with the database"}
     trials = [
         known.get(number) or create_trial(state=TrialState.FAIL, user_attrs=lost)
@@ -197,7 +196,7 @@ def _trial_of(run: Path, plan: Plan, space: LoadedSpace, *, marks: dict[str, Any
     recipe = type(space.recipe).load_file(run / RECIPE)
     point = space.point_of(recipe)
     if recipe.run_id(plan.content) != run.name or space.recipe_for(point) != recipe:
-        raise DataError(f"its recipe is none of the study's space; it has no {RECORD}")
+        raise DataError(f"its recipe is none of the study's space; {RECORDS} has no trial of it")
     fixed = FixedTrial(point)
     space.suggest(fixed)
     values: list[float] | None = None

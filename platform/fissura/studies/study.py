@@ -5,7 +5,7 @@
     STUDY/study.db     the trials        STUDY/leaderboard.*, report.html, search.log
 
 A search goes on from the Optuna database, whatever process dies. What was asked for stands again in
-runs/plan.json, and each trial that ended in the folder of its run (see `trial_records`): from runs/ alone
+runs/plan.json, and each trial that ended in runs/trials.jsonl (see `trial_records`): from runs/ alone
 `repair` makes the others anew.
 """
 
@@ -33,7 +33,7 @@ from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
 from fissura.studies.space import LoadedSpace, Metric
 from fissura.studies.sweep import Sweep
-from fissura.studies.trial_records import write_record
+from fissura.studies.trial_records import RECORDS, append_records, read_records
 from fissura.studies.yaml import write_value
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ class Study:
         """Whether a trial was begun, whatever became of the database; a search that was killed before its
         first one leaves none, or an empty file."""
         path = self.path / DATABASE
-        return (path.is_file() and path.stat().st_size > 0) or any(self.runs.glob("*/"))
+        begun = (path.is_file() and path.stat().st_size > 0) or (self.runs / RECORDS).is_file()
+        return begun or any(self.runs.glob("*/"))
 
     @property
     def plan_copy(self) -> Path:
@@ -187,11 +188,19 @@ class Study:
         return PatientStorage(self.url, on_wait=on_wait)
 
     def keep_record(self, trial: "optuna.trial.FrozenTrial") -> None:
-        """Writes a trial that ended into the folder of its run; a storage that is gone is not waited for, as
-        the database has the trial."""
+        """Writes down a trial that ended beside the runs; a storage that is gone is not waited for, as the
+        database has the trial."""
+        self._append([trial])
+
+    def keep_missing(self, study: "optuna.Study") -> None:
+        """Writes down the trials that ended and have no record: a process that is killed may leave one."""
+        known = read_records(self.runs).found
+        self._append([trial for trial in finished(study) if trial.number not in known])
+
+    def _append(self, trials: "list[optuna.trial.FrozenTrial]") -> None:
         with suppress(OSError):
             must_stand(self.runs)
-            write_record(self.runs / trial.user_attrs[RUN], trial)
+            append_records(self.runs, trials)
 
     def load(self) -> "optuna.Study":
         """The Optuna study, to read.

@@ -1,24 +1,29 @@
-"""Each ended trial a second time, in the folder of its run: what the study's database can be rebuilt from.
+"""Each ended trial a second time, beside the runs: what the study's database can be rebuilt from.
 
-RUN/trial.json   the trial as Optuna has it, sealed (see `core.documents`)
+runs/trials.jsonl   a line a trial, as Optuna has it, sealed (see `core.documents`)
+RUN/trial.json      the same of one trial, as a version wrote it that made a folder for each
+
+A search appends; what a process that was killed left of its last line is cut off by the next.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
 
-from fissura.core.documents import read_sealed, write_sealed
-from fissura.core.errors import UserError
+from fissura.core.documents import parse_json, read_sealed, sealed, unsealed
+from fissura.core.errors import SpecError, UserError
 from fissura.core.spec import Spec
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-RECORD = "trial.json"
-REMEDY = "remove it: the study's database holds the trial too"
+RECORDS, RECORD = "trials.jsonl", "trial.json"
+REMEDY = "remove the file: the database holds the trials too, and a search with --resume writes it anew"
 
 
 class TrialRecord(Spec):
@@ -53,15 +58,36 @@ class TrialRecord(Spec):
         return made
 
 
-def write_record(run: Path, trial: "FrozenTrial") -> None:
-    """Writes down a trial that ended, in the folder of its run.
+@dataclass(frozen=True)
+class Records:
+    """The records of a study by the number of the trial, the file of each, and a line for each that is
+    damaged."""
+
+    found: dict[int, TrialRecord] = field(default_factory=dict)
+    files: dict[int, Path] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def append_records(runs: Path, trials: "Iterable[FrozenTrial]") -> None:
+    """Writes down trials that ended, a line each; one process at a time does so.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: they cannot be written.
     """
+    lines = "".join(f"{json.dumps(sealed(_record(trial).plain()))}\n" for trial in trials).encode()
+    with (runs / RECORDS).open("a+b") as file:
+        if size := file.tell():
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(lines)
+
+
+def _record(trial: "FrozenTrial") -> TrialRecord:
     from optuna.distributions import distribution_to_json
 
-    record = TrialRecord(
+    return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         values=trial.values,
@@ -73,26 +99,33 @@ def write_record(run: Path, trial: "FrozenTrial") -> None:
         started=trial.datetime_start,
         finished=trial.datetime_complete,
     )
-    write_sealed(run / RECORD, record.plain())
 
 
-def read_record(run: Path) -> TrialRecord:
-    """The record in a run's folder.
-
-    Raises:
-        SpecError: it is missing or damaged.
-    """
-    path = run / RECORD
-    return TrialRecord.load(read_sealed(path, remedy=REMEDY), source=str(path), remedy=REMEDY)
-
-
-def records_below(runs: Path) -> Iterator[tuple[Path, TrialRecord | UserError | None]]:
-    """Each folder of a run, by its name, with its record, or what is wrong with that, or None without one."""
-    for run in sorted(path for path in runs.glob("*/") if not path.name.startswith(".")):
-        if not (run / RECORD).is_file():
-            yield run, None
-            continue
+def read_records(runs: Path) -> Records:
+    """All records below the folder of runs; of two of one trial the later."""
+    records = Records()
+    for path in sorted(runs.glob(f"[!.]*/{RECORD}")):
         try:
-            yield run, read_record(run)
+            _keep(read_sealed(path, remedy=REMEDY), path, records, source=str(path))
         except UserError as error:
-            yield run, error
+            records.faults.extend(error.problems)
+    path = runs / RECORDS
+    # what stands behind the last end of a line was not written whole
+    content = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    for number, line in enumerate(content, start=1):
+        source = f"{path}:{number}"
+        try:
+            plain = parse_json(line)
+            if not isinstance(plain, dict):
+                raise ValueError("holds no object")
+            _keep(unsealed(plain, source=source, remedy=REMEDY), path, records, source=source)
+        except ValueError as error:
+            records.faults.append(f"{source}: not readable as JSON ({error}); {REMEDY}")
+        except SpecError as error:
+            records.faults.extend(error.problems)
+    return records
+
+
+def _keep(plain: dict[str, JsonValue], path: Path, records: Records, *, source: str) -> None:
+    record = TrialRecord.load(plain, source=source, remedy=REMEDY)
+    records.found[record.number], records.files[record.number] = record, path

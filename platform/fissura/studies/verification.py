@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fissura.core.brief import Brief
 from fissura.core.documents import read_sealed
 from fissura.core.errors import DataError, UserError
+from fissura.core.problems import summed_up
 from fissura.engine.checkpoint import METRICS, RECIPE
 from fissura.results.run_files import MANIFEST, RESTORE, faults_of, read_manifest
 from fissura.results.text import count
 from fissura.studies.database import DATABASE
 from fissura.studies.sources import masked
 from fissura.studies.study import PLAN, RUN, SPACE, Plan, Study
-from fissura.studies.trial_records import RECORD, TrialRecord, records_below
+from fissura.studies.trial_records import TrialRecord, read_records
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -59,12 +60,13 @@ def verify(path: Path) -> Verified:
         return Verified(path, 1, files, tuple(faults), tuple(remarks))
     plan = _verify_plan(study, faults, remarks)
     trials = _verify_trials(study, plan, faults)
+    records = read_records(study.runs)
+    faults += summed_up(records.faults)
+    if trials is not None:
+        for number, record in records.found.items():
+            faults += _differences(study, records.files[number], record, trials)
     runs = files = 0
-    for run, record in records_below(study.runs):
-        if isinstance(record, UserError):
-            faults += record.problems
-        if isinstance(record, TrialRecord) and trials is not None:
-            faults += _differences(study, run, record, trials)
+    for run in sorted(path for path in study.runs.glob("*/") if not path.name.startswith(".")):
         if any((run / name).is_file() for name in (MANIFEST, METRICS)):
             runs, files = runs + 1, files + _verify_run(run, faults, remarks)
     # of classifiers the best ones alone have a run
@@ -119,14 +121,14 @@ def _verify_trials(study: Study, plan: Plan | None, faults: list[str]) -> "list[
         return None
 
 
-def _differences(study: Study, run: Path, record: TrialRecord, trials: "list[FrozenTrial]") -> Iterator[str]:
+def _differences(study: Study, file: Path, record: TrialRecord, trials: "list[FrozenTrial]") -> Iterator[str]:
     """Where the database tells otherwise of a trial than its own record, which is sealed."""
     found = trials[record.number] if record.number < len(trials) else None
     told = None if found is None else (found.state.name, found.values, found.params)
     values = None if record.values is None else list(record.values)
     if told != (record.state, values, record.params):
         yield (
-            f"{study.path / DATABASE}: trial {record.number} is not what {run / RECORD} says; move the"
+            f"{study.path / DATABASE}: trial {record.number} is not what {file} says; move the"
             f" database away, then {study.remedy}"
         )
 

@@ -19,7 +19,7 @@ from fissura.data.datasets.drive import Drive
 from fissura.data.datasets.folder import Folder
 from fissura.data.datasets.ozgenel458 import Ozgenel458
 from fissura.data.datasets.synthetic import Synthetic
-from fissura.data.options import split_options, with_options
+from fissura.data.options import LONGEST_TEXT, split_options, stands, with_options
 
 if TYPE_CHECKING:
     from fissura.data.labelled.base import LabelledDataset
@@ -45,6 +45,7 @@ AnyDataset = Annotated[
 Named: TypeAlias = "str | Path | Dataset | LabelledDataset"
 """A data set: the text KIND:ROOT, its object, or the path of a folder of one's own."""
 
+MOST_NAMED = 256
 LABELS_ONLY = ("class_folder", "patches", "severity")  # the kinds of `fissura.data.labelled`
 
 
@@ -55,8 +56,17 @@ def kinds() -> dict[str, type[Dataset]]:
 
 
 def text_of(named: "Named", *, folders: str) -> str:
-    """A data set as `--data` names it; the path of a folder is of the kind `folders`."""
+    """A data set as `--data` names it; the path of a folder is of the kind `folders`.
+
+    Raises:
+        SpecError: the text is too long, or no text of a path.
+    """
     text = str(named)
+    if len(text) > LONGEST_TEXT or "\0" in text:
+        raise SpecError(
+            f"{text!r:.80}: a data set is named in {LONGEST_TEXT} characters at most, none of them NUL (this"
+            f" one has {len(text)}); shorten it"
+        )
     if isinstance(named, Path) and text.partition(":")[0] not in {*kinds(), *LABELS_ONLY}:
         return f"{folders}:{text}"
     return text
@@ -65,7 +75,7 @@ def text_of(named: "Named", *, folders: str) -> str:
 def meant(text: str, known: Iterable[str], *, own: str) -> str:
     """A question after what `text`, which begins with no kind, means: a bare path is data of kind `own`."""
     kind, _, root = text.partition(":")
-    if "/" in kind or kind.startswith((".", "~")) or (kind and Path(text).is_dir()):
+    if "/" in kind or kind.startswith((".", "~")) or (kind and stands(Path(text))):
         return f"did you mean `{own}:{text}`? "
     near = get_close_matches(kind, list(known), n=1)
     return f"did you mean `{near[0]}:{root or '...'}`? " if near else ""
@@ -103,14 +113,25 @@ def parse_dataset(named: "Named") -> Dataset:
     return with_options(known[kind], options, text=text, given={"root": Path(root).expanduser()})
 
 
+def check_number(texts: "Sequence[Named]", *, example: str) -> None:
+    """Looks whether some data sets are named, and not too many.
+
+    Raises:
+        DataError: none is named, or more than `MOST_NAMED` are.
+    """
+    if not texts:
+        raise DataError(f"--data: name at least one {example}")
+    if len(texts) > MOST_NAMED:
+        raise DataError(f"--data: {len(texts)} data sets are named, {MOST_NAMED} at most; name fewer")
+
+
 def parse_datasets(texts: "Sequence[Named]") -> tuple[Dataset, ...]:
     """The data sets, as `parse_dataset` has each, with absolute roots.
 
     Raises:
         UserError: with all problems at once; also when none is named, or one twice.
     """
-    if not texts:
-        raise DataError("--data: name at least one data set, such as `folder:/data/bridge`")
+    check_number(texts, example="data set, such as `folder:/data/bridge`")
     problems: list[str] = []
     datasets: list[Dataset] = []
     for text in texts:

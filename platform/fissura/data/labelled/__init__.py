@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from fissura.core.errors import DataError, SpecError, UserError
-from fissura.data.datasets import Named, kinds, meant, parse_dataset, text_of
+from fissura.data.datasets import Named, check_number, kinds, meant, parse_dataset, text_of
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.labelled.keys import (
@@ -21,7 +21,7 @@ from fissura.data.labelled.keys import (
 )
 from fissura.data.labelled.patches import Patches
 from fissura.data.labelled.severity import Severity
-from fissura.data.options import split_options, with_options
+from fissura.data.options import split_options, stands, with_options
 
 __all__ = [
     "AnyLabelled",
@@ -68,8 +68,7 @@ def parse_labelled(texts: Sequence[Named]) -> tuple[ClassFolder | Patches | Seve
     Raises:
         DataError: with all problems at once; also when none is named, or one twice.
     """
-    if not texts:
-        raise DataError("--data: name at least one labelled data set, such as `class_folder:/data/walls`")
+    check_number(texts, example="labelled data set, such as `class_folder:/data/walls`")
     problems: list[str] = []
     datasets: list[ClassFolder | Patches | Severity] = []
     for text in texts:
@@ -119,7 +118,7 @@ def _no_kind(kind: str, rest: str) -> str:
             f"or at 0.1 mm a pixel `severity:0.1:{kind}:{rest or 'ROOT'}`"
         )
     text = f"{kind}:{rest}" if rest else kind
-    own = "patches:folder" if (Path(text).expanduser() / "masks").is_dir() else "class_folder"
+    own = "patches:folder" if stands(Path(text).expanduser() / "masks") else "class_folder"
     return f"and `{kind}` is no kind; {meant(text, FORMS, own=own)}known: {', '.join(FORMS)}"
 
 
