@@ -250,8 +250,9 @@ def test_under_load_and_slow_clients_every_answer_is_right_health_is_told_and_al
         f"{SECONDS:.0f} s: images {dict(attack.statuses)}; of 36 megapixels {dict(attack.photographs)}; slow"
         f" clients {dict(sorted(attack.slow.items()))}; /healthz {len(health)} times, median"
         f" {median(seconds):.3f} s, at most {seconds[-1]:.2f} s; HTTP process {resident['http']} MB before,"
-        f" at most {most['http']}; replica {resident['replica']} MB before, at most {most['replica']}; a small"
-        f" image {usually:.3f} s before, {then:.3f} s {recovered:.1f} s after; load {os.getloadavg()[0]:.0f}"
+        f" at most {most['http']}; replica {resident['replica']} MB before, at most {most['replica']}; a"
+        f" small image {usually:.3f} s before, {then:.3f} s {recovered:.1f} s after;"
+        f" load {os.getloadavg()[0]:.0f}"
     )
     assert not attack.wrong, attack.wrong[:5]
     assert attack.statuses.total() >= WAVE

@@ -8,7 +8,7 @@ import asyncio
 import math
 import resource
 from collections import Counter, deque
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
                 continue
             if too_many:
                 shared.refused[_NO_ROOM.kind] += 1
-            super(Connection, connection)._start_asgi_task(cycle, _no_room if too_many else app)
+            HttpToolsProtocol._start_asgi_task(connection, cycle, cast(Any, _no_room) if too_many else app)
         self._begin_soon()
 
     def on_chunk_header(self) -> None:
