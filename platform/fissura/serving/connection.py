@@ -122,7 +122,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        self._watch = self.loop.call_later(self.LIMITS.idle_seconds, self._look)
+        self._look_again(self.LIMITS.idle_seconds)
         if self._crowded:
             self._await_room()
 
@@ -281,7 +281,15 @@ class Connection(HttpToolsProtocol):
     def _look_again(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._watch = self.loop.call_later(seconds, self._look)
+        # and a turn of the loop later: what came while it was busy is read before it is judged
+        self._watch = self.loop.call_later(seconds, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._watch = self.loop.call_later(0, self._look)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The next request has not come, unless it is there and only not read yet."""
+        self.timeout_keep_alive_task = self.loop.call_later(0, super().timeout_keep_alive_handler)
 
     def _refuse(self, problem: Problem) -> None:
         """Says what is wrong, and closes when the client has had the time to read it."""
