@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -72,7 +72,7 @@ SLOW_SENDERS = {
 """What each begins with, and what it goes on with, a second each."""
 
 
-def answer_of(reply: Reply) -> tuple[object, bytes]:
+def answer_of(reply: Reply) -> tuple[Any, bytes]:
     """All that a reply says of an image, but the time that it took."""
     result = reply.headers.get("Fissura-Result")
     told = json.loads(result) if result else reply.document
@@ -80,14 +80,24 @@ def answer_of(reply: Reply) -> tuple[object, bytes]:
     return told, reply.body if result else b""
 
 
+def differences(expected: tuple[Any, bytes], found: tuple[Any, bytes]) -> str:
+    """What of an answer is not as it should be."""
+    told = [
+        f"{name} {found[0].get(name)!r:.200} instead of {value!r:.200}"
+        for name, value in expected[0].items()
+        if found[0].get(name) != value
+    ]
+    return f"another answer: {told}, picture {'as' if expected[1] == found[1] else 'not as'} before"
+
+
 @dataclass
 class Attack:
     """What has come of everything that was sent."""
 
-    expected: dict[Question, tuple[object, bytes]]
+    expected: dict[Question, tuple[Any, bytes]]
     statuses: Counter[int] = field(default_factory=Counter)
     photographs: Counter[int] = field(default_factory=Counter)
-    of_photographs: list[tuple[object, bytes]] = field(default_factory=list)
+    of_photographs: list[tuple[Any, bytes]] = field(default_factory=list)
     slow: Counter[tuple[str, int]] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -99,7 +109,7 @@ class Attack:
             if question is LARGE:
                 self.of_photographs.append(answer_of(reply))  # what it should be takes a minute by itself
             elif answer_of(reply) != self.expected[question]:
-                self.wrong.append(f"another answer: {answer_of(reply)[0]}")
+                self.wrong.append(differences(self.expected[question], answer_of(reply)))
         elif reply.status not in ALLOWED or not reply.is_problem:
             self.wrong.append(f"{reply.status}: {reply.body[:300]!r}")
         elif reply.status in (429, 503) and int(reply.headers.get("Retry-After", "0")) < 1:
