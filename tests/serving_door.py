@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +62,9 @@ class Door(NamedTuple):
 def listening(host: Any = None, *, token: str | None = None, **limits: Any) -> Iterator[Door]:
     """The service as one machine has it, in a thread."""
     host, digest = host or Stub(), token_digest(token) if token else None
-    service = Service(host, limits=Limits(**limits), roots=Roots([]), token_digest=digest)
-    with running(server_config(build_app(service), service.limits)) as (port, server):
+    refused = Counter[str]()
+    service = Service(host, limits=Limits(**limits), roots=Roots([]), token_digest=digest, refused=refused)
+    with running(server_config(build_app(service), service.limits, refused)) as (port, server):
         yield Door(port, service, host, server)
 
 

@@ -21,7 +21,10 @@ from PIL import Image
 
 from fissura.data.photograph import decode
 from fissura.engine.predict import Predictor
+from fissura.jobs.serve_proxy import is_unbounded
+from fissura.serving.connection import HEAD_BYTES
 from serve_process import FISSURA, PHOTO, TOKEN, Seen, asked, asking, descendants, free_port, photograph
+from serving_door import answer, client, head, sent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -83,6 +86,23 @@ def wait_until(true: Callable[[], bool], what: str) -> float:
     return time.monotonic() - begin
 
 
+def within_the_limits(port: int) -> str:
+    """What Ray Serve's proxy says to a head that is too large, and to half of one: it keeps the limits that
+    the controller was started with, before any process of the service sees the request."""
+    health = ("GET", "/-/healthz")
+    assert sent(port, head(*health, f"Padding: {'a' * (HEAD_BYTES // 2)}")).status == 200
+    large = sent(port, head(*health, f"Padding: {'a' * 2 * HEAD_BYTES}"))
+    assert (large.status, large.kind) == (431, "head-too-large")
+    assert not is_unbounded("127.0.0.1", port)
+    begin = time.monotonic()
+    with client(port) as connection:
+        connection.sendall(head(*health)[:-2])
+        half = answer(connection)
+    seconds = time.monotonic() - begin
+    assert (half.status, half.kind) == (408, "stood-still")
+    return f"{large.status} for a head of 64 kB, {half.status} for half a head after {seconds:.1f} s"
+
+
 def test_is_deployed_shares_a_gpu_and_grows_with_the_load(
     cluster: Cluster,
     write_segmenter: Callable[..., Path],
@@ -105,10 +125,12 @@ def test_is_deployed_shares_a_gpu_and_grows_with_the_load(
     url = f"http://127.0.0.1:{port}"
     started = wait_until(lambda: asked(url, "GET", "/readyz").status == 200, "the service is ready")
 
-    answer = asked(url, "POST", "/v1/segment?answer=probability", PHOTO)
-    assert answer.status == 200, answer.body
+    bounded = within_the_limits(port)
+
+    found = asked(url, "POST", "/v1/segment?answer=probability", PHOTO)
+    assert found.status == 200, found.body
     expected = Predictor.open(run, device=torch.device("cpu"))(decode(PHOTO).pixels)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.body))), expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(found.body))), expected)
     assert asked(url, "POST", "/v1/segment", PHOTO, headers={}).status == 401
     assert len(replicas(cluster)) == 1
 
@@ -141,6 +163,7 @@ def test_is_deployed_shares_a_gpu_and_grows_with_the_load(
     assert float(in_use[1]) == 1.0
     with capsys.disabled():
         print(  # noqa: T201
-            f"\nserve deploy: ready after {started:.0f} s; a second replica {grown:.0f} s after the load"
-            f" began; {seen.statuses()}; GPU in use {in_use[1]} of 1"
+            f"\nserve deploy: ready after {started:.0f} s; its proxy: {bounded};"
+            f" a second replica {grown:.0f} s after the load began; {seen.statuses()};"
+            f" GPU in use {in_use[1]} of 1"
         )

@@ -27,7 +27,7 @@ def handler() -> Iterator[MemoryHandler]:
 def test_the_handlers_of_its_log_are_left_open(
     handler: MemoryHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_listener, "http_application", lambda front: FastAPI())
+    monkeypatch.setattr(serve_listener, "http_application", lambda front, refused: FastAPI())
 
     async def main() -> None:
         listener = object.__new__(Listener)

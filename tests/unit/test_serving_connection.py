@@ -2,14 +2,18 @@
 while."""
 
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
-from fissura.serving.connection import FIELDS, HEAD_BYTES
-from serving_door import Answer, Door, answer, client, head, listening, sent, until
+from fissura.serving.connection import BEGUN_AT_A_TIME, FIELDS, HEAD_BYTES, server_config
+from fissura.serving.limits import Limits
+from serving_door import Answer, Door, answer, client, head, listening, running, sent, until
 
 CHUNKED = head("PUT", "/v1/models/a", "Content-Type: application/json", "Transfer-Encoding: chunked")
 BOUND = 2**16  # bytes after which every endless thing has been refused
@@ -280,3 +284,64 @@ class TestManyConnections:
                 until(lambda size=size: door.service.gate.bytes == size)
             upload.sendall(b"x")
             assert answer(upload).kind == "unreadable-image"
+
+
+class Busy:
+    """An application that notes which requests begin, and lets nothing else go on while it is `held`."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.held, self.free = threading.Event(), threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.begun.append(scope["path"])
+        if scope["path"] == "/held":
+            self.held.set()
+            self.free.wait(20)
+        while scope["path"] == "/body" and (await receive())["type"] != "http.disconnect":
+            pass
+        await PlainTextResponse("here")(scope, receive, send)
+
+
+class TestABurst:
+    """What has come while the process was at something else, and is taken in at once."""
+
+    @pytest.fixture
+    def burst(self) -> Iterator[Callable[..., list[Answer]]]:
+        with ExitStack() as stack:
+
+            def burst(limits: Limits, *heads: bytes, answered: int) -> list[Answer]:
+                config = server_config(busy, limits)
+                config.lifespan = "off"
+                port, _ = stack.enter_context(running(config))
+                stack.callback(busy.free.set)
+                stack.enter_context(client(port)).sendall(head("GET", "/held"))
+                assert busy.held.wait(20)
+                crowd = [stack.enter_context(client(port)) for _ in heads]
+                for connection, data in zip(crowd, heads, strict=True):
+                    connection.sendall(data)
+                busy.free.set()
+                return [answer(connection) for connection in crowd[-answered:]]
+
+            busy = self.busy = Busy()
+            yield burst
+
+    def test_keeps_health_waiting_for_no_more_than_one_turn(self, burst: Callable[..., list[Answer]]) -> None:
+        heads = [head("GET", "/v1/models")] * 100
+        assert {each.status for each in burst(Limits(), *heads, head("GET", "/healthz"), answered=101)} == {
+            200
+        }
+        assert self.busy.begun.index("/healthz") <= 1 + BEGUN_AT_A_TIME
+
+    def test_of_half_bodies_is_closed_before_a_request_behind_it_is_told_that_there_is_no_room(
+        self, burst: Callable[..., list[Answer]]
+    ) -> None:
+        half = head("POST", "/body", "Content-Length: 99") + b"x"
+        [last] = burst(Limits(connections=40), *[half] * 100, head("GET", "/v1/models"), answered=1)
+        assert (last.status, last.body) == (200, b"here")
+
+
+def test_refused_connections_are_counted_by_their_reason(door: Door) -> None:
+    assert sent(door.port, head("GET", "/healthz", f"x: {'a' * 2 * HEAD_BYTES}")).status == 431
+    text = sent(door.port, head("GET", "/metrics")).body.decode()
+    assert 'fissura_refused_connections_total{reason="head-too-large"}' in text

@@ -101,7 +101,7 @@ def test_a_job_gives_one_row_an_image_and_the_pictures_that_were_asked_for(start
         )
         assert answer.status_code == 202
         job = ended(client, answer.json()["id"])
-        assert client.get("/v1/jobs").json() == {"jobs": [job]}
+        assert client.get("/v1/jobs").json() == {"jobs": [job], "damaged": []}
     assert (job["state"], job["images"], job["done"], job["failed"]) == ("done", 5, 5, 1)
     rows = pq.read_table(job["results"]).to_pylist()
     assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png", "3.png", "torn.png"]
@@ -132,7 +132,7 @@ def test_nothing_outside_the_roots_is_read_or_written(start, root, change):
         answer = client.post("/v1/jobs", json=asked(root) | change)
         assert answer.status_code == 403
         assert answer.json()["type"] == "urn:fissura:problem:outside-the-roots"
-        assert client.get("/v1/jobs").json() == {"jobs": []}
+        assert client.get("/v1/jobs").json() == {"jobs": [], "damaged": []}
 
 
 def test_a_link_that_leads_out_is_outside(start, root, tmp_path):
@@ -184,7 +184,7 @@ def test_a_job_with_a_field_or_a_query_that_nobody_knows_is_refused_by_name(star
         answer = client.post("/v1/jobs?mm_per_pixel=0.1", json=asked(root))
         assert (answer.status_code, answer.json()["detail"]) == (422, "`mm_per_pixel` is not known")
         assert client.get("/v1/jobs", params={"state": "done"}).status_code == 422
-        assert client.get("/v1/jobs").json() == {"jobs": []}
+        assert client.get("/v1/jobs").json() == {"jobs": [], "damaged": []}
         assert client.head("/v1/jobs").status_code == 200
 
 
@@ -244,6 +244,25 @@ def test_what_a_stopped_service_was_doing_goes_on_when_it_starts_again(start, ro
     assert pq.read_table(root / "found" / "results.parquet").num_rows == 5
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"id": ', b"\0" * 99, b"{}", b"[" * 9999])
+def test_a_damaged_file_of_a_job_is_named_with_its_remedy_and_the_others_stay(start, root, damage, caplog):
+    with start() as client:
+        lost, kept = (
+            ended(client, client.post("/v1/jobs", json=asked(root, out=str(root / name))).json()["id"])
+            for name in ("lost", "kept")
+        )
+    path = root / ".fissura-jobs" / f"{lost['id']}.json"
+    path.write_bytes(damage)
+    with start() as client:
+        document = client.get("/v1/jobs").json()
+    assert document["jobs"] == [kept]
+    [line] = document["damaged"]
+    assert line.startswith(f"{path}: ")
+    assert "ask for the job again" in line
+    assert line in caplog.text
+    assert path.read_bytes() == damage
+
+
 def test_two_jobs_do_not_write_into_one_folder(start, root):
     more(root)
     with start() as client:
@@ -278,7 +297,7 @@ class TestResultsLieInAFolderOfTheirOwn:
             answer = client.post("/v1/jobs", json=asked(house) | {"out": f"{house}/{out}"})
             assert answer.status_code == 403
             assert "in no folder of a run, a study or the service" in answer.json()["title"]
-            assert client.get("/v1/jobs").json() == {"jobs": []}
+            assert client.get("/v1/jobs").json() == {"jobs": [], "damaged": []}
         assert {path: path.is_file() and path.read_bytes() for path in house.rglob("*")} == before
 
     @pytest.mark.parametrize("out", ["found", "models/found", "found/models"])

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,6 +74,9 @@ def run_service(
     # removed; threads that wait cost nothing
     cpus = 3 * len(versions) * front.replicas.most * front.replicas.cpus
     ending = terminable() if address is None else contextlib.nullcontext()
+    if address is None:
+        # Ray would have its workers, the HTTP process among them, step back behind all else on the machine
+        os.environ.setdefault("RAY_worker_niceness", "0")
     with ending, contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         if address is None:
             folder = quiet.enter_context(

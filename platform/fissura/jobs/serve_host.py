@@ -291,11 +291,13 @@ def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount
     return counts
 
 
-def http_application(front: Front) -> FastAPI:
-    """The HTTP application over the models of this cluster's Ray Serve."""
+def http_application(front: Front, refused: Mapping[str, int] | None = None) -> FastAPI:
+    """The HTTP application over the models of this cluster's Ray Serve; `refused` as for `Service`."""
     host = RayHost(front)
     run_roots = Roots((*front.roots, *front.runs))
-    service = Service(host, limits=front.limits, roots=run_roots, token_digest=front.token_digest)
+    service = Service(
+        host, limits=front.limits, roots=run_roots, token_digest=front.token_digest, refused=refused
+    )
     jobs = Jobs(front.jobs, host, service.answering) if front.jobs else None
 
     @asynccontextmanager

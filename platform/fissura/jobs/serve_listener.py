@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections import Counter
 from typing import Any
 
 import uvicorn
@@ -42,7 +43,9 @@ class Listener:
 
     async def __init__(self, front: dict[str, Any], at: dict[str, Any]) -> None:  # type: ignore[misc]
         loaded = Front.load(front, source="service")
-        self._server = uvicorn.Server(server_config(http_application(loaded), loaded.limits))
+        refused = Counter[str]()
+        app = http_application(loaded, refused)
+        self._server = uvicorn.Server(server_config(app, loaded.limits, refused))
         door = await self._opened(Address.load(at, source="address"))
         self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[door]))
         while not self._server.started:

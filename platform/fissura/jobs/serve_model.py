@@ -22,6 +22,7 @@ from fissura.serving.line import listen
 from fissura.serving.worker import Reply, Worker
 
 PREFIX = "fissura-model-"
+NICENESS = 3
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """The service counts its requests itself; a line a request in a log costs as much as a small image."""
 
@@ -75,6 +76,8 @@ class ModelReplica:
     async def __init__(self, plain: dict[str, Any]) -> None:  # type: ignore[misc]
         hosting = Hosting.load(plain, source="hosted model")
         version = hosting.version
+        if hosting.lines is not None:
+            os.nice(NICENESS)  # what answers HTTP on this machine goes first
         runtime = LocalRuntime(device="auto" if hosting.replicas.gpus else "cpu", cpus=hosting.replicas.cpus)
         model = open_model(version.run, device=runtime.device, threshold=version.threshold)
         self._version = version

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -38,7 +38,8 @@ _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Service:
-    """The parts that the routes share."""
+    """The parts that the routes share. `refused` are the connections that what listens has refused, by their
+    reasons, where it is in this process."""
 
     def __init__(
         self,
@@ -47,11 +48,12 @@ class Service:
         limits: Limits,
         roots: Roots,
         token_digest: str | None = None,
+        refused: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host, self.limits, self.roots, self.token_digest = host, limits, roots, token_digest
         self.gate = Gate(limits, clock=clock)
-        self.telemetry = Telemetry(self.gate, host.replicas)
+        self.telemetry = Telemetry(self.gate, host.replicas, refused)
         self.answering = Answering(host, limits=limits, gate=self.gate, telemetry=self.telemetry)
 
     async def scored(

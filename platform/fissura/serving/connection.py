@@ -5,13 +5,16 @@ nor the time that it takes. So these bounds are kept where the bytes arrive.
 """
 
 import asyncio
+import math
 import resource
-from typing import Any, ClassVar
+from collections import Counter, deque
+from typing import Any, ClassVar, NamedTuple, cast
 
 import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from fissura.serving.guard import HEADERS
@@ -26,6 +29,8 @@ SLICE_BYTES = 2**13
 CHUNK_BYTES = 16
 """What the size and the ends of a chunk's lines take, at most; what is beyond is an extension."""
 PIPELINED = 16
+BEGUN_AT_A_TIME = 16
+"""Requests that begin in one turn of the loop: some 20 ms."""
 BACKLOG = 4096
 LINGER_SECONDS = 1.0
 ROOM_SECONDS = 0.05
@@ -56,10 +61,24 @@ _NO_ROOM = Problem(
 )
 
 
-class _Room:
-    """Whether some of the connections of a server will be closed for others in a moment."""
+class _Request(NamedTuple):
+    """One whose head has come, and when."""
 
-    awaited = False
+    connection: "Connection"
+    cycle: RequestResponseCycle
+    app: ASGI3Application
+    came: float
+
+
+class _Shared:
+    """What the connections of a server share: the requests that have not begun, and whether and when some
+    connections are closed for others."""
+
+    def __init__(self, refused: Counter[str]) -> None:
+        self.requests: deque[_Request] = deque()
+        self.beginning = self.room_awaited = False
+        self.room_made = -math.inf
+        self.refused = refused
 
 
 class Connection(HttpToolsProtocol):
@@ -68,12 +87,13 @@ class Connection(HttpToolsProtocol):
     A head has `HEAD_BYTES` in `FIELDS` fields, its address `ADDRESS_BYTES` of them; the trailers and chunk
     extensions of a body together as much as a head. A head comes within `Limits.idle_seconds`; a body, and
     the reading of an answer, stand still no longer. Where a client's address or all together have more
-    connections than `Limits` allows, those that have stood still the longest are closed; until then what is
-    beyond the number of all is told of the service's health alone.
+    connections than `Limits` allows, those that have stood still the longest are closed; while there are more
+    than all may have no request begins, and where these do not stand still it is told of the service's health
+    alone. What asks for health is before all others, however many came at once.
     """
 
     LIMITS: ClassVar[Limits]
-    ROOM: ClassVar["_Room"]
+    SHARED: ClassVar["_Shared"]
 
     def __init__(
         self,
@@ -102,14 +122,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        self._watch = self.loop.call_later(self.LIMITS.idle_seconds, self._look)
-        if len(self.connections) > self._most:
-            self.app = _only_health(self.app)
-        if len(self.connections) > min(self.LIMITS.connections_of_one, self._most) and not self.ROOM.awaited:
-            self.ROOM.awaited = True
-            # a turn of the loop later than that, so that what has come of the others has surely been read
-            later, begun = self.loop.call_later, self._since
-            later(ROOM_SECONDS, lambda: later(0, self._make_room, begun))
+        self._look_again(self.LIMITS.idle_seconds)
+        if self._crowded:
+            self._await_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed, by whomever."""
@@ -167,6 +182,37 @@ class Connection(HttpToolsProtocol):
         self._body_left = 0 if b"transfer-encoding" in fields else int(fields.get(b"content-length", 0))
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """The application begins when it is this request's turn."""
+        if cycle.scope["path"] in ALWAYS_ANSWERED:
+            super()._start_asgi_task(cycle, app)
+            return
+        self.SHARED.requests.append(_Request(self, cycle, app, self.loop.time()))
+        self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        shared = self.SHARED
+        if shared.requests and not shared.beginning:
+            shared.beginning = True
+            self.loop.call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        """Begins with the requests that came first. Where there are too many connections they wait until room
+        has been made, once."""
+        shared = self.SHARED
+        shared.beginning = False
+        for _ in range(min(BEGUN_AT_A_TIME, len(shared.requests))):
+            too_many = len(self.connections) > self._most
+            if too_many and shared.requests[0].came > shared.room_made:
+                return
+            connection, cycle, app, _ = shared.requests.popleft()
+            if cycle.disconnected:
+                continue
+            if too_many:
+                shared.refused[_NO_ROOM.kind] += 1
+            HttpToolsProtocol._start_asgi_task(connection, cycle, cast(Any, _no_room) if too_many else app)
+        self._begin_soon()
+
     def on_chunk_header(self) -> None:
         """The line before a chunk."""
         self._loose_bytes -= CHUNK_BYTES
@@ -210,6 +256,7 @@ class Connection(HttpToolsProtocol):
         if unread:
             answered_late = self._in_head and still > limits.seconds
             if self._refused or answered_late or 0 < self._unread <= unread:
+                self.SHARED.refused["unread"] += 1
                 self.transport.abort()
                 return
         elif self._refused:
@@ -234,7 +281,15 @@ class Connection(HttpToolsProtocol):
     def _look_again(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._watch = self.loop.call_later(seconds, self._look)
+        # and a turn of the loop later: what came while it was busy is read before it is judged
+        self._watch = self.loop.call_later(seconds, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._watch = self.loop.call_later(0, self._look)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The next request has not come, unless it is there and only not read yet."""
+        self.timeout_keep_alive_task = self.loop.call_later(0, super().timeout_keep_alive_handler)
 
     def _refuse(self, problem: Problem) -> None:
         """Says what is wrong, and closes when the client has had the time to read it."""
@@ -246,6 +301,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._refused, self._since = True, 0.0
+        self.SHARED.refused[problem.kind] += 1
         if not begun and not self.transport.is_closing():
             response = problem_response(problem)
             fields = [*response.raw_headers, *HEADERS, (b"connection", b"close")]
@@ -265,10 +321,31 @@ class Connection(HttpToolsProtocol):
         """Connections of all clients; half of the files that the process may open are not theirs."""
         return min(self.LIMITS.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether a client's address, or all, may have too many connections."""
+        return len(self.connections) > min(self.LIMITS.connections_of_one, self._most)
+
+    def _await_room(self) -> None:
+        """Makes room when it is known what stands still: what sends nothing for `ROOM_SECONDS`. These begin
+        when all that had come in a burst has been read, and end when what came in them has: after a turn of
+        the loop each."""
+        if self.SHARED.room_awaited:
+            return
+        self.SHARED.room_awaited = True
+        loop, later = self.loop, self.loop.call_later
+
+        def begin() -> None:
+            begun = loop.time()
+            later(ROOM_SECONDS, lambda: later(0, self._make_room, begun))
+
+        later(ROOM_SECONDS, lambda: later(0, begin))
+
     def _make_room(self, begun: float) -> None:
         """Closes those that have stood still the longest, since before `begun`, where a client's address or
         all have too many, and an eighth more: each look at all of them costs time."""
-        self.ROOM.awaited = False
+        shared = self.SHARED
+        shared.room_awaited, shared.room_made = False, self.loop.time()
         every = [each for each in self.connections if isinstance(each, Connection)]
         of_one: dict[str | None, list[Connection]] = {}
         for each in every:
@@ -278,26 +355,32 @@ class Connection(HttpToolsProtocol):
             if len(crowd) > most:
                 still = [each for each in crowd if each.waits_for_client and each._since < begun]
                 for each in sorted(still, key=lambda each: each._since)[: len(crowd) - most + most // 8]:
+                    if each in self.connections:
+                        shared.refused["no-room"] += 1
                     self.connections.discard(each)
                     each.transport.abort()
+        if self._crowded:
+            self._await_room()
+        self._begin_soon()
 
 
-def limited(limits: Limits) -> type[Connection]:
-    """The protocol within these limits, for uvicorn's `http`."""
+def limited(limits: Limits, refused: Counter[str] | None = None) -> type[Connection]:
+    """The protocol within these limits, for uvicorn's `http`. What it refuses is counted in `refused` by the
+    kind of its problem; what it closes without a word as `no-room` or `unread`."""
 
     class Limited(Connection):
-        LIMITS, ROOM = limits, _Room()
+        LIMITS, SHARED = limits, _Shared(Counter() if refused is None else refused)
 
     return Limited
 
 
-def server_config(app: ASGIApp, limits: Limits) -> Config:
-    """How uvicorn serves `app` within the limits."""
+def server_config(app: ASGIApp, limits: Limits, refused: Counter[str] | None = None) -> Config:
+    """How uvicorn serves `app` within the limits; `refused` as for `limited`."""
     # uvicorn's own configuration of logging would close the handlers of Ray Serve's: a controller that is
     # started anew asks for their file, and replaces a replica that cannot tell it
     return Config(
         app,
-        http=limited(limits),
+        http=limited(limits, refused),
         ws="none",
         log_config=None,
         backlog=BACKLOG,
@@ -307,16 +390,10 @@ def server_config(app: ASGIApp, limits: Limits) -> Config:
     )
 
 
-def _only_health(app: ASGIApp) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in ALWAYS_ANSWERED:
-            await app(scope, receive, send)
-            return
-        response = problem_response(_NO_ROOM)
-        response.headers["Connection"] = "close"
-        await response(scope, receive, send)
-
-    return answer
+async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:
+    response = problem_response(_NO_ROOM)
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
 
 
 def _malformed(detail: str) -> Problem:

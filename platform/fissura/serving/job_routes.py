@@ -49,11 +49,13 @@ class JobDocument(BaseModel):
 
 
 class JobsDocument(BaseModel):
-    """All jobs, the newest first."""
+    """All jobs, the newest first, and a line for each damaged file of one: which, what is wrong, and the
+    remedy."""
 
     model_config = ConfigDict(extra="forbid")
 
     jobs: list[JobDocument]
+    damaged: list[str]
 
 
 def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
@@ -94,8 +96,9 @@ def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
 
     @router.get("", response_model=JobsDocument, responses=common)
     async def every() -> Response:
-        """All jobs, the newest first."""
-        return JSONResponse({"jobs": [job.shown() for job in there().all()]})
+        """All jobs, the newest first; `damaged` names the files that tell of none."""
+        keeper = there()
+        return JSONResponse({"jobs": [job.shown() for job in keeper.all()], "damaged": list(keeper.damaged)})
 
     @router.get("/{job_id}", response_model=JobDocument, responses={**common, **schema.problems("not-found")})
     async def one(job_id: JobId) -> Response:

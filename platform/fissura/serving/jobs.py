@@ -1,12 +1,13 @@
 """Batch work inside the service: folders that the cluster can read, scored one job after the other.
 
 STATE/<id>.json   what was asked, and how it stands; what was running goes on when the service starts again
+One that is damaged stays, and is told of in the log and beside the jobs.
 """
 
 import asyncio
+import logging
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,13 +126,17 @@ class Jobs:
     def __init__(self, folder: Path, host: Host, answering: Answering) -> None:
         self._folder, self._host, self._answering = folder, host, answering
         self._jobs: dict[str, Job] = {}
+        self.damaged: tuple[str, ...] = ()  # of files that tell of no job: each one's path, what is wrong
         self._stops: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
         """Takes in the jobs of the folder; those that had not ended go on."""
-        for job in await asyncio.to_thread(_read_jobs, self._folder):
+        jobs, self.damaged = await asyncio.to_thread(_read_jobs, self._folder)
+        for line in self.damaged:
+            logging.getLogger(__name__).warning("a job was lost: %s", line)
+        for job in jobs:
             self._jobs[job.id] = job
             if job.state in ("waiting", "running"):
                 self._begin(job)
@@ -326,9 +331,15 @@ def _write(folder: Path, job: Job) -> None:
     write_json(folder / f"{job.id}.json", job.plain())
 
 
-def _read_jobs(folder: Path) -> list[Job]:
-    jobs = []
+def _read_jobs(folder: Path) -> tuple[list[Job], tuple[str, ...]]:
+    """The jobs of the folder, and a line for each file of which none can be read."""
+    jobs, damaged = [], list[str]()
     for path in sorted(folder.glob("*.json"))[:MOST_JOBS]:
-        with suppress(SpecError):
-            jobs.append(Job.load_file(path))
-    return jobs
+        try:
+            jobs.append(Job.load_file(path, remedy=_REMEDY))
+        except SpecError as error:
+            damaged.append(error.problems[0])
+    return jobs, tuple(damaged)
+
+
+_REMEDY = "remove it, and ask for the job again"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from fissura.serving.gate import Gate
@@ -35,6 +35,23 @@ class ReplicaGauges(Collector):
         return healthy, wanted
 
 
+class RefusedConnections(Collector):
+    """What was refused before it was a request, or because it was none in time; `refused` is counted in by
+    what listens."""
+
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """How many for each reason."""
+        family = CounterMetricFamily(
+            "fissura_refused_connections", "Connections refused or closed.", labels=("reason",)
+        )
+        for reason, count in self._refused.items():
+            family.add_metric((reason,), count)
+        return [family]
+
+
 class Telemetry:
     """The counters of one process that answers requests, and what it sees of its replicas.
 
@@ -42,7 +59,7 @@ class Telemetry:
     healthy ten seconds late, and exports nothing from a Ray that serves one machine.
     """
 
-    def __init__(self, gate: Gate, replicas: Replicas) -> None:
+    def __init__(self, gate: Gate, replicas: Replicas, refused: Mapping[str, int] | None = None) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "fissura_requests", "Requests answered.", ("route", "status"), registry=self._registry
@@ -65,6 +82,7 @@ class Telemetry:
             registry=self._registry,
         )
         self._registry.register(ReplicaGauges(replicas))
+        self._registry.register(RefusedConnections(refused if refused is not None else {}))
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "fissura_waiting_images": ("Images that wait or are worked on.", lambda: gate.images),
             "fissura_waiting_seconds": ("Seconds that these will take.", lambda: gate.seconds_ahead),
