@@ -11,7 +11,8 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from fissura.serving.connection import BEGUN_AT_A_TIME, FIELDS, HEAD_BYTES, server_config
+from fissura.serving.connection import FIELDS, HEAD_BYTES, server_config
+from fissura.serving.crowd import BEGUN_AT_A_TIME
 from fissura.serving.limits import Limits
 from serving_door import Answer, Door, answer, client, head, listening, running, sent, until
 

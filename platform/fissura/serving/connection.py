@@ -5,18 +5,17 @@ nor the time that it takes. So these bounds are kept where the bytes arrive.
 """
 
 import asyncio
-import math
-import resource
-from collections import Counter, deque
-from typing import Any, ClassVar, NamedTuple, cast
+from collections import Counter
+from typing import Any, ClassVar
 
 import httptools
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from fissura.serving.crowd import Crowd
 from fissura.serving.guard import HEADERS
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, problem_response, stood_still
@@ -29,11 +28,8 @@ SLICE_BYTES = 2**13
 CHUNK_BYTES = 16
 """What the size and the ends of a chunk's lines take, at most; what is beyond is an extension."""
 PIPELINED = 16
-BEGUN_AT_A_TIME = 16
-"""Requests that begin in one turn of the loop: some 20 ms."""
 BACKLOG = 4096
 LINGER_SECONDS = 1.0
-ROOM_SECONDS = 0.05
 GRACE_SECONDS = 1.0
 """The application ends a body first, and says why in its own count and words."""
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/-/healthz"})
@@ -52,33 +48,6 @@ _LONG_ADDRESS = Problem(
     "this one has more",
     "send images and documents in the body",
 )
-_NO_ROOM = Problem(
-    "not-ready",
-    "a client has a bounded number of connections at a time",
-    "all are in use",
-    "send the request again after the seconds of Retry-After, over fewer connections",
-    retry_after=1,
-)
-
-
-class _Request(NamedTuple):
-    """One whose head has come, and when."""
-
-    connection: "Connection"
-    cycle: RequestResponseCycle
-    app: ASGI3Application
-    came: float
-
-
-class _Shared:
-    """What the connections of a server share: the requests that have not begun, and whether and when some
-    connections are closed for others."""
-
-    def __init__(self, refused: Counter[str]) -> None:
-        self.requests: deque[_Request] = deque()
-        self.beginning = self.room_awaited = False
-        self.room_made = -math.inf
-        self.refused = refused
 
 
 class Connection(HttpToolsProtocol):
@@ -93,7 +62,7 @@ class Connection(HttpToolsProtocol):
     """
 
     LIMITS: ClassVar[Limits]
-    SHARED: ClassVar["_Shared"]
+    CROWD: ClassVar[Crowd]
 
     def __init__(
         self,
@@ -107,7 +76,7 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_begun, self._in_body, self._head_bytes = True, False, False, 0
         self._loose_bytes = 0  # that have come and are neither of a body nor the frame of a chunk
         self._body_left = 0  # of a body whose length is known
-        self._begun = self._since = self.loop.time()
+        self._begun = self.since = self.loop.time()
         self._unread = 0
         self._problem: Problem | None = None
         self._refused = False
@@ -123,8 +92,7 @@ class Connection(HttpToolsProtocol):
         """A client has connected."""
         super().connection_made(transport)
         self._look_again(self.LIMITS.idle_seconds)
-        if self._crowded:
-            self._await_room()
+        self.CROWD.joined(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed, by whomever."""
@@ -176,7 +144,7 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes + len(self.url) > HEAD_BYTES or len(self.headers) > FIELDS:
             self._fail(_LARGE_HEAD)
         self._in_head, self._in_body = False, True
-        self._begun = self._since = self.loop.time()
+        self._begun = self.since = self.loop.time()
         self._loose_bytes = -SLICE_BYTES
         fields = dict(self.headers)
         self._body_left = 0 if b"transfer-encoding" in fields else int(fields.get(b"content-length", 0))
@@ -187,31 +155,7 @@ class Connection(HttpToolsProtocol):
         if cycle.scope["path"] in ALWAYS_ANSWERED:
             super()._start_asgi_task(cycle, app)
             return
-        self.SHARED.requests.append(_Request(self, cycle, app, self.loop.time()))
-        self._begin_soon()
-
-    def _begin_soon(self) -> None:
-        shared = self.SHARED
-        if shared.requests and not shared.beginning:
-            shared.beginning = True
-            self.loop.call_soon(self._begin_some)
-
-    def _begin_some(self) -> None:
-        """Begins with the requests that came first. Where there are too many connections they wait until room
-        has been made, once."""
-        shared = self.SHARED
-        shared.beginning = False
-        for _ in range(min(BEGUN_AT_A_TIME, len(shared.requests))):
-            too_many = len(self.connections) > self._most
-            if too_many and shared.requests[0].came > shared.room_made:
-                return
-            connection, cycle, app, _ = shared.requests.popleft()
-            if cycle.disconnected:
-                continue
-            if too_many:
-                shared.refused[_NO_ROOM.kind] += 1
-            HttpToolsProtocol._start_asgi_task(connection, cycle, cast(Any, _no_room) if too_many else app)
-        self._begin_soon()
+        self.CROWD.asked(self, cycle, app)
 
     def on_chunk_header(self) -> None:
         """The line before a chunk."""
@@ -219,7 +163,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        self._since = self.loop.time()
+        self.since = self.loop.time()
         self._loose_bytes -= len(body)
         self._body_left -= len(body)
         super().on_body(body)
@@ -238,7 +182,7 @@ class Connection(HttpToolsProtocol):
     def _rest(self) -> None:
         """Where request and answer are whole, the next head is waited for."""
         if not self._in_body and self.cycle.response_complete:
-            self._in_head, self._head_begun, self._since = True, False, self.loop.time()
+            self._in_head, self._head_begun, self.since = True, False, self.loop.time()
 
     def resume_writing(self) -> None:
         """The client reads its answer."""
@@ -252,11 +196,11 @@ class Connection(HttpToolsProtocol):
     def _look(self) -> None:
         """Ends what has stood still for too long."""
         limits, now, unread = self.LIMITS, self.loop.time(), self.transport.get_write_buffer_size()
-        still, wait = now - self._since, limits.idle_seconds
+        still, wait = now - self.since, limits.idle_seconds
         if unread:
             answered_late = self._in_head and still > limits.seconds
             if self._refused or answered_late or 0 < self._unread <= unread:
-                self.SHARED.refused["unread"] += 1
+                self.CROWD.refused["unread"] += 1
                 self.transport.abort()
                 return
         elif self._refused:
@@ -300,8 +244,8 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self._refused, self._since = True, 0.0
-        self.SHARED.refused[problem.kind] += 1
+        self._refused, self.since = True, 0.0
+        self.CROWD.refused[problem.kind] += 1
         if not begun and not self.transport.is_closing():
             response = problem_response(problem)
             fields = [*response.raw_headers, *HEADERS, (b"connection", b"close")]
@@ -316,60 +260,13 @@ class Connection(HttpToolsProtocol):
                 return
         self.transport.close()
 
-    @property
-    def _most(self) -> int:
-        """Connections of all clients; half of the files that the process may open are not theirs."""
-        return min(self.LIMITS.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-
-    @property
-    def _crowded(self) -> bool:
-        """Whether a client's address, or all, may have too many connections."""
-        return len(self.connections) > min(self.LIMITS.connections_of_one, self._most)
-
-    def _await_room(self) -> None:
-        """Makes room when it is known what stands still: what sends nothing for `ROOM_SECONDS`. These begin
-        when all that had come in a burst has been read, and end when what came in them has: after a turn of
-        the loop each."""
-        if self.SHARED.room_awaited:
-            return
-        self.SHARED.room_awaited = True
-        loop, later = self.loop, self.loop.call_later
-
-        def begin() -> None:
-            begun = loop.time()
-            later(ROOM_SECONDS, lambda: later(0, self._make_room, begun))
-
-        later(ROOM_SECONDS, lambda: later(0, begin))
-
-    def _make_room(self, begun: float) -> None:
-        """Closes those that have stood still the longest, since before `begun`, where a client's address or
-        all have too many, and an eighth more: each look at all of them costs time."""
-        shared = self.SHARED
-        shared.room_awaited, shared.room_made = False, self.loop.time()
-        every = [each for each in self.connections if isinstance(each, Connection)]
-        of_one: dict[str | None, list[Connection]] = {}
-        for each in every:
-            of_one.setdefault(each.client[0] if each.client else None, []).append(each)
-        crowds = [(crowd, self.LIMITS.connections_of_one) for crowd in of_one.values()]
-        for crowd, most in (*crowds, (every, self._most)):
-            if len(crowd) > most:
-                still = [each for each in crowd if each.waits_for_client and each._since < begun]
-                for each in sorted(still, key=lambda each: each._since)[: len(crowd) - most + most // 8]:
-                    if each in self.connections:
-                        shared.refused["no-room"] += 1
-                    self.connections.discard(each)
-                    each.transport.abort()
-        if self._crowded:
-            self._await_room()
-        self._begin_soon()
-
 
 def limited(limits: Limits, refused: Counter[str] | None = None) -> type[Connection]:
     """The protocol within these limits, for uvicorn's `http`. What it refuses is counted in `refused` by the
     kind of its problem; what it closes without a word as `no-room` or `unread`."""
 
     class Limited(Connection):
-        LIMITS, SHARED = limits, _Shared(Counter() if refused is None else refused)
+        LIMITS, CROWD = limits, Crowd(limits, Counter() if refused is None else refused)
 
     return Limited
 
@@ -388,12 +285,6 @@ def server_config(app: ASGIApp, limits: Limits, refused: Counter[str] | None = N
         access_log=False,
         server_header=False,
     )
-
-
-async def _no_room(scope: Scope, receive: Receive, send: Send) -> None:
-    response = problem_response(_NO_ROOM)
-    response.headers["Connection"] = "close"
-    await response(scope, receive, send)
 
 
 def _malformed(detail: str) -> Problem:
