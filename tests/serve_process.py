@@ -172,7 +172,8 @@ Ask = Callable[..., Awaitable[Reply]]
 @asynccontextmanager
 async def asking(url: str, *, headers: Mapping[str, str] = BEARER) -> AsyncIterator[Ask]:
     """Asks the service at `url`."""
-    connector, patience = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=120)
+    # a connection rests for less than the service's 5 s, which may close it at the moment of a request
+    connector, patience = aiohttp.TCPConnector(limit=0, keepalive_timeout=2), aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(connector=connector, timeout=patience, headers=headers) as session:
 
         async def ask(method: str, path: str, data: bytes | None = None, media: str = "image/jpeg") -> Reply:
@@ -184,8 +185,8 @@ async def asking(url: str, *, headers: Mapping[str, str] = BEARER) -> AsyncItera
                 async with session.request(method, url + path, data=sent, headers=kind) as response:
                     body = await response.read()
                     return Reply(response.status, response.headers, body, time.monotonic() - begin)
-            except (aiohttp.ClientError, ConnectionError):
-                return Reply(BROKEN, {}, b"", time.monotonic() - begin)
+            except (aiohttp.ClientError, ConnectionError) as error:
+                return Reply(BROKEN, {}, repr(error).encode(), time.monotonic() - begin)
 
         yield ask
 

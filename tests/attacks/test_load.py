@@ -89,11 +89,20 @@ def answer_of(reply: Reply) -> tuple[Any, bytes]:
 def differences(expected: tuple[Any, bytes], found: tuple[Any, bytes]) -> str:
     """What of an answer is not as it should be."""
     told = [
-        f"{name} {found[0].get(name)!r:.200} instead of {value!r:.200}"
-        for name, value in expected[0].items()
-        if found[0].get(name) != value
+        f"{name} {value!r:.100} instead of {before!r:.100}"
+        for name, before, value in pairs("", expected[0], found[0])
+        if value != before
     ]
-    return f"another answer: {told}, picture {'as' if expected[1] == found[1] else 'not as'} before"
+    return f"another answer: {told[:5]}, picture {'as' if expected[1] == found[1] else 'not as'} before"
+
+
+def pairs(name: str, before: Any, value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The values of two documents, side by side, by their dotted names."""
+    if isinstance(before, dict) and isinstance(value, dict):
+        for key in before | value:
+            yield from pairs(f"{name}.{key}", before.get(key), value.get(key))
+    else:
+        yield name, before, value
 
 
 @dataclass
@@ -168,7 +177,7 @@ class Attack:
                 await loop.sock_connect(connection, ("127.0.0.1", port))
                 for _ in range(READ_SLOWLY):
                     await asyncio.wait_for(loop.sock_sendall(connection, request), 1)
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.2)  # more than a few that wait would be refused
                 data = await loop.sock_recv(connection, 12)
                 for _ in range(READ_SECONDS):  # the kernel goes on with what it has when the service is gone
                     await loop.sock_recv(connection, 1)

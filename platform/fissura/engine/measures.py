@@ -17,7 +17,7 @@ Plane = UInt8[np.ndarray, "h w"]
 Values = Float64[np.ndarray, " cracks"]
 
 MOST_LISTED = 100  # cracks of an image that are told of one by one
-DIGITS = 6  # significant ones of what is told of one crack
+DIGITS = 6  # significant ones of what is told of cracks
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ class CrackMeasures:
     listed: tuple[Crack, ...] = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """The measures of the whole mask by name, as JSON types."""
-        return {name: getattr(self, name) for name in SUMMARY}
+        """The measures of the whole mask by name, as JSON types, to six significant digits: what is beyond is
+        rounding, and differs from one run to the next."""
+        return {name: _short(getattr(self, name)) for name in SUMMARY}
 
     def table(self) -> list[dict[str, Any]]:
         """The listed cracks, as JSON types: lengths, widths and angles to six significant digits."""
