@@ -71,7 +71,7 @@ def fissura(*words: str) -> dict[str, Any]:
 
 
 def planned(search: Search, folder: Path, *times: str) -> dict[str, Any]:
-    from fissura.studies.simulation import Costs
+    from fissura.operations.forecast.simulation import Costs
 
     best = fissura("plan", *search.words(folder), "--repetitions", "300", *times)["best"]
     ends = Costs().begin + Costs().finish

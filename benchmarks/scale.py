@@ -109,7 +109,7 @@ def measure(
     folder: Path, *, trials: int, nodes: int, concurrent: int, epochs: int, seconds: float, scheduler: str
 ) -> dict[str, Any]:
     """A search of `trials` trials in this process; what it cost, from mark to mark."""
-    from fissura.jobs.environment import prepare_environment, private_folder
+    from fissura.distributed.environment import prepare_environment, private_folder
 
     prepare_environment(None)
     import optuna
@@ -117,10 +117,10 @@ def measure(
     from ray import tune
     from ray.cluster_utils import Cluster
 
-    from fissura.jobs.schedulers import scheduler_for
-    from fissura.jobs.search import run_trials
-    from fissura.jobs.searcher import StudySearch
-    from fissura.studies.load import load_text
+    from fissura.distributed.search.schedulers import scheduler_for
+    from fissura.distributed.search.search import run_trials
+    from fissura.distributed.search.searcher import StudySearch
+    from fissura.spaces.load import load_text
     from fissura.studies.study import Study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -255,7 +255,7 @@ def by_suggestions() -> list[dict[str, Any]]:
     import numpy as np
     import optuna
 
-    from fissura.studies.tpe import BoundedTPE
+    from fissura.spaces.samplers.tpe import BoundedTPE
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spans = {f"x{number}": optuna.distributions.FloatDistribution(0, 1) for number in range(6)}
@@ -315,10 +315,10 @@ def by_nodes(counts: Sequence[int]) -> list[dict[str, Any]]:
 
 def extrapolate(trials: dict[str, Any]) -> dict[str, Any]:
     """A search of 100,000 trials on 1,000 nodes of one GPU, as simulated with the measured driver."""
-    from fissura.studies.courses import Assumed
-    from fissura.studies.forecast import Lanes, Question, play
-    from fissura.studies.simulation import Costs
-    from fissura.studies.space import Asha
+    from fissura.operations.forecast.forecast import Lanes, Question, play
+    from fissura.operations.forecast.learning_curves import Assumed
+    from fissura.operations.forecast.simulation import Costs
+    from fissura.spaces.space import Asha
 
     last, memory = trials["rows"][-1], [row["memory_mb"] for row in trials["rows"]]
     suggest = last["suggest_cpu_ms"] / 1000

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from fissura.core.files import write_json
-from fissura.engine.inference import Sliding, probability_map
 from fissura.models import Segmenter
 from fissura.models.attention_resunet import AttentionResUNet
+from fissura.segmentation.inference import Sliding, probability_map
 
 SIZE, SEED = 48, 0
 FULL, CROP = (320, 480), (96, 128)

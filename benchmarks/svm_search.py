@@ -48,7 +48,7 @@ from fissura.classical.cross_validation import Folds, cross_validate, tour
 from fissura.classical.distances import mean_squared_distances, squared_distances
 from fissura.classical.scaling import UnitDistance
 from fissura.core.files import write_json
-from fissura.jobs.environment import private_folder
+from fissura.distributed.environment import private_folder
 
 SAMPLES, FOLDS, CONFIGURATIONS, SEED = 2000, 5, 256, 0
 BOUNDS, GAMMAS = (1e-2, 1e3), (1e-2, 1e1)

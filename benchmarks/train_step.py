@@ -31,12 +31,12 @@ from fissura.data.crop import AnyCrop, CrackPatches
 from fissura.data.datasets import parse_dataset
 from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.objective import objective_of
-from fissura.engine.recipe import Recipe
-from fissura.engine.runtime import LocalRuntime, half_precision
-from fissura.engine.trainer import Trainer
 from fissura.recipes import load_recipe
-from fissura.studies.paths import override
+from fissura.segmentation.objective import objective_of
+from fissura.segmentation.recipe import Recipe
+from fissura.segmentation.trainer import Trainer
+from fissura.spaces.fields import override
+from fissura.training.runtime import LocalRuntime, half_precision
 
 IMAGES, HEIGHT, WIDTH = 8, 320, 480
 # PyTorch's counter takes the padding of dilated convolutions for work, and there is more padding than image

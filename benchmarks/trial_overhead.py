@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import optuna
 
-    from fissura.engine.recipe import Recipe
+    from fissura.segmentation.recipe import Recipe
 
 RATE, OBJECTIVE = "phases.train.optimizer.lr", "val/f1"
 RATES = (3e-4, 5e-4, 8e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 8e-3, 1e-2)
@@ -50,8 +50,8 @@ def train(
     """One training, by the trainer that all three share; gives the last epoch's objective."""
     from fissura.data.cache import prepare
     from fissura.data.datasets import parse_datasets
-    from fissura.engine.runtime import LocalRuntime
-    from fissura.engine.trainer import Trainer
+    from fissura.segmentation.trainer import Trainer
+    from fissura.training.runtime import LocalRuntime
 
     chosen = recipe(rate)
     data = prepare(parse_datasets([f"synthetic:{images}"]), resize=chosen.data.resize, directory=cache)
@@ -65,7 +65,7 @@ def train(
 def recipe(rate: float) -> "Recipe":
     """The recipe that all three train, with this learning rate."""
     from fissura.recipes import load_recipe
-    from fissura.studies.paths import override
+    from fissura.spaces.fields import override
 
     return override(load_recipe("small_unet"), {**FIXED, RATE: rate})
 
@@ -96,7 +96,7 @@ def bare_tune(images: Path, cache: Path, folder: Path) -> Told:
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    from fissura.jobs.environment import private_folder
+    from fissura.distributed.environment import private_folder
 
     def trainable(config: dict[str, float]) -> None:
         train(config[RATE], images, cache, folder / f"{config[RATE]:g}", tune.report)
@@ -123,11 +123,11 @@ def fissura_search(images: Path, cache: Path, folder: Path) -> Told:
     import optuna
 
     import fissura
-    from fissura.jobs.environment import prepare_environment
+    from fissura.distributed.environment import prepare_environment
     from fissura.studies.study import RUN, Study
 
     prepare_environment(None)
-    from fissura.jobs.preflight import Hardware
+    from fissura.distributed.preflight import Hardware
 
     study, space = Study(folder / "study"), folder / "space.yaml"
     study.path.mkdir(parents=True)

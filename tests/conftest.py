@@ -102,12 +102,12 @@ def write_segmenter() -> Callable[..., Path]:
     import torch
 
     from fissura.core.files import write_json
-    from fissura.engine.checkpoint import WEIGHTS, save_weights
-    from fissura.engine.recipe import Given, Phase, Recipe
     from fissura.losses import DiceBCE
     from fissura.metrics import Pixel
     from fissura.models import UNet
-    from fissura.results.manifest import DataFacts, Manifest
+    from fissura.records.manifest import DataFacts, Manifest
+    from fissura.segmentation.recipe import Given, Phase, Recipe
+    from fissura.training.checkpoint import WEIGHTS, save_weights
 
     def write(run: Path, *, seed: int = 0, threshold: float = 0.5) -> Path:
         recipe = Recipe(
@@ -153,8 +153,8 @@ def classifier_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from fissura.classical.compression import Compression, compact
     from fissura.classical.estimators import SVM, NoWhitening, pipeline
-    from fissura.engine.classifier_recipe import ClassifierRecipe
-    from fissura.engine.classifier_run import close_classifier_run
+    from fissura.classification.recipe import ClassifierRecipe
+    from fissura.classification.run import close_classifier_run
     from fissura.models.backbones import Backbone
 
     recipe = ClassifierRecipe(

@@ -9,22 +9,22 @@ from PIL import Image
 
 from fissura.classical.compression import compact
 from fissura.classical.estimators import pipeline
+from fissura.classification.evaluation import evaluate_classifier
+from fissura.classification.recipe import ClassifierRecipe
+from fissura.classification.run import close_classifier_run
 from fissura.data.content import content_digest
 from fissura.data.datasets import Folder
 from fissura.data.labelled import image_keys, labelled_digest, parse_labelled
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.classifier_recipe import ClassifierRecipe
-from fissura.engine.classifier_run import close_classifier_run
-from fissura.engine.evaluate import evaluate
-from fissura.engine.evaluate_classifier import evaluate_classifier
-from fissura.engine.fit import fit
-from fissura.engine.recipe import Recipe
-from fissura.engine.runtime import LocalRuntime
-from fissura.jobs.searcher import StudySearch
-from fissura.results.class_store import CLEAN
+from fissura.distributed.search.searcher import StudySearch
+from fissura.records.class_store import CLEAN
+from fissura.segmentation.evaluation import evaluate
+from fissura.segmentation.fit import fit
+from fissura.segmentation.recipe import Recipe
 from fissura.studies.class_results import write_class_results
 from fissura.studies.results import write_results
 from fissura.studies.study import Plan, Study
+from fissura.training.runtime import LocalRuntime
 
 CPU = torch.device("cpu")
 SEGMENTS = (

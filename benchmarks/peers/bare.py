@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fissura.data.photograph import decode
-from fissura.engine.model import open_model
+from fissura.deploy.model import open_model
 
 
 class Bare:

@@ -15,8 +15,9 @@ import pytest
 
 import made_studies
 from fissura.core.errors import UserError
-from fissura.engine import export
-from fissura.jobs import batch, search, search_classifiers
+from fissura.deploy import export
+from fissura.distributed import batch
+from fissura.distributed.search import search, search_classifiers
 from fissura.studies.study import RUN, Study
 
 pytestmark = pytest.mark.attacks

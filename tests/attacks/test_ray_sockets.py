@@ -17,16 +17,16 @@ import pytest
 
 from attacks import stranger
 from fissura.core.errors import ResourceError
-from fissura.jobs.environment import check_current_cluster
+from fissura.distributed.environment import check_current_cluster
 from serve_process import FISSURA, descendants, serving
 
 pytestmark = [pytest.mark.attacks, pytest.mark.timeout(900)]
 
 OWN = """
 import sys
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 prepare_environment(None)
-from fissura.jobs.cluster import connected
+from fissura.distributed.cluster import connected
 with connected(None, cpus=1):
     import numpy as np, ray
     kept = ray.put(np.zeros(2**24, np.uint8))
@@ -35,9 +35,9 @@ with connected(None, cpus=1):
 """
 HEAD_OF_A_DRILL = """
 import sys
-from fissura.jobs.environment import prepare_environment, private_folder
+from fissura.distributed.environment import prepare_environment, private_folder
 prepare_environment(None)
-from fissura.jobs.drill.head import Head
+from fissura.operations.drill.head import Head
 with private_folder() as folder:
     head = Head(folder)
     head.start()

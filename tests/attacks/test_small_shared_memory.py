@@ -12,9 +12,9 @@ WORK = """
 import subprocess, sys
 from pathlib import Path
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "own", "/dev/shm"], check=True)
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 prepare_environment(None)
-from fissura.jobs.cluster import connected
+from fissura.distributed.cluster import connected
 with connected(None, cpus=1):
     import numpy as np, ray
     # more than /dev/shm holds, as a trial's result or a batch of images may be

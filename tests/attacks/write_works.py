@@ -13,33 +13,33 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from fissura.classification.cross_validation_score import fit as fit_classifier
+from fissura.classification.cross_validation_score import fold_distances, judge_svms
+from fissura.classification.evaluation import evaluate_classifier
+from fissura.classification.feature_store import FeatureStore
+from fissura.classification.features import ImageToRead, backbone_digest, extract
+from fissura.classification.recipe import ClassifierRecipe
+from fissura.classification.run import close_classifier_run
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_datasets
 from fissura.data.labelled import KeyedImage, image_keys, labelled_digest, parse_labelled
-from fissura.engine.classifier_recipe import ClassifierRecipe
-from fissura.engine.classifier_run import close_classifier_run
-from fissura.engine.evaluate import evaluate
-from fissura.engine.evaluate_classifier import evaluate_classifier
-from fissura.engine.feature_store import FeatureStore
-from fissura.engine.features import ImageToRead, backbone_digest, extract
-from fissura.engine.fit import fit
-from fissura.engine.judge import fit as fit_classifier
-from fissura.engine.judge import fold_distances, judge_svms
-from fissura.engine.recipe import Recipe
-from fissura.engine.runtime import LocalRuntime
-from fissura.jobs.searcher import StudySearch
-from fissura.jobs.trial import TrialActor, TrialContext
+from fissura.distributed.search.searcher import StudySearch
+from fissura.distributed.search.trial import TrialActor, TrialContext
 from fissura.models.backbones import FeatureNetwork
 from fissura.recipes import load_recipe
-from fissura.results import class_store, store
-from fissura.results.run_files import MANIFEST
+from fissura.records import class_store, store
+from fissura.records.run_files import MANIFEST
+from fissura.segmentation.evaluation import evaluate
+from fissura.segmentation.fit import fit
+from fissura.segmentation.recipe import Recipe
+from fissura.spaces.fields import override
 from fissura.studies.class_results import write_class_results
-from fissura.studies.paths import override
 from fissura.studies.plan import Plan
 from fissura.studies.results import drop_checkpoints, write_results
 from fissura.studies.study import RUN, Study, best_trials, finished
 from fissura.studies.trial_records import read_records
 from fissura.studies.verification import verify
+from fissura.training.runtime import LocalRuntime
 
 CPU = torch.device("cpu")
 SMALL = {"model.width": 4, "model.depth": 2, "data.crop.size": 32, "data.batch_size": 2, "epochs": 2}

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from cluster.conftest import RayUp, as_user
 from cluster.forms import GUIDE
 from cluster.hosts import HOME, wait_for
-from fissura.results.run_files import read_manifest
+from fissura.records.run_files import read_manifest
 from fissura.studies.study import Study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]

@@ -7,15 +7,15 @@ import optuna
 import pytest
 import yaml
 
+from fissura.classification.recipe import LEARNT, classifier_of
 from fissura.core.errors import WeightsError
-from fissura.engine.classifier_recipe import LEARNT, classifier_of
-from fissura.engine.recipe import segmenter_of
-from fissura.jobs.preflight import check_all_backbones, check_all_weights
+from fissura.distributed.preflight import check_all_backbones, check_all_weights
 from fissura.models import check_weights
 from fissura.models.weights import Hub
-from fissura.studies import LoadedSpace, load_space, load_text, search_spaces
-from fissura.studies.distributions import Choice
-from fissura.studies.space import Adaptive
+from fissura.segmentation.recipe import segmenter_of
+from fissura.spaces import LoadedSpace, load_space, load_text, search_spaces
+from fissura.spaces.distributions import Choice
+from fissura.spaces.space import Adaptive
 
 PROFILES = {name: yaml.safe_load(path.read_text())["profiles"] for name, path in search_spaces().items()}
 LAYERS = [(name, profile) for name in sorted(PROFILES) for profile in (None, *PROFILES[name])]

@@ -277,7 +277,7 @@ HELD = """
 import time
 import ray
 from ray.util.metrics import Gauge
-from fissura.jobs.gauges import SearchGauges
+from fissura.distributed.search.gauges import SearchGauges
 
 ray.init(log_to_driver=False)
 Gauge("set_once", tag_keys=("study",)).set(1, {"study": "held"})

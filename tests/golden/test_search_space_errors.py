@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fissura.core.errors import SpaceError
-from fissura.studies import load_text
+from fissura.spaces import load_text
 
 HERE = Path(__file__).parent
 

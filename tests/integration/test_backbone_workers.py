@@ -14,8 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fissura.core.errors import ResourceError
-from fissura.engine.backbone import (
+from fissura.classification.backbone import (
     Backbone,
     BackboneTraining,
     Distillation,
@@ -23,8 +22,9 @@ from fissura.engine.backbone import (
     read_backbone,
     train_backbone,
 )
-from fissura.engine.runtime import LocalRuntime
-from fissura.jobs.backbone import train_backbone_on_workers
+from fissura.core.errors import ResourceError
+from fissura.distributed.training.backbone import train_backbone_on_workers
+from fissura.training.runtime import LocalRuntime
 
 # Ray warns in this process of options that it sets itself
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]

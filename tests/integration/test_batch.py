@@ -22,7 +22,10 @@ import torch
 from aiohttp import web
 from PIL import Image
 
-import fissura.scoring.run
+import fissura.batches.run
+from fissura.batches.pictures import png
+from fissura.batches.run import Retry
+from fissura.classification.evaluation import evaluate_classifier
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_datasets
@@ -31,17 +34,14 @@ from fissura.data.labelled import image_keys, parse_labelled
 from fissura.data.labelled.keys import digest_of_keyed
 from fissura.data.photograph import decode
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.evaluate import evaluate
-from fissura.engine.evaluate_classifier import evaluate_classifier
-from fissura.engine.measures import measure_map
-from fissura.engine.model import Classified, Model, Segmented, open_model
+from fissura.deploy.model import Classified, Model, Segmented, open_model
 from fissura.metrics import mean, parse_protocol, pool
 from fissura.metrics.classification import class_scores
 from fissura.metrics.counts import Counts
 from fissura.metrics.scores import Scores, level_of
-from fissura.results.store import Row
-from fissura.scoring.pictures import png
-from fissura.scoring.run import Retry
+from fissura.records.store import Row
+from fissura.segmentation.crack_measures import measure_map
+from fissura.segmentation.evaluation import evaluate
 
 CPU = torch.device("cpu")
 THRESHOLD, RUN = 0.5, "0123456789abcdef"  # of the run of the tiny segmenter
@@ -214,7 +214,7 @@ def table(out: Path) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def quick_to_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        fissura.scoring.run, "Retry", lambda: Retry(tries=3, first_seconds=0.01, most_seconds=0.02)
+        fissura.batches.run, "Retry", lambda: Retry(tries=3, first_seconds=0.01, most_seconds=0.02)
     )
 
 
@@ -575,7 +575,7 @@ class TestTheToken:
 
 
 def test_neither_ray_nor_torch_is_imported(tmp_path: Path) -> None:
-    code = "import sys, fissura.scoring.client; print(*({'ray', 'torch'} & set(sys.modules)))"
+    code = "import sys, fissura.batches.client; print(*({'ray', 'torch'} & set(sys.modules)))"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )

@@ -18,12 +18,12 @@ FISSURA = Path(sys.executable).with_name("fissura")
 DYING = """
 import os, sys
 from pathlib import Path
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 
 prepare_environment(None)
-from fissura.jobs.batch import run_batch
-from fissura.scoring.report import Terms
-from fissura.scoring.source import Source
+from fissura.distributed.batch import run_batch
+from fissura.batches.report import Terms
+from fissura.batches.source import Source
 
 
 def die():
@@ -61,7 +61,7 @@ def test_each_image_has_a_row_and_its_map_is_the_predictor_s(
 ) -> None:
     import torch
 
-    from fissura.engine.predict import Predictor
+    from fissura.segmentation.predict import Predictor
 
     done = subprocess.run(
         words(images, segmenter_run, tmp_path / "out", "--keep", "probabilities", "--mm-per-pixel", "0.5"),

@@ -21,12 +21,12 @@ from fissura.classical.compression import Compression, compact
 from fissura.classical.estimators import SVM, NoWhitening, pipeline
 from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Native
-from fissura.engine.export import Bundle, export_classifier, export_segmenter
-from fissura.engine.predict import predict
-from fissura.engine.recipe import Given, Phase, Recipe
+from fissura.deploy.export import Bundle, export_classifier, export_segmenter
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel
 from fissura.models import Segmenter, UNet
+from fissura.segmentation.predict import predict
+from fissura.segmentation.recipe import Given, Phase, Recipe
 
 RECIPE = Recipe(
     name="tiny",

@@ -292,11 +292,11 @@ def test_a_drill_ends_nothing_that_it_did_not_start(cluster: Cluster, tmp_path: 
 BAD_SETTING = """
 import os, re, signal, sys
 from pathlib import Path
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 prepare_environment(None)
 from fissura import api
-from fissura.jobs import classify
-from fissura.jobs.preflight import Hardware
+from fissura.distributed.search import classifier_trials as classify
+from fissura.distributed.preflight import Hardware
 
 judge = classify._judge
 

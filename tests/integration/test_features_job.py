@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 
 from fissura.core.errors import DataError, FissuraError, Interrupted
 from fissura.data.labelled import ClassFolder, KeyedImage, image_keys
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 from fissura.models.backbones import Backbone
 
 if TYPE_CHECKING:  # Ray's settings are made before it is imported
-    from fissura.jobs.features import Extracted, ExtractionWorkers
+    from fissura.distributed.training.features import Extracted, ExtractionWorkers
 
 Run = Callable[..., "tuple[Extracted, list[str]]"]
 
@@ -38,9 +38,9 @@ def workers() -> "Iterator[ExtractionWorkers]":
     """One worker of a Ray on this machine alone, as a command starts it; a worker takes seconds to start."""
     before = dict(os.environ)
     prepare_environment(None)
-    from fissura.jobs.cluster import connected
-    from fissura.jobs.features import ExtractionWorkers
-    from fissura.jobs.preflight import Slots
+    from fissura.distributed.cluster import connected
+    from fissura.distributed.preflight import Slots
+    from fissura.distributed.training.features import ExtractionWorkers
 
     try:
         with connected(None), ExtractionWorkers(Slots(1, 1, 0.0)) as workers:
@@ -71,7 +71,7 @@ def walls(tmp_path: Path) -> ClassFolder:
 @pytest.fixture
 def run(workers: "ExtractionWorkers", tmp_path: Path) -> Callable[..., "tuple[Extracted, list[str]]"]:
     """An extraction into `features`, and what it said."""
-    from fissura.jobs.features import features_of
+    from fissura.distributed.training.features import features_of
 
     def extract(images: list[KeyedImage], **options: Any) -> "tuple[Extracted, list[str]]":
         said: list[str] = []
@@ -92,7 +92,7 @@ class TestAnExtraction:
     def test_extracts_each_image_once_and_only_what_is_new(
         self, walls: ClassFolder, tmp_path: Path, run: Run
     ) -> None:
-        from fissura.engine.features import ImageToRead, backbone_digest, extract
+        from fissura.classification.features import ImageToRead, backbone_digest, extract
 
         folder = tmp_path / "features"
         copy = tmp_path / "copy"
@@ -129,7 +129,7 @@ class TestAnExtraction:
     def test_never_takes_the_features_of_other_weights_sizes_or_disturbances(
         self, walls: ClassFolder, tmp_path: Path, run: Run
     ) -> None:
-        from fissura.jobs.features import Disturbance
+        from fissura.distributed.training.features import Disturbance
 
         images, folder = image_keys([walls]), tmp_path / "features"
         tensors = {name: tensor.contiguous() for name, tensor in TINY.build().body.state_dict().items()}
@@ -198,7 +198,7 @@ class TestAnExtraction:
             run(image_keys([walls]), directory=tmp_path / "file")
 
     def test_stops_on_request(self, walls: ClassFolder, tmp_path: Path, run: Run) -> None:
-        from fissura.jobs.stopping import StopFile
+        from fissura.distributed.stopping import StopFile
 
         stop = StopFile(tmp_path)
         stop.request()
@@ -226,7 +226,7 @@ def starter(*, poison: Collection[str] = (), failing: Collection[str] = ()) -> C
 @pytest.mark.usefixtures("workers")
 class TestAPool:
     def work(self, start: Callable[[], Any], numbers: Iterable[int]) -> dict[str, str]:
-        from fissura.jobs.pool import Pool
+        from fissura.distributed.pool import Pool
 
         with Pool(start, size=2) as pool:
             return pool.run([{"key": str(number)} for number in numbers], least=4, say=lambda _: None)
@@ -237,7 +237,7 @@ class TestAPool:
         assert "its worker died while it was at work on it alone" in reasons["4"]
 
     def test_gives_up_where_every_worker_dies(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("fissura.jobs.pool.DEATHS_IN_A_ROW", 1)
+        monkeypatch.setattr("fissura.distributed.pool.DEATHS_IN_A_ROW", 1)
         with pytest.raises(FissuraError, match="2 workers in a row died before they finished anything"):
             self.work(starter(poison=[str(number) for number in range(20)]), range(20))
 
@@ -250,13 +250,13 @@ class TestAPool:
 
 DRIVER = """
 import json, sys
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 prepare_environment(None)
 from pathlib import Path
 from fissura.data.labelled import ClassFolder
-from fissura.jobs.cluster import connected
-from fissura.jobs.features import extract_features
-from fissura.jobs.preflight import Slots
+from fissura.distributed.cluster import connected
+from fissura.distributed.training.features import extract_features
+from fissura.distributed.preflight import Slots
 from fissura.models.backbones import Backbone
 
 with connected(None):

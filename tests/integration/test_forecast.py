@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.studies.simulation import Costs
+from fissura.operations.forecast.simulation import Costs
 from fissura.studies.study import Study, finished
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -20,18 +20,18 @@ space:
 DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
-from fissura.jobs.environment import prepare_environment
+from fissura.distributed.environment import prepare_environment
 prepare_environment(None)
 import optuna
 from ray import tune
 from ray.exceptions import ActorUnavailableError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from fissura.jobs.cluster import connected
-from fissura.jobs.schedulers import scheduler_for
-from fissura.jobs.search import run_trials
-from fissura.jobs.searcher import StudySearch
-from fissura.studies.load import load_text
+from fissura.distributed.cluster import connected
+from fissura.distributed.search.schedulers import scheduler_for
+from fissura.distributed.search.search import run_trials
+from fissura.distributed.search.searcher import StudySearch
+from fissura.spaces.load import load_text
 from fissura.studies.study import Study
 
 folder, space = Path(sys.argv[1]), load_text(sys.argv[2], source="test.yaml")

@@ -29,14 +29,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fissura.engine.measures import measure
-from fissura.engine.model import open_model
-from fissura.results.pictures import RIGHT
+from fissura.deploy.model import open_model
+from fissura.reports.pictures import RIGHT
+from fissura.segmentation.crack_measures import measure
+from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import Service, build_app
 from fissura.serving.hosting import OneModel
 from fissura.serving.limits import Limits
 from fissura.serving.page import page as document
-from fissura.serving.roots import Roots
 from fissura.serving.worker import Worker
 
 THRESHOLD = 0.5

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fissura import api
 from fissura.core.errors import DataError
 from fissura.data.photograph import decode
-from fissura.engine.predict import Predictor
+from fissura.segmentation.predict import Predictor
 from serve_process import (
     BROKEN,
     FISSURA,

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from fissura.data.photograph import decode
-from fissura.engine.predict import Predictor
-from fissura.jobs.serve_proxy import is_unbounded
+from fissura.distributed.serving.proxy import is_unbounded
+from fissura.segmentation.predict import Predictor
 from fissura.serving.connection import HEAD_BYTES
 from serve_process import FISSURA, PHOTO, TOKEN, Seen, asked, asking, descendants, free_port, photograph
 from serving_door import answer, client, head, sent

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fissura.core.seeding import derive
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.recipe import Recipe
+from fissura.segmentation.recipe import Recipe
 
 FISSURA = Path(sys.executable).with_name("fissura")
 # a mean over pixels, and no statistics of a worker's own share: then the mean gradient is the batch's. Plain

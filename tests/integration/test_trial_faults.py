@@ -22,7 +22,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.engine.checkpoint import read_progress
+from fissura.training.checkpoint import read_progress
 
 FISSURA = str(Path(sys.executable).with_name("fissura"))
 SMALL = (

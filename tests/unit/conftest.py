@@ -13,8 +13,8 @@ from fissura.core.seeding import derive
 from fissura.core.spec import digest
 from fissura.metrics import level_of, parse_protocol
 from fissura.metrics.false_alarms import false_alarm
-from fissura.results.manifest import DataFacts, Manifest
-from fissura.results.store import Row, prediction_path, write_run
+from fissura.records.manifest import DataFacts, Manifest
+from fissura.records.store import Row, prediction_path, write_run
 
 DIGEST = "d" * 16
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -41,13 +41,13 @@ from fissura.core.files import check_writable
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
-    from fissura.engine.export import Bundle
-    from fissura.jobs.outcome import SearchResult
-    from fissura.jobs.preflight import Hardware
-    from fissura.results.leaderboard import Leaderboard
-    from fissura.results.score import ScoreReport
-    from fissura.results.store import Row
-    from fissura.results.trained import Trained
+    from fissura.deploy.export import Bundle
+    from fissura.distributed.preflight import Hardware
+    from fissura.distributed.search.search_result import SearchResult
+    from fissura.records.store import Row
+    from fissura.records.trained import Trained
+    from fissura.reports.leaderboard import Leaderboard
+    from fissura.reports.score import ScoreReport
 
 Say = Callable[[str], None]
 Count = Callable[[int, int], None]
@@ -92,15 +92,15 @@ def search(
     longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
     default an hour. `on_image` is told how many images are prepared, and of how many.
     """
-    from fissura.jobs.environment import check_temporary_folder, prepare_environment
-    from fissura.studies.load import check_profile
+    from fissura.distributed.environment import check_temporary_folder, prepare_environment
+    from fissura.spaces.load import check_profile
 
     if space is not None and begin == "new" and not extend:
         check_profile(space, profile)
     check_temporary_folder(hardware.address if hardware else None)
     prepare_environment(hardware.address if hardware else None)
-    from fissura.jobs.preflight import Hardware
-    from fissura.jobs.search import run_search
+    from fissura.distributed.preflight import Hardware
+    from fissura.distributed.search.search import run_search
     from fissura.studies.plan import Request
 
     request = Request(
@@ -154,14 +154,14 @@ def train(
     from fissura.data.content import content_digest, notes_of
     from fissura.data.datasets import parse_datasets
     from fissura.data.trainable import prepare_training
-    from fissura.engine.fit import fit
-    from fissura.engine.recipe import segmenter_of
-    from fissura.engine.runtime import LocalRuntime
-    from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.distributed.environment import check_temporary_folder, prepare_environment
     from fissura.models import check_weights
     from fissura.recipes import load_recipe
-    from fissura.results.trained import Trained
-    from fissura.studies.paths import override
+    from fissura.records.trained import Trained
+    from fissura.segmentation.fit import fit
+    from fissura.segmentation.recipe import segmenter_of
+    from fissura.spaces.fields import override
+    from fissura.training.runtime import LocalRuntime
 
     asked = override(load_recipe(str(recipe)), {**fixed_of(fixed), "seed": seed})
     root = path_of(storage).resolve()
@@ -196,7 +196,7 @@ def train(
         )  # fmt: skip
         return Trained(run, manifest)
     prepare_environment(address)
-    from fissura.jobs.train import train_on_workers
+    from fissura.distributed.training.train import train_on_workers
 
     manifest = train_on_workers(
         chosen,
@@ -222,9 +222,9 @@ def evaluate(
 ) -> "Rows[Row]":
     """Scores a run on a split, by default under its recipe's own protocols; one row an image and protocol."""
     from fissura.data.datasets import parse_datasets
-    from fissura.engine.evaluate import evaluate as evaluate_run
-    from fissura.engine.runtime import LocalRuntime
-    from fissura.results.store import mean_scores
+    from fissura.records.store import mean_scores
+    from fissura.segmentation.evaluation import evaluate as evaluate_run
+    from fissura.training.runtime import LocalRuntime
 
     place = path_of(run).resolve()
     rows = evaluate_run(
@@ -253,7 +253,7 @@ def score(
     """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
     result calls them. Of grey masks what is above `mask_threshold` (0..254) is crack."""
     from fissura.metrics import parse_protocol
-    from fissura.results.score import score_folders
+    from fissura.reports.score import score_folders
 
     return score_folders(
         path_of(predictions),
@@ -269,8 +269,8 @@ def score(
 
 def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
     """The ranking of all runs of both tasks below `paths`; what is no run is named through `say`."""
-    from fissura.results.leaderboard import leaderboard as rank
-    from fissura.results.store import read_runs
+    from fissura.records.store import read_runs
+    from fissura.reports.leaderboard import leaderboard as rank
 
     folders = paths_of(paths)
     missing = [path for path in folders if not path.exists()]
@@ -300,7 +300,7 @@ def export(
     "int8" adds a copy of the network with int8 weights. `threshold` is a segmentation's; by default the
     recipe's, or the one that its evaluation chose.
     """
-    from fissura.engine.export import export_run
+    from fissura.deploy.export import export_run
 
     return export_run(
         path_of(run).resolve(), out=path_of(out).resolve(), quantise=quantise, threshold=threshold

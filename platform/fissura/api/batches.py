@@ -13,10 +13,10 @@ from fissura.core.errors import SpecError
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
+    from fissura.batches.evaluation import Truth
+    from fissura.batches.report import BatchReport, Terms
+    from fissura.batches.source import Source
     from fissura.data.datasets import Named
-    from fissura.scoring.evaluation import Truth
-    from fissura.scoring.report import BatchReport, Terms
-    from fissura.scoring.source import Source
 
 T = TypeVar("T")
 
@@ -57,10 +57,10 @@ def batch(
     in `token_file`, or in the variable FISSURA_TOKEN. Of a run: `workers` (by default one a CPU, or one a
     share of a GPU) on the cluster at `address`, or on a Ray of its own.
     """
+    from fissura.batches.client import through_endpoint
+    from fissura.batches.pictures import parse_kinds
+    from fissura.batches.report import Terms
     from fissura.metrics import parse_protocol
-    from fissura.scoring.client import through_endpoint
-    from fissura.scoring.pictures import parse_kinds
-    from fissura.scoring.report import Terms
     from fissura.serving.tokens import read_token
 
     if (endpoint is None) == (run is None):
@@ -113,11 +113,11 @@ def _by_run(
     say: Callable[[str], None],
     on_image: Callable[[int, int], None] | None,
 ) -> "BatchReport":
-    from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.distributed.environment import check_temporary_folder, prepare_environment
 
     check_temporary_folder(address)
     prepare_environment(address)
-    from fissura.jobs.batch import run_batch
+    from fissura.distributed.batch import run_batch
 
     return run_batch(
         source, truth, terms, run=run, out=out, failed=failed, workers=workers,
@@ -128,9 +128,9 @@ def _by_run(
 def _opened(
     images: "Named", *, masks: Path | None, split: Split | None, cache: Path | None
 ) -> "tuple[Source, Truth | None]":
+    from fissura.batches.evaluation import masks_in, names_a_data_set, open_test_set
+    from fissura.batches.source import Source
     from fissura.data.cache import default_cache
-    from fissura.scoring.evaluation import masks_in, names_a_data_set, open_test_set
-    from fissura.scoring.source import Source
 
     if names_a_data_set(str(images)):
         if masks is not None:

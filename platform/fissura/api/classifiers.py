@@ -9,10 +9,10 @@ from fissura.core.brief import Rows
 
 if TYPE_CHECKING:
     from fissura.data.datasets import Named
-    from fissura.engine.experiment import Experiment
-    from fissura.results.classification import ClassRow
-    from fissura.results.interference import InterferenceTable
-    from fissura.results.trained import Trained
+    from fissura.records.trained import Trained
+    from fissura.reports.classification import ClassRow
+    from fissura.reports.interference import InterferenceTable
+    from fissura.training.experiment import Experiment
 
 Say = Callable[[str], None]
 Count = Callable[[int, int], None]
@@ -34,14 +34,14 @@ def train_classifier(
     say: Say = silent,
 ) -> "Trained":
     """Trains one classifier on labelled data; gives its run directory and manifest, as `train` does."""
-    from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.distributed.environment import check_temporary_folder, prepare_environment
 
     check_temporary_folder(address)
     prepare_environment(address)
+    from fissura.classification.recipe import classifier_of
     from fissura.data.labelled import labelled_digest, parse_labelled
-    from fissura.engine.classifier_recipe import classifier_of
-    from fissura.jobs import train_classifier as job
-    from fissura.results.trained import Trained
+    from fissura.distributed.training import train_classifier as job
+    from fissura.records.trained import Trained
 
     datasets = parse_labelled(data)
     run, manifest = job.train_classifier(
@@ -71,11 +71,11 @@ def classify(
     """Judges a classifier on the images of a split, as they are (`clean`) and under interference (`shadow`,
     `stain`, `low_contrast`); gives these scores. Images that cannot be read are named through `say`.
     """
+    from fissura.classification.evaluation import evaluate_classifier
     from fissura.data.cache import default_cache
     from fissura.data.labelled import image_keys, parse_labelled
     from fissura.data.labelled.keys import digest_of_keyed
-    from fissura.engine.evaluate_classifier import evaluate_classifier
-    from fissura.engine.runtime import LocalRuntime
+    from fissura.training.runtime import LocalRuntime
 
     place, asked_of = path_of(run).resolve(), words_of(conditions)
     images = image_keys(parse_labelled(named_in(data)), directory=maybe_path(cache) or default_cache())
@@ -115,9 +115,9 @@ def interference(
 ) -> "Rows[InterferenceTable]":
     """What shadow, stain and low contrast cost each of `runs` on the test images, and what changed from the
     first of them to each other: the classification paper's Table 2."""
-    from fissura.engine.evaluate_classifier import CONDITIONS
-    from fissura.results.class_store import read_classes
-    from fissura.results.interference import interference_table
+    from fissura.classification.evaluation import CONDITIONS
+    from fissura.records.class_store import read_classes
+    from fissura.reports.interference import interference_table
 
     folders = paths_of(runs)
     for run in folders:
@@ -141,8 +141,8 @@ def _costs(tables: "Sequence[InterferenceTable]") -> list[str]:
 def class_leaderboard(paths: Paths, *, say: Say = silent) -> "list[ClassRow]":
     """The ranking of all evaluated classifiers below `paths`; files that are no runs are named through
     `say`."""
-    from fissura.results.class_store import read_classes
-    from fissura.results.classification import class_table
+    from fissura.records.class_store import read_classes
+    from fissura.reports.classification import class_table
 
     runs = read_classes(paths_of(paths))
     for skipped in runs.skipped:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fissura.api.given import AnyPath, path_of
 
 if TYPE_CHECKING:
-    from fissura.jobs.outcome import SearchResult
+    from fissura.distributed.search.search_result import SearchResult
 
 
 def demo(

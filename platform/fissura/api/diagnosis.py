@@ -8,7 +8,7 @@ from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 
 if TYPE_CHECKING:
-    from fissura.jobs.doctor.findings import Finding
+    from fissura.operations.doctor.findings import Finding
 
 
 def doctor(
@@ -29,7 +29,7 @@ def doctor(
         UserError: no cluster answers, or a data set or folder is not there.
     """
     from fissura.data.cache import default_cache
-    from fissura.jobs.doctor.diagnose import diagnose
+    from fissura.operations.doctor.diagnose import diagnose
     from fissura.studies.sources import parse_either
 
     folder = None if storage is None else path_of(storage).resolve()

@@ -9,7 +9,7 @@ from fissura.core.brief import Rows
 from fissura.core.files import check_writable
 
 if TYPE_CHECKING:
-    from fissura.jobs.drill.finding import Finding
+    from fissura.operations.drill.finding import Finding
 
 Say = Callable[[str], None]
 
@@ -31,11 +31,11 @@ def drill(
     """
     folder = path_of(storage).resolve()
     check_writable(folder)
-    from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.distributed.environment import check_temporary_folder, prepare_environment
 
     check_temporary_folder(address)
     prepare_environment(address)
-    from fissura.jobs.drill.run import run_drill
+    from fissura.operations.drill.run import run_drill
 
     found = run_drill(address=address, storage=folder, faults=faults, nodes=nodes, say=say)
     return Rows(found, head=_costs, run=None)

@@ -19,10 +19,10 @@ def spot_watch(
 
     The notice comes from EC2's instance metadata at `endpoint`, or is the file `notice`.
     """
-    from fissura.jobs.environment import prepare_environment
+    from fissura.distributed.environment import prepare_environment
 
     prepare_environment(address)
-    from fissura.jobs.spot_notice import SpotNotice, this_node, watch
+    from fissura.operations.spot_notice import SpotNotice, this_node, watch
 
     source = SpotNotice.load(
         {

@@ -12,11 +12,11 @@ from fissura.core.errors import ResourceError, SpaceError, SpecError, UserError
 
 if TYPE_CHECKING:
     from fissura.data.datasets import Named
-    from fissura.jobs.cluster import Resources
-    from fissura.jobs.preflight import Hardware
-    from fissura.studies.basis import Basis
-    from fissura.studies.forecast import Forecast, Lanes
-    from fissura.studies.space import LoadedSpace
+    from fissura.distributed.cluster import Resources
+    from fissura.distributed.preflight import Hardware
+    from fissura.operations.forecast.basis import Basis
+    from fissura.operations.forecast.forecast import Forecast, Lanes
+    from fissura.spaces.space import LoadedSpace
 
 Say = Callable[[str], None]
 NODE_SECONDS = 180.0
@@ -118,15 +118,15 @@ def plan(
     Raises:
         UserError: the request breaks a rule; with one line a problem.
     """
-    from fissura.jobs.environment import prepare_environment
-    from fissura.studies.load import check_profile
+    from fissura.distributed.environment import prepare_environment
+    from fissura.spaces.load import check_profile
 
     asked, named = nodes or Nodes(), named_in(data)
     _check(asked, times, named)
     check_profile(space, profile)
     prepare_environment(None)
-    from fissura.jobs.preflight import Hardware
-    from fissura.studies.forecast import Question, best_of, forecast
+    from fissura.distributed.preflight import Hardware
+    from fissura.operations.forecast.forecast import Question, best_of, forecast
 
     resources = _resources(asked)
     loaded = _space(str(space), profile=profile, fixed=fixed_of(fixed), gpus=resources.gpus)
@@ -208,7 +208,7 @@ def _check(nodes: Nodes, times: Times, data: "Sequence[Named]") -> None:
 
 
 def _resources(nodes: Nodes) -> "Resources":
-    from fissura.jobs.cluster import Resources, this_machine
+    from fissura.distributed.cluster import Resources, this_machine
 
     here = this_machine()
     cpus = here.node_cpus if nodes.cpus is None else nodes.cpus
@@ -217,7 +217,7 @@ def _resources(nodes: Nodes) -> "Resources":
 
 
 def _space(name: str, *, profile: str, fixed: Mapping[str, Any], gpus: int) -> "LoadedSpace":
-    from fissura.studies.load import load_space
+    from fissura.spaces.load import load_space
 
     auto = "gpu" if gpus else "cpu"
     if profile == "auto":
@@ -234,8 +234,8 @@ def _space(name: str, *, profile: str, fixed: Mapping[str, Any], gpus: int) -> "
 def _lanes(resources: "Resources", hardware: "Hardware", *, trials: int) -> "list[Lanes]":
     """The numbers of trials at a time to look at: the one that is asked for, or powers of two, what a search
     would take by itself, and all that there is room for."""
-    from fissura.jobs.preflight import plan_slots
-    from fissura.studies.forecast import Lanes
+    from fissura.distributed.preflight import plan_slots
+    from fissura.operations.forecast.forecast import Lanes
 
     usual = plan_slots(resources, hardware, trials=trials)
     counts = {usual.concurrent}
@@ -262,7 +262,7 @@ def _basis(
     seed: int,
     say: Say,
 ) -> "Basis":
-    from fissura.studies import basis
+    from fissura.operations.forecast import basis
 
     length = space.longest
     if times.study is not None:
@@ -272,8 +272,8 @@ def _basis(
     from fissura.data.cache import default_cache
     from fissura.data.datasets import parse_datasets
     from fissura.data.trainable import prepare_training
-    from fissura.engine.recipe import segmenter_of
-    from fissura.engine.runtime import pick_device, usable_cpus
+    from fissura.segmentation.recipe import segmenter_of
+    from fissura.training.runtime import pick_device, usable_cpus
 
     recipe = segmenter_of(space.recipe_for(space.paper_point()))
     begin = time.monotonic()

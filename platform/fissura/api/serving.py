@@ -10,7 +10,7 @@ from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable
 
 if TYPE_CHECKING:
-    from fissura.jobs.serve_model import Replicas, Version
+    from fissura.distributed.serving.replica import Replicas, Version
 
 Say = Callable[[str], None]
 
@@ -41,8 +41,8 @@ def serve(
     `serving.limits.Limits`. Clients may name what lies below `roots`; for the next version also what lies
     beside the runs that are served, where nothing is written.
     """
+    from fissura.serving.allowed_roots import Roots
     from fissura.serving.limits import Limits
-    from fissura.serving.roots import Roots
     from fissura.serving.tokens import check_exposure, read_token, token_digest
 
     # what can be refused at once is, before what takes seconds to import
@@ -50,15 +50,15 @@ def serve(
     check_exposure(host, token)
     Roots(allowed)
     checked = Limits.load(dict(limits or {}), source="limits")
-    from fissura.jobs.environment import check_temporary_folder, prepare_environment
+    from fissura.distributed.environment import check_temporary_folder, prepare_environment
 
     if write_config is None:
         check_temporary_folder(address)
     prepare_environment(address)
-    from fissura.jobs.serve import run_service
-    from fissura.jobs.serve import write_config as write
-    from fissura.jobs.serve_host import Front
-    from fissura.jobs.serve_listener import Address
+    from fissura.distributed.serving.host import Front
+    from fissura.distributed.serving.listener import Address
+    from fissura.distributed.serving.start import run_service
+    from fissura.distributed.serving.start import write_config as write
 
     versions = _versions(texts_of(runs), paths_of(best), threshold)
     front = Front(
@@ -101,7 +101,7 @@ def rollout(
 
 
 def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None) -> "list[Version]":
-    from fissura.jobs.serve_model import Version
+    from fissura.distributed.serving.replica import Version
 
     # a path may hold a `=` too, and a name no `/`
     named = [text.partition("=") if "=" in text.partition("/")[0] else ("", "", text) for text in runs]
@@ -142,7 +142,7 @@ def _jobs_folder(roots: Sequence[str]) -> Path | None:
     Raises:
         DataError: it cannot be written.
     """
-    from fissura.serving.roots import JOBS
+    from fissura.serving.allowed_roots import JOBS
 
     folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
     if not folders:
@@ -169,8 +169,8 @@ def _best_run(path: Path) -> Path:
 
 
 def _replicas(text: str, cpus: int | None, gpus: float, *, models: int) -> "Replicas":
-    from fissura.engine.runtime import usable_cpus
-    from fissura.jobs.serve_model import Replicas
+    from fissura.distributed.serving.replica import Replicas
+    from fissura.training.runtime import usable_cpus
 
     least, _, most = text.partition(":")
     if not all(part.isascii() and part.isdigit() for part in (least, most or least)):

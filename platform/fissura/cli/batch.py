@@ -9,12 +9,12 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import AddressOption, CacheOption, ProtocolOption
 from fissura.cli.runs import score_text
 from fissura.cli.serve import TokenOption
+from fissura.core import text
 from fissura.core.problems import summed_up
 from fissura.data.names import left_out_line
-from fissura.results import text
 
 if TYPE_CHECKING:
-    from fissura.scoring.report import BatchReport
+    from fissura.batches.report import BatchReport
 
 SHOWN = 10
 

@@ -9,7 +9,7 @@ from fissura.cli.classifiers import class_text, plain_rows
 from fissura.cli.console import Console, JsonOption, table
 
 if TYPE_CHECKING:
-    from fissura.results.leaderboard import Leaderboard, Standing
+    from fissura.reports.leaderboard import Leaderboard, Standing
 
 app = typer.Typer(
     help="Rank evaluated runs, only like with like."
@@ -47,8 +47,8 @@ def export(
     Example: [bold]fissura leaderboard export studies --format latex --out paper[/bold]
     """
     from fissura import api
-    from fissura.results.classification_export import write_classification
-    from fissura.results.export import write_leaderboard
+    from fissura.reports.classification_export import write_classification
+    from fissura.reports.export import write_leaderboard
 
     console = Console.of(as_json)
     board = api.leaderboard(paths, say=console.say)
@@ -62,7 +62,7 @@ def export(
 
 def rows(board: "Leaderboard | None") -> list[dict[str, Any]]:
     """Every number of the leaderboard, for machines."""
-    from fissura.results.columns import flat
+    from fissura.reports.columns import flat
 
     return [] if board is None else flat(board).to_pylist()
 

@@ -10,8 +10,8 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption, DataOption
 
 if TYPE_CHECKING:
-    from fissura.results.classification import ClassRow
-    from fissura.results.statistics import Interval
+    from fissura.reports.classification import ClassRow
+    from fissura.reports.statistics import Interval
 
 
 def interference(
@@ -25,7 +25,7 @@ def interference(
     Example: [bold]fissura interference RUN RUN --data class_folder:/data/walls[/bold]
     """
     from fissura import api
-    from fissura.results.classification_export import as_text
+    from fissura.reports.classification_export import as_text
 
     console = Console.of(as_json)
     with console.progress("classifying images") as on_image:

@@ -10,7 +10,7 @@ from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import CacheOption
 
 if TYPE_CHECKING:
-    from fissura.jobs.doctor.findings import Finding
+    from fissura.operations.doctor.findings import Finding
 
 
 def doctor(

@@ -9,7 +9,7 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import AddressOption
 
 if TYPE_CHECKING:
-    from fissura.jobs.drill.finding import Finding
+    from fissura.operations.drill.finding import Finding
 
 
 def drill(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
-from fissura.results import text
+from fissura.core import text
 
 
 def export(

@@ -35,7 +35,7 @@ def parse_sets(texts: Sequence[str] | None) -> dict[str, Any]:
     Raises:
         SpecError: a line for each option without `=`, given twice, or with a value that YAML would misread.
     """
-    from fissura.studies.yaml import parse_value
+    from fissura.spaces.strict_yaml import parse_value
 
     values: dict[str, Any] = {}
     problems: list[str] = []

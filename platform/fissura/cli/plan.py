@@ -11,7 +11,7 @@ from fissura.cli.options import CacheOption, SetOption, parse_sets
 
 if TYPE_CHECKING:
     from fissura.api.planning import Planned
-    from fissura.studies.forecast import Forecast, Range
+    from fissura.operations.forecast.forecast import Forecast, Range
 
 
 def plan(
@@ -90,7 +90,7 @@ def plan(
 
 
 def _text(planned: "Planned") -> str:
-    from fissura.studies.basis import typical
+    from fissura.operations.forecast.basis import typical
 
     where = "this machine" if planned.nodes == type(planned.nodes)() else f"{planned.nodes.nodes} nodes"
     lines = [

@@ -17,12 +17,12 @@ from fissura.cli.options import (
     SetOption,
     parse_sets,
 )
+from fissura.core import text
 from fissura.core.errors import SpecError
 from fissura.core.problems import summed_up
-from fissura.results import text
 
 if TYPE_CHECKING:
-    from fissura.results.manifest import Manifest
+    from fissura.records.manifest import Manifest
 
 
 def train(

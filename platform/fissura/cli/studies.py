@@ -12,7 +12,7 @@ from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import AddressOption, CacheOption, SetOption, parse_sets
 
 if TYPE_CHECKING:
-    from fissura.jobs.outcome import SearchResult
+    from fissura.distributed.search.search_result import SearchResult
 
 
 def search(
@@ -92,15 +92,15 @@ def search(
     Example: [bold]fissura search unet_backbones --data cfd:/data/cfd --trials 20[/bold]
     """
     console = Console.of(as_json)
-    from fissura.studies.load import check_profile
+    from fissura.spaces.load import check_profile
 
     if space is not None and not (resume or extend):
         check_profile(space, profile)
-    from fissura.jobs.environment import prepare_environment
+    from fissura.distributed.environment import prepare_environment
 
     prepare_environment(address)
     from fissura import api
-    from fissura.jobs.preflight import Hardware
+    from fissura.distributed.preflight import Hardware
 
     with console.working(), console.progress("preparing images") as on_image:
         result = api.search(

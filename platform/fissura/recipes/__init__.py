@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from fissura.classification.recipe import ClassifierRecipe
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
-from fissura.engine.classifier_recipe import ClassifierRecipe
-from fissura.engine.experiment import Experiment
-from fissura.engine.recipe import Recipe
 from fissura.recipes import attention_resunet, cirl, cnn_svm, deeplab_focal, small_unet, unet_backbones
+from fissura.segmentation.recipe import Recipe
+from fissura.training.experiment import Experiment
 
 RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
     {

@@ -23,11 +23,11 @@ Deviations and readings:
 
 from fissura.data.pipeline import CrackPatches, Pipeline
 from fissura.data.resize import Native
-from fissura.engine.inference import Sliding
-from fissura.engine.recipe import SGD, Given, Phase, Recipe
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import AttentionResUNet
+from fissura.segmentation.inference import Sliding
+from fissura.segmentation.recipe import SGD, Given, Phase, Recipe
 
 
 def recipe() -> Recipe:

@@ -31,11 +31,11 @@ Deviations and readings:
 
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
-from fissura.engine.inference import Whole
-from fissura.engine.recipe import Adam, Phase, Recipe
 from fissura.losses import AmbiguityAware, Clustering
 from fissura.metrics import Pixel
 from fissura.models import UNet
+from fissura.segmentation.inference import Whole
+from fissura.segmentation.recipe import Adam, Phase, Recipe
 
 
 def recipe() -> Recipe:

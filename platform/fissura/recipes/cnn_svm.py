@@ -23,7 +23,7 @@ Deviations and readings:
 
 from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, ZCAWhitening
-from fissura.engine.classifier_recipe import ClassifierRecipe
+from fissura.classification.recipe import ClassifierRecipe
 from fissura.models.backbones import Backbone
 
 

@@ -23,11 +23,11 @@ Deviations and readings:
 
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Fixed
-from fissura.engine.inference import Whole
-from fissura.engine.recipe import SGD, Phase, Plateau, Recipe
 from fissura.losses import Focal
 from fissura.metrics import Flexible, Pixel
 from fissura.models import DeepLabV3
+from fissura.segmentation.inference import Whole
+from fissura.segmentation.recipe import SGD, Phase, Plateau, Recipe
 
 
 def recipe() -> Recipe:

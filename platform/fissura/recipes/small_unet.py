@@ -5,10 +5,10 @@ It is no crack paper's setting: it is what the others must beat, and what the de
 
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
-from fissura.engine.recipe import Adam, Cosine, Phase, Recipe
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import UNet
+from fissura.segmentation.recipe import Adam, Cosine, Phase, Recipe
 
 
 def recipe() -> Recipe:

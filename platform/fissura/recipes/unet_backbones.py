@@ -19,10 +19,10 @@ Deviations and readings:
 
 from fissura.data.pipeline import Augmentation, Pipeline, WholeImage
 from fissura.data.resize import Fixed
-from fissura.engine.recipe import Adam, Phase, Plateau, Recipe
 from fissura.losses import DiceBCE
 from fissura.metrics import Overlap, Pixel
 from fissura.models import BackboneUNet
+from fissura.segmentation.recipe import Adam, Phase, Plateau, Recipe
 
 
 def recipe() -> Recipe:

@@ -16,12 +16,12 @@ from starlette.types import Receive
 
 from fissura.core.errors import DataError
 from fissura.data.photograph import read_header
-from fissura.serving.asked import Asked
 from fissura.serving.body import Upload
 from fissura.serving.gate import Gate
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, failed, problem_response, too_slow, unreadable
+from fissura.serving.query import Asked
 from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 

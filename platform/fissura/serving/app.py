@@ -12,18 +12,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from fissura.serving import schema
+from fissura.serving.allowed_roots import Roots
 from fissura.serving.answering import Answering, batch, in_time, single, unless_gone
-from fissura.serving.asked import Form, asked_of
 from fissura.serving.body import claimed_length, counted, read_images
 from fissura.serving.gate import Gate
-from fissura.serving.guard import OPEN, Guard
 from fissura.serving.hosting import Host
 from fissura.serving.limits import Limits
+from fissura.serving.middleware import OPEN, Guard
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
 from fissura.serving.parameters import MOST_SHOWN, check_query, fields, shown, unknown
 from fissura.serving.problems import Kind, Problem, Refused, problem_response
-from fissura.serving.roots import Roots
+from fissura.serving.query import Form, asked_of
 from fissura.serving.telemetry import Telemetry
 
 API_VERSION = "1"

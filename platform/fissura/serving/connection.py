@@ -16,8 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from fissura.serving.crowd import Crowd
-from fissura.serving.guard import HEADERS
 from fissura.serving.limits import Limits
+from fissura.serving.middleware import HEADERS
 from fissura.serving.problems import Problem, problem_response, stood_still
 
 HEAD_BYTES = 2**15

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import Field
 
 from fissura.core.spec import Spec
-from fissura.serving.asked import Asked
 from fissura.serving.problems import Problem, Refused
+from fissura.serving.query import Asked
 from fissura.serving.worker import Reply, Worker
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
-from fissura.scoring.pictures import Kind
+from fissura.batches.pictures import Kind
 from fissura.serving import schema
+from fissura.serving.allowed_roots import Roots
 from fissura.serving.jobs import ID, Jobs, State, Work
 from fissura.serving.problems import Problem, Refused
-from fissura.serving.roots import Roots
 
 JobId = Annotated[str, Path(pattern=ID)]
 

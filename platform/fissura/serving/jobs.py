@@ -14,20 +14,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from fissura.batches.pictures import Kind, draw_from
+from fissura.batches.run import BatchResult, score_all
+from fissura.batches.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
+from fissura.batches.sink import Question, open_sink
+from fissura.batches.source import Source
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
-from fissura.scoring.pictures import Kind, draw_from
-from fissura.scoring.run import BatchResult, score_all
-from fissura.scoring.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
-from fissura.scoring.sink import Question, open_sink
-from fissura.scoring.source import Source
+from fissura.serving.allowed_roots import check_target
 from fissura.serving.answering import Answering
-from fissura.serving.asked import Asked
 from fissura.serving.body import Upload
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.problems import Problem, Refused
-from fissura.serving.roots import check_target
+from fissura.serving.query import Asked
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 ID = r"^[0-9a-f]{16}$"

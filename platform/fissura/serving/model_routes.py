@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from fissura.serving import schema
+from fissura.serving.allowed_roots import Roots
 from fissura.serving.hosting import NAME, Host, Hosted
-from fissura.serving.roots import Roots
 
 Name = Annotated[str, Path(pattern=NAME)]
 

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from fissura.batches.pictures import jpeg, overlay, png
 from fissura.core.errors import DataError, ModelError, UserError
 from fissura.data.photograph import Photograph, decode, read_header
-from fissura.engine.allocator import trim_memory
-from fissura.engine.measures import measure_map
-from fissura.engine.model import Answer, Classified, Model, Segmented
-from fissura.scoring.pictures import jpeg, overlay, png
-from fissura.serving.asked import MEDIA, Asked
+from fissura.deploy.model import Answer, Classified, Model, Segmented
+from fissura.segmentation.crack_measures import measure_map
 from fissura.serving.batcher import PixelBatcher, Wanted
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, too_slow, unreadable
+from fissura.serving.query import MEDIA, Asked
 from fissura.serving.waiting import LaneName, Room, lane_of, settled
+from fissura.training.allocator import trim_memory
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from fissura.classification.evaluation import CONDITIONS, under
+from fissura.classification.run import Classifier
+from fissura.core import text
 from fissura.core.errors import DataError, UserError
 from fissura.data.cache import default_cache
 from fissura.data.labelled import KeyedImage, image_keys
-from fissura.engine.checkpoint import WEIGHTS
-from fissura.engine.classifier_run import Classifier
-from fissura.engine.evaluate_classifier import CONDITIONS, under
-from fissura.engine.runtime import LocalRuntime
-from fissura.results import text
-from fissura.results.class_gallery import class_gallery
-from fissura.results.class_store import ClassRecord, read_classes
-from fissura.results.classification import ClassRow, class_table
-from fissura.results.classification_export import found, sections, write_classification
-from fissura.results.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
-from fissura.results.cross_data import cross_data, scores_of_classes
-from fissura.results.figures import Plot
-from fissura.results.html import Html, element
-from fissura.results.leaderboard import Leaderboard
-from fissura.results.report import write_report
+from fissura.records.class_store import ClassRecord, read_classes
+from fissura.reports.class_gallery import class_gallery
+from fissura.reports.classification import ClassRow, class_table
+from fissura.reports.classification_export import found, sections, write_classification
+from fissura.reports.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
+from fissura.reports.cross_data import cross_data, scores_of_classes
+from fissura.reports.figures import Plot
+from fissura.reports.html import Html, element
+from fissura.reports.leaderboard import Leaderboard
+from fissura.reports.report import write_report
 from fissura.studies.results import REPORT, Conclusion, study_facts
 from fissura.studies.sources import labelled
 from fissura.studies.study import Plan, Study, finished
+from fissura.training.checkpoint import WEIGHTS
+from fissura.training.runtime import LocalRuntime
 
 if TYPE_CHECKING:
     import optuna

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from fissura.core.errors import DataError, SpaceError
 from fissura.core.files import check_writable
 from fissura.data.datasets import Named
-from fissura.studies.load import load_space
+from fissura.spaces.load import load_space
+from fissura.spaces.space import LoadedSpace
+from fissura.spaces.sweep import plan_sweep, run_of
 from fissura.studies.sources import Source, digest_sources, moved_to, parse_sources, root_of
-from fissura.studies.space import LoadedSpace
 from fissura.studies.study import RUN, SKIPPED, Plan, Study, find_study
-from fissura.studies.sweep import plan_sweep, run_of
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from fissura.core.documents import read_json, read_sealed
 from fissura.core.errors import DataError, SpaceError, UserError
 from fissura.core.files import replacing
 from fissura.core.problems import summed_up
-from fissura.engine.checkpoint import METRICS, RECIPE, STATE, read_metrics
-from fissura.results.run_files import MANIFEST
-from fissura.results.sensitivity import SWEPT
+from fissura.records.run_files import MANIFEST
+from fissura.reports.sensitivity import SWEPT
+from fissura.spaces.space import LoadedSpace
+from fissura.spaces.sweep import run_of
 from fissura.studies.database import BESIDE, DATABASE, database_url
-from fissura.studies.space import LoadedSpace
 from fissura.studies.study import PAPER, PLAN, REASON, RUN, SKIPPED, SPACE, Plan, Study
-from fissura.studies.sweep import run_of
 from fissura.studies.trial_records import RECORDS, read_records
+from fissura.training.checkpoint import METRICS, RECIPE, STATE, read_metrics
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

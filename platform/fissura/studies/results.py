@@ -11,19 +11,19 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError, UserError
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
-from fissura.engine.checkpoint import METRICS, STATE, WEIGHTS, read_metrics
-from fissura.results import store
-from fissura.results.classification import ClassRow
-from fissura.results.cross_data import cross_data, of_data, scores_of_tables
-from fissura.results.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
-from fissura.results.export import write_leaderboard
-from fissura.results.figures import Plot
-from fissura.results.leaderboard import Leaderboard, leaderboard
-from fissura.results.pictures import Load
-from fissura.results.report import StudyFacts, write_report
-from fissura.results.run_files import MANIFEST, forget, read_manifest
+from fissura.records import store
+from fissura.records.run_files import MANIFEST, forget, read_manifest
+from fissura.reports.classification import ClassRow
+from fissura.reports.cross_data import cross_data, of_data, scores_of_tables
+from fissura.reports.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
+from fissura.reports.export import write_leaderboard
+from fissura.reports.figures import Plot
+from fissura.reports.leaderboard import Leaderboard, leaderboard
+from fissura.reports.pictures import Load
+from fissura.reports.report import StudyFacts, write_report
 from fissura.studies.sources import called, described, masked
 from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, best_trials, runs_to_keep
+from fissura.training.checkpoint import METRICS, STATE, WEIGHTS, read_metrics
 
 if TYPE_CHECKING:
     import optuna

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fissura.core import text
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
@@ -20,7 +21,6 @@ from fissura.data.labelled import (
 )
 from fissura.data.labelled.squares import CutSquares
 from fissura.data.naming import name_of, told_apart
-from fissura.results import text
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 Source = Dataset | LabelledDataset

@@ -26,15 +26,15 @@ from fissura.core.files import write_json, write_text
 from fissura.core.retry import OnWait, must_stand
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
-from fissura.engine.experiment import KeptBy
+from fissura.spaces.distributions import Scalar
+from fissura.spaces.load import load_text
+from fissura.spaces.space import LoadedSpace, Metric
+from fissura.spaces.strict_yaml import write_value
+from fissura.spaces.sweep import Sweep
 from fissura.studies.database import DATABASE, database_fault, database_url
-from fissura.studies.distributions import Scalar
-from fissura.studies.load import load_text
 from fissura.studies.sources import AnySource
-from fissura.studies.space import LoadedSpace, Metric
-from fissura.studies.sweep import Sweep
 from fissura.studies.trial_records import RECORDS, append_records, read_records
-from fissura.studies.yaml import write_value
+from fissura.training.experiment import KeptBy
 
 if TYPE_CHECKING:
     import optuna

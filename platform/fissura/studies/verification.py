@@ -9,13 +9,13 @@ from fissura.core.brief import Brief
 from fissura.core.documents import read_sealed
 from fissura.core.errors import DataError, UserError
 from fissura.core.problems import summed_up
-from fissura.engine.checkpoint import METRICS, RECIPE
-from fissura.results.run_files import MANIFEST, RESTORE, faults_of, read_manifest
-from fissura.results.text import count
+from fissura.core.text import count
+from fissura.records.run_files import MANIFEST, RESTORE, faults_of, read_manifest
 from fissura.studies.database import DATABASE
 from fissura.studies.sources import masked
 from fissura.studies.study import PLAN, RUN, SPACE, Plan, Study
 from fissura.studies.trial_records import TrialRecord, read_records
+from fissura.training.checkpoint import METRICS, RECIPE
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

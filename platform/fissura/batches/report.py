@@ -1,0 +1,132 @@
+"""A batch from its question to its scores, whoever scores it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fissura.batches.evaluation import Labels, Masks, Truth, evaluate
+from fissura.batches.pictures import KINDS, Kind
+from fissura.batches.rows import read_rows
+from fissura.batches.run import BatchResult
+from fissura.batches.scorer import ModelCard
+from fissura.batches.sink import Question
+from fissura.batches.source import Source
+from fissura.core.brief import Brief
+from fissura.core.errors import SpecError
+from fissura.metrics import AnyProtocol, Pixel
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is asked of a model beside its answers: the scale of lengths, the pictures to keep, and the
+    protocols that masks are scored under (none: `pixel`)."""
+
+    mm_per_pixel: float | None = None
+    keep: tuple[Kind, ...] = ()
+    protocols: tuple[AnyProtocol, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class BatchReport(Brief):
+    """A batch as it ended: what was asked, the counts, the images that failed with their errors (where all
+    have a row), the scores where the images are labelled, and the files that were left out for their
+    suffix."""
+
+    out: Path
+    question: Question
+    result: BatchResult
+    failures: tuple[tuple[str, str], ...] = ()
+    scores: dict[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """How many images have a row, which failed, by which run, and where the table is."""
+        result, asked = self.result, self.question
+        failed = [f"  {image}: {error}" for image, error in self.failures[:3]]
+        more = len(self.failures) - len(failed)
+        return [
+            f"{asked.source}: {result.done} of {result.images} images, {result.failed} failed"
+            + (f"; stopped: {result.stopped}" if result.stopped else ""),
+            *failed,
+            *([f"  and {more} more"] if more else []),
+            f"run: {asked.run}",
+            f"table: {result.results or f'unfinished, in {self.out}'}",
+        ]
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The rows of the table, one an image; none while it is unfinished."""
+        return [] if self.result.results is None else list(read_rows(self.result.results).to_pylist())
+
+
+def question_of(source: Source, truth: Truth | None, terms: Terms, card: ModelCard) -> Question:
+    """What a model is asked of the images of a source.
+
+    Raises:
+        SpecError: it does another task than the labels or the terms are for.
+    """
+    needed = {Masks: "segmentation", Labels: "classification"}.get(type(truth), card.task)
+    if card.task != needed:
+        raise SpecError(
+            f"{source.label}: its truth is for {needed}, and the model `{card.name or card.run}` does"
+            f" {card.task}; name another model, or other images"
+        )
+    pictures = {*terms.keep}
+    if card.task == "classification":
+        wrong = {"--mm-per-pixel": terms.mm_per_pixel, "--keep": terms.keep, "--protocol": terms.protocols}
+        problems = [
+            f"{option}: for a segmentation, and the model `{card.name or card.run}` classifies; leave it out"
+            for option, value in wrong.items()
+            if value
+        ]
+        if problems:
+            raise SpecError(*problems)
+    elif truth is not None:
+        pictures.add("probabilities")  # what is scored
+    return Question(
+        source=source.label,
+        model=card.name,
+        run=card.run,
+        version=card.version,
+        task=card.task,
+        threshold=card.threshold,
+        mm_per_pixel=terms.mm_per_pixel,
+        pictures=tuple(kind for kind in KINDS if kind in pictures),
+    )
+
+
+def report_of(
+    out: Path,
+    question: Question,
+    result: BatchResult,
+    *,
+    source: Source,
+    truth: Truth | None,
+    terms: Terms,
+    card: ModelCard,
+) -> BatchReport:
+    """The report of a batch that ended; where all images have a row and are labelled, with scores.
+
+    Raises:
+        DataError: a mask cannot be read, or does not fit its image.
+    """
+    if result.results is None:
+        return BatchReport(out, question, result, left_out=source.left_out)
+    scores = None
+    if truth is not None:
+        scores = evaluate(
+            out,
+            result.results,
+            truth,
+            names=source.names(),
+            protocols=terms.protocols or (Pixel(),),
+            threshold=question.threshold,
+            classes=card.classes,
+            facts={"data": source.label, **card.model_dump(include={"name", "version", "run"})},
+        )
+    return BatchReport(out, question, result, _failures(result.results), scores, source.left_out)
+
+
+def _failures(results: Path) -> tuple[tuple[str, str], ...]:
+    rows: Sequence[dict[str, Any]] = read_rows(results, columns=["image", "error"]).to_pylist()
+    return tuple((row["image"], row["error"]) for row in rows if row["error"] is not None)

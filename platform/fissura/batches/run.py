@@ -1,0 +1,201 @@
+"""The scoring of a source by a scorer into a sink: reading ahead, waiting, trying again, stopping."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from fissura.batches.scorer import Busy, Failing, Scored, Scorer, Unreachable, Unscorable
+from fissura.batches.sink import Sink
+from fissura.batches.source import Source
+from fissura.core.errors import DataError
+from fissura.core.seeding import derive
+from fissura.core.spec import Spec
+
+T = TypeVar("T")
+OnImage = Callable[[int, int], None]
+Wait = Callable[[float], Awaitable[None]]
+
+
+class Retry(Spec):
+    """How often and when to try again where nobody could answer.
+
+    After the n-th of at most `tries` the wait is a random share, a half to all, of `first_seconds` * 2^(n-1),
+    at most `most_seconds`. With the defaults it adds up to one or two minutes: enough for a service to start
+    again.
+    """
+
+    tries: int = Field(10, ge=1)
+    first_seconds: float = Field(0.5, gt=0)
+    most_seconds: float = Field(30.0, gt=0)
+
+    def seconds(self, failures: int, random_: random.Random) -> float:
+        """The wait after so many failures (at least 1)."""
+        return min(self.most_seconds, self.first_seconds * 2.0 ** (failures - 1)) * random_.uniform(0.5, 1)
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """How a batch ended: of its `images` so many are `done`, `failed` ones among them. `stopped` says why it
+    ended early; `results` is the table, where every image has a row.
+    """
+
+    images: int
+    done: int
+    failed: int
+    stopped: str | None
+    results: Path | None
+
+
+async def score_all(
+    source: Source,
+    scorer: Scorer,
+    sink: Sink,
+    *,
+    concurrency: int = 8,
+    on_image: OnImage | None = None,
+    stop: asyncio.Event | None = None,
+    retry: Retry | None = None,
+    seed: int = 0,
+    wait: Wait = asyncio.sleep,
+) -> BatchResult:
+    """Scores the images that have no row yet, so many at once, and reads as many more ahead.
+
+    When `stop` is set, or an image has found nobody to answer too often, it ends, and the rows that there are
+    stay: asked again, it goes on. `on_image` is told how many images have a row, and of how many. `seed`
+    decides how long is waited between tries (by `wait`, in seconds).
+
+    Raises:
+        OSError: the results cannot be written.
+        FissuraError: what the scorer raises and is not the image's own, such as a wrong token.
+    """
+    work = _Work(source, scorer, sink, concurrency, retry or Retry(), seed, wait, on_image)
+    stopped: str | None = None
+    try:
+        try:
+            if await _until(stop or asyncio.Event(), [work.one_by_one() for _ in range(concurrency)]):
+                stopped = "a stop was asked for"
+        finally:
+            await asyncio.shield(work.end())
+    except Unreachable as error:
+        stopped = str(error)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell of
+            sink.flush()
+        raise
+    await asyncio.to_thread(sink.flush)
+    done, failed = len(sink.done & work.names), len(sink.failed & work.names)
+    results = await asyncio.to_thread(sink.finish) if done == len(work.names) else None
+    return BatchResult(len(work.names), done, failed, None if results else stopped, results)
+
+
+async def _until(stop: asyncio.Event, work: list[Any]) -> bool:
+    """Runs coroutines to their ends, or until one raises, or `stop` is set, which is returned."""
+    stopping = asyncio.create_task(stop.wait())
+    running = {asyncio.create_task(one) for one in work}
+    tasks = [stopping, *running]
+    try:
+        while running and not stopping.done():
+            ended, _ = await asyncio.wait({stopping, *running}, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended & running:
+                task.result()
+            running -= ended
+        return bool(running)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass
+class _Work:
+    source: Source
+    scorer: Scorer
+    sink: Sink
+    concurrency: int
+    retry: Retry
+    seed: int
+    wait: Wait
+    on_image: OnImage | None
+
+    def __post_init__(self) -> None:
+        names = self.source.names()
+        self.names, self._names = set(names), iter([name for name in names if name not in self.sink.done])
+        self._done = len(self.names & self.sink.done)
+        self._ahead: deque[tuple[str, asyncio.Task[bytes]]] = deque()
+        self._threads = ThreadPoolExecutor(2 * self.concurrency, thread_name_prefix="batch")
+
+    async def one_by_one(self) -> None:
+        """Scores one image after the other, until none is left."""
+        while self._read_on():
+            name, reading = self._ahead.popleft()
+            self._read_on()
+            await self._one(name, reading)
+
+    async def end(self) -> None:
+        """Drops what was read ahead, and lets rows that are being written be written to their end."""
+        readings = [reading for _, reading in self._ahead]
+        for reading in readings:
+            reading.cancel()
+        await asyncio.gather(*readings, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _read_on(self) -> bool:
+        """Begins to read the next images; whether there is one to score."""
+        while len(self._ahead) < self.concurrency and (name := next(self._names, None)) is not None:
+            self._ahead.append((name, asyncio.create_task(self._read(name))))
+        return bool(self._ahead)
+
+    async def _one(self, name: str, reading: "asyncio.Task[bytes]") -> None:
+        photograph: bytes | None = None
+        try:
+            photograph = await reading
+            scored: Scored = await self._persist(name, partial(self.scorer.score, name, photograph))
+        except Unscorable as error:
+            await self._in_thread(partial(self.sink.fail, name, str(error), photograph=photograph))
+        else:
+            await self._in_thread(partial(self.sink.add, name, scored))
+        self._done += 1
+        if self.on_image is not None:
+            self.on_image(self._done, len(self.names))
+
+    async def _read(self, name: str) -> bytes:
+        async def attempt() -> bytes:
+            try:
+                return await self._in_thread(partial(self.source.read, name))
+            except DataError as error:
+                raise Unscorable(str(error)) from None
+            except OSError as error:
+                reason = " ".join(str(error.strerror or error).split())[:300]
+                raise Unreachable(f"{name}: cannot be read now ({reason})") from None
+
+        return await self._persist(name, attempt)
+
+    async def _persist(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The outcome of the first attempt that somebody answered."""
+        random_, failures = random.Random(derive(self.seed, "retry", name)), 0
+        while True:
+            try:
+                return await attempt()
+            except Busy as busy:
+                # a little later each, so that those who were told the same do not come back together
+                seconds = busy.seconds * random_.uniform(1, 1.25)
+            except Unreachable as error:
+                failures += 1
+                if failures == self.retry.tries:
+                    if isinstance(error, Failing):
+                        raise Unscorable(f"{error} (tried {failures} times)") from None
+                    raise
+                seconds = self.retry.seconds(failures, random_)
+            await self.wait(seconds)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

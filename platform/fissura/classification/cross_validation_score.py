@@ -1,0 +1,181 @@
+"""How good a setting of a classifier is: its scores on images that its folds left out."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from fissura.classical.compact import Compact
+from fissura.classical.compression import compact
+from fissura.classical.estimators import SVM, AnyWhitening, pipeline
+from fissura.classification.recipe import ClassifierRecipe
+from fissura.core.errors import DataError
+from fissura.metrics.classification import class_scores
+
+TOLERANCE = 1e-3  # of the SVM's dual problem, as scikit-learn's default
+
+
+@dataclass(frozen=True)
+class FoldDistances:
+    """Squared distances of all images: one matrix for all folds, or one a fold where whitening was fitted to
+    each fold's training images. `scales` are the mean squared distances of each fold's training images."""
+
+    matrices: Float32[np.ndarray, "m n n"]
+    scales: Float64[np.ndarray, "k"]
+
+
+def fold_distances(
+    features: Float32[np.ndarray, "n d"], *, fold_of: Int64[np.ndarray, "n"], whitening: AnyWhitening
+) -> FoldDistances:
+    """The distances that every SVM of a backbone and a whitening shares."""
+    from fissura.classical.distances import squared_distances
+
+    folds = range(int(fold_of.max()) + 1)
+    seen = [whitened(features, whitening=whitening, training=fold_of != fold) for fold in folds]
+    distinct = seen if whitening.kind != "none" else seen[:1]
+    return FoldDistances(
+        np.stack([squared_distances(one) for one in distinct]),
+        np.array(
+            [_mean_squared_distance(one[fold_of != fold]) for fold, one in zip(folds, seen, strict=True)]
+        ),
+    )
+
+
+def whitened(
+    features: Float32[np.ndarray, "n d"], *, whitening: AnyWhitening, training: Bool[np.ndarray, "n"]
+) -> Float32[np.ndarray, "n d"]:
+    """All features, whitened by what is fitted to the `training` ones; as they are where nothing is."""
+    transformer = whitening.build()
+    if transformer is None:
+        return features
+    return np.asarray(transformer.fit(features[training]).transform(features), dtype=np.float32)
+
+
+def _mean_squared_distance(features: Float32[np.ndarray, "n d"]) -> float:
+    return 2 * float(features.var(axis=0, dtype=np.float64).sum())
+
+
+def shares_distances(recipe: ClassifierRecipe, metrics: Sequence[str]) -> bool:
+    """Whether the shared distances are all that a trial needs: an RBF SVM, not compressed, judged by its
+    errors alone."""
+    exact = recipe.compression.method == "none" and recipe.compression.bits == 32
+    sized = {"bytes", "microseconds"} & set(metrics)
+    return isinstance(recipe.classifier, SVM) and exact and not sized
+
+
+def judge_svms(
+    recipes: Sequence[ClassifierRecipe],
+    distances: FoldDistances,
+    *,
+    labels: Int64[np.ndarray, "n"],
+    fold_of: Int64[np.ndarray, "n"],
+) -> list[dict[str, float | None]]:
+    """The scores of SVMs that share their distances; `converged` is 0 where one ran out of iterations."""
+    # its compiler takes a second to import, and only a search needs it
+    from fissura.classical.cross_validation import cross_validate
+
+    settings = [
+        (one.classifier.C, one.classifier.gamma) for one in recipes if isinstance(one.classifier, SVM)
+    ]
+    found = cross_validate(
+        distances.matrices[0] if len(distances.matrices) == 1 else list(distances.matrices),
+        labels=labels,
+        fold_of=fold_of,
+        configurations=settings,
+        scales=distances.scales,
+        tolerance=TOLERANCE,
+    )
+    return [
+        _scores(labels, predictions, int(labels.max()) + 1) | {"converged": float(converged)}
+        for predictions, converged in zip(found.predictions, found.converged, strict=True)
+    ]
+
+
+def judge(
+    recipe: ClassifierRecipe,
+    features: Float32[np.ndarray, "n d"],
+    *,
+    labels: Int64[np.ndarray, "n"],
+    fold_of: Int64[np.ndarray, "n"],
+    classes: Sequence[str],
+    threads: int = 1,
+) -> dict[str, float | None]:
+    """The scores of any setting, compressed as it will be used; with `bytes` and `microseconds` an image, the
+    means over the folds. See `fit`."""
+    predictions = np.empty_like(labels)
+    sizes, times = [], []
+    for fold in range(recipe.folds):
+        inside = fold_of != fold
+        small = fit(recipe, features[inside], labels=labels[inside], classes=classes, threads=threads)
+        predictions[~inside] = small.predict(features[~inside])
+        sizes.append(small.nbytes)
+        times.append(microseconds(small, features[~inside]))
+    return _scores(labels, predictions, len(classes)) | {
+        "bytes": float(np.mean(sizes)),
+        "microseconds": float(np.mean(times)),
+    }
+
+
+def fit(
+    recipe: ClassifierRecipe,
+    features: Float32[np.ndarray, "n d"],
+    *,
+    labels: Int64[np.ndarray, "n"],
+    classes: Sequence[str],
+    threads: int = 1,
+) -> Compact:
+    """The recipe's classifier, fitted to all of the features, in its small form. A forest grows its trees in
+    so many `threads`; they are the same trees."""
+    estimator = pipeline(recipe.whitening, classifier=recipe.classifier, seed=recipe.seed)
+    if "classifier__n_jobs" in estimator.get_params():
+        estimator.set_params(classifier__n_jobs=threads)
+    return compact(
+        estimator.fit(features, labels),
+        features=features,
+        labels=labels,
+        classes=classes,
+        compression=recipe.compression,
+        seed=recipe.seed,
+    )
+
+
+def microseconds(classifier: Compact, features: Float32[np.ndarray, "n d"]) -> float:
+    """The median time of one image's classification from its features, in microseconds."""
+    times = []
+    for index in range(min(len(features), 32)):
+        begin = time.perf_counter()
+        classifier.predict(features[index : index + 1])
+        times.append(time.perf_counter() - begin)
+    return 1e6 * float(np.median(times))
+
+
+def check_features(features: Float32[np.ndarray, "n d"]) -> None:
+    """Looks whether a classifier can be fitted.
+
+    Raises:
+        DataError: a feature is no number, or all images have the same ones.
+    """
+    bad = int((~np.isfinite(features)).any(axis=1).sum())
+    if bad:
+        raise DataError(f"features are numbers; those of {bad} images are not: train the backbone anew")
+    if not (features != features[:1]).any():
+        raise DataError(
+            f"the features of all {len(features)} images are the same, so nothing tells the classes apart;"
+            " train the backbone, or choose another"
+        )
+
+
+def _scores(
+    labels: Int64[np.ndarray, "n"], predictions: Int64[np.ndarray, "n"], classes: int
+) -> dict[str, float | None]:
+    scores = class_scores(labels, predictions, classes=classes)
+    return {
+        "cv/f1": scores.f1,
+        "cv/accuracy": scores.accuracy,
+        "cv/precision": scores.precision,
+        "cv/recall": scores.recall,
+        "false_alarm_rate": scores.false_alarm_rate,
+        "missed_alarm_rate": scores.missed_alarm_rate,
+    }

@@ -1,0 +1,99 @@
+"""A recipe of the second task: features of a backbone, whitened, and a classifier on them."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from fissura.classical.compression import Compression
+from fissura.classical.estimators import SVM, AnyClassifier, AnyWhitening, ZCAWhitening
+from fissura.classification.backbone_training import BackboneTraining
+from fissura.core.documents import read_json
+from fissura.core.errors import SpecError
+from fissura.core.spec import MOST_VALUES
+from fissura.models.backbones import Backbone
+from fissura.training.experiment import Experiment
+
+LEARNT = ("trained", "distilled")
+"""Weights that are learnt from the user's own images."""
+
+
+class ClassifierRecipe(Experiment):
+    """Everything that decides a classifier of images.
+
+    `backbone` gives the features of an image, `whitening` and `classifier` are fitted to those of the
+    training images, `compression` makes the small file of it. A setting is judged by cross-validation over
+    `folds` folds of the training images, stratified by class, whole groups at a time.
+
+    `training` is how a backbone is learnt whose weights are "trained" or "distilled". It sees
+    `backbone_share` of the training images (whole groups), which the classifier and its folds then never see:
+    features that have seen the labels of the images they are judged on would make every setting look good.
+    """
+
+    task = "classification"
+    metrics: ClassVar[frozenset[str]] = frozenset(
+        {"cv/f1", "cv/accuracy", "cv/precision", "cv/recall", "bytes", "microseconds"}
+    )
+
+    backbone: Backbone = Backbone(kind="mobilenet_v3")
+    training: BackboneTraining = BackboneTraining()
+    backbone_share: float = Field(0.0, ge=0, le=0.9)
+    whitening: AnyWhitening = ZCAWhitening()
+    classifier: AnyClassifier = SVM()
+    compression: Compression = Compression()
+    folds: int = Field(5, ge=2, le=20)
+
+    @model_validator(mode="after")
+    def _a_backbone_learns_from_images_of_its_own(self) -> Self:
+        if self.backbone.weights in LEARNT and self.backbone_share == 0:
+            raise ValueError(
+                f"a backbone of weights `{self.backbone.weights}` learns from a share of the training images;"
+                " is 0: set `backbone_share` to 0.4, say"
+            )
+        return self
+
+    @property
+    def weights_wanted(self) -> tuple[Backbone, ...]:
+        """The backbones whose published weights, or files of them, it needs: its own, or what that and a
+        teacher start from."""
+        if self.backbone.weights not in LEARNT:
+            return (self.backbone,)
+        started = [self.backbone.model_copy(update={"weights": self.training.start})]
+        if self.backbone.weights == "distilled":
+            spec = self.training.distillation
+            started.append(
+                self.backbone.model_copy(update={"kind": spec.teacher, "weights": spec.teacher_start})
+            )
+        return tuple(started)
+
+    def named_by(self) -> dict[str, Any]:
+        return {**self.plain(), "training": self.training.named_by()}
+
+    @classmethod
+    def names(cls, path: Path) -> bool:
+        """Whether the JSON file at `path` is meant as one of these, right or not."""
+        with contextlib.suppress(SpecError):
+            return "classifier" in read_json(path, remedy="", values=MOST_VALUES)
+        return False
+
+    @property
+    def length(self) -> int:
+        """A trial is one step."""
+        return 1
+
+    def measured(self, metric: str, *, on: str) -> str:
+        """See `Experiment.measured`."""
+        scored = metric.startswith("cv/")
+        return f"in {self.folds}-fold cross-validation on the training split of {on}" if scored else ""
+
+
+def classifier_of(experiment: Experiment) -> ClassifierRecipe:
+    """The recipe, which must be one of classification.
+
+    Raises:
+        SpecError: it segments images.
+    """
+    if isinstance(experiment, ClassifierRecipe):
+        return experiment
+    raise SpecError(f"recipe `{experiment.name}` segments images; name one that classifies them")

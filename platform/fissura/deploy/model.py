@@ -1,0 +1,151 @@
+"""A finished run as a model that answers for photographs, built from the run directory alone.
+
+Evaluation, export, the service and batches share its predictor.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from fissura.classification.recipe import ClassifierRecipe
+from fissura.classification.run import Classifier
+from fissura.core.errors import DataError
+from fissura.metrics import level_of
+from fissura.records.manifest import Manifest, trained_on
+from fissura.records.run_files import read_manifest
+from fissura.segmentation.evaluation import threshold_of
+from fissura.segmentation.inference import OnWindows
+from fissura.segmentation.predict import Predictor
+
+Task = Literal["segmentation", "classification"]
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """The crack probability of each pixel times 255, rounded; the threshold (0..1) makes a mask of it."""
+
+    probability: UInt8[np.ndarray, "h w"]
+    threshold: float
+
+    @cached_property
+    def mask(self) -> Bool[np.ndarray, "h w"]:
+        """The pixels whose probability is at least the threshold."""
+        return self.probability >= level_of(self.threshold)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The class of an image, and the decision value of each pair of classes (see `Compact.decision`)."""
+
+    label: str
+    decisions: tuple[float, ...]
+
+
+Answer = Segmented | Classified
+
+
+@dataclass(frozen=True)
+class SegmentationModel:
+    """A segmenter with its threshold."""
+
+    manifest: Manifest
+    predictor: Predictor
+    threshold: float
+    task: Task = "segmentation"
+
+    @property
+    def batches(self) -> bool:
+        """Whether several images go through the network together."""
+        return self.predictor.device.type != "cpu"
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a reader wants to know of the model, in JSON types."""
+        return {
+            **_card(self.manifest, self.task),
+            "threshold": self.threshold,
+            "classes": ["background", "crack"],
+        }
+
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Answer]:
+        """The answer for each RGB image, of any sizes. What `on_windows` raises ends it."""
+        maps = self.predictor.many(images, on_windows=on_windows)
+        return [Segmented(probability, self.threshold) for probability in maps]
+
+
+@dataclass(frozen=True)
+class ClassificationModel:
+    """A classifier of whole images."""
+
+    manifest: Manifest
+    classifier: Classifier
+    task: Task = "classification"
+    batches: bool = True
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a reader wants to know of the model, in JSON types."""
+        return {**_card(self.manifest, self.task), "classes": list(self.classifier.compact.classes)}
+
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Answer]:
+        """The answer for each RGB image, of any sizes, each of which is seen as one window."""
+        places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, image in enumerate(images):
+            places[image.shape].append(place)
+        answers: dict[int, Answer] = {}
+        compact = self.classifier.compact
+        class_of = dict(zip(compact.labels, compact.classes, strict=True))
+        for alike in places.values():
+            labels, decisions = self.classifier([images[place] for place in alike])
+            if on_windows is not None:
+                on_windows(1, 1, *images[alike[0]].shape[:2])
+            for place, label, values in zip(alike, labels, decisions, strict=True):
+                answers[place] = Classified(class_of[int(label)], tuple(float(value) for value in values))
+        return [answers[place] for place in range(len(images))]
+
+
+Model = SegmentationModel | ClassificationModel
+
+
+def open_model(run: Path, *, device: torch.device, threshold: float | None = None) -> Model:
+    """The model of a finished run directory.
+
+    Args:
+        threshold: crack probability (0..1) of a segmentation; by default the recipe's, or the one that the
+            run's evaluation chose on validation images.
+
+    Raises:
+        DataError: no finished run, files of another one, or no threshold to be had.
+        SpecError: its recipe or manifest is not one of this version's.
+    """
+    manifest = read_manifest(run)
+    if ClassifierRecipe.names(run / "recipe.json"):
+        if threshold is not None:
+            raise DataError(f"{run}: a threshold is for segmentation, and this run classifies; leave it out")
+        return ClassificationModel(manifest, Classifier.open(run, device=device))
+    predictor = Predictor.open(run, device=device)
+    if threshold is None:
+        threshold = threshold_of(run, predictor.recipe)
+    elif not 0 <= threshold <= 1:
+        raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    return SegmentationModel(manifest, predictor, threshold)
+
+
+def _card(manifest: Manifest, task: Task) -> dict[str, Any]:
+    return {
+        "task": task,
+        "run": manifest.run_id,
+        "recipe": manifest.recipe.get("name"),
+        "parameters": manifest.parameters,
+        **trained_on(manifest.data),
+        "finished": manifest.finished.isoformat(timespec="seconds"),
+        "code_version": manifest.code_version,
+    }

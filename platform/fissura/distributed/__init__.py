@@ -1,0 +1,1 @@
+"""What runs on Ray: searches, trainings over many workers, services, batches."""

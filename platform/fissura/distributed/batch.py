@@ -1,0 +1,262 @@
+"""Millions of images without HTTP: a Ray Data job over the service's own predictor, into a batch's results.
+
+Workers read the images where they lie; rows and pictures come back to the one process that writes them.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+from pydantic import Field
+from ray.exceptions import RayError
+
+from fissura.batches.evaluation import Truth
+from fissura.batches.pictures import Kind, draw_from
+from fissura.batches.report import BatchReport, Terms, question_of, report_of
+from fissura.batches.run import BatchResult
+from fissura.batches.scorer import ModelCard, Result, Scored
+from fissura.batches.sink import Failed, Sink, open_sink
+from fissura.batches.source import Source
+from fissura.core.errors import DataError, FissuraError
+from fissura.core.spec import Spec
+from fissura.deploy.model import open_model
+from fissura.distributed.batch_progress import Board, Standstill, told, watched
+from fissura.distributed.cluster import connected
+from fissura.distributed.stopping import StopFile, stops_on_signals
+from fissura.serving.limits import Limits
+from fissura.serving.query import Asked
+from fissura.serving.worker import Worker
+from fissura.training.runtime import LocalRuntime, pick_device
+
+IMAGES_A_BLOCK = 16
+DIED = "each process that scored it ended at once; look at the image, and at the memory of the nodes"
+Progress = Callable[[int, int], None]
+
+
+class Scoring(Spec):
+    """What each worker needs: the run, what is asked of it, and its share of a node."""
+
+    run: Path
+    threshold: float | None = Field(None, ge=0, le=1)
+    mm_per_pixel: float | None = Field(None, gt=0)
+    pictures: tuple[Kind, ...] = ()
+    cpus: int = Field(1, ge=1)
+    gpus: float = Field(0.0, ge=0)
+
+
+class ScoringWorker:
+    """An actor of the job: the model of a run, for blocks of names."""
+
+    def __init__(self, source: Source, plain: dict[str, Any], board: Any) -> None:
+        self._source, self._scoring = source, Scoring.load(plain, source="batch")
+        runtime = LocalRuntime(device="auto" if self._scoring.gpus else "cpu", cpus=self._scoring.cpus)
+        model = open_model(self._scoring.run, device=runtime.device, threshold=self._scoring.threshold)
+        model = watched(model, worker=secrets.randbits(48), tell=board.write.remote)
+        self._worker = Worker(model, Limits())
+        segments = model.task == "segmentation"
+        form = "probability" if segments and self._scoring.pictures else "json"
+        scale = self._scoring.mm_per_pixel if segments else None
+        self._asked = Asked.load({"form": form, "mm_per_pixel": scale}, source="batch")
+
+    def __call__(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rows `name`, `document` (JSON: the `result` or the `error` of an image), and a column of bytes for
+        each kind of picture."""
+        outcomes = asyncio.run(self._all([str(name) for name in block["name"]]))
+        columns: dict[str, Any] = {
+            "name": [name for name, _, _ in outcomes],
+            "document": [json.dumps(document) for _, document, _ in outcomes],
+        }
+        for kind in self._scoring.pictures:
+            columns[kind] = [pictures.get(kind, b"") for _, _, pictures in outcomes]
+        return {name: np.array(values, dtype=object) for name, values in columns.items()}
+
+    async def _all(self, names: Sequence[str]) -> list[tuple[str, dict[str, Any], dict[Kind, bytes]]]:
+        # one is read and decoded while another goes through the network
+        turns = asyncio.Semaphore(4)
+
+        async def one(name: str) -> tuple[str, dict[str, Any], dict[Kind, bytes]]:
+            async with turns:
+                return name, *await self._one(name)
+
+        return list(await asyncio.gather(*map(one, names)))
+
+    async def _one(self, name: str) -> tuple[dict[str, Any], dict[Kind, bytes]]:
+        try:
+            photograph = await asyncio.to_thread(self._source.read, name)
+        except DataError as error:
+            return {"error": str(error)}, {}
+        reply = await self._worker.answer(photograph, self._asked)
+        if reply.problem is not None:
+            problem = reply.problem
+            return {"error": f"{problem.title}: {problem.detail}; {problem.remedy}"}, {}
+        if reply.picture is None:
+            return {"result": reply.result}, {}
+        threshold = float(reply.result["threshold"])
+        try:
+            return {"result": reply.result}, await asyncio.to_thread(
+                draw_from, photograph, reply.picture, threshold=threshold, kinds=self._scoring.pictures
+            )
+        except DataError as error:
+            return {"error": str(error)}, {}
+
+
+def run_batch(
+    source: Source,
+    truth: Truth | None,
+    terms: Terms,
+    *,
+    run: Path,
+    out: Path,
+    failed: Failed,
+    workers: int | None,
+    gpus_per_worker: float,
+    address: str | None,
+    say: Callable[[str], None],
+    on_image: Progress,
+) -> BatchReport:
+    """Scores the images of `source` by a run into the folder `out`, and where they are labelled, the run by
+    them; on a Ray of its own, or on the cluster at `address`. A SIGINT or SIGTERM ends it; its rows stay.
+
+    Raises:
+        UserError: what was asked does not fit the run, the folder or the labels.
+        FissuraError: no image could be scored at all.
+    """
+    source.check_apart(out)
+    model = open_model(run, device=pick_device("cpu"))
+    card = ModelCard.model_validate(model.card)
+    question = question_of(source, truth, terms, card)
+    scoring = Scoring(
+        run=run, mm_per_pixel=question.mm_per_pixel, pictures=question.pictures, gpus=gpus_per_worker
+    )
+    names = source.names()
+    with open_sink(out, question, names, failed=failed, say=say) as sink:
+        stop = StopFile(out)
+        stop.clear()
+        with connected(address) as resources, stops_on_signals(stop):
+            most = int(resources.gpus / gpus_per_worker) if gpus_per_worker else resources.cpus
+            score_on_cluster(
+                source,
+                sink,
+                scoring,
+                workers=workers or most,
+                say=say,
+                on_image=on_image,
+                stop_requested=stop.requested,
+            )
+        stopped = "a stop was asked for" if stop.requested() else None
+        stop.clear()
+        whole = all(name in sink.done for name in names)
+        result = BatchResult(
+            images=len(names),
+            done=sum(name in sink.done for name in names),
+            failed=sum(name in sink.failed for name in names),
+            stopped=None if whole else stopped,
+            results=sink.finish() if whole else None,
+        )
+        return report_of(out, question, result, source=source, truth=truth, terms=terms, card=card)
+
+
+def score_on_cluster(
+    source: Source,
+    sink: Sink,
+    scoring: Scoring,
+    *,
+    workers: int,
+    say: Callable[[str], None],
+    on_image: Progress,
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Scores the images that have no row yet with at most so many workers, until all have one, or a stop.
+
+    A block whose worker dies is lost, and its images are tried again one by one, so that an image that ends
+    its process is found, and is a failure of its own. Where no image is finished for a while, `say` is told
+    how far those in work are.
+
+    Raises:
+        FissuraError: no image could be scored at all.
+    """
+    names = source.names()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    board = ray.remote(num_cpus=0)(Board).remote()
+    on_image(len(sink.done & set(names)), len(names))
+    for images_a_block in (IMAGES_A_BLOCK, 1):
+        todo = [name for name in names if name not in sink.done]
+        if not todo or stop_requested():
+            return
+        before = len(sink.done)
+        with told(board, Standstill(say, len(names)), lambda: len(sink.done)):
+            failure = _pass(
+                source, sink, scoring, board, todo, images_a_block, workers,
+                on_image=on_image, stop=stop_requested,
+            )  # fmt: skip
+        if failure is not None and len(sink.done) == before:
+            raise FissuraError(f"no image could be scored: {failure}") from None
+    if not stop_requested():
+        for name in names:
+            if name not in sink.done:
+                sink.fail(name, f"{name}: {DIED}")
+        on_image(len(names), len(names))
+
+
+def _no_retries() -> dict[str, Any]:
+    # an image that ends its process would end it for ever
+    return {"max_task_retries": 0}
+
+
+def _pass(
+    source: Source,
+    sink: Sink,
+    scoring: Scoring,
+    board: Any,
+    todo: Sequence[str],
+    images_a_block: int,
+    workers: int,
+    *,
+    on_image: Progress,
+    stop: Callable[[], bool],
+) -> str | None:
+    """Scores the images once, and gives what went wrong beside them, if anything."""
+    blocks = -(-len(todo) // images_a_block)
+    data = ray.data.from_items([{"name": name} for name in todo], override_num_blocks=blocks)
+    with warnings.catch_warnings():
+        # the argument is deprecated in favour of one that there is none of yet
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scored = data.map_batches(
+            ScoringWorker,
+            fn_constructor_args=(source, scoring.plain(), board),
+            batch_size=None,
+            batch_format="numpy",
+            concurrency=(1, max(1, min(workers, blocks))),
+            num_cpus=scoring.cpus,
+            num_gpus=scoring.gpus,
+            ray_remote_args_fn=_no_retries,
+        )
+    total = len(source.names())
+    try:
+        for block in scored.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+            for place, name in enumerate(block["name"]):
+                document = json.loads(block["document"][place])
+                if "error" in document:
+                    sink.fail(str(name), document["error"])
+                else:
+                    pictures = {kind: bytes(block[kind][place]) for kind in scoring.pictures}
+                    sink.add(str(name), Scored(Result.of(document["result"]), pictures))
+            on_image(len(sink.done), total)
+            if stop():
+                return None
+    except RayError as error:
+        return " ".join(str(error).split())[:500]
+    finally:
+        sink.flush()
+    return None

@@ -1,0 +1,93 @@
+"""How far a batch is within its images: one photograph of 36 megapixels takes a processor minutes."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from fissura.deploy.model import Model, SegmentationModel
+
+EVERY_SECONDS = 15.0  # without a finished image, until the next line
+TOLD_EVERY_SECONDS = 1.0  # by a worker
+LARGE_PIXELS = 2**22
+SHOWN = 3
+
+
+class Board:
+    """An actor: which windows each worker is at, for the job to read."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, str] = {}
+
+    def write(self, worker: int, line: str) -> None:
+        """What a worker is at; an empty line where it is at nothing large."""
+        self._lines[worker] = line
+
+    def read(self) -> list[str]:
+        """What the workers are at, those that tell."""
+        return [line for line in self._lines.values() if line]
+
+
+def watched(model: Model, *, worker: int, tell: Callable[[int, str], Any]) -> Model:
+    """The model, which tells of large images how many of their windows are done."""
+    if not isinstance(model, SegmentationModel):
+        return model
+    last = 0.0
+
+    def on_windows(done: int, total: int, height: int, width: int) -> None:
+        nonlocal last
+        if height * width <= LARGE_PIXELS or (done < total and time.monotonic() - last < TOLD_EVERY_SECONDS):
+            return
+        last = time.monotonic()
+        tell(worker, f"{done} of {total} windows of an image of {width}x{height}" if done < total else "")
+
+    return replace(model, predictor=replace(model.predictor, on_windows=on_windows))
+
+
+class Standstill:
+    """Tells how far the images in work are, when none was finished for some time."""
+
+    def __init__(self, say: Callable[[str], None], total: int) -> None:
+        self._say, self._total = say, total
+        self._done, self._since, self._begin = -1, time.monotonic(), time.monotonic()
+
+    def look(self, done: int, read: Callable[[], list[str]]) -> None:
+        """To be called again and again with the number of finished images."""
+        now = time.monotonic()
+        if done != self._done:
+            self._done, self._since = done, now
+        elif now - self._since >= EVERY_SECONDS:
+            self._since = now
+            minutes, seconds = divmod(int(now - self._begin), 60)
+            parts = [f"{minutes}:{seconds:02}", f"{done} of {self._total} images", *read()[:SHOWN]]
+            self._say(" · ".join(parts))
+
+
+@contextmanager
+def told(board: Any, standstill: Standstill, done: Callable[[], int]) -> Iterator[None]:
+    """Inside the block the board is read and what stands still is told of, beside whatever goes on."""
+    ended = threading.Event()
+
+    def read() -> list[str]:
+        try:
+            lines: list[str] = ray.get(board.read.remote(), timeout=TOLD_EVERY_SECONDS)
+        except RayError:  # the batch needs no board
+            return []
+        return lines
+
+    def watch() -> None:
+        while not ended.wait(min(1.0, EVERY_SECONDS)):
+            standstill.look(done(), read)
+
+    watching = threading.Thread(target=watch, name="batch-progress", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()

@@ -1,0 +1,116 @@
+"""Where the work runs: a Ray of this process's own, or a cluster that is there already."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from fissura.core.errors import ResourceError
+from fissura.distributed.environment import check_current_cluster, private_folder
+from fissura.distributed.ray_lines import without_ray_lines
+from fissura.distributed.reach import unreachable
+from fissura.training.runtime import usable_cpus
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the alive nodes of a cluster hold: in all, the most that one node has, and `each` one's CPUs and
+    GPUs, where they are not all alike."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+    node_cpus: int
+    node_gpus: int
+    each: tuple[tuple[int, int], ...] = ()
+
+    def room(self, *, cpus: int, gpus: int) -> int:
+        """How many workers of so many CPUs and GPUs fit, each on one node."""
+        each = self.each or ((self.node_cpus, self.node_gpus),) * self.nodes
+        return sum(min(own[0] // cpus, own[1] // gpus if gpus else own[0]) for own in each)
+
+    def most_cpus(self, *, workers: int, gpus: int) -> int:
+        """The most CPUs that each of `workers` workers of so many GPUs can have; 0: not all of them fit."""
+        cpus = 0
+        while self.room(cpus=cpus + 1, gpus=gpus) >= workers:
+            cpus += 1
+        return cpus
+
+
+def this_machine() -> Resources:
+    """What a Ray of this process's own would hold."""
+    cpus, gpus = usable_cpus(), torch.cuda.device_count()
+    return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus)
+
+
+@contextmanager
+def connected(
+    address: str | None, *, cpus: int | None = None, log: Callable[[str], None] = _LOGGER.info
+) -> Iterator[Resources]:
+    """A connection to the cluster at `address` ("auto": the one that this machine is part of).
+
+    None starts a Ray on this machine alone for as long as the block lasts, which counts with `cpus` CPUs, by
+    default those that there are; its sockets and logs lie in a folder that no other user gets into. Inside
+    another such block it is that one's cluster. What Ray would print to this process's output goes to `log`,
+    a line each; by default to Python's logging, which shows it to nobody who has not asked.
+
+    Raises:
+        ResourceError: no cluster answers at `address`, or another user says which one "auto" is.
+    """
+    if ray.is_initialized():
+        yield _resources()
+        return
+    with ExitStack() as ending:
+        ending.enter_context(without_ray_lines(log))
+        if address is None:
+            _start(ending.enter_context(private_folder()), cpus=cpus or usable_cpus())
+        else:
+            _join(address)
+        ending.callback(ray.shutdown)
+        yield _resources()
+
+
+def _start(folder: Path, *, cpus: int) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+    except ValueError as error:
+        raise ResourceError(
+            f"no Ray can be started on this machine: {' '.join(str(error).split())}"
+        ) from None
+
+
+def _join(address: str) -> None:
+    if address == "auto" and not os.environ.get("RAY_ADDRESS"):
+        check_current_cluster()
+    try:
+        if reason := unreachable(address):
+            raise ConnectionError(reason)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one with `ray up"
+            f" cluster.yaml`, or leave --address out to run on this machine"
+        ) from None
+
+
+def _resources() -> Resources:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = ([int(node.get(name, 0)) for node in nodes] for name in ("CPU", "GPU"))
+    return Resources(
+        cpus=sum(cpus), gpus=sum(gpus), nodes=len(nodes), node_cpus=max(cpus), node_gpus=max(gpus),
+        each=tuple(zip(cpus, gpus, strict=True)),
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""Settings that Ray reads from the environment while it is being imported, so they must be made before."""
+
+import os
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fissura.core.errors import FissuraError, ResourceError
+
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path
+_SESSION = "ray-abcdefgh/s/session_2000-01-01_00-00-00_000000_{process}/sockets/plasma_store"
+REMOVING_SECONDS = 5.0
+
+
+def prepare_environment(address: str | None) -> None:
+    """Makes the settings for a cluster at `address`, or for a Ray of this process's own where it is None.
+
+    A Ray of one's own listens on all of the machine's addresses, so it stands behind a token that only this
+    process and its children know. For a cluster the reader's own RAY_AUTH_* settings hold.
+    """
+    # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # stopping is ours: see distributed/stopping.py
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # a failed or interrupted trial ends without its metric
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    # the study's log and its trials hold the reason of each failure
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    # Tune's own state is never restored, and a snapshot of it walks all trials
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
+    # the old output engine is the one that "silent" silences
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    if address is None and "ray" not in sys.modules:
+        # ten looks a second at two or three replicas take a fortieth of a small machine
+        os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.3")
+        # a process whose driver was killed waits so long for a control store that has ended with it, not 60 s
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def temporary_folder() -> tuple[str, Path]:
+    """Where Rays keep their sockets and logs, as Ray finds it itself, with the variable that says so."""
+    on_linux = sys.platform.startswith("linux")
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    if variable == "RAY_TMPDIR" or (variable and on_linux):
+        return variable, Path(os.environ[variable])
+    return "TMPDIR", Path("/tmp")  # noqa: S108  Ray's own
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A new folder for the sockets, logs and objects of a Ray (its `_temp_dir`), which no other user enters.
+
+    Ray gives its own folders mode 0777, so that whoever has an account could put a socket in the place of one
+    of Ray's; this one lies in a folder of mode 0700. Both are removed at the end of the block, unless it
+    fails by something unforeseen: Ray's logs tell more of that.
+    """
+    outer = Path(tempfile.mkdtemp(prefix="ray-", dir=temporary_folder()[1]))
+    inner = outer / "s"
+    inner.mkdir()
+    try:
+        yield inner
+    except (FissuraError, KeyboardInterrupt):
+        _remove(outer)
+        raise
+    else:
+        _remove(outer)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder in which processes that are ending may still write for a moment."""
+    deadline = time.monotonic() + REMOVING_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1 * folder.exists())
+
+
+def check_temporary_folder(address: str | None) -> None:
+    """Looks whether a Ray's folder can be made: to be asked before anything is written. On a cluster it is
+    there already.
+
+    Raises:
+        ResourceError: it cannot be written, others could put their own in its place, or the paths of Ray's
+            sockets in it would be longer than an operating system takes.
+    """
+    ray = sys.modules.get("ray")
+    if address is not None or (ray is not None and ray.is_initialized()):
+        return
+    variable, folder = temporary_folder()
+    longest = len(os.fsencode(folder / _SESSION.format(process=os.getpid())))
+    if longest > SOCKET_BYTES:
+        room = SOCKET_BYTES - longest + len(os.fsencode(folder))
+        raise ResourceError(
+            f"{variable}={folder}: Ray keeps its Unix sockets below it, and the path of one has at most"
+            f" {SOCKET_BYTES} bytes: here it would have {longest}; set RAY_TMPDIR to a folder of at most"
+            f" {room} bytes, such as /tmp"
+        )
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceError(
+            f"{variable}={folder}: Ray keeps its sockets and logs below it, and it is no folder that can be"
+            " written; set RAY_TMPDIR to one, such as /tmp"
+        )
+    for place in (folder.resolve(), *folder.resolve().parents):
+        mode = place.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ResourceError(
+                f"{variable}={folder}: any user may put a folder in Ray's place, since {place} has mode"
+                f" {stat.S_IMODE(mode):04o}; `chmod +t {place}`, or set RAY_TMPDIR to another folder"
+            )
+
+
+def check_current_cluster() -> None:
+    """Looks who says which cluster "auto" is: Ray takes it from a file that lies in a folder which everybody
+    may write to, and gives that cluster its token.
+
+    Raises:
+        ResourceError: the file belongs to another user.
+    """
+    file = temporary_folder()[1] / "ray" / "ray_current_cluster"
+    try:
+        owner = file.stat().st_uid
+    except OSError:
+        return
+    if owner not in (0, os.geteuid()):
+        raise ResourceError(
+            f"--address auto: {file}, which says what cluster that is, belongs to another user (uid {owner});"
+            " name the cluster by --address HOST:PORT"
+        )

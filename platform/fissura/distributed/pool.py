@@ -1,0 +1,164 @@
+"""A pool of Ray actors that work off lists, chunk by chunk, and outlive the actors that die."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from fissura.core.errors import DataError, FissuraError, Interrupted
+from fissura.distributed.stopping import StopFile
+
+SECONDS_A_CHUNK = 10.0
+MOST_A_CHUNK = 4096
+DEATHS_IN_A_ROW = 16  # more than halving the largest chunk to its one bad item takes
+SAY_EVERY_SECONDS = 3.0
+LOOK_EVERY_SECONDS = 0.5
+
+Item = dict[str, Any]
+
+
+class Pool:
+    """At most `size` actors, started when there is work for them, and ended with the block.
+
+    `start` gives a handle of a new actor, whose `work(*arguments, items)` gives `{"reasons": {key: why the
+    item has no result}, "problems": [what ends the work]}`; items are plain data with a `key` each.
+    """
+
+    def __init__(self, start: Callable[[], Any], *, size: int) -> None:
+        self.size = max(1, size)
+        self._start = start
+        self._idle: list[Any] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._idle:
+            ray.kill(actor)
+        self._idle.clear()
+
+    def run(
+        self,
+        items: Sequence[Item],
+        *,
+        arguments: tuple[Any, ...] = (),
+        least: int = 1,
+        say: Callable[[str], None],
+        stop: StopFile | None = None,
+    ) -> dict[str, str]:
+        """Works until nothing is left; gives the reasons why items have no result, by key.
+
+        A chunk holds what an actor does in some ten seconds, and `least` items at least, but for the last
+        ones, which are smaller, so that the actors end together. A chunk whose actor dies is given to another
+        one, then in halves, so that an item that kills its actors is found and given up.
+
+        Raises:
+            DataError: an actor had a problem that ends the work.
+            Interrupted: a stop was asked for; what actors had finished stays.
+            FissuraError: an actor failed, or many in a row died.
+        """
+        work = _Work(items, workers=self.size, least=least)
+        running: dict[Any, _Running] = {}
+        said = time.monotonic()
+        try:
+            while True:
+                while len(running) < self.size and (chunk := work.next()) is not None:
+                    actor = self._idle.pop() if self._idle else self._start()
+                    reference = actor.work.remote(*arguments, chunk.items)
+                    running[reference] = _Running(actor, chunk, time.monotonic())
+                if not running:
+                    return work.reasons
+                ready, _ = ray.wait(list(running), timeout=LOOK_EVERY_SECONDS)
+                for reference in ready:
+                    self._collect(reference, running.pop(reference), work)
+                if stop is not None and stop.requested():
+                    raise Interrupted(
+                        f"stopped on request after {work.done} of {len(items)}; call again to go on"
+                    )
+                if time.monotonic() - said >= SAY_EVERY_SECONDS and work.done < len(items):
+                    said = time.monotonic()
+                    say(f"{work.done}/{len(items)}")
+        finally:
+            for each in running.values():
+                ray.kill(each.actor)
+
+    def _collect(self, reference: Any, running: "_Running", work: "_Work") -> None:
+        try:
+            outcome = ray.get(reference)
+        except RayTaskError as error:
+            self._idle.append(running.actor)
+            raise FissuraError(f"a worker failed: {_named(error.cause)}") from error
+        except RayError as error:
+            work.died(running.chunk, error)
+            return
+        self._idle.append(running.actor)
+        if outcome["problems"]:
+            raise DataError(*outcome["problems"])
+        work.finished(running.chunk, seconds=time.monotonic() - running.begin, reasons=outcome["reasons"])
+
+
+class _Chunk(NamedTuple):
+    items: list[Item]
+    died: bool
+
+
+class _Running(NamedTuple):
+    actor: Any
+    chunk: _Chunk
+    begin: float
+
+
+class _Work:
+    """What is left of a list, and what came of the rest."""
+
+    def __init__(self, items: Sequence[Item], *, workers: int, least: int) -> None:
+        self._todo, self._again = deque(items), deque[_Chunk]()
+        self._workers, self._least, self._size = workers, least, least
+        self._deaths = 0
+        self.done = 0
+        self.reasons: dict[str, str] = {}
+
+    def next(self) -> _Chunk | None:
+        """What an actor does next; None: there is nothing."""
+        if not self._todo:
+            return self._again.popleft() if self._again else None
+        share = math.ceil(len(self._todo) / self._workers)
+        count = min(self._size, max(share, self._least // 4, 1), len(self._todo))
+        return _Chunk([self._todo.popleft() for _ in range(count)], died=False)
+
+    def finished(self, chunk: _Chunk, *, seconds: float, reasons: dict[str, str]) -> None:
+        """Takes the outcome of a chunk, and what its pace says about the size of the next ones."""
+        self._deaths = 0
+        self.done += len(chunk.items)
+        self.reasons |= reasons
+        pace = len(chunk.items) / max(seconds, 1e-3)
+        self._size = max(self._least, min(MOST_A_CHUNK, int(pace * SECONDS_A_CHUNK)))
+
+    def died(self, chunk: _Chunk, error: RayError) -> None:
+        """Plans what becomes of a chunk whose actor died."""
+        self._deaths += 1
+        if self._deaths > DEATHS_IN_A_ROW:
+            raise FissuraError(
+                f"{self._deaths} workers in a row died before they finished anything, the last one with"
+                f" {_named(error)}; look into Ray's logs, or let fewer work at a time if memory is short"
+            ) from error
+        middle = len(chunk.items) // 2
+        if not chunk.died:
+            self._again.append(_Chunk(chunk.items, died=True))
+        elif middle:
+            self._again += [_Chunk(half, died=True) for half in (chunk.items[:middle], chunk.items[middle:])]
+        else:
+            self.done += 1
+            self.reasons[chunk.items[0]["key"]] = (
+                f"its worker died while it was at work on it alone ({_named(error)}); look at the file, or"
+                " leave it out"
+            )
+
+
+def _named(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"

@@ -1,0 +1,128 @@
+"""Ray's processes on this machine and the ports they listen on, from /proc: no Ray, no privileges."""
+
+import contextlib
+import ipaddress
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fissura.operations.doctor.facts import Listener
+
+LISTENING = "0A"
+SESSION = re.compile(r"--session[-_]dir=(\S+)")
+GENERATIONS = 4
+# where a process of somebody else hides what it listens on, its usual port has to do
+USUAL_PORTS = {8265: "dashboard", 6379: "head", 10001: "client"}
+ROLES = (
+    ("gcs_server", "head"),
+    ("dashboard/dashboard.py", "dashboard"),
+    ("ray-dashboard", "dashboard"),
+    ("ray.util.client.server", "client"),
+    ("ray::Proxy", "serve"),
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a Ray session; `session` is its folder, empty where nobody says."""
+
+    pid: int
+    command: str
+    session: str
+
+    @property
+    def role(self) -> str:
+        """What it does for its cluster."""
+        return next((role for mark, role in ROLES if mark in self.command), "other")
+
+
+def ray_processes(proc: Path = Path("/proc")) -> list[Process]:
+    """All Ray processes that this user can see, whosesoever they are."""
+    pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
+    commands = {pid: command_line(pid, proc) for pid in pids}
+    found = []
+    for pid, command in commands.items():
+        if SESSION.search(command) or command.startswith(("ray::", "ray-dashboard")):
+            found.append(Process(pid, command, _session(pid, commands, proc)))
+    return found
+
+
+def _session(pid: int, commands: dict[int, str], proc: Path) -> str:
+    """The session of a process: as it says itself, or else as the processes that started it do."""
+    for _ in range(GENERATIONS):
+        named = SESSION.search(commands.get(pid, ""))
+        if named:
+            return named[1]
+        try:
+            pid = int((proc / str(pid) / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError, ValueError):
+            break
+    return ""
+
+
+def command_line(pid: int, proc: Path = Path("/proc")) -> str:
+    """The words of a process's command line; empty where it has ended or is hidden."""
+    with contextlib.suppress(OSError):
+        return (proc / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def environment(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
+    """The environment that a process was started with; empty where it has ended or is hidden."""
+    with contextlib.suppress(OSError):
+        entries = (proc / str(pid) / "environ").read_bytes().decode(errors="replace").split("\0")
+        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    return {}
+
+
+def listeners(processes: list[Process], proc: Path = Path("/proc")) -> list[Listener]:
+    """The ports that `processes` listen on, and Ray's usual ones where nobody can be seen behind them."""
+    owners = {
+        inode: (process.role, environment(process.pid, proc).get("RAY_AUTH_MODE") == "token")
+        for process in processes
+        for inode in _sockets(process.pid, proc)
+    }
+    hidden = {port for port in USUAL_PORTS if os.geteuid() != 0}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for address, port, inode in _listening(proc / "self" / "net" / table):
+            role, guarded = owners.get(inode) or (USUAL_PORTS[port] if port in hidden else "", False)
+            if role:
+                found.add((role, address, port, guarded))
+    return [Listener(*one) for one in sorted(found)]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches a port that listens on `address`."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _listening(table: Path) -> Iterator[tuple[str, int, str]]:
+    try:
+        lines = table.read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        words = line.split()
+        if words[3] == LISTENING:
+            address, port = words[1].split(":")
+            yield _address(address), int(port, 16), words[9]
+
+
+def _address(hexadecimal: str) -> str:
+    # the kernel prints words of four bytes, each in the machine's own order
+    words = [bytes.fromhex(hexadecimal[at : at + 8])[::-1] for at in range(0, len(hexadecimal), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _sockets(pid: int, proc: Path) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for link in (proc / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(link.readlink())
+                if target.startswith("socket:["):
+                    yield target[len("socket:[") : -1]

@@ -1,0 +1,127 @@
+"""What Ray Tune's trials tell while they run: the log of the study, and its standing."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from fissura.distributed.search.failures import LOW_ON_MEMORY, goes_on, last_error, reason_of
+from fissura.distributed.search.searcher import StudySearch
+from fissura.distributed.search.status_line import Say, Standing
+from fissura.distributed.search.study_log import StudyLog
+from fissura.segmentation.micro_batches import halve
+from fissura.studies.results import Checkpoints
+from fissura.studies.study import Study
+
+
+class SearchProgress(Callback):
+    """Follows the trials of one search; a crashed trial gets its reason here, where Ray gives it."""
+
+    def __init__(
+        self,
+        search: StudySearch,
+        study: Study,
+        *,
+        total: int,
+        say: Say,
+        waiting: Callable[[], dict[int, str]],
+    ) -> None:
+        self._waiting, self._told = waiting, set[int]()
+        self._search, self._study = search, study
+        self._checkpoints = Checkpoints(study, search.study)
+        self.standing = Standing(
+            search,
+            total=total,
+            unit="epochs",
+            say=say,
+            best=lambda: self._checkpoints.ranking.trials,
+            also=self._waits,
+        )
+        self._note = StudyLog(study).note
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Logs what the trial is."""
+        number = self._search.number(trial.trial_id)
+        self._note(f"trial {number} begins as run {trial.config['run_id']}")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Logs an epoch."""
+        number = self._search.number(trial.trial_id)
+        metric = self._search.metrics[0]
+        value = result.get(metric)
+        standing = result["failure"] or ("interrupted" if result["interrupted"] else "")
+        own = (result.get("own") or [{}])[-1].get(metric)
+        if value is not None:
+            kept, epoch = result["kept_epoch"], result["epoch"]
+            standing += "(kept)" if kept == epoch else f"(kept: that of {kept}, {value})"
+        if (parts := result.get("accumulation", 1)) > 1:
+            standing += f" (each batch in {parts} parts, for want of memory)"
+        self._note(f"trial {number} epoch {result['epoch']}: {metric} = {own} {standing}")
+        self.standing.gauges.epoch(
+            number,
+            value=value,
+            seconds=result.get("time_this_iter_s"),
+            wait_share=result.get("wait_share"),
+        )
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Logs why a trial is begun anew from its last state; for want of memory, with half as many images at
+        a time."""
+        self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {reason_of(trial)}")
+        if LOW_ON_MEMORY in last_error(trial):
+            with suppress(OSError):
+                halve(
+                    self._study.runs / trial.config["run_id"],
+                    share=trial.config["recipe"]["data"]["batch_size"],
+                )
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tells the study why a trial's process ended; one that is to go on is given back to the search."""
+        number = self._search.number(trial.trial_id)
+        if self._search.ended(trial.trial_id):
+            self._ended(trial)
+        elif goes_on(trial):
+            self._note(f"trial {number} waits to go on: {reason_of(trial)}")
+            self._search.give_back(trial.trial_id)
+            self._forget(trial)
+        else:
+            reason = f"the trial's process ended: {reason_of(trial)}"
+            self._note(f"trial {number} failed: {reason}")
+            self._search.fail(trial.trial_id, reason=reason)
+            self._ended(trial)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Keeps the disk free of weights that no result will need, and memory of what nobody reads."""
+        self._ended(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Looks how the search stands."""
+        self.standing.tick()
+
+    def _waits(self) -> list[str]:
+        """What the status line says of trials that wait for their storage; the log says it once a trial."""
+        reasons = self._waiting()
+        for number in reasons.keys() - self._told:
+            self._note(f"trial {number} waits: {reasons[number]}")
+        for number in self._told - reasons.keys():
+            self._note(f"trial {number} waits no longer")
+        self._told = set(reasons)
+        return [f"trial {number} waits: {reason}" for number, reason in sorted(reasons.items())]
+
+    def _ended(self, trial: Trial) -> None:
+        self.standing.gauges.ended(self._search.number(trial.trial_id))
+        # weights on storage that is gone now are removed at the end of the search
+        with suppress(OSError):
+            self._checkpoints.ended(self._search.trial(trial.trial_id))
+        self._forget(trial)
+
+    @staticmethod
+    def _forget(trial: Trial) -> None:
+        # Tune keeps running means of each number that a trial reports, tens of kilobytes a trial, to the end
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+        trial.evaluated_params = {}

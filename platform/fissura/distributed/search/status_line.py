@@ -1,0 +1,66 @@
+"""How a search stands: one status line every few seconds, and the gauges of Prometheus with it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from fissura.distributed.search.gauges import SearchGauges
+from fissura.distributed.search.searcher import StudySearch
+from fissura.studies.study import SKIPPED, best_trials
+
+EVERY_SECONDS = 3.0
+AT_LEAST_EVERY_SECONDS = 15.0
+Say = Callable[[str], None]
+
+
+class Standing:
+    """The standing of a search of `total` trials; `unit` is what its gauges count: epochs, or settings. What
+    `also` gives ends the line. `best` gives the completed trials, best first, where somebody keeps them."""
+
+    def __init__(
+        self,
+        search: StudySearch,
+        *,
+        total: int,
+        unit: str,
+        say: Say,
+        best: Callable[[], Sequence[FrozenTrial]] | None = None,
+        also: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._search, self._total, self._unit, self._say, self._also = search, total, unit, say, also
+        self._best = best or (lambda: best_trials(search.study))
+        self.gauges = SearchGauges(search.study.study_name, metric=search.metrics[0])
+        self._begin = self._looked = self._said = time.monotonic()
+        self._line = ""
+
+    def tick(self) -> None:
+        """Looks every few seconds, and says the line; less often while it stays the same."""
+        now = time.monotonic()
+        if now - self._looked < EVERY_SECONDS:
+            return
+        self._looked, line = now, self.line()
+        if line != self._line or now - self._said >= AT_LEAST_EVERY_SECONDS:
+            self._said, self._line = now, line
+            minutes, seconds = divmod(int(now - self._begin), 60)
+            self._say(f"{minutes}:{seconds:02d} · {line}")
+
+    def line(self) -> str:
+        """Trials by state, and the best value so far; the gauges show the same."""
+        study = self._search.study
+        trials = [t for t in study.get_trials(deepcopy=False) if SKIPPED not in t.user_attrs]
+        states = Counter(trial.state for trial in trials)
+        done = sum(states[state] for state in TrialState if state.is_finished())
+        parts = [f"{done}/{self._total} trials", f"{states[TrialState.RUNNING]} running"]
+        parts += [
+            f"{states[state]} {name}"
+            for state, name in ((TrialState.PRUNED, "pruned"), (TrialState.FAIL, "failed"))
+            if states[state]
+        ]
+        best = self._best()
+        if best:
+            metric, value = self._search.metrics[0], best[0].values[0]
+            parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
+        self.gauges.show(states, best=best[0].values[0] if best else None)
+        return " · ".join([*parts, f"{self.gauges.epochs} {self._unit}", *self._also()])

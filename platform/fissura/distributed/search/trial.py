@@ -1,0 +1,207 @@
+"""A trial of a search: one training inside a Tune actor, which serves trial after trial and keeps its mapped
+data."""
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from fissura.core.errors import FissuraError, Interrupted, named
+from fissura.core.retry import must_stand, persist
+from fissura.core.spec import Spec
+from fissura.data.cache import PreparedData
+from fissura.data.datasets import AnyDataset
+from fissura.data.trainable import prepare_training
+from fissura.distributed.preemption import NodeNotice, Preempted
+from fissura.distributed.search.waiting import WaitingTrials
+from fissura.distributed.stopping import StopFile
+from fissura.segmentation.recipe import Recipe
+from fissura.segmentation.resumable import Training
+from fissura.segmentation.run import close_run
+from fissura.segmentation.trainer import Trainer
+from fissura.training.runtime import LocalRuntime
+
+LEAVING = "its node is to be taken away; the trial's state is saved, and it goes on on another node"
+
+
+class TrialContext(Spec):
+    """What all trials of a study share. `content` is the digest of the data's files; `cache` is a folder of
+    the node."""
+
+    study: Path
+    datasets: tuple[AnyDataset, ...]
+    content: str
+    cache: Path
+    cpus: int
+
+
+class TrialRuntime(LocalRuntime):
+    """The actor's view of its node: the CPUs and the GPU that the trial was given."""
+
+    def __init__(self, context: TrialContext, *, number: int, notice: NodeNotice) -> None:
+        super().__init__(cpus=context.cpus)
+        self.stop, self._notice = StopFile(context.study), notice
+        self._number, self._waiting = number, WaitingTrials(context.study)
+
+    def should_stop(self) -> bool:
+        """Whether the study's driver asked to stop, or the node is to be taken away."""
+        return self.stop.requested() or self._notice.noticed()
+
+    def waiting(self, reason: str) -> None:
+        """Tells the driver that the trial waits for its storage, and why; "": no longer.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
+        if ray.is_initialized():
+            self._waiting.tell(self._number, reason)
+        if reason and self.should_stop():
+            self.waiting("")
+            raise Interrupted(f"stopped while it waited for its storage ({reason}); its last state stands")
+
+
+def epoch_result(trainer: Trainer, *, told: int) -> dict[str, Any]:
+    """What a trial tells after an epoch: the kept model's metrics, which are its value if it ended now; the
+    epoch's other numbers; `epoch`, `kept_epoch`; and the `own` metrics of each epoch, but for the first
+    `told` ones, which were told before."""
+    last, kept = trainer.history[-1], trainer.kept
+    numbers = {name: value for name, value in last.items() if isinstance(value, int | float)}
+    own = [
+        {name: value for name, value in record.items() if name in {"epoch", "kept_epoch", *Recipe.metrics}}
+        for record in trainer.history[told:]
+    ]
+    return (
+        numbers
+        | {name: kept[name] for name in Recipe.metrics if name in kept}
+        | {
+            "epoch": trainer.progress.epoch,
+            "kept_epoch": trainer.progress.best_epoch,
+            "own": own,
+            "finished": trainer.finished,
+            "done": trainer.finished,
+        }
+    )
+
+
+class TrialActor(tune.Trainable):
+    """Runs the trial `{"number", "run_id", "recipe", "context"}` epoch by epoch.
+
+    Each result is as `epoch_result` gives it, and says how the trial stands: `finished`, `interrupted`, and
+    `failure` (the reason, or empty). A failed training is a result and no exception, so the actor lives
+    on for the next trial. `Preempted` ends the actor instead, and the trial goes on in another one.
+    """
+
+    _context: TrialContext
+    _runtime: TrialRuntime
+    _told: int
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begins the first trial of this actor."""
+        self._data: tuple[object, PreparedData] | None = None
+        self._notice = NodeNotice()
+        self._training: Training | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins the next trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch."""
+        begin = time.perf_counter()
+        self._epoch += 1
+        try:
+            if self._notice.noticed():
+                raise Preempted(LEAVING)
+            training = self._training or self._open()
+            if not training.trainer.finished:
+                training.step()
+        except Preempted:
+            raise
+        except Interrupted:
+            if self._notice.noticed() and not self._runtime.stop.requested():
+                raise Preempted(LEAVING) from None
+            return self._result(interrupted=True, done=True)
+        except FissuraError as error:
+            return self._failed(str(error))
+        except Exception as error:
+            return self._failed(named(error))
+        trainer = training.trainer
+        if trainer.finished:
+            close_run(
+                trainer,
+                datasets=self._context.datasets,
+                content=self._context.content,
+                cpus=self._context.cpus,
+                joules=None,
+            )
+        told, self._told = self._told, len(trainer.history)
+        return self._result(
+            **epoch_result(trainer, told=told),
+            step_seconds=time.perf_counter() - begin,
+        )
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the run directory on the study's storage is the checkpoint."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: the trainer finds its state in the run directory."""
+
+    def cleanup(self) -> None:
+        """Lets the network and its memory go, and the interpreter end as it would have."""
+        self._training = None
+        gc.unfreeze()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._training = None
+        self._epoch = 0
+        self._told = 0
+        gc.collect()
+        # the libraries' hundreds of thousands of objects stay: the next collection need not visit them again
+        gc.freeze()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._config = config
+        self._context = TrialContext.load(config["context"], source="trial context")
+        self._runtime = TrialRuntime(self._context, number=config["number"], notice=self._notice)
+
+    def _open(self) -> Training:
+        recipe = Recipe.load(self._config["recipe"], source="trial recipe")
+        context = self._context
+        self._runtime.waiting("")  # a process that was killed while it waited has left word
+        # a state that cannot be seen now would be trained anew
+        persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
+        key = (context.datasets, recipe.data.resize)
+        if self._data is None or self._data[0] != key:
+            data = prepare_training(
+                context.datasets,
+                resize=recipe.data.resize,
+                directory=context.cache,
+                content=context.content,
+            )
+            self._data = key, data
+        self._training = Training(
+            recipe,
+            data=self._data[1],
+            run=context.study / "runs" / self._config["run_id"],
+            runtime=self._runtime,
+        )
+        return self._training
+
+    def _failed(self, reason: str) -> dict[str, Any]:
+        self._training = None
+        return self._result(failure=reason, done=True)
+
+    def _result(self, **values: Any) -> dict[str, Any]:
+        return {
+            "epoch": self._epoch,
+            "finished": False,
+            "interrupted": False,
+            "failure": "",
+            "done": False,
+        } | values

@@ -1,0 +1,258 @@
+"""A trial of a search that several data-parallel workers train: Ray Train starts them, on as many nodes as it
+takes, and a Tune actor passes on what they report.
+
+The actor takes no CPU: one that held what its own workers need would wait for ever. What it takes is memory,
+of which every node has some.
+"""
+
+import contextlib
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray import tune
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
+from ray.tune.experiment import Trial
+from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
+from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fissura.core.errors import FissuraError, Interrupted, named
+from fissura.core.files import write_text
+from fissura.data.trainable import prepare_training
+from fissura.distributed.search.trial import TrialContext, epoch_result
+from fissura.distributed.search.waiting import WaitingTrials
+from fissura.distributed.stopping import StopFile
+from fissura.distributed.training.runtime import TrainRuntime
+from fissura.segmentation.micro_batches import is_out_of_memory
+from fissura.segmentation.recipe import Recipe
+from fissura.segmentation.resumable import Training
+from fissura.segmentation.run import close_run
+
+# in a run's folder, while it trains: the name of its workers' resources, and what Ray Train keeps
+WORKERS, RAY_TRAIN = "workers", "ray-train"
+ACTOR_RESOURCES = tune.PlacementGroupFactory([{"memory": 512 * 2**20}])
+MAX_CRASHES = 2
+LOOK_EVERY_SECONDS = 1.0
+# workers stop after a step; those that do not are ended with their resources
+PATIENCE_SECONDS = 30.0
+Result = dict[str, Any]
+
+
+class WorkersContext(TrialContext):
+    """What all trials of a study share. Each of a trial's `workers` has `cpus` CPUs, and a GPU if `gpu`."""
+
+    workers: int
+    gpu: bool
+
+
+class FreesWorkers(tune.Callback):
+    """Gives back what the workers of a trial held whose actor died, or was ended with the search."""
+
+    def __init__(self, study: Path) -> None:
+        self._runs = study / "runs"
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Nobody else can: the workers are gone, and Ray keeps their place until the search ends."""
+        release(self._runs / trial.config["run_id"])
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Clears up after actors that Tune ended, at its end, before they had."""
+        for trial in trials:
+            release(self._runs / trial.config["run_id"])
+
+
+class TrialStop(StopFile):
+    """A wish to stop one trial, or all of the study."""
+
+    def __init__(self, *, study: Path, run: Path) -> None:
+        super().__init__(run)
+        self._study = StopFile(study)
+
+    def requested(self) -> bool:
+        """Whether somebody asked to stop this trial or the study."""
+        return super().requested() or self._study.requested()
+
+
+class WorkersTrial(tune.Trainable):
+    """Runs the trial that `TrialActor` would, with the same results, and lives on for the next one.
+
+    Ray Train's own report to Tune needs a trial that is a function, a process each; here the workers put
+    their results into a queue of length one, so that they are never more than two epochs ahead of the
+    scheduler.
+    """
+
+    _training: threading.Thread
+    _over: Result
+    _epoch: int
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begins the first trial of this actor."""
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins the next trial, once the workers of the last have gone; in another process, if they stay."""
+        if not self._end():
+            return False
+        self._begin(new_config)
+        return True
+
+    def step(self) -> Result:
+        """One epoch."""
+        if not self._training.is_alive() and not self._over:
+            self._training.start()
+        told: Result = {}
+        while not told:
+            with contextlib.suppress(Empty):
+                told = self._results.get(timeout=LOOK_EVERY_SECONDS)
+            if self._over and self._results.empty():
+                told = told or self._over
+        self._waiting.tell(self._config["number"], "")
+        self._epoch = told.get("epoch", self._epoch)
+        return {"epoch": self._epoch} | told
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the run directory on the study's storage is the checkpoint."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: the workers find their state in the run directory."""
+
+    def cleanup(self) -> None:
+        """Lets the workers go."""
+        self._end()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._context = WorkersContext.load(config["context"], source="trial context")
+        self._run = self._context.study / "runs" / config["run_id"]
+        self._run.mkdir(parents=True, exist_ok=True)
+        self._stop = TrialStop(study=self._context.study, run=self._run)
+        self._stop.clear()
+        self._waiting = WaitingTrials(self._context.study)
+        release(self._run)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._over, self._epoch = {}, 0
+        self._training = threading.Thread(target=self._train, daemon=True)
+
+    def _train(self) -> None:
+        """Trains to the end, a stop, or a failure; then `_over` says which, for where no worker could."""
+        crashes = 0
+        while not self._stop.requested():
+            try:
+                self._trainer().fit()
+                break
+            except Exception as error:
+                release(self._run)
+                if waits_for_room(error):
+                    self._waiting.tell(self._config["number"], "the cluster has no room for its workers yet")
+                    continue
+                crashes += 1
+                again, reason = judged(error)
+                if not again or crashes > MAX_CRASHES:
+                    self._over = result(failure=reason, done=True)
+                    return
+        self._over = result(interrupted=True, done=True)
+
+    def _trainer(self) -> TorchTrainer:
+        context = self._context
+        gpu = {"GPU": 1} if context.gpu else {}
+        return TorchTrainer(
+            work,
+            train_loop_config={"trial": self._config, "results": self._results},
+            scaling_config=ScalingConfig(
+                num_workers=context.workers,
+                use_gpu=context.gpu,
+                resources_per_worker={"CPU": context.cpus} | gpu,
+            ),
+            # the loop in `_train` begins again: what would fail again must not
+            run_config=RunConfig(
+                name=RAY_TRAIN,
+                storage_path=str(self._run),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            ),
+        )
+
+    def _end(self) -> bool:
+        """Ends the workers, gently and then not; whether Ray Train is done with them."""
+        self._stop.request()
+        for _ in range(2):
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while self._training.is_alive() and time.monotonic() < deadline:
+                with contextlib.suppress(Empty):
+                    self._results.get(timeout=0.1)
+            release(self._run)
+        self._results.shutdown(force=True)
+        self._stop.clear()
+        return not self._training.is_alive()
+
+
+def work(config: dict[str, Any]) -> None:
+    """One worker."""
+    trial, results = config["trial"], config["results"]
+    context = WorkersContext.load(trial["context"], source="worker context")
+    run = context.study / "runs" / trial["run_id"]
+    runtime = TrainRuntime(cpus=context.cpus, stop=TrialStop(study=context.study, run=run))
+    if runtime.rank == 0:
+        write_text(run / WORKERS, get_current_placement_group().id.hex())
+    recipe = Recipe.load(trial["recipe"], source="trial recipe")
+    try:
+        data = prepare_training(
+            context.datasets, resize=recipe.data.resize, directory=context.cache, content=context.content
+        )
+        training = Training(recipe, data=data, run=run, runtime=runtime)
+        told = 0
+        while not (told and training.trainer.finished):
+            begin = time.perf_counter()
+            if not training.trainer.finished:
+                training.step()
+            trainer = training.trainer
+            if trainer.finished:
+                cpus = context.cpus * context.workers
+                close_run(trainer, datasets=context.datasets, content=context.content, cpus=cpus, joules=None)
+            if runtime.rank == 0:
+                seconds = time.perf_counter() - begin
+                results.put(result() | epoch_result(trainer, told=told) | {"step_seconds": seconds})
+            told = len(trainer.history)
+    except Interrupted:
+        if runtime.rank == 0:
+            results.put(result(interrupted=True, done=True))
+
+
+def result(*, interrupted: bool = False, failure: str = "", done: bool = False) -> Result:
+    """How a trial stands, without an epoch."""
+    return {"finished": False, "interrupted": interrupted, "failure": failure, "done": done}
+
+
+def waits_for_room(error: Exception) -> bool:
+    """Whether the workers never started, since the cluster had no room for them yet."""
+    return isinstance(error, ControllerError) and isinstance(
+        error.controller_failure, WorkerGroupStartupTimeoutError
+    )
+
+
+def judged(error: Exception) -> tuple[bool, str]:
+    """Whether to try again, as workers may only have been lost; and why they failed."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
+    causes = [one._base_exc if isinstance(one, UserExceptionWithTraceback) else one for one in failures]
+    for cause in causes:
+        if isinstance(cause, FissuraError):
+            return False, str(cause)
+        if is_out_of_memory(cause):
+            return False, f"out of memory ({named(cause)}); lower data.batch_size or the crop"
+    return True, f"its workers ended: {named(causes[0])}"
+
+
+def release(run: Path) -> None:
+    """Gives back what the workers of a run hold; those that live still are ended."""
+    with contextlib.suppress(OSError, ValueError):
+        held = ray.PlacementGroupID(bytes.fromhex((run / WORKERS).read_text(encoding="ascii").strip()))
+        remove_placement_group(PlacementGroup(held))
+        (run / WORKERS).unlink()
+    shutil.rmtree(run / RAY_TRAIN, ignore_errors=True)

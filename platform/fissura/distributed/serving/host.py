@@ -1,0 +1,351 @@
+"""The HTTP application on Ray Serve, and the models that it finds there.
+
+Each version of a model is an application of its own. The highest version of a name whose application runs
+answers; those below it are removed when their last answers are given. So a new version is loaded beside the
+old one and takes its place between two requests, and what is served is what Ray Serve runs: nothing is kept
+beside it that could differ.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import Field
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeStatus
+
+from fissura.core.errors import UserError
+from fissura.core.spec import Spec
+from fissura.deploy.model import open_model
+from fissura.distributed.serving.replica import (
+    PREFIX,
+    QUIET,
+    Hosting,
+    Replicas,
+    Version,
+    answer_by_handle,
+    model_application,
+)
+from fissura.distributed.serving.sockets import Lines
+from fissura.serving.allowed_roots import Roots
+from fissura.serving.app import Service, build_app
+from fissura.serving.hosting import Hosted, Models, ReplicaCount
+from fissura.serving.job_routes import job_routes
+from fissura.serving.jobs import Jobs
+from fissura.serving.limits import Limits
+from fissura.serving.problems import Problem, Refused, failed
+from fissura.serving.query import Asked
+from fissura.serving.worker import Reply
+from fissura.training.runtime import pick_device
+
+APPLICATION = "fissura"
+LOOK_EVERY_SECONDS = 2.0
+DESCRIBED_WITHIN_SECONDS = 10.0
+ATTEMPTS = 3
+UP = {"RUNNING", "UNHEALTHY"}
+"""A model one of whose replicas died is unhealthy until it is replaced; the others answer meanwhile."""
+ANSWER = {"RUNNING", "PENDING_MIGRATION"}
+LEAVE = {"STOPPING", "STOPPED"}
+
+
+class Front(Spec):
+    """Everything that the HTTP application is built from. `default` is the name of the default model; clients
+    may name what lies below `roots`, and as a run to serve also what lies below `runs`; `jobs` is the folder
+    in which jobs are kept, None where there are none; `lines` the one in which replicas of this machine
+    listen, None where Ray Serve leads to them.
+    """
+
+    default: str
+    limits: Limits = Limits()
+    replicas: Replicas = Replicas()
+    roots: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    jobs: Path | None = None
+    lines: Path | None = None
+    token_digest: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+
+
+class RayHost:
+    """The models that run on this cluster's Ray Serve."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._versions: dict[str, tuple[Version, Hosted, DeploymentHandle]] = {}
+        self._lines = Lines(front.lines)
+        self._answering: Counter[str] = Counter()
+        self._changing, self._looking = asyncio.Lock(), asyncio.Lock()
+        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._replicas: Mapping[str, ReplicaCount] = {}
+
+    def models(self) -> Models:
+        """What is hosted now."""
+        chosen = max(self._versions.values(), key=lambda one: one[0].chosen, default=None)
+        default = chosen[0].name if chosen and chosen[0].chosen else self._front.default
+        return Models(default, {name: hosted for name, (_, hosted, _) in self._versions.items()})
+
+    def replicas(self) -> Mapping[str, ReplicaCount]:
+        """The replicas of each application, by the last look."""
+        return self._replicas
+
+    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+        """The reply of the model's present version. An image whose replica dies is given to another one."""
+        end = asyncio.get_running_loop().time() + seconds
+        for attempt in range(ATTEMPTS):
+            found = self._versions.get(model.name)
+            if found is None:
+                break
+            version, _, handle = found
+            self._answering[version.application] += 1
+            try:
+                left = end - asyncio.get_running_loop().time()
+                if line := self._lines.free(version.application):
+                    return await line.answer(photograph, asked, seconds=left)
+                return await answer_by_handle(handle, photograph, asked, seconds=left)
+            except RayTaskError:
+                raise Refused(failed("its model failed on it")) from None
+            except (RayError, RayServeException, ConnectionError):
+                if attempt + 1 < ATTEMPTS:
+                    with contextlib.suppress(RayError, RayServeException):
+                        await self.look()
+            finally:
+                self._answering[version.application] -= 1
+        raise Refused(
+            Problem(
+                "not-ready",
+                "an image is answered by a replica of its model",
+                f"none of `{model.name}` could",
+                "send it again after the seconds of Retry-After",
+                retry_after=5,
+            )
+        )
+
+    async def put(self, name: str, run: Path, *, threshold: float | None, default: bool) -> Hosted:
+        """Loads a run as the next version of a name."""
+        async with self._changing:
+            found = self._versions.get(name)
+            before = found[0].model_copy(update={"previous": None}) if found else None
+            chosen = before.chosen if before else 0
+            if default:
+                chosen = 1 + max((version.chosen for version, _, _ in self._versions.values()), default=0)
+            return await self._load(
+                Version(
+                    name=name,
+                    version=before.version + 1 if before else 1,
+                    run=run,
+                    threshold=threshold,
+                    chosen=chosen,
+                    previous=before,
+                )
+            )
+
+    async def roll_back(self, name: str) -> Hosted:
+        """Loads the run before as the next version of a name."""
+        async with self._changing:
+            found = self._versions.get(name)
+            if found is None or found[0].previous is None:
+                raise Refused(
+                    Problem(
+                        "conflict",
+                        "a model with an earlier version can be rolled back",
+                        f"`{name}` has none",
+                        "put another run under this name",
+                    )
+                )
+            now, before = found[0], found[0].previous
+            changes = {
+                "version": now.version + 1,
+                "chosen": now.chosen,
+                "previous": now.model_copy(update={"previous": None}),
+            }
+            return await self._load(before.model_copy(update=changes))
+
+    async def _load(self, version: Version) -> Hosted:
+        front = self._front
+        hosting = Hosting(version=version, limits=front.limits, replicas=front.replicas, lines=front.lines)
+        try:
+            # what cannot be opened is refused before a replica tries it again and again
+            await asyncio.to_thread(
+                open_model, version.run, device=pick_device("cpu"), threshold=version.threshold
+            )
+        except UserError as error:
+            raise Refused(_no_model(error.problems[0])) from None
+        try:
+            async with asyncio.timeout(self._front.limits.seconds):
+                await asyncio.to_thread(
+                    serve.run,
+                    model_application(hosting.plain()),
+                    name=version.application,
+                    route_prefix=None,
+                )
+                await self.look()
+        except TimeoutError:
+            raise await self._unloaded(version, "no CPUs are free for it, or it is slow to load") from None
+        except (RayError, RayServeException, RuntimeError) as error:
+            raise await self._unloaded(version, " ".join(str(error).split())[:300]) from None
+        found = self._versions.get(version.name)
+        if found is None or found[0] != version:
+            raise await self._unloaded(version, "it did not answer")
+        return found[1]
+
+    async def _unloaded(self, version: Version, reason: str) -> Refused:
+        with contextlib.suppress(RayError, RayServeException):
+            await asyncio.to_thread(serve.delete, version.application, _blocking=False)
+        return Refused(
+            Problem(
+                "not-ready",
+                f"a new version answers within {self._front.limits.seconds:g} s",
+                reason,
+                "see to free CPUs and try again; what was served before still is",
+            )
+        )
+
+    async def look(self) -> None:
+        """Takes in what Ray Serve runs now."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
+        await self._lines.look()
+        status = await asyncio.to_thread(serve.status)
+        self._replicas = count_replicas(status, least=self._front.replicas.least)
+        running = {
+            name
+            for name, each in status.applications.items()
+            if name.startswith(PREFIX) and each.status in UP
+        }
+        known = {version.application for version, _, _ in self._versions.values()}
+        for application in sorted(running - known - self._removals.keys()):
+            handle = serve.get_app_handle(application)
+            try:
+                async with asyncio.timeout(DESCRIBED_WITHIN_SECONDS):
+                    described = await handle.describe.remote()
+            except (RayError, RayServeException, TimeoutError):
+                continue
+            self._take(described, handle)
+        for name, (version, _, _) in list(self._versions.items()):
+            if version.application not in status.applications:
+                del self._versions[name]
+
+    def _take(self, described: dict[str, Any], handle: DeploymentHandle) -> None:
+        version = Version.load(described["version"], source="hosted model")
+        found = self._versions.get(version.name)
+        if found and found[0].version > version.version:
+            self._remove(version.application)
+            return
+        before = version.previous.version if version.previous else None
+        hosted = Hosted(name=version.name, version=version.version, previous=before, card=described["card"])
+        self._versions[version.name] = (version, hosted, handle)
+        if found:
+            self._remove(found[0].application)
+
+    def _remove(self, application: str) -> None:
+        self._removals[application] = asyncio.get_running_loop().create_task(self._drained(application))
+
+    async def _drained(self, application: str) -> None:
+        """Removes an application when its last answers are given; another process of this kind looks within a
+        few seconds, and gives it no more either."""
+        await asyncio.sleep(3 * LOOK_EVERY_SECONDS)
+        while self._answering[application] > 0:
+            await asyncio.sleep(LOOK_EVERY_SECONDS / 4)
+        with contextlib.suppress(RayError, RayServeException):
+            await asyncio.to_thread(serve.delete, application)
+        del self._removals[application]
+
+    async def watch(self) -> None:
+        """Looks again and again."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            try:
+                await self.look()
+            except Exception:
+                # Ray Serve's controller may be starting again; whoever looks no more serves the old for ever
+                logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
+
+
+def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount]:
+    """The replicas of the service's applications; each version of a model should have `least` at least.
+
+    Ray Serve starts a replica for one that died, and more as the load asks: those that come are wanted too.
+    """
+    counts = {}
+    for name, application in status.applications.items():
+        if name != APPLICATION and not name.startswith(PREFIX):
+            continue
+        healthy = present = 0
+        for deployment in application.deployments.values():
+            for state, number in deployment.replica_states.items():
+                healthy += number if state in ANSWER else 0
+                present += number if state not in LEAVE else 0
+        floor = 1 if name == APPLICATION else least
+        gone = application.status == "DELETING"
+        counts[name] = ReplicaCount(healthy, 0 if gone else max(present, floor))
+    return counts
+
+
+def http_application(front: Front, refused: Mapping[str, int] | None = None) -> FastAPI:
+    """The HTTP application over the models of this cluster's Ray Serve; `refused` as for `Service`."""
+    host = RayHost(front)
+    run_roots = Roots((*front.roots, *front.runs))
+    service = Service(
+        host, limits=front.limits, roots=run_roots, token_digest=front.token_digest, refused=refused
+    )
+    jobs = Jobs(front.jobs, host, service.answering) if front.jobs else None
+
+    @asynccontextmanager
+    async def looking(_: FastAPI) -> AsyncIterator[None]:
+        await host.look()
+        if jobs is not None:
+            await jobs.start()
+        watching = asyncio.get_running_loop().create_task(host.watch())
+        yield
+        watching.cancel()
+        if jobs is not None:
+            await jobs.close()
+
+    job_roots = Roots(front.roots, closed=[Path(folder) for folder in front.runs])
+    app = build_app(service, job_routes(jobs, job_roots))
+    app.router.lifespan_context = looking
+    return app
+
+
+@serve.ingress()
+class Ingress:
+    """The process that answers HTTP behind the proxies of a cluster."""
+
+    def __init__(self, plain: dict[str, Any]) -> None:
+        self._front = Front.load(plain, source="service")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return http_application(self._front)
+
+
+def front_application(plain: dict[str, Any]) -> serve.Application:
+    """The HTTP application of a `Front` in JSON types; also what `serve.yaml` names."""
+    front = Front.load(plain, source="service")
+    deployment = serve.deployment(
+        Ingress,
+        name="http",
+        num_replicas=1,
+        max_ongoing_requests=4096,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=QUIET,
+    )
+    return deployment.bind(front.plain())
+
+
+def _no_model(reason: str) -> Problem:
+    return Problem(
+        "invalid-value",
+        "a run that is served is finished and whole",
+        reason,
+        "name another run; what was served before still is",
+    )

@@ -1,0 +1,1 @@
+"""Trainings over many workers by Ray Train, and the extraction of features."""

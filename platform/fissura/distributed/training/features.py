@@ -1,0 +1,193 @@
+"""Features of labelled images, extracted by workers over the cluster's nodes, each image once a backbone and
+content hash.
+
+    DIRECTORY/<backbone digest>/    a `FeatureStore`; on shared storage, where there are several nodes
+
+Workers write what they extract as parts of their own: whatever ends the driver, what stands there is not
+extracted again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from jaxtyping import Float32
+
+from fissura.classification.feature_store import FeatureStore
+from fissura.classification.features import SkippedImage, backbone_digest
+from fissura.core.errors import DataError
+from fissura.data.labelled import KeyedImage, LabelledDataset, image_keys
+from fissura.distributed.pool import Pool
+from fissura.distributed.preflight import Slots
+from fissura.distributed.stopping import StopFile
+from fissura.distributed.training.extractor import Disturbance, ExtractionContext, Extractor
+from fissura.models.backbones import Backbone, FeatureNetwork
+from fissura.training.checkpoint import contiguous
+
+__all__ = ["Disturbance", "Extracted", "ExtractionWorkers", "extract_features", "features_of"]
+
+NAMED_PROBLEMS = 5
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The images that have features, in the order given, their keys in `store`, and those that have none,
+    named `SOURCE/NAME`."""
+
+    store: FeatureStore
+    images: tuple[KeyedImage, ...]
+    keys: tuple[str, ...]
+    skipped: tuple[SkippedImage, ...]
+
+    def features(self) -> Float32[np.ndarray, "n d"]:
+        """A row an image."""
+        return self.store.read(self.keys)
+
+
+class ExtractionWorkers(Pool):
+    """Workers for one extraction after the other, over the cluster that this process is connected to.
+
+    There are at most `slots.concurrent`, each with so many CPUs and GPUs; they hold them until the block
+    ends.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        actor = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus)(Extractor)
+        super().__init__(actor.remote, size=slots.concurrent)
+
+
+def extract_features(
+    datasets: Sequence[LabelledDataset],
+    *,
+    backbone: Backbone,
+    weights: Path | None,
+    seed: int,
+    directory: Path,
+    slots: Slots,
+    say: Say,
+    cache: Path | None = None,
+) -> Extracted:
+    """As `features_of`, of all images of the data sets, by workers of its own; `cache` remembers the files'
+    hashes.
+
+    Raises:
+        UserError: as `features_of`; also with all problems of the data sets.
+    """
+    images = image_keys(datasets, directory=cache)
+    with ExtractionWorkers(slots) as workers:
+        return features_of(
+            images,
+            backbone=backbone,
+            weights=weights,
+            seed=seed,
+            directory=directory,
+            workers=workers,
+            say=say,
+        )
+
+
+def features_of(
+    images: Sequence[KeyedImage],
+    *,
+    backbone: Backbone,
+    weights: Path | None,
+    seed: int,
+    directory: Path,
+    workers: ExtractionWorkers,
+    say: Say,
+    disturbance: Disturbance | None = None,
+    batch_size: int = 32,
+    stop: StopFile | None = None,
+) -> Extracted:
+    """The features of the images; those that `directory` lacks are extracted.
+
+    `weights` stands in for the backbone's own, and `seed` draws them where they are random. With
+    `disturbance`, the features are those of the disturbed images. An image that cannot be read is named and
+    skipped, and tried again by the next call.
+
+    Raises:
+        WeightsError: the backbone's weights cannot be had.
+        DataError: no image has features, or the directory cannot be written.
+        Interrupted: `stop` was asked for; call again to go on.
+        FissuraError: the workers die again and again.
+    """
+    network = _built(backbone, weights=weights, seed=seed)
+    digest = backbone_digest(network)
+    context = ExtractionContext(
+        datasets=tuple(dict.fromkeys(each.dataset for each in images)),
+        backbone=backbone.model_copy(update={"weights": "none"}),
+        backbone_digest=digest,
+        directory=(directory / digest).absolute(),
+        disturbance=disturbance,
+        batch_size=batch_size,
+        cpus=workers.slots.cpus,
+        gpu=workers.slots.gpus > 0,
+    )
+    store = context.store()
+    keys = [each.key if disturbance is None else disturbance.key(each.key) for each in images]
+    missing = set(store.missing(keys))
+    title = f"features of {backbone.kind}{f' under {disturbance.kind}' if disturbance else ''}"
+    say(f"{title}: {len(set(keys))} images, {len(missing)} to extract")
+    for part in store.skipped:
+        say(f"{part.path}: passed over, {part.reason}")
+    reasons: dict[str, str] = {}
+    if missing:
+        reasons = workers.run(
+            _items(images, keys, missing, context=context),
+            arguments=(context.plain(), _tensors(network)),
+            least=batch_size,
+            say=lambda text: say(f"{title}: {text}"),
+            stop=stop,
+        )
+        store.compact()
+        missing = set(store.missing(keys))
+    pairs = list(zip(images, keys, strict=True))
+    skipped = tuple(
+        SkippedImage(f"{each.source}/{each.image.name}", reasons.get(key, "it was not extracted"))
+        for each, key in pairs
+        if key in missing
+    )
+    kept = [(each, key) for each, key in pairs if key not in missing]
+    if not kept:
+        named = [f"{image.name}: {image.reason}" for image in skipped[:NAMED_PROBLEMS]]
+        raise DataError(f"{title}: none of {len(images)} images has features", *named)
+    for image in skipped:
+        say(f"{image.name}: skipped, {image.reason}")
+    return Extracted(store, tuple(each for each, _ in kept), tuple(key for _, key in kept), skipped)
+
+
+def _built(backbone: Backbone, *, weights: Path | None, seed: int) -> FeatureNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbone.build(weights)
+
+
+def _tensors(network: FeatureNetwork) -> ray.ObjectRef:
+    """The network's tensors in Ray's object store, where the workers of a node share them."""
+    from safetensors.torch import save
+
+    return ray.put(np.frombuffer(save(contiguous(network.state_dict())), np.uint8))
+
+
+def _items(
+    images: Sequence[KeyedImage], keys: Sequence[str], missing: set[str], *, context: ExtractionContext
+) -> list[dict[str, Any]]:
+    """What workers are told of each missing image, once a key."""
+    place: dict[LabelledDataset, int] = {dataset: index for index, dataset in enumerate(context.datasets)}
+    items = {
+        key: {
+            "key": key,
+            "content": each.key,
+            "dataset": place[each.dataset],
+            "image": asdict(each.image) | {"path": str(each.image.path)},
+        }
+        for each, key in zip(images, keys, strict=True)
+        if key in missing
+    }
+    return list(items.values())

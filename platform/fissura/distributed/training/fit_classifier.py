@@ -1,0 +1,55 @@
+"""One setting of a classifier, fitted to all of the classifier's training images, as a run directory."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from fissura.classification.cross_validation_score import fit, judge
+from fissura.classification.recipe import ClassifierRecipe
+from fissura.classification.run import close_classifier_run
+from fissura.core.errors import DataError
+from fissura.distributed.search.trial_inputs import Material
+from fissura.records.manifest import Manifest
+from fissura.records.run_files import MANIFEST, read_manifest
+
+
+def fit_run(
+    run: Path, recipe: ClassifierRecipe, material: Material, *, scores: dict[str, Any], cpus: int
+) -> Manifest:
+    """Fits `recipe` into the directory `run`, if it does not stand there; `scores` are those of its
+    cross-validation, which is done first where they are not known.
+
+    Raises:
+        DataError: one class only, fewer groups than folds, or features that are of no use.
+    """
+    if (run / MANIFEST).is_file():
+        return read_manifest(run)
+    begin = time.perf_counter()
+    sample = material.of(recipe)
+    features = ray.get(sample.features)
+    if not scores:
+        scores = judge(
+            recipe,
+            features,
+            labels=sample.labels,
+            fold_of=sample.fold_of,
+            classes=material.classes,
+            threads=cpus,
+        )
+    classifier = fit(recipe, features, labels=sample.labels, classes=material.classes, threads=cpus)
+    if not np.isfinite(classifier.decision(features[:1])).all():
+        raise DataError(f"{run}: the fitted classifier gives no numbers; choose another setting")
+    return close_classifier_run(
+        run,
+        recipe=recipe,
+        network=material.network(recipe),
+        classifier=classifier,
+        datasets=material.datasets,
+        content=material.content,
+        metrics={**scores, "images": len(sample.labels), "classes": list(material.classes)},
+        seconds=time.perf_counter() - begin,
+        cpus=cpus,
+    )

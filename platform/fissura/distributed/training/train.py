@@ -1,0 +1,167 @@
+"""Training over several workers: Ray Train starts them, the engine trains in each."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceError
+from fissura.core.files import write_text
+from fissura.data.dataset import Dataset
+from fissura.distributed.cluster import Resources, connected
+from fissura.distributed.search.trial import TrialContext
+from fissura.distributed.stopping import StopFile, stops_on_signals
+from fissura.distributed.training.runtime import TrainRuntime
+from fissura.records.manifest import Manifest
+from fissura.records.run_files import MANIFEST, read_manifest
+from fissura.segmentation.fit import fit
+from fissura.segmentation.recipe import Recipe
+from fissura.training.checkpoint import STATE, read_progress
+
+LOG, RESERVATION = "train.log", "reservation"
+
+
+def train_on_workers(
+    recipe: Recipe,
+    *,
+    datasets: Sequence[Dataset],
+    content: str,
+    run: Path,
+    cache: Path,
+    workers: int,
+    cpus_per_worker: int | None = None,
+    address: str | None = None,
+) -> Manifest:
+    """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
+    their number.
+
+    A worker that dies is replaced, and all go on from the last epoch; where a node is lost and no other has
+    room, fewer go on, and all again once there is room. It is given up where worker after worker dies and no
+    epoch is finished in between. `train.log` in the run tells each epoch, and how many workers trained it.
+
+    Raises:
+        ResourceError: the workers do not fit the cluster.
+        Interrupted: a stop was asked for; call again to go on.
+        FissuraError: the training failed.
+    """
+    if recipe.data.batch_size < workers:
+        raise ResourceError(
+            f"--workers {workers}: a step's batch of {recipe.data.batch_size} is shared by the workers; ask"
+            f" for"
+            f" {recipe.data.batch_size} or fewer, or set data.batch_size={workers}"
+        )
+    # Ray Train looks for reports once in this time, and an epoch can be shorter than its default of seconds
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # it learns of a lost node with a delay, and waits so long for workers that no longer fit
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    stop = StopFile(run)
+    run.mkdir(parents=True, exist_ok=True)
+    stop.clear()
+    with connected(address) as resources, stops_on_signals(stop):
+        gpus = min(1, resources.gpus)
+        cpus = cpus_each(resources, workers=workers, gpus=gpus, asked=cpus_per_worker)
+        context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
+            scaling_config=ScalingConfig(
+                num_workers=(1, workers),
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
+            ),
+            run_config=RunConfig(
+                name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
+            ),
+        )
+        with _reservation(trainer, run):
+            while True:
+                done = _epochs_done(run)
+                try:
+                    trainer.fit()
+                    break
+                except Exception as error:
+                    if stop.requested():
+                        raise Interrupted(
+                            f"{run}: stopped on request; run the same command to go on"
+                        ) from None
+                    if _epochs_done(run) == done:
+                        raise FissuraError(f"{run}: the training failed: {error}") from error
+    if not (run / MANIFEST).is_file():
+        raise Interrupted(f"{run}: stopped on request; run the same command to go on")
+    return read_manifest(run)
+
+
+def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | None) -> int:
+    """The CPUs of each worker: those asked for, or the most with which all of them fit.
+
+    Raises:
+        ResourceError: not all of them fit, each on one node.
+    """
+    least = asked or 1
+    room = resources.room(cpus=least, gpus=gpus)
+    if room < workers:
+        raise ResourceError(
+            f"--workers {workers}: each worker, of {least} CPUs and {gpus} GPUs, lies on one node; the"
+            f" cluster's nodes have room for {room}; ask for fewer workers"
+            + (", or for fewer CPUs a worker" if least > 1 else "")
+        )
+    return asked or resources.most_cpus(workers=workers, gpus=gpus)
+
+
+@contextmanager
+def _reservation(trainer: TorchTrainer, run: Path) -> Iterator[None]:
+    """Gives back the workers' places that an earlier driver of this run reserved, if it was killed: Ray Train
+    would hold them against us for three minutes."""
+    note = run / RESERVATION
+    if note.is_file():
+        # where the actor is not there, the cluster is another one
+        with suppress(ValueError, RayError):
+            coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+            ray.get(coordinator.cancel_request.remote(note.read_text("utf-8")), timeout=60)
+    write_text(note, f"train-{trainer.train_run_context.run_id}")
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker."""
+    context = TrialContext.load(config["context"], source="worker context")
+    runtime = TrainRuntime(cpus=context.cpus, stop=StopFile(context.study))
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        if runtime.rank == 0:
+            with (context.study / LOG).open("a", encoding="utf-8") as file:
+                now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                file.write(f"{now} epoch {record['epoch']}: trained by {runtime.world_size} workers\n")
+        ray.train.report({name: value for name, value in record.items() if isinstance(value, int | float)})
+
+    try:
+        fit(
+            Recipe.load(config["recipe"], source="worker recipe"),
+            datasets=context.datasets,
+            run=context.study,
+            cache=context.cache,
+            runtime=runtime,
+            on_epoch=on_epoch,
+        )
+    except Interrupted:
+        return
+
+
+def _epochs_done(run: Path) -> int:
+    """The epochs that the state in `run` holds."""
+    try:
+        return read_progress(run / STATE)[0].epoch
+    except (OSError, DataError):
+        return 0

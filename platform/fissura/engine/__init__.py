@@ -1,1 +1,0 @@
-"""Training and prediction in plain PyTorch: the engine never asks where it runs."""

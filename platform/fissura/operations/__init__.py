@@ -1,0 +1,1 @@
+"""What keeps a cluster at work: its check, drills of faults, forecasts, notices of spot nodes."""

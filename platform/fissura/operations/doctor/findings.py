@@ -1,0 +1,58 @@
+"""What a check says: a level, what was found, the remedy, and the nodes where they differ."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from fissura.operations.doctor.facts import Facts, Seen
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. `nodes` are those that it is about; none where it is about all."""
+
+    check: str
+    level: Level
+    text: str
+    remedy: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one node."""
+
+    level: Literal["warning", "error"]
+    text: str
+    remedy: str
+
+
+def faults(check: str, seen: Seen, judge: Callable[[Facts], Iterable[Fault]]) -> list[Finding]:
+    """What `judge` finds wrong, a line for each fault, whichever nodes have it."""
+    having: dict[Fault, list[str]] = {}
+    for node in seen.nodes:
+        for fault in judge(node):
+            having.setdefault(fault, []).append(node.node)
+    return [
+        Finding(
+            check,
+            fault.level,
+            fault.text,
+            fault.remedy,
+            () if len(nodes) == len(seen.nodes) else tuple(nodes),
+        )
+        for fault, nodes in having.items()
+    ]
+
+
+def span(values: Iterable[float], write: Callable[[float], str]) -> str:
+    """One value, or the lowest and the highest of several."""
+    low, *_, high = ordered if len(ordered := sorted(values)) > 1 else ordered * 2
+    return write(low) if write(low) == write(high) else f"{write(low)} to {write(high)}"
+
+
+def size(count: float) -> str:
+    """Bytes, as people read them."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

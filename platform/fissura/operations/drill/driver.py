@@ -1,0 +1,34 @@
+"""The driver is killed, and the same work is asked for again."""
+
+from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
+from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
+from fissura.operations.drill.work import Work
+
+
+class DriverKilled:
+    """SIGKILL to the process that a user started; once the cluster has its resources back, the work is gone
+    on with."""
+
+    name = "driver"
+
+    def run(self, ground: Ground, work: Work) -> Finding:
+        """Makes the fault, and gives what it cost."""
+        expected = free_resources()
+        with ground.started(work.begin(ground.folder)) as driver:
+            wait_for_middle(ground, work, driver)
+            driver.kill()
+        watch = Stopwatch(ground, work)
+        resources_seconds = seconds_until_free(expected)
+        with ground.started(work.again(ground.folder)) as driver:
+            seconds = watch.gone_on(driver)
+            driver.finish()
+        seconds_until_free(expected)
+        return finding(
+            self.name,
+            work,
+            before=watch.state,
+            after=work.state(ground.folder),
+            seconds=seconds,
+            resources_seconds=resources_seconds,
+        )

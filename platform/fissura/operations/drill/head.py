@@ -1,0 +1,106 @@
+"""A cluster's head is lost, and started again on the same port."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ray.util import get_node_ip_address
+
+from fissura.distributed.cluster import connected
+from fissura.distributed.environment import private_folder
+from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.owned_processes import environment_of
+from fissura.operations.drill.sandbox import Ground, Stuck, free_resources, seconds_until_free
+from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
+from fissura.operations.drill.work import Work
+
+CPUS = 2
+STARTS = 3
+
+
+class HeadRestarted:
+    """All processes of the head of a cluster of the drill's own are killed, the driver ends by itself, the
+    head is started again, and the work is gone on with from what is on disk."""
+
+    name = "head"
+
+    def run(self, ground: Ground, work: Work) -> Finding:
+        """Makes the fault, and gives what it cost; the ground's own cluster is left alone."""
+        with private_folder() as folder:
+            return self._on(Head(folder), ground, work)
+
+    def _on(self, head: "Head", ground: Ground, work: Work) -> Finding:
+        try:
+            head.start()
+            ground = replace(ground, address=head.address)
+            with connected(head.address):
+                expected = free_resources()
+            with ground.started(work.begin(ground.folder)) as driver:
+                wait_for_middle(ground, work, driver)
+                head.kill()
+                watch = Stopwatch(ground, work)
+                driver.wait_for_end()
+            head.start()
+            with ground.started(work.again(ground.folder)) as driver:
+                seconds = watch.gone_on(driver)
+                driver.finish()
+            with connected(head.address):
+                resources_seconds = seconds_until_free(expected)
+        finally:
+            head.kill()
+        return finding(
+            self.name,
+            work,
+            before=watch.state,
+            after=work.state(ground.folder),
+            seconds=seconds,
+            resources_seconds=resources_seconds,
+        )
+
+
+class Head:
+    """A Ray head of one's own on this machine, whose sockets and logs lie in `folder`; its processes are
+    known by a mark in their environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("", 0))
+            self._port = int(free.getsockname()[1])
+        self.address = f"{get_node_ip_address()}:{self._port}"
+        self._mark = f"FISSURA_DRILL_HEAD={secrets.token_hex(8)}"
+
+    def start(self) -> None:
+        """Starts it; whatever it was before, it remembers nothing.
+
+        Raises:
+            Stuck: it did not come up.
+        """
+        name, _, token = self._mark.partition("=")
+        words = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={self._port}",
+            f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={self._folder}",
+            "--disable-usage-stats",
+        ]  # fmt: skip
+        for _ in range(STARTS):
+            started = subprocess.run(  # noqa: S603  every word is ours
+                words, capture_output=True, text=True, check=False, env=os.environ | {name: token}
+            )
+            if not started.returncode:
+                return
+            # Ray gives a busy machine half a minute
+            self.kill()
+        raise Stuck(f"the head did not start: {started.stdout[-500:]} {started.stderr[-500:]}")
+
+    def kill(self) -> None:
+        """Ends all of its processes with SIGKILL, as a power cut would."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and self._mark in environment_of(folder):
+                with suppress(ProcessLookupError):
+                    os.kill(int(folder.name), signal.SIGKILL)

@@ -1,0 +1,156 @@
+"""A whole drill: fault after fault upon work after work, in a fresh folder that is removed afterwards."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+from fissura.core.errors import FissuraError, ResourceError, SpecError
+from fissura.distributed.cluster import connected
+from fissura.operations.drill.driver import DriverKilled
+from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.head import HeadRestarted
+from fissura.operations.drill.node import NodeLost
+from fissura.operations.drill.owned_processes import Marked
+from fissura.operations.drill.sandbox import Ground
+from fissura.operations.drill.scenario import Scenario
+from fissura.operations.drill.work import ALL_WORK, Work
+from fissura.operations.drill.worker import WorkerKilled
+from fissura.training.runtime import usable_cpus
+
+FAULTS = ("worker", "driver", "head", "node")
+NEEDED_CPUS = 2
+REMOVING_SECONDS = 20.0
+Say = Callable[[str], None]
+
+
+def run_drill(
+    *, address: str | None, storage: Path, faults: Sequence[str], nodes: Sequence[str], say: Say
+) -> list[Finding]:
+    """Makes the `faults` on the cluster at `address`, or on a Ray of this process's own where it is None.
+
+    Each falls upon each work; "node" upon as many works as there are `nodes`, the ids of nodes that may be
+    ended; "head" upon a cluster that the drill starts for it, where there is no `address`. Everything is
+    written into a folder of its own below `storage`, which all nodes must share. Only processes that the
+    drill started are ended, and the named nodes.
+
+    Raises:
+        SpecError: a fault is not known, or does not go with `nodes` and `address`.
+        ResourceError: no cluster answers, a node is not in it, or it has fewer than two CPUs.
+    """
+    check_faults(faults, nodes=nodes, address=address)
+    courses: list[tuple[Scenario, Work]] = [
+        (fault, work)
+        for name, fault in (("worker", WorkerKilled()), ("driver", DriverKilled()))
+        if name in faults
+        for work in ALL_WORK
+    ]
+    courses += zip(map(NodeLost, nodes), ALL_WORK, strict=False)
+    # Ray can be connected to one cluster at a time
+    apart = [(HeadRestarted(), work) for work in ALL_WORK if "head" in faults]
+    total, findings = len(courses) + len(apart), list[Finding]()
+
+    def run(fault: Scenario, work: Work, cluster: str) -> None:
+        number = len(findings) + 1
+        say(f"{number}/{total} · {fault.name}, {work.name}")
+        ground = Ground(folder / str(number), cluster, Marked())
+        ground.folder.mkdir()
+        findings.append(course(fault, work, ground))
+        say(f"  {'passed' if findings[-1].passed else 'FAILED'}")
+
+    with fresh_folder(storage) as folder:
+        if courses:
+            # a Ray of its own counts with two CPUs wherever it is: the work is small
+            with connected(address, cpus=max(NEEDED_CPUS, usable_cpus())) as resources:
+                if resources.cpus < NEEDED_CPUS:
+                    raise ResourceError(
+                        f"--address {address}: a drill needs {NEEDED_CPUS} CPUs, the cluster has"
+                        f" {resources.cpus}; add a node"
+                    )
+                check_nodes(nodes)
+                cluster = ray.get_runtime_context().gcs_address
+                for fault, work in courses:
+                    run(fault, work, cluster)
+        for fault, work in apart:
+            run(fault, work, "")
+    return findings
+
+
+def course(fault: Scenario, work: Work, ground: Ground) -> Finding:
+    """One fault upon one work; where it is not survived, the reason is the finding's problem."""
+    try:
+        return fault.run(ground, work)
+    except (FissuraError, RayError) as error:
+        return Finding(fault.name, work.name, problems=(str(error),))
+
+
+def check_faults(faults: Sequence[str], *, nodes: Sequence[str], address: str | None) -> None:
+    """Looks whether these faults can be asked for.
+
+    Raises:
+        SpecError: one is not known, "node" and `nodes` do not come together, or "head" comes with an address.
+    """
+    problems = [
+        f"--faults {fault}: is not known; choose from {', '.join(FAULTS)}"
+        for fault in faults
+        if fault not in FAULTS
+    ]
+    if not faults:
+        problems.append(f"--faults: name one at least of {', '.join(FAULTS)}")
+    if "node" in faults and not nodes:
+        problems.append("--faults node: ends a node of the cluster for good; say which with --node NODE_ID")
+    if nodes and "node" not in faults:
+        problems.append("--node: is for --faults node alone; add it, or leave --node out")
+    if nodes and address is None:
+        problems.append("--node: is of a cluster; say of which with --address")
+    if len(nodes) > len(ALL_WORK):
+        problems.append(f"--node: name {len(ALL_WORK)} or fewer, one for each work; {len(nodes)} are named")
+    if "head" in faults and address is not None:
+        problems.append(
+            "--faults head: would end a whole cluster; leave --address out, and the drill starts one for it"
+        )
+    if problems:
+        raise SpecError(*problems)
+
+
+def check_nodes(nodes: Sequence[str]) -> None:
+    """Looks whether these nodes can be ended, and this process outlive it.
+
+    Raises:
+        ResourceError: one cannot.
+    """
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    here = ray.get_runtime_context().get_node_id()
+    problems = []
+    for node in nodes:
+        if node not in alive:
+            problems.append(
+                f"--node {node}: is not alive in this cluster; `ray list nodes` names those that are"
+            )
+        elif node == here or "node:__internal_head__" in alive[node]:
+            problems.append(
+                f"--node {node}: is the head or this very node, which no search outlives; name another"
+            )
+    if problems:
+        raise ResourceError(*problems)
+
+
+@contextmanager
+def fresh_folder(storage: Path) -> Iterator[Path]:
+    """A new folder below `storage`, removed with all that is in it."""
+    storage.mkdir(parents=True, exist_ok=True)
+    folder = storage.resolve() / f"drill-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        # the processes of a driver that was killed write for a moment longer
+        deadline = time.monotonic() + REMOVING_SECONDS
+        while folder.exists() and time.monotonic() < deadline:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.2)

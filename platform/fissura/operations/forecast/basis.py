@@ -1,0 +1,130 @@
+"""What a forecast stands on: an earlier study, a measurement here, or a number that is given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import TYPE_CHECKING
+
+from fissura.operations.forecast.forecast import Lanes
+from fissura.operations.forecast.learning_curves import Assumed, Course, read_study
+from fissura.operations.forecast.measure import measure
+from fissura.operations.forecast.simulation import Costs
+from fissura.spaces.space import LoadedSpace, moves_phases
+from fissura.studies.study import find_study, runs_to_keep
+
+if TYPE_CHECKING:
+    from fissura.data.cache import PreparedData
+
+PARALLEL = 0.8
+"""The share of an epoch that more CPUs shorten, where nobody measured it."""
+SPREAD = 0.1
+"""The scatter of an epoch's time within a trial, where nobody measured it."""
+PHASES = 200
+"""Random trials of which the last phases are drawn."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Courses of trials, and where they come from; `seconds` are those of an epoch of each setting on `cpus`
+    CPUs, and `parallel` the share of them that more CPUs shorten."""
+
+    draw: Callable[[int, Random], Course]
+    seconds: tuple[float, ...]
+    cpus: int
+    parallel: float
+    costs: Costs
+    spread: float
+    text: str
+
+    def paced(self, lanes: Lanes) -> Lanes:
+        """The lanes with the pace of their CPUs, by Amdahl's law; on GPUs all have the same."""
+        if lanes.gpus:
+            return lanes
+        one, other = (1 - self.parallel + self.parallel / cpus for cpus in (lanes.cpus, self.cpus))
+        return replace(lanes, slower=one / other)
+
+
+def basis_of_study(path: Path, space: LoadedSpace, *, epochs: int) -> Basis:
+    """The trials of an earlier study of the same space, or of one like it.
+
+    Raises:
+        SpaceError: no study lies there, or no trial of it tells its epochs' seconds.
+    """
+    from fissura.records.run_files import MANIFEST, read_manifest
+
+    study = find_study(path)
+    measured, times = read_study(study, epochs=epochs, startup=startup_of(space), phases=space.last_phases)
+    runs = [study.runs / run for run in runs_to_keep(study.load(), best=1)]
+    cpus = next((read_manifest(run).cpus for run in runs if (run / MANIFEST).is_file()), None) or 1
+    count = len(measured.trials)
+    return Basis(
+        draw=measured.draw,
+        seconds=tuple(times.epoch),
+        cpus=cpus,
+        parallel=PARALLEL,
+        costs=Costs(actor=times.actor, first=times.first),
+        spread=times.spread,
+        text=f"times and curves of {count} trials of {study.path}, on {cpus} CPUs each; a trial's other CPUs"
+        f" would shorten {PARALLEL:.0%} of an epoch (assumed)",
+    )
+
+
+def basis_of_measurement(
+    space: LoadedSpace, data: "PreparedData", *, settings: int, most_cpus: int, gpus: int, seed: int, say: Say
+) -> Basis:
+    """Some steps of the real trainer here, for `settings` settings of the space."""
+    found = measure(
+        space, data, settings=settings, cpus=1, most_cpus=1 if gpus else most_cpus, seed=seed, say=say
+    )
+    return Basis(
+        draw=Assumed(found.seconds, space.longest, startup_of(space), drawn_phases(space)).draw,
+        seconds=found.seconds,
+        cpus=found.cpus,
+        parallel=found.parallel,
+        costs=Costs(first=found.first),
+        spread=SPREAD,
+        text=f"{len(found.seconds)} settings trained for some steps here; more CPUs shorten"
+        f" {found.parallel:.0%} of an epoch; learning curves are assumed",
+    )
+
+
+def basis_of_seconds(seconds: float, space: LoadedSpace, *, cpus: int) -> Basis:
+    """An epoch's seconds, as given for a trial on `cpus` CPUs or its GPU."""
+    return Basis(
+        draw=Assumed((seconds,), space.longest, startup_of(space), drawn_phases(space)).draw,
+        seconds=(seconds,),
+        cpus=cpus,
+        parallel=PARALLEL,
+        costs=Costs(),
+        spread=SPREAD,
+        text=f"{seconds:g} s an epoch as given, on {cpus} CPUs; more would shorten {PARALLEL:.0%} of it, and"
+        " learning curves are as assumed",
+    )
+
+
+def startup_of(space: LoadedSpace) -> int:
+    """How many trials are random before the sampler has learnt; all of them where it never does."""
+    sampler = space.definition.sampler
+    return sampler.startup if sampler.kind == "tpe" else 1_000_000
+
+
+def drawn_phases(space: LoadedSpace) -> tuple[range, ...]:
+    """The last phases of random trials; of one where all trials have the same."""
+    if not any(map(moves_phases, space.distributions)):
+        return tuple(space.last_phases([{}]))
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = [space.suggest(study.ask()) for _ in range(PHASES)]
+    return tuple(space.last_phases(points))
+
+
+def typical(seconds: Sequence[float]) -> str:
+    """An epoch's seconds over settings, in words."""
+    if len(seconds) == 1:
+        return f"{seconds[0]:.3g} s an epoch"
+    return f"{median(seconds):.3g} s an epoch ({min(seconds):.3g} to {max(seconds):.3g} by setting)"

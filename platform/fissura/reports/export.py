@@ -1,0 +1,119 @@
+"""The leaderboard of segmentations: Parquet and CSV for programs; Markdown, LaTeX and HTML for people."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fissura.core import text
+from fissura.reports import html
+from fissura.reports.columns import EXPLANATION, TITLES, figure, flat, heading, sheet
+from fissura.reports.gallery import Budget, gallery
+from fissura.reports.leaderboard import Leaderboard, Table
+from fissura.reports.pictures import Load
+from fissura.reports.sheet import ALL_FORMATS, Document, Format, document_text, html_table, write_document
+
+EMPTY = "No run has been scored yet."
+
+
+def write_leaderboard(
+    board: Leaderboard,
+    directory: Path,
+    *,
+    formats: Sequence[Format] = ALL_FORMATS,
+    title: str = "Leaderboard",
+    load: Load | None = None,
+) -> list[Path]:
+    """Writes `directory/leaderboard.<suffix>` in each of `formats`, whole or not at all; gives the paths.
+
+    With `load` the HTML page shows pictures.
+    """
+    return write_document(_document(board, title, load), directory, formats=formats)
+
+
+def as_text(
+    board: Leaderboard,
+    *,
+    kind: Literal["csv", "md", "html", "latex"],
+    title: str = "Leaderboard",
+    load: Load | None = None,
+) -> str:
+    """The leaderboard as the text of one file."""
+    return document_text(_document(board, title, load), kind=kind)
+
+
+def _document(board: Leaderboard, title: str, load: Load | None) -> Document:
+    return Document(
+        title=title,
+        sheets=[sheet(table) for table in board.tables],
+        explanation=EXPLANATION,
+        empty=EMPTY,
+        flat=flat(board),
+        page=[*_header(board, title), *sections(board, load=load)],
+        unprinted=("manifests",),  # a manifest is a page of text: it is in the Parquet and the HTML file
+    )
+
+
+def _header(board: Leaderboard, title: str) -> list[html.Html]:
+    lead = html.element("p.lead", found(board.tables[0]) if board.tables else EMPTY)
+    tiles = html.element("div.tiles", *(tile(table) for table in board.tables))
+    return [html.element("header", html.element("h1", title), lead, tiles)]
+
+
+def tile(table: Table) -> html.Html:
+    """The table's best score in large print."""
+    best = table.standings[0]
+    by, score = table.ranked_by, best.scores[table.ranked_by]
+    interval = f"{figure(by, score.low)}–{figure(by, score.high)}"
+    return html.tile(heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}")
+
+
+def found(table: Table) -> str:
+    """The table's result in a sentence."""
+    best, by = table.standings[0], table.ranked_by
+    if best.rank is None:
+        return f"On {table.data} no configuration scored every image."
+    score = best.scores[by]
+    equals = sum(1 for standing in table.standings if standing.group == best.group and standing.rank != 1)
+    ties = {0: "", 1: " One other configuration does not differ from it significantly."}
+    tied = ties.get(equals, f" {equals} other configurations do not differ from it significantly.")
+    names = [standing.recipe for standing in table.standings if standing.rank == 1]
+    configurations = text.count(len(table.standings), "configuration")
+    interval = f"95 % interval {figure(by, score.low)} to {figure(by, score.high)}"
+    remark = f" There is {table.remark}." if table.no_crack else ""
+    return (
+        f"On the {table.images} {table.condition.split} images of {table.data}, "
+        f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
+        f"{TITLES[by]} {figure(by, score.value)} ({interval}).{tied}{remark}"
+    )
+
+
+def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
+    """A section of HTML for each table, with pictures where `load` gives the images."""
+    budget, drawn, parts = Budget(), set(), []
+    for table in board.tables:
+        shown = sheet(table)
+        parts.append(html.element("h3", shown.heading))
+        parts.append(html.element("p.muted", shown.caption))
+        parts.append(html_table(shown))
+        # The predictions are the same under every protocol: one gallery does for all of a split.
+        pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
+        if load and pictured not in drawn:
+            drawn.add(pictured)
+            parts.append(gallery(table, load=load, budget=budget))
+    return [*parts, html.element("p.muted", EXPLANATION), *_manifests(board)] if parts else []
+
+
+def _manifests(board: Leaderboard) -> list[html.Html]:
+    """What produced each run, folded away."""
+    manifests = {
+        one.run_id: one for table in board.tables for row in table.standings for one in row.manifests
+    }
+    return [
+        html.element(
+            "details",
+            html.element("summary", f"Manifest of run {run_id}"),
+            html.element("pre", json.dumps(manifest.plain(), indent=2, sort_keys=True)),
+        )
+        for run_id, manifest in manifests.items()
+    ]

@@ -1,0 +1,134 @@
+"""The gallery of a table: its best configurations on the leader's worst, median and best image."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core import text
+from fissura.core.errors import UserError
+from fissura.metrics.stretch import stretched
+from fissura.records.store import prediction_path
+from fissura.reports.html import Html, element, join
+from fissura.reports.leaderboard import Standing, Table
+from fissura.reports.pictures import Load, data_url, overlay, read_prediction
+
+MAX_BYTES = 3_000_000  # of all the pictures of a page
+WIDTH = 480  # pixels of one picture
+CONFIGURATIONS = 3
+
+LEGEND = element(
+    "div.legend",
+    element("span", element("i.right"), "crack, found"),
+    element("span", element("i.wrong"), "no crack, but predicted"),
+    element("span", element("i.missed"), "crack, missed"),
+)
+
+
+class Budget:
+    """The bytes of pictures that a page may still hold."""
+
+    def __init__(self, size: int = MAX_BYTES) -> None:
+        self.left = size
+
+
+def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
+    """Image, mask, prediction and overlay for a few images, worst first; what cannot be shown says why."""
+    shown = [standing for standing in table.standings if standing.rank is not None][:CONFIGURATIONS]
+    if not shown:
+        return element("p.none", "No pictures: no configuration scored every image.")
+    parts = [LEGEND]
+    for label, name in extremes(shown[0].image_f1, bare=table.crack_free):
+        case = _case(table, shown, label=label, name=name, load=load)
+        if len(case) > budget.left:
+            parts.append(element("p.none", "The other pictures are left out to keep this file small."))
+            break
+        budget.left -= len(case)
+        parts.append(case)
+    return join(*parts)
+
+
+def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Worst, median and best image by its score, with that word; fewer where there are fewer images.
+
+    An image without a crack (`bare`) scores 1 or 0. One that scores 1 has nothing to show, so it counts only
+    where there is no other.
+    """
+    shown = [name for name in scores if name not in bare or scores[name] < 1] or list(scores)
+    order = sorted(shown, key=lambda name: (scores[name], name))
+    places = {"Worst": 0, "Median": (len(order) - 1) // 2, "Best": len(order) - 1}
+    chosen: dict[str, str] = {}
+    for label, place in places.items():
+        chosen.setdefault(order[place], label)
+    return [(label, name) for name, label in chosen.items()]
+
+
+def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Html:
+    condition = table.condition
+    title = element("h4", f"{label} image of the leader: {name}")
+    try:
+        image, mask = load(condition.dataset, name)
+    except (OSError, UserError, LookupError) as error:
+        return join(title, element("p.none", f"The image could not be read: {error}"))
+    figures = [
+        figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
+        figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
+    ]
+    for standing in shown:
+        try:
+            # A name from a foreign file must not lead out of the run's directory.
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is not a file name")
+            run, threshold = standing.directories[0], standing.thresholds[0]
+            place = prediction_path(
+                run,
+                dataset=condition.dataset,
+                data_digest=condition.data_digest,
+                split=condition.split,
+                image=name,
+            )
+            prediction = _as_scored(read_prediction(place), standing, condition.protocol)
+            if not image.shape[:2] == mask.shape == prediction.shape:
+                raise ValueError(f"{place}: its size is not the image's")
+        except FileNotFoundError:
+            figures.append(element("p.none", f"{who(standing)} kept no probability map of this image."))
+            continue
+        except (OSError, ValueError) as error:
+            figures.append(element("p.none", str(error)))
+            continue
+        drawn = overlay(image, mask, prediction, threshold=threshold)
+        scored = f"{who(standing)}: {_scored(standing.image_f1[name], cracked=name not in table.crack_free)}"
+        figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
+        figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
+    return join(title, element("div.gallery", *figures))
+
+
+def _as_scored(
+    prediction: UInt8[np.ndarray, "h w"], standing: Standing, protocol: str
+) -> UInt8[np.ndarray, "h w"]:
+    """The map that the protocol was applied to: a recipe may stretch it for its own (`Recipe.maps_under`)."""
+    recipe = standing.manifests[0].recipe
+    match recipe.get("protocols"):
+        case [{"kind": own}, *_] if recipe.get("map_range") == "min_max" and protocol.split(":")[0] == own:
+            wide = stretched(np.asarray(prediction / 255, dtype=np.float32))
+            return np.asarray(np.rint(wide * 255), dtype=np.uint8)
+    return prediction
+
+
+def _scored(f1: float, *, cracked: bool) -> str:
+    # without a crack an image's F1 is 1 or 0, as there is no false alarm or one
+    if cracked:
+        return f"F1 {text.share(f1)}"
+    return f"no crack, {'no' if f1 == 1 else 'with'} false alarm"
+
+
+def who(standing: Standing) -> str:
+    """The configuration in a few words: its rank and recipe."""
+    return f"#{standing.rank} {standing.recipe}"
+
+
+def figure(source: str, caption: str) -> Html:
+    """A picture by its `data:` address, with what it shows below."""
+    image = element("img", attributes={"src": source, "alt": caption, "loading": "lazy"})
+    return element("figure", image, element("figcaption", caption))

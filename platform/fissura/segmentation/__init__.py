@@ -1,0 +1,1 @@
+"""Crack segmentation: recipes, trainings, probability maps, and their judgement."""

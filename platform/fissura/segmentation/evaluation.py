@@ -1,0 +1,327 @@
+"""The judgement of a run on a data set: one probability map an image, counted under every protocol.
+
+A threshold is chosen on the validation images of the run's own data, never on test images.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fissura.core.documents import read_json
+from fissura.core.errors import DataChanged, DataError
+from fissura.core.files import check_writable, replacing
+from fissura.core.spec import MOST_VALUES
+from fissura.data.content import FileHashes, digest_of, require_same, sources
+from fissura.data.dataset import Dataset
+from fissura.data.sample import Split
+from fissura.metrics import AnyProtocol
+from fissura.metrics.counts import Counts, crack_pixels, pool
+from fissura.metrics.false_alarms import FalseAlarm, false_alarm
+from fissura.metrics.scores import best_threshold, level_of
+from fissura.metrics.stretch import stretched
+from fissura.records.run_files import REMEDIES, check_files, read_manifest, rewriting, write_sums
+from fissura.records.store import Row, ThresholdSource, prediction_folder, prediction_path, write_run
+from fissura.segmentation.predict import Predictor, to_bytes
+from fissura.segmentation.recipe import Given, MapRange, Recipe
+
+THRESHOLDS = "thresholds.json"
+Progress = Callable[[int, int], None]
+Judged = tuple[AnyProtocol, MapRange]
+"""A protocol, and the maps that it is applied to."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol; its
+    false alarms at each threshold, where it holds no crack."""
+
+    dataset: str
+    data_name: str
+    name: str
+    height: int
+    width: int
+    crack_pixels: int
+    counts: tuple[Counts, ...]
+    alarms: tuple[FalseAlarm, ...]
+
+
+def evaluate(
+    run: Path,
+    *,
+    datasets: Sequence[Dataset],
+    protocols: Sequence[AnyProtocol] = (),
+    split: Split = "test",
+    threshold: float | None = None,
+    device: torch.device,
+    content: str | None = None,
+    on_image: Progress | None = None,
+) -> list[Row]:
+    """Scores a run under each protocol (its recipe's own where none is given), one row an image and protocol.
+    `content` is the digest that the data must have, where that is known.
+
+    The rows are merged into the run's `run.parquet`; the maps, as the model gives them, stay in its
+    `predictions/`. Under the protocol that a recipe stretches its maps for, the stretched ones are scored.
+
+    Raises:
+        DataError: no finished run, or one that cannot be written; no images in the split, bad images (all are
+        named), a threshold that is no probability, or none to be had.
+        DataChanged: the data are not those of `content`, or changed meanwhile; no row is written.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    check_writable(run)
+    manifest = read_manifest(run)
+    predictor = Predictor.open(run, device=device)
+    recipe, hashes, found = predictor.recipe, FileHashes(None), sources(datasets)
+    held = digest_of(found, hashes.of(path for each in found for path in each.files))
+    require_same(datasets, held=held, content=content or held)
+    content = held
+    chosen = tuple(dict.fromkeys(protocols or recipe.protocols))
+    source: ThresholdSource = "given"
+    if threshold is not None:
+        thresholds = [threshold] * len(chosen)
+    elif isinstance(recipe.threshold, Given):
+        source, thresholds = "recipe", [recipe.threshold.value] * len(chosen)
+    else:
+        own = datasets if content == manifest.data.digest else ()
+        mismatch = f"this is {content}, and the run's own is {manifest.data.digest}"
+        source = "validation"
+        thresholds = _thresholds(predictor, run, chosen, own=own, mismatch=mismatch)
+    rows = [
+        _row(
+            image,
+            place,
+            protocol,
+            at,
+            run_id=manifest.run_id,
+            recipe=recipe.name,
+            configuration=recipe.configuration,
+            seed=recipe.seed,
+            data_digest=content,
+            split=split,
+            threshold_source=source,
+        )
+        for image in _count(
+            predictor,
+            datasets,
+            [(protocol, recipe.maps_under(protocol)) for protocol in chosen],
+            thresholds,
+            split=split,
+            keep=run,
+            content=content,
+            on_image=on_image,
+        )
+        for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
+    ]
+    if changed := hashes.changed():
+        raise DataChanged(*(f"{path}: changed while the run was scored on it; try again" for path in changed))
+    for dataset in sorted({row.dataset for row in rows}):
+        write_sums(run, prediction_folder(run, dataset, data_digest=content, split=split))
+    write_run(run, rows, manifest)
+    return rows
+
+
+def threshold_of(run: Path, recipe: Recipe) -> float:
+    """The threshold of a model in use, for its maps as they are: the recipe's, or the one that was chosen
+    under the first of its protocols.
+
+    Raises:
+        DataError: none was chosen yet.
+    """
+    if isinstance(recipe.threshold, Given):
+        return recipe.threshold.value
+    name, kept = _name((recipe.protocols[0], "probability"), recipe), _kept_thresholds(run)
+    if name not in kept:
+        raise DataError(
+            f"{run}: the threshold for {name} is chosen on the run's validation images when it is first"
+            " evaluated; run `fissura evaluate` on it, or give --threshold"
+        )
+    return kept[name]
+
+
+def _kept_thresholds(run: Path) -> dict[str, float]:
+    """The thresholds that were chosen so far, each by its protocol.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path, remedy = run / THRESHOLDS, REMEDIES[THRESHOLDS]
+    if not path.is_file():
+        return {}
+    check_files(run, (THRESHOLDS,))
+    kept: dict[str, float] = {}
+    for name, value in read_json(path, remedy=remedy, values=MOST_VALUES).items():
+        if not isinstance(value, float | int) or not 0 <= value <= 1:
+            raise DataError(f"{path}: is damaged: a threshold is a probability, not {value!r:.80}; {remedy}")
+        kept[name] = value
+    return kept
+
+
+def _name(judged: Judged, recipe: Recipe) -> str:
+    """Under which a threshold is kept: the protocol's, where its maps are those that it is evaluated with."""
+    protocol, maps = judged
+    return str(protocol) if maps == recipe.maps_under(protocol) else f"{protocol}, maps as they are"
+
+
+def _thresholds(
+    predictor: Predictor,
+    run: Path,
+    protocols: Sequence[AnyProtocol],
+    *,
+    own: Sequence[Dataset],
+    mismatch: str,
+) -> list[float]:
+    """The threshold of each protocol, chosen once on the validation images of `own` and kept with the run.
+
+    Of a recipe that stretches its maps, so is the one for a model in use, which does not.
+    """
+    recipe = predictor.recipe
+    judged: list[Judged] = [(protocol, recipe.maps_under(protocol)) for protocol in protocols]
+    wanted = {_name(each, recipe): each for each in judged}
+    names = list(wanted)
+    if own and recipe.map_range != "probability":
+        in_use: Judged = (recipe.protocols[0], "probability")
+        wanted[_name(in_use, recipe)] = in_use
+    kept = _kept_thresholds(run)
+    missing = {name: each for name, each in wanted.items() if name not in kept}
+    if missing:
+        if not own:
+            raise DataError(
+                f"{run}: a threshold for {', '.join(missing)} is chosen on the validation images of the run's"
+                f" own data, which this is not ({mismatch}); evaluate the run on its own data first, wherever"
+                " it lies now, or give --threshold"
+            )
+        images = list(
+            _count(predictor, own, [*missing.values()], (), split="val", keep=None, content="", on_image=None)
+        )
+        if not any(image.crack_pixels for image in images):
+            raise DataError(
+                f"{', '.join(map(str, own))}: a threshold is chosen on validation images with a crack, and"
+                f" the masks of the {len(images)} val images hold none; give --threshold"
+            )
+        for place, name in enumerate(missing):
+            kept[name] = best_threshold(pool(image.counts[place] for image in images))
+        with rewriting(run, THRESHOLDS) as scratch:
+            scratch.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return [kept[name] for name in names]
+
+
+def _count(
+    predictor: Predictor,
+    datasets: Sequence[Dataset],
+    judged: Sequence[Judged],
+    thresholds: Sequence[float],
+    *,
+    split: Split,
+    keep: Path | None,
+    content: str,
+    on_image: Progress | None,
+) -> Iterator[Counted]:
+    """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if
+    given."""
+    work = [source for source in sources(datasets) if source.sample.split == split]
+    if not work:
+        roots = ", ".join(str(dataset.root) for dataset in datasets)
+        raise DataError(f"{roots}: no {split} images; name another --split, or a data set that has them")
+    problems: list[str] = []
+    with ThreadPoolExecutor(1) as reader:
+        # one image is read ahead while another is predicted
+        readings = iter(work)
+        ahead = reader.submit(next(readings).read)
+        for number, source in enumerate(work, start=1):
+            reading = ahead
+            following = next(readings, None)
+            if following is not None:
+                ahead = reader.submit(following.read)
+            try:
+                image, mask, valid = reading.result()
+            except DataError as error:
+                problems += error.problems
+                continue
+            found = predictor.probability(image)
+            probability = to_bytes(found)
+            if keep is not None:
+                path = prediction_path(
+                    keep, dataset=source.label, data_digest=content, split=split, image=source.sample.name
+                )
+                with replacing(path) as scratch:
+                    Image.fromarray(probability).save(scratch, format="PNG")
+            wide = to_bytes(stretched(found)) if any(maps == "min_max" for _, maps in judged) else probability
+            counts = tuple(
+                protocol.count(wide if maps == "min_max" else probability, mask, valid)
+                for protocol, maps in judged
+            )
+            height, width = mask.shape
+            cracked = crack_pixels(mask, valid)
+            # of thresholds that are still to be chosen there are none
+            alarms = tuple(
+                false_alarm(wide if maps == "min_max" else probability, valid, level=level_of(threshold))
+                for (_, maps), threshold in zip(judged, thresholds, strict=False)
+                if not cracked
+            )
+            named = source.label, source.data_name, source.sample.name
+            yield Counted(*named, height, width, cracked, counts, alarms)
+            if on_image is not None:
+                on_image(number, len(work))
+    if problems:
+        raise DataError(*problems)
+
+
+def _row(
+    image: Counted,
+    place: int,
+    protocol: AnyProtocol,
+    threshold: float,
+    *,
+    run_id: str,
+    recipe: str,
+    configuration: str,
+    seed: int,
+    data_digest: str,
+    split: Split,
+    threshold_source: ThresholdSource,
+) -> Row:
+    """The row of an image under the protocol at `place` among those that it was counted under."""
+    counts, level = image.counts[place], level_of(threshold)
+    alarm = image.alarms[place] if image.alarms else None
+    scores = protocol.score(counts, level)
+    curves = (
+        {f"curve_{name}": values.astype(np.int32) for name, values in vars(counts).items()}
+        if protocol.swept
+        else {}
+    )
+    return Row(
+        run_id=run_id,
+        recipe=recipe,
+        configuration=configuration,
+        seed=seed,
+        dataset=image.dataset,
+        data_digest=data_digest,
+        split=split,
+        protocol=str(protocol),
+        threshold=threshold,
+        threshold_source=threshold_source,
+        image=image.name,
+        height=image.height,
+        width=image.width,
+        true_positive=int(counts.true_positive[level]),
+        false_positive=int(counts.false_positive[level]),
+        found=int(counts.found[level]),
+        missed=int(counts.missed[level]),
+        precision=scores.precision,
+        recall=scores.recall,
+        f1=scores.f1,
+        dice=scores.dice,
+        iou=scores.iou,
+        crack_pixels=image.crack_pixels,
+        alarm_components=alarm.components if alarm else None,
+        alarm_area=alarm.area if alarm else None,
+        data_name=image.data_name,
+        **curves,
+    )

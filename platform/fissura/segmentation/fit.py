@@ -1,0 +1,54 @@
+"""A whole training by one worker: data, epochs, manifest."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fissura.data.content import content_digest
+from fissura.data.dataset import Dataset
+from fissura.data.trainable import prepare_training
+from fissura.records.energy import energy_meter
+from fissura.records.manifest import Manifest
+from fissura.segmentation.recipe import Recipe
+from fissura.segmentation.resumable import Training
+from fissura.segmentation.run import close_run
+from fissura.training.runtime import Runtime
+
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    datasets: Sequence[Dataset],
+    run: Path,
+    cache: Path,
+    content: str | None = None,
+    runtime: Runtime,
+    on_epoch: OnEpoch = lambda _: None,
+) -> Manifest:
+    """Trains `recipe` to its end into the directory `run`, going on from what stands there. `content` is the
+    digest of the data's files; by default they are hashed now.
+
+    Raises:
+        DataError: bad images, or none with a crack to train or validate on.
+        Diverged: a loss is not a number.
+        ResourceError: not even one image at a time fits the memory.
+        Interrupted: the runtime asked to stop; call again to go on.
+    """
+    content = content or content_digest(datasets, directory=cache)
+    data = prepare_training(datasets, resize=recipe.data.resize, directory=cache, content=content)
+    meter = energy_meter()
+    training = Training(recipe, data=data, run=run, runtime=runtime)
+    whole = training.trainer.progress.seconds == 0
+    while not training.trainer.finished:
+        on_epoch(training.step())
+        if meter is not None:
+            meter.joules()  # a counter that starts again from 0 must be read before it does so twice
+    return close_run(
+        training.trainer,
+        datasets=datasets,
+        content=content,
+        cpus=runtime.cpus * runtime.world_size,
+        joules=meter.joules() if meter is not None and whole else None,
+    )

@@ -1,0 +1,146 @@
+"""A step's batch that does not fit the memory: the same gradient, from parts of the batch that do.
+
+A loss may read the whole batch at once (Dice over a batch, the normalised focal loss, a mean over valid
+pixels), so the gradients of parts cannot just be added up. Instead the outputs of all parts are computed
+first, without what a backward pass needs; the loss of the whole batch gives its gradient with respect to
+them; and each part is computed again and takes its share of that (Gao et al., RepL4NLP 2021). So a step is
+the recipe's own, for every loss, at the price of a second forward pass. What reads a batch inside the
+network differs: batch normalisation takes its statistics from a part, and its running ones move once a part.
+
+RUN/memory.json   {"micro_batch": images that one worker computes at a time}; absent: all of a step's
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fissura.core.documents import read_json
+from fissura.core.errors import DataError
+from fissura.core.files import write_json
+from fissura.core.retry import must_stand
+from fissura.segmentation.objective import Maps, Objective
+
+FILE = "memory.json"
+# PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
+LACK_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "could not create a memory object",
+    "std::bad_alloc",
+    "STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation ended for want of memory, the device's or the machine's."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in LACK_OF_MEMORY)
+    )
+
+
+def micro_batch_of(run: Path, *, share: int) -> int:
+    """The images that a worker computes at a time, of its `share` of a step's batch."""
+    path = run / FILE
+    if not path.is_file():
+        return share
+    remedy = "remove it, then go on: the memory that a step takes is found anew"
+    size = read_json(path, remedy=remedy).get("micro_batch")
+    if not isinstance(size, int):
+        raise DataError(f"{path}: holds no `micro_batch`; {remedy}")
+    return max(1, min(share, size))
+
+
+def halve(run: Path, *, share: int) -> bool:
+    """Has the trainings of `run` that begin from now on compute half as many images at a time; False where it
+    is one already."""
+    must_stand(run)
+    now = micro_batch_of(run, share=share)
+    if now == 1:
+        return False
+    write_json(run / FILE, {"micro_batch": math.ceil(now / 2)})
+    return True
+
+
+def outputs_in_parts(
+    objective: Objective, image: Tensor, *, size: int, autocast: AbstractContextManager[Any]
+) -> tuple[Tensor, ...]:
+    """The objective's outputs of a whole batch, computed `size` images at a time, without a gradient."""
+    with torch.no_grad(), autocast:
+        parts = [objective.outputs(part) for part in _parts(image, size)]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(each) for each in zip(*parts, strict=True))
+
+
+def backward(
+    model: nn.Module,
+    objective: Objective,
+    image: Tensor,
+    maps: tuple[Maps, Maps, Maps | None],
+    *,
+    size: int,
+    autocast: AbstractContextManager[Any],
+    scaler: torch.amp.GradScaler,
+    on_logits: Callable[[Tensor], None] = lambda _: None,
+) -> Tensor:
+    """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
+    the loss, and to `on_logits` the crack logits that it is of. `model` is the objective as the runtime
+    prepared it; `maps` are target, valid and ambiguous pixels."""
+    if len(image) > size:
+        return backward_in_parts(
+            objective, image, *maps, size=size, autocast=autocast, scaler=scaler, on_logits=on_logits
+        )
+    with autocast:
+        loss, logits = model(image, *maps)
+    on_logits(logits.detach())
+    torch.autograd.backward(scaler.scale(loss))
+    detached: Tensor = loss.detach()
+    return detached
+
+
+def backward_in_parts(
+    objective: Objective,
+    image: Tensor,
+    target: Maps,
+    valid: Maps,
+    ambiguous: Maps | None,
+    *,
+    size: int,
+    autocast: AbstractContextManager[Any],
+    scaler: torch.amp.GradScaler,
+    on_logits: Callable[[Tensor], None] = lambda _: None,
+) -> Tensor:
+    """Adds the gradient of a whole batch's scaled loss to the parameters', `size` images at a time; gives the
+    loss, and to `on_logits` the crack logits."""
+    # the first pass must leave no trace: neither in running statistics nor in the random numbers of a dropout
+    kept = [buffer.clone() for buffer in objective.buffers()]
+    devices = [image.device] if image.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        outputs = outputs_in_parts(objective, image, size=size, autocast=autocast)
+    on_logits(outputs[0])
+    for buffer, before in zip(objective.buffers(), kept, strict=True):
+        buffer.copy_(before)
+    leaves = tuple(output.detach().requires_grad_() for output in outputs)
+    loss = objective.loss_of(leaves, target, valid, ambiguous)
+    torch.autograd.backward(scaler.scale(loss))
+    gradients = [None if leaf.grad is None else _parts(leaf.grad, size) for leaf in leaves]
+    for number, part in enumerate(_parts(image, size)):
+        with autocast:
+            again = objective.outputs(part)
+        reached = [
+            (output, gradient[number])
+            for output, gradient in zip(again, gradients, strict=True)
+            if gradient is not None
+        ]
+        torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
+    return loss.detach()
+
+
+def _parts(batch: Tensor, size: int) -> tuple[Tensor, ...]:
+    """A batch in the fewest parts of at most `size`, as equal as can be: batch normalisation likes no part of
+    one."""
+    return batch.tensor_split(math.ceil(len(batch) / size))

@@ -1,0 +1,254 @@
+"""A recipe: the complete, frozen description of one training and of how its result is judged."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from fissura.core.errors import SpecError
+from fissura.core.spec import Spec
+from fissura.data.pipeline import Pipeline
+from fissura.losses import AmbiguityAware, AnyLoss, Clustering
+from fissura.metrics import AnyProtocol
+from fissura.models import AnyModel
+from fissura.segmentation.inference import AnyInference, Whole
+from fissura.training.experiment import Experiment, KeptBy
+
+Parameters = list[torch.nn.Parameter]
+
+
+class Adam(Spec):
+    """Adam (Kingma and Ba, 2015)."""
+
+    kind: Literal["adam"] = "adam"
+    lr: float = Field(1e-3, gt=0, le=10)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`; one fused kernel a step on a GPU."""
+        fused = parameters[0].is_cuda
+        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+
+
+class SGD(Spec):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: float = Field(1e-3, gt=0, le=10)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """The optimizer over `parameters`; one fused kernel a step on a GPU."""
+        fused = parameters[0].is_cuda
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused
+        )
+
+
+AnyOptimizer = Annotated[Adam | SGD, Field(discriminator="kind")]
+
+
+class Constant(Spec):
+    """The learning rate stays as it is."""
+
+    kind: Literal["constant"] = "constant"
+
+    def build(self, _: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """No scheduler."""
+        return None
+
+
+class Plateau(Spec):
+    """The learning rate is multiplied by `factor` when the validation loss is flat for `patience` epochs."""
+
+    kind: Literal["plateau"] = "plateau"
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience: int = Field(3, ge=0)
+
+    def build(self, optimizer: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """The scheduler; its step takes the validation loss."""
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=self.factor, patience=self.patience
+        )
+
+
+class Cosine(Spec):
+    """The learning rate falls to zero along half a cosine over the phase."""
+
+    kind: Literal["cosine"] = "cosine"
+
+    def build(self, optimizer: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """The scheduler, stepped once an epoch."""
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+
+
+AnySchedule = Annotated[Constant | Plateau | Cosine, Field(discriminator="kind")]
+
+
+class Phase(Spec):
+    """A stretch of training with one loss, one optimizer and one schedule.
+
+    `until` is the share of the recipe's epochs at whose end the phase ends; it begins where the one before it
+    ends, and one that ends where it begins is left out. `early_stopping` is the number of epochs without a
+    lower validation loss after which the phase ends; None: never.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    loss: AnyLoss
+    optimizer: AnyOptimizer = Adam()
+    schedule: AnySchedule = Constant()
+    until: float = Field(1.0, gt=0, le=1)
+    early_stopping: int | None = Field(None, ge=1)
+
+
+class Chosen(Spec):
+    """The threshold of the best F1 on the validation images of the run's own data."""
+
+    kind: Literal["validation"] = "validation"
+
+
+class Given(Spec):
+    """A threshold that the recipe gives: a pixel is a crack where its probability is at least `value`."""
+
+    kind: Literal["given"] = "given"
+    value: float = Field(0.5, ge=0, le=1)
+
+
+MapRange = Literal["probability", "min_max"]
+AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
+
+
+class Recipe(Experiment):
+    """Everything that decides a training: the same recipe, data and seed give the same weights on the same
+    machine.
+
+    `precision` "mixed" is automatic mixed precision on a GPU and float32 on a CPU; "bfloat16" is mixed
+    precision on CPUs too that compute it natively. Validation and inference are in float32. `inference` is
+    how a finished model reads an image. `map_range` "min_max" stretches each map to 0..1 where a finished
+    model is evaluated under the kind of the first protocol, and nowhere else: see `maps_under`.
+    `protocols` are those the result is judged by; the first one also judges each epoch, in one pass over
+    each image.
+
+    `kept_by` is the validation metric whose best epoch is the kept model, in each phase anew: the lowest
+    loss, or the highest of the others; of equals the one of lower loss, then the first. None: the paper does
+    not say; it is the loss then, and in a search its objective. Early stopping and the plateau schedule watch
+    the validation loss whatever it is.
+    """
+
+    task = "segmentation"
+    metrics: ClassVar[frozenset[str]] = frozenset(
+        {
+            "val/loss",
+            "val/f1",
+            "val/dice",
+            "val/iou",
+            "val/precision",
+            "val/recall",
+            "latency_ms",
+            "parameters",
+        }
+    )
+
+    data: Pipeline = Pipeline()
+    model: AnyModel
+    epochs: int = Field(ge=1, le=100_000)
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    precision: Literal["float32", "mixed", "bfloat16"] = "mixed"
+    inference: AnyInference = Whole()
+    map_range: MapRange = "probability"
+    threshold: AnyThreshold = Chosen()
+    protocols: tuple[AnyProtocol, ...] = Field(min_length=1)
+    kept_by: KeptBy | None = None
+
+    @model_validator(mode="after")
+    def _phases_have_names_of_their_own(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each phase needs a name of its own, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other_to_the_end(self) -> Self:
+        ends = [phase.until for phase in self.phases]
+        if ends != sorted(ends) or ends[-1] != 1:
+            raise ValueError(f"the phases' `until` must not fall, and the last must be 1, got {ends}")
+        return self
+
+    @model_validator(mode="after")
+    def _ambiguity_is_learnt_before_it_is_clustered(self) -> Self:
+        learnt = False
+        for phase, epochs in zip(self.phases, self.phase_epochs, strict=True):
+            if isinstance(phase.loss, Clustering) and epochs and not learnt:
+                raise ValueError(
+                    f"phase {phase.name} needs the variance that a phase with the loss `ambiguity_aware`"
+                    f" learnt before it; of {self.epochs} epochs the phases get {list(self.phase_epochs)}"
+                )
+            learnt = learnt or (isinstance(phase.loss, AmbiguityAware) and epochs > 0)
+        return self
+
+    def named_by(self) -> dict[str, Any]:
+        """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
+        was a choice, and without strengths of changes that are not made."""
+        plain = self.plain()
+        plain["data"]["augmentation"] = self.data.augmentation.named_by()
+        if self.kept_metric == "val/loss":
+            del plain["kept_by"]
+        return plain
+
+    @property
+    def kept_metric(self) -> KeptBy:
+        """The metric that the kept model is chosen by."""
+        return self.kept_by or "val/loss"
+
+    def standing(self, record: Mapping[str, Any]) -> tuple[float, float]:
+        """How good an epoch's record is for being kept: the larger the better."""
+        loss = record["val/loss"]
+        return (-loss if self.kept_metric == "val/loss" else record[self.kept_metric]), -loss
+
+    @property
+    def length(self) -> int:
+        """The recipe's epochs."""
+        return self.epochs
+
+    def measured(self, metric: str, *, on: str) -> str:
+        """See `Experiment.measured`."""
+        if not metric.startswith("val/"):
+            return ""
+        # as `engine.validation.validate` does it
+        rules = {
+            "val/loss": "by the recipe's loss",
+            "val/dice": "under the protocol overlap at 0.5",
+            "val/iou": "under the protocol overlap at 0.5",
+        }
+        rule = rules.get(metric, f"under the protocol {self.protocols[0]}")
+        return f"on the validation split of {on}, {rule}"
+
+    def maps_under(self, protocol: AnyProtocol) -> MapRange:
+        """The maps that a finished model is judged by under a protocol: the stretched ones belong to the
+        recipe's own alone, since a stretched map shows a crack in every image."""
+        return self.map_range if protocol.kind == self.protocols[0].kind else "probability"
+
+    @property
+    def last_phase(self) -> range:
+        """The epochs, counted from 0, of the last phase that has any, if none before it stops early."""
+        return range(self.epochs - next(filter(None, reversed(self.phase_epochs))), self.epochs)
+
+    @property
+    def phase_epochs(self) -> tuple[int, ...]:
+        """Epochs of each phase, if none stops early."""
+        ends = [0, *(round(self.epochs * phase.until) for phase in self.phases)]
+        return tuple(end - begin for begin, end in pairwise(ends))
+
+
+def segmenter_of(experiment: Experiment) -> Recipe:
+    """The recipe, which must be one of segmentation.
+
+    Raises:
+        SpecError: it classifies images.
+    """
+    if isinstance(experiment, Recipe):
+        return experiment
+    raise SpecError(f"recipe `{experiment.name}` classifies images; name one that segments them")

@@ -1,0 +1,51 @@
+"""A finished training as a run directory: its manifest, written last, is what says that it is finished."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from fissura.data.dataset import Dataset
+from fissura.records.manifest import DataFacts, Manifest
+from fissura.records.run_files import MANIFEST, check_files, facts_of, read_manifest, write_manifest
+from fissura.segmentation import micro_batches as memory
+from fissura.segmentation.ambiguity import VARIANCE
+from fissura.segmentation.trainer import Trainer
+from fissura.training import tensorboard
+from fissura.training.checkpoint import METRICS, RECIPE, WEIGHTS
+
+FILES = (RECIPE, WEIGHTS, METRICS, VARIANCE, memory.FILE, tensorboard.FILE)
+"""What a training leaves, those of them that it needs."""
+
+
+def close_run(
+    trainer: Trainer, *, datasets: Sequence[Dataset], content: str, cpus: int, joules: float | None
+) -> Manifest:
+    """Writes the manifest of a finished training, once, by rank 0. `content` is the digest of the data's
+    files."""
+    if (trainer.run / MANIFEST).is_file():
+        check_files(trainer.run, FILES)
+        return read_manifest(trainer.run)
+    now = datetime.now(UTC)
+    manifest = Manifest.collect(
+        run_id=trainer.run.name,
+        recipe=trainer.recipe.plain(),
+        seed=trainer.recipe.seed,
+        data=DataFacts(digest=content, datasets=tuple(dataset.plain() for dataset in datasets)),
+        accelerator="cuda" if trainer.device.type == "cuda" else "cpu",
+        cpus=cpus,
+        started=now - timedelta(seconds=trainer.progress.seconds),
+        finished=now,
+        parameters=trainer.kept["parameters"],
+        best_epoch=trainer.progress.best_epoch,
+        epochs=trainer.progress.epoch,
+        energy_joules=joules,
+        accumulation=trainer.accumulation,
+    )
+    if trainer.rank != 0:
+        return manifest
+    trainer.keep(lambda: _write(trainer.run, manifest))
+    return read_manifest(trainer.run)
+
+
+def _write(run: Path, manifest: Manifest) -> None:
+    write_manifest(run, manifest.model_copy(update={"files": facts_of(run, FILES)}))

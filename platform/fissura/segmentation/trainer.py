@@ -1,0 +1,349 @@
+"""Training of a recipe, epoch by epoch, resumable from any step.
+
+The kept model is the best of the current phase by the recipe's `kept_by`; `kept` holds its epoch's record,
+and is what a search compares.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fissura.core.errors import DataError, Diverged, Interrupted
+from fissura.core.files import remove_abandoned, write_json
+from fissura.core.retry import must_stand, persist
+from fissura.core.seeding import derive
+from fissura.data.cache import PreparedData
+from fissura.data.pipeline import Batch, Epochs
+from fissura.losses import Clustering
+from fissura.records.run_files import MANIFEST
+from fissura.segmentation.ambiguity import VARIANCE, ambiguous_regions, variance_maps, write_variance
+from fissura.segmentation.micro_batches import backward, micro_batch_of
+from fissura.segmentation.objective import AmbiguityObjective, Objective, objective_of
+from fissura.segmentation.recipe import Phase, Recipe
+from fissura.segmentation.training_dice import TrainingDice
+from fissura.segmentation.validation import validate
+from fissura.training.checkpoint import (
+    METRICS,
+    RECIPE,
+    STATE,
+    WEIGHTS,
+    Progress,
+    load_state,
+    read_metrics,
+    read_progress,
+    save_state,
+    save_weights,
+)
+from fissura.training.runtime import Runtime, half_precision
+from fissura.training.tensorboard import add_epoch, begin_curves
+
+CHECKED_STEPS = 32  # between two looks at the loss, each of which waits for the device
+Record = dict[str, Any]
+
+
+class Trainer:
+    """One worker's part in the training of `recipe` into the run directory `run`.
+
+    A directory that holds the state of an earlier attempt is gone on with; a finished one is only read.
+
+    Raises:
+        WeightsError: the pretrained weights cannot be had.
+    """
+
+    def __init__(self, recipe: Recipe, *, data: PreparedData, run: Path, runtime: Runtime) -> None:
+        self.recipe, self.run = recipe, run
+        self._data, self._runtime = data, runtime
+        self.device, self.rank = runtime.device, runtime.rank
+        # of a step's batch, what this worker takes, and how much of that at a time
+        self.share = math.ceil(recipe.data.batch_size / runtime.world_size)
+        self.micro_batch = micro_batch_of(run, share=self.share)
+        self.progress, self.history = self._read()
+        if not self.finished:
+            self._start()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all phases are done."""
+        return bool(self.progress.finished)
+
+    @property
+    def accumulation(self) -> int:
+        """Parts that a step's batch is computed in; 1 where the memory holds it whole."""
+        return math.ceil(self.share / self.micro_batch)
+
+    @property
+    def kept(self) -> Record:
+        """The record of the kept model's epoch, beside the number of epochs so far."""
+        if not self.progress.best_epoch:
+            raise DataError(f"{self.run}: no epoch has been finished yet; go on with the training")
+        return {**self.history[self.progress.best_epoch - 1], "epochs": self.progress.epoch}
+
+    def step(self) -> Record:
+        """Trains and validates one epoch, writes the checkpoints, returns the epoch's own record.
+
+        Raises:
+            Diverged: a loss is not a number.
+            Interrupted: the runtime asked to stop; the state is on disk, in mid-epoch if need be.
+        """
+        start = time.perf_counter()
+        phase = self.recipe.phases[self.progress.phase]
+        train = self._train(phase)
+        validation = self._validate()
+        if not math.isfinite(validation["val/loss"]):
+            raise Diverged(
+                f"the validation loss of epoch {self.progress.epoch + 1} is {validation['val/loss']}"
+            )
+        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self._schedule.step(validation["val/loss"])
+        elif self._schedule is not None:
+            self._schedule.step()
+        seconds = self.progress.seconds + time.perf_counter() - start
+        record = {
+            "epoch": self.progress.epoch + 1,
+            "phase": phase.name,
+            **train,
+            **validation,
+            "seconds": seconds,
+            "accumulation": self.accumulation,
+            "parameters": sum(parameter.numel() for parameter in self._network.parameters()),
+        }
+        self.history.append(record)
+        self._advance(phase, record, seconds=seconds)
+        self._write()
+        return record
+
+    def _read(self) -> tuple[Progress, list[Record]]:
+        state = self.run / STATE
+        if (self.run / METRICS).is_file() and (self.run / WEIGHTS).is_file():
+            progress, history = read_metrics(self.run)
+            if progress.finished:
+                state.unlink(missing_ok=True)
+                return progress, history
+        if state.is_file():
+            try:
+                return read_progress(state)
+            except DataError:
+                # a torn state costs its epochs, not the run
+                state.unlink(missing_ok=True)
+        return Progress(), []
+
+    def _start(self) -> None:
+        torch.manual_seed(derive(self.recipe.seed, "model"))
+        if self._runtime.device.type == "cpu":
+            # use_deterministic_algorithms says the same, and imports the whole compiler first
+            torch.set_deterministic_debug_mode("warn")
+        resumed = self.progress != Progress()
+        # a state holds all weights: the pretrained ones are not needed again
+        model = self.recipe.model.model_copy(update={"weights": "none"}) if resumed else self.recipe.model
+        self._network = model.build()
+        kind, half = self._runtime.device.type, half_precision(self.recipe.precision, self._runtime.device)
+        self._scaler = torch.amp.GradScaler(kind, enabled=half is torch.float16)
+        self._autocast: AbstractContextManager[Any] = torch.autocast(
+            kind, dtype=half or torch.bfloat16, enabled=half is not None
+        )
+        if self.rank == 0:
+            self.run.mkdir(parents=True, exist_ok=True)
+        if not resumed:
+            self.progress = replace(self.progress, phase=self._phase_after(-1))
+        self._begin_phase()
+        if self.rank == 0:
+            self.keep(lambda: remove_abandoned(self.run))
+            # what it says of an earlier training, whose weights were removed, is not true of this one
+            self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
+        if resumed:
+            load_state(
+                self.run / STATE, objective=self._objective, optimizer=self._optimizer,
+                schedule=self._schedule, scaler=self._scaler,
+            )  # fmt: skip
+        elif self.rank == 0:
+            self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
+        if self.rank == 0:
+            self.keep(lambda: begin_curves(self.run, self.history))
+
+    def _begin_phase(self) -> None:
+        phase, device = self.recipe.phases[self.progress.phase], self._runtime.device
+        self._objective: Objective = objective_of(self._network, phase.loss)
+        if device.type == "cuda":
+            self._objective = self._objective.to(memory_format=torch.channels_last)
+        self._model = self._runtime.prepare(self._objective)
+        trainable = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
+        self._optimizer = phase.optimizer.build(trainable)
+        epochs = self.recipe.phase_epochs[self.progress.phase]
+        self._schedule = phase.schedule.build(self._optimizer, epochs=epochs)
+        regions = None
+        if isinstance(phase.loss, Clustering):
+            regions = ambiguous_regions(self.run / VARIANCE, data=self._data, gamma=phase.loss.gamma)
+        self._epochs = Epochs(
+            self._data,
+            pipeline=self.recipe.data,
+            stride=self._network.stride,
+            seed=self.recipe.seed,
+            rank=self._runtime.rank,
+            world_size=self._runtime.world_size,
+            threads=max(1, min(4, self._runtime.cpus - 1)),
+            ambiguous=regions,
+        )
+
+    def _end_phase(self) -> None:
+        """What the phases after this one need of it is kept."""
+        if self.rank == 0 and isinstance(self._objective, AmbiguityObjective):
+            maps = variance_maps(
+                self._objective, data=self._data, recipe=self.recipe, device=self._runtime.device
+            )
+            self.keep(lambda: write_variance(maps, self.run / VARIANCE))
+        # the others read what rank 0 wrote; two wrappers must not average the same gradients
+        self._runtime.share([0.0])
+        del self._model
+
+    def _phase_after(self, phase: int) -> int:
+        """The next phase that has epochs; the number of phases where there is none."""
+        later = range(phase + 1, len(self.recipe.phases))
+        return next((one for one in later if self.recipe.phase_epochs[one]), len(self.recipe.phases))
+
+    def _train(self, phase: Phase) -> Record:
+        self._model.train()
+        number, loss_sum = self.progress.batch, self.progress.loss_sum
+        images, waited, begin = 0, 0.0, time.perf_counter()
+        pending: list[Tensor] = []
+        dice = TrainingDice(self.progress, device=self.device)
+        batches = self._epochs.batches_of(self.progress.epoch, start=number)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            pending.append(self._optimize(batch, dice))
+            number, images = number + 1, images + len(batch.image)
+            stop = self._runtime.should_stop()
+            if stop or len(pending) == CHECKED_STEPS:
+                loss_sum += self._sum_of(pending, last=number)
+            if stop:
+                spent = self.progress.seconds + time.perf_counter() - begin
+                stopped = replace(self.progress, batch=number, loss_sum=loss_sum, seconds=spent)
+                self._save(dice.kept(stopped))
+                raise Interrupted(f"stopped after step {number} of epoch {self.progress.epoch + 1}")
+        loss_sum += self._sum_of(pending, last=number)
+        seconds = time.perf_counter() - begin
+        return {
+            "train/loss": self._runtime.mean(loss_sum / max(1, number)),
+            "train/dice": dice.score(self._runtime.mean),
+            "lr": self._optimizer.param_groups[0]["lr"],
+            "images_per_second": images * self._runtime.world_size / seconds,
+            "wait_share": waited / seconds,
+        }
+
+    def _sum_of(self, losses: list[Tensor], *, last: int) -> float:
+        """The sum of the losses of the steps up to `last`, which are forgotten."""
+        values = [float(loss) for loss in losses]
+        losses.clear()
+        for step, value in enumerate(values, start=last - len(values) + 1):
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the training loss of step {step} of epoch {self.progress.epoch + 1} is {value}"
+                    f" (learning rate {self._optimizer.param_groups[0]['lr']:g})"
+                )
+        return math.fsum(values)
+
+    def _optimize(self, batch: Batch, dice: TrainingDice) -> Tensor:
+        device = self._runtime.device
+        image, target, valid = (
+            part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
+        )
+        unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = backward(
+            self._model,
+            self._objective,
+            self.recipe.data.normalise(image),
+            (target.float(), valid.float(), unclear),
+            size=self.micro_batch,
+            autocast=self._autocast,
+            scaler=self._scaler,
+            on_logits=lambda logits: dice.add(logits, target, valid),
+        )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss
+
+    def _validate(self) -> Record:
+        record: Record = {}
+        if self._runtime.rank == 0:
+            record = validate(
+                self._objective,
+                data=self._data,
+                recipe=self.recipe,
+                device=self._runtime.device,
+                micro_batch=self.micro_batch,
+            )
+        # the other ranks need only what decides: the schedule and early stopping read the loss
+        names = ("val/loss", self.recipe.kept_metric)
+        shared = self._runtime.share([record.get(name, 0.0) for name in names])
+        return record | dict(zip(names, shared, strict=True))
+
+    def _advance(self, phase: Phase, record: Record, *, seconds: float) -> None:
+        best = self._is_best(record)
+        if best and self.rank == 0:
+            self.keep(lambda: save_weights(self._network, self.run / WEIGHTS))
+        done = self.progress.after_epoch(loss=record["val/loss"], best=best, seconds=seconds)
+        record["kept_epoch"] = done.best_epoch
+        stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
+        if stopped or done.phase_epoch >= self.recipe.phase_epochs[done.phase]:
+            following = self._phase_after(done.phase)
+            if following < len(self.recipe.phases):
+                done = replace(done, phase=following, phase_epoch=0, best_loss=float("inf"), stale=0)
+            else:
+                reason = "early stopping" if stopped else "all epochs done"
+                done = replace(done, finished=reason)
+        changed = done.phase != self.progress.phase
+        if changed:
+            self._end_phase()
+        self.progress = done
+        if changed:
+            self._begin_phase()
+
+    def _is_best(self, record: Record) -> bool:
+        """Whether the epoch is the best of its phase so far."""
+        best, before = self.progress.best_epoch, self.progress.epoch - self.progress.phase_epoch
+        return best <= before or self.recipe.standing(record) > self.recipe.standing(self.history[best - 1])
+
+    def _write(self) -> None:
+        if self._runtime.rank != 0:
+            return
+        self.keep(lambda: add_epoch(self.run, self.history[-1]))
+        if self.finished:
+            plain = {"progress": vars(self.progress), "history": self.history}
+            self.keep(lambda: write_json(self.run / METRICS, plain))
+            self.keep(lambda: (self.run / STATE).unlink(missing_ok=True))
+        else:
+            self._save(self.progress)
+
+    def _save(self, progress: Progress) -> None:
+        if self._runtime.rank == 0:
+            self.keep(
+                lambda: save_state(
+                    self.run / STATE,
+                    objective=self._objective,
+                    optimizer=self._optimizer,
+                    schedule=self._schedule,
+                    scaler=self._scaler,
+                    progress=progress,
+                    history=self.history,
+                )
+            )
+
+    def keep(self, write: Callable[[], None]) -> None:
+        """Writes into the run directory, and waits for storage that is full or gone."""
+
+        def attempt() -> None:
+            must_stand(self.run)
+            write()
+
+        persist(attempt, what=str(self.run), on_wait=self._runtime.waiting)

@@ -1,0 +1,77 @@
+"""The judgement of one epoch: loss and scores over the validation images at the working size."""
+
+import math
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from fissura.data.cache import PreparedData
+from fissura.data.pipeline import collate, prepared_patch
+from fissura.metrics import Overlap
+from fissura.metrics.counts import pool
+from fissura.metrics.scores import best_threshold, level_of
+from fissura.segmentation.micro_batches import outputs_in_parts
+from fissura.segmentation.objective import Objective
+from fissura.segmentation.predict import to_bytes
+from fissura.segmentation.recipe import Given, Recipe
+
+
+@torch.inference_mode()
+def validate(
+    objective: Objective,
+    *,
+    data: PreparedData,
+    recipe: Recipe,
+    device: torch.device,
+    micro_batch: int | None = None,
+) -> dict[str, Any]:
+    """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under the recipe's first protocol, at
+    the threshold that the recipe gives, or else at that of the best pooled F1, `val/threshold`;
+    `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward pass and loss, milliseconds an image.
+
+    A loss that is not a number is all that is given of the epoch. Whatever the recipe's inference, an image
+    is read in one pass: a search needs the order of its trials. `micro_batch` images go through the network
+    at a time, by default a batch.
+    """
+    objective.eval()
+    pipeline, protocol = recipe.data, recipe.protocols[0]
+    indices = data.indices("val")
+    losses, counts, overlaps, forward = [], [], [], 0.0
+    for start in range(0, len(indices), pipeline.batch_size):
+        part = indices[start : start + pipeline.batch_size]
+        patches = [prepared_patch(data, index) for index in part]
+        batch = collate(patches, stride=objective.model.stride)
+        image, target, valid = (tensor.to(device) for tensor in (batch.image, batch.target, batch.valid))
+        begin = time.perf_counter()
+        outputs = outputs_in_parts(
+            objective, pipeline.normalise(image), size=micro_batch or len(part), autocast=nullcontext()
+        )
+        loss, logits = objective.loss_of(outputs, target.float(), valid.float(), None), outputs[0]
+        losses.append(float(loss))
+        forward += time.perf_counter() - begin
+        if not math.isfinite(losses[-1]):
+            return {"val/loss": losses[-1]}
+        maps = logits.sigmoid()[:, 0].cpu().numpy()
+        for patch, wide in zip(patches, maps, strict=True):
+            height, width = patch.mask.shape
+            probability = to_bytes(wide[:height, :width])
+            counts.append(protocol.count(probability, patch.mask, patch.valid))
+            overlaps.append(Overlap().count(probability, patch.mask, patch.valid))
+    pooled = pool(counts)
+    given = recipe.threshold
+    threshold = given.value if isinstance(given, Given) else best_threshold(pooled)
+    scores = protocol.score(pooled, level_of(threshold))
+    overlap = Overlap().score(pool(overlaps), level_of(0.5))
+    return {
+        "val/loss": float(np.mean(losses)),
+        "val/precision": scores.precision,
+        "val/recall": scores.recall,
+        "val/f1": scores.f1,
+        "val/threshold": threshold,
+        "val/dice": overlap.dice,
+        "val/iou": overlap.iou,
+        "latency_ms": 1000 * forward / len(indices),
+    }

@@ -1,0 +1,304 @@
+"""Dotted paths into a recipe: find the field, change it, and say what is near when there is none.
+
+A path such as `phases.train.optimizer.lr` runs through specs by field, through tuples of specs by `name` or
+index, and through unions on `kind` by the kind that is set.
+"""
+
+import copy
+import functools
+import itertools
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
+
+from fissura.core.errors import SpecError
+from fissura.core.spec import Spec, nearest
+from fissura.spaces.wording import broken_rule, one_of, problems
+
+Plain = dict[str, Any]
+S = TypeVar("S", bound=Spec)
+ABSENT: Any = object()
+NEAR_LIMIT = 1_000  # paths that are compared with one that is not known
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a path leads: its canonical form (names, not indices), its steps into the plain recipe, its type.
+
+    `value` is the plain value there, or ABSENT where a required field has none yet.
+    """
+
+    path: str
+    steps: tuple[str | int, ...]
+    annotation: Any
+    value: Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One broken rule: the path it is about ("" for the whole recipe), and the sentence for the reader."""
+
+    path: str
+    text: str
+
+
+def resolve(plain: Plain, model_type: type[Spec], path: str) -> Place:
+    """The field of `path` in the plain form of a `model_type`, with the kinds that `plain` holds.
+
+    Raises:
+        SpecError: there is no such field; the nearest path is named.
+    """
+    place, whole = _follow(plain, model_type, path)
+    if not whole:
+        raise SpecError(_unknown(plain, model_type, path, place))
+    return place
+
+
+def find(plain: Plain, model_type: type[Spec], path: str) -> Place | None:
+    """`resolve` that looks for no near path: None where there is no such field."""
+    place, whole = _follow(plain, model_type, path)
+    return place if whole else None
+
+
+def _follow(plain: Plain, model_type: type[Spec], path: str) -> tuple[Place, bool]:
+    """The place as far as `path` leads, and whether that is all of it."""
+    place = Place("", (), model_type, plain)
+    for part in path.split("."):
+        inner = _step(place, part)
+        if inner is None:
+            return place, False
+        place = inner
+    return place, True
+
+
+def set_path(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> Plain:
+    """A copy of `plain` with `value` at `path`; a new `kind` brings that kind's defaults with it.
+
+    Raises:
+        SpecError: there is no such field or no such kind.
+    """
+    changed = copy.deepcopy(plain)
+    assign(changed, path, value, model_type=model_type)
+    return changed
+
+
+def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> None:
+    """`set_path` in place; `value` itself is left alone, whatever is assigned beneath it later.
+
+    Raises:
+        SpecError: there is no such field or no such kind; `plain` is as it was.
+    """
+    place = resolve(plain, model_type, path)
+    parent: Any = plain
+    for step in place.steps[:-1]:
+        parent = parent[step]
+    if not is_kind(path):
+        parent[place.steps[-1]] = copy.deepcopy(value)
+        return
+    above, _, _ = path.rpartition(".")
+    owner = resolve(plain, model_type, above) if above else Place("", (), model_type, plain)
+    current = owner.value.get("kind") if isinstance(owner.value, dict) else None
+    if value == current:
+        return
+    members = {kind: one for one in _members(owner.annotation) for kind in _kinds(one)}
+    if not isinstance(value, str) or value not in members:
+        raise SpecError(f"`{path}`: {one_of(value, list(members))}")
+    fresh = members[value].model_construct(kind=value).plain()  # type: ignore[call-arg]
+    holder: Any = plain
+    for step in owner.steps[:-1]:
+        holder = holder[step]
+    holder[owner.steps[-1]] = fresh
+
+
+def override(recipe: S, values: Mapping[str, Any]) -> S:
+    """The recipe with a value at each path, in any order: a `kind` is set before the fields beneath it.
+
+    Types are strict: text is never a number; a whole number will do for a float.
+
+    Raises:
+        SpecError: with one line a problem, all at once.
+    """
+    changed, faults = attempt(recipe, values)
+    if changed is None:
+        raise SpecError(*(fault.text for fault in faults))
+    return changed
+
+
+def attempt(recipe: S, values: Mapping[str, Any]) -> tuple[S | None, list[Fault]]:
+    """`override` that returns its faults: the recipe, or None and at least one fault."""
+    plain, model_type = recipe.plain(), type(recipe)
+    faults: list[Fault] = []
+    for path in sorted(values, key=depth_then_kind):
+        if any(fault.path in kinds_above(path) for fault in faults):
+            continue
+        try:
+            assign(plain, path, to_jsonable_python(values[path]), model_type=model_type)
+        except SpecError as error:
+            faults.append(Fault(path, str(error)))
+    try:
+        changed = model_type.model_validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        faults += [_fault(plain, problem) for problem in problems(error)]
+    return (None, faults) if faults else (changed, [])
+
+
+def depth_then_kind(path: str) -> tuple[int, bool]:
+    """Sort key: outer fields before inner ones, and a `kind` before its neighbours."""
+    return path.count("."), not is_kind(path)
+
+
+def is_kind(path: str) -> bool:
+    """Whether the path chooses a member of a union."""
+    return path.rpartition(".")[2] == "kind"
+
+
+def kinds_above(path: str) -> list[str]:
+    """The `kind` paths on which the field at `path` depends, outermost first, itself not among them."""
+    parts = path.split(".")
+    kinds = [".".join([*parts[:length], "kind"]) for length in range(len(parts))]
+    return [kind for kind in kinds if kind != path]
+
+
+def known_paths(plain: Plain, model_type: type[Spec]) -> Iterator[str]:
+    """Every path of `plain`, and of the other kinds one level deep."""
+    queue = [Place("", (), model_type, plain)]
+    while queue:
+        place = queue.pop()
+        for part in _parts(place):
+            inner = _step(place, part)
+            if inner is not None:
+                yield inner.path
+                queue.append(inner)
+        for member in _members(place.annotation):
+            yield from (f"{place.path}.{name}".lstrip(".") for name in member.model_fields)
+
+
+def _step(place: Place, part: str) -> Place | None:
+    key: str | int = part
+    if isinstance(place.value, list):
+        index = _index(place.value, part)
+        if index is None:
+            return None
+        key, value, annotation = index, place.value[index], _item(place.annotation, index)
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            part = value["name"]
+    else:
+        member = _member(place)
+        if part == "kind" and any("kind" in one.model_fields for one in _members(place.annotation)):
+            annotation = str
+        elif member is not None and part in member.model_fields:
+            annotation = member.model_fields[part].annotation
+        else:
+            return None
+        value = place.value.get(part, ABSENT) if isinstance(place.value, dict) else ABSENT
+    path = f"{place.path}.{part}".lstrip(".")
+    return Place(path, (*place.steps, key), annotation, value)
+
+
+def _parts(place: Place) -> list[str]:
+    if isinstance(place.value, list):
+        return [str(index) for index in range(len(place.value))]
+    member = _member(place)
+    return list(member.model_fields) if member else []
+
+
+def _index(items: list[Any], part: str) -> int | None:
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and item.get("name") == part:
+            return index
+    return int(part) if part.isdecimal() and len(part) < 10 and int(part) < len(items) else None
+
+
+def _members(annotation: Any) -> tuple[type[Spec], ...]:
+    """The specs that an annotation admits, through Annotated, unions and None."""
+    while typing.get_origin(annotation) is Annotated:  # whose metadata may have no hash
+        annotation = typing.get_args(annotation)[0]
+    return _union_members(annotation)
+
+
+@functools.cache
+def _union_members(annotation: Any) -> tuple[type[Spec], ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(member for part in typing.get_args(annotation) for member in _members(part))
+    return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Spec) else ()
+
+
+def _member(place: Place) -> type[Spec] | None:
+    """The spec that the plain value at `place` is a form of."""
+    if not isinstance(place.value, dict):
+        return None
+    members = _members(place.annotation)
+    if len(members) == 1:
+        return members[0]
+    return next((one for one in members if place.value.get("kind") in _kinds(one)), None)
+
+
+@functools.cache
+def _kinds(member: type[Spec]) -> tuple[str, ...]:
+    field = member.model_fields.get("kind")
+    return typing.get_args(field.annotation) if field else ()
+
+
+def _item(annotation: Any, index: int) -> Any:
+    """The type of item `index` of a tuple or a list."""
+    if typing.get_origin(annotation) is Annotated:
+        return _item(typing.get_args(annotation)[0], index)
+    for union in (typing.Union, types.UnionType):
+        if typing.get_origin(annotation) is union:
+            sequences = [
+                one for one in typing.get_args(annotation) if typing.get_origin(one) in (tuple, list)
+            ]
+            return _item(sequences[0], index) if sequences else Any
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        return Any
+    repeated = typing.get_origin(annotation) is list or arguments[-1] is Ellipsis
+    return arguments[0] if repeated else arguments[index]
+
+
+def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: Place) -> str:
+    name = plain.get("name")
+    owner = f"recipe `{name}`" if isinstance(name, str) else "the recipe"
+    sentence = f"`{path if path.isprintable() else repr(path):.200}` is not a field of {owner}"
+    part = path.split(".")[len(reached.steps)]
+    others = [
+        kind for one in _members(reached.annotation) if part in one.model_fields for kind in _kinds(one)
+    ]
+    if others and isinstance(reached.value, dict):
+        kind = f"`{reached.path}.kind`"
+        return (
+            f"{sentence} while {kind} is {reached.value.get('kind')}; set {kind} to {' or '.join(others)} too"
+        )
+    every = itertools.islice(known_paths(plain, model_type), NEAR_LIMIT)
+    candidates = (known for known in every if known != reached.path)
+    if not part.isdecimal() and (hint := nearest(path, candidates)):
+        return f"{sentence}{hint}"
+    fields = sorted({inner.path for one in _parts(reached) if (inner := _step(reached, one))})
+    if fields:
+        return f"{sentence}; there are {', '.join(f'`{field}`' for field in fields)}"
+    return f"{sentence}; `{reached.path}` has no fields here"
+
+
+def _fault(plain: Plain, problem: Mapping[str, Any]) -> Fault:
+    """Pydantic's location holds union tags that the plain recipe does not: they are left out."""
+    value: Any = plain
+    names: list[str] = []
+    for part in problem["loc"]:
+        if isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+            names.append(str(value["name"] if isinstance(value, dict) and "name" in value else part))
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+            names.append(str(part))
+    if problem["type"] == "missing":
+        names.append(str(problem["loc"][-1]))
+    path = ".".join(names)
+    if problem["type"] == "extra_forbidden":
+        return Fault(path, f"`{path}` is not a field")
+    return Fault(path, f"`{path or 'recipe'}`: {broken_rule(problem)}")
