@@ -124,7 +124,8 @@ def fissura_search(images: Path, cache: Path, folder: Path) -> Told:
 
     import fissura
     from fissura.distributed.environment import prepare_environment
-    from fissura.studies.study import RUN, Study
+    from fissura.records.trial_attributes import RUN
+    from fissura.studies.study import Study
 
     prepare_environment(None)
     from fissura.distributed.preflight import Hardware

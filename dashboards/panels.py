@@ -1,7 +1,7 @@
 """The panels of the two dashboards, in reading order, and the PromQL that draws them.
 
-`ray_fissura_*` come from `fissura/distributed/search/gauges.py`, other `ray_*` from Ray itself, `fissura_*` from
-`fissura/serving/telemetry.py`: the service is drawn by these alone, as one machine's Ray exports nothing. For
+`ray_fissura_*` come from `distributed/search/gauges.py`, other `ray_*` from Ray itself, `fissura_*` from
+`serving/telemetry.py`: the service is drawn by these alone, as one machine's Ray exports nothing. For
 half a minute after a search was resumed, Ray may show the gauges of both its processes: a sum over states
 stands over a `max`, so that nothing counts twice.
 """

@@ -18,7 +18,8 @@ from fissura.core.errors import UserError
 from fissura.deploy import export
 from fissura.distributed import batch
 from fissura.distributed.search import search, search_classifiers
-from fissura.studies.study import RUN, Study
+from fissura.records.trial_attributes import RUN
+from fissura.studies.study import Study
 
 pytestmark = pytest.mark.attacks
 

@@ -29,6 +29,7 @@ from fissura.models.backbones import FeatureNetwork
 from fissura.recipes import load_recipe
 from fissura.records import class_store, store
 from fissura.records.run_files import MANIFEST
+from fissura.records.trial_attributes import RUN
 from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
@@ -36,7 +37,7 @@ from fissura.spaces.fields import override
 from fissura.studies.class_results import write_class_results
 from fissura.studies.plan import Plan
 from fissura.studies.results import drop_checkpoints, write_results
-from fissura.studies.study import RUN, Study, best_trials, finished
+from fissura.studies.study import Study, best_trials, finished
 from fissura.studies.trial_records import read_records
 from fissura.studies.verification import verify
 from fissura.training.runtime import LocalRuntime

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.studies.study import RUN, Study
+from fissura.records.trial_attributes import RUN
+from fissura.studies.study import Study
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -39,7 +39,7 @@ class SkippedPart(NamedTuple):
 class FeatureStore:
     """The features of one backbone, by the content hash of the image.
 
-    `backbone_digest` names the backbone and its weights (`fissura.classification.features.backbone_digest`), and
+    `backbone_digest` names the backbone and its weights (`features.backbone_digest`), and
     `dimensions` is the width d of its features. Nothing is read or written before a method is called.
     """
 

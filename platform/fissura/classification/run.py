@@ -21,8 +21,15 @@ from fissura.core.files import replacing, write_json
 from fissura.core.spec import Spec
 from fissura.models.backbones import FeatureNetwork
 from fissura.records.manifest import DataFacts, Manifest
-from fissura.records.run_files import MANIFEST, RESTORE, check_files, facts_of, read_manifest, write_manifest
-from fissura.segmentation.predict import no_numbers
+from fissura.records.run_files import (
+    MANIFEST,
+    RESTORE,
+    check_files,
+    facts_of,
+    no_numbers,
+    read_manifest,
+    write_manifest,
+)
 from fissura.training.checkpoint import METRICS, RECIPE, WEIGHTS, load_weights, save_weights
 
 CLASSIFIER = "classifier.npz"

@@ -1,8 +1,8 @@
 """A node that is to be taken away: its trials save their state in mid-epoch and go on elsewhere.
 
 Ray's head is the one place that knows of it, whoever told it: the watcher of spot notices
-(`operations/spot_notice.py`), `ray start --block` that got SIGTERM, as in a Kubernetes pod, or `ray drain-node`. It
-starts nothing more on such a node.
+(`operations/spot_notice.py`), `ray start --block` that got SIGTERM, as in a Kubernetes pod, or `ray
+drain-node`. It starts nothing more on such a node.
 """
 
 import time

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fissura.operations.doctor.facts import Listener
-
 LISTENING = "0A"
 SESSION = re.compile(r"--session[-_]dir=(\S+)")
 GENERATIONS = 4
@@ -22,6 +20,17 @@ ROLES = (
     ("ray.util.client.server", "client"),
     ("ray::Proxy", "serve"),
 )
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port that a Ray process listens on. `role`: `dashboard`, `head`, `client`, `serve` or `other`;
+    `guarded`: whether the process was started with RAY_AUTH_MODE=token."""
+
+    role: str
+    address: str
+    port: int
+    guarded: bool
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fissura.core.documents import read_sealed, write_sealed
-from fissura.core.errors import DataError, UserError
+from fissura.core.errors import DataError, ModelError, UserError
 from fissura.core.files import replacing, sha256
 from fissura.records.manifest import FileFacts, Manifest
 
@@ -177,3 +177,11 @@ def _digest(path: Path, size: int, modified: int, changed: int, inode: int) -> s
 
 def _told(facts: FileFacts) -> str:
     return f"{facts.bytes} bytes of SHA-256 {facts.sha256[:12]}"
+
+
+def no_numbers(run: Path | None) -> ModelError:
+    """The error of a model whose output is not finite."""
+    return ModelError(
+        f"{run or 'the model'}: the model gives values that are not numbers, so there is no answer; look for"
+        " damage with `fissura verify`, restore the run from a copy, or train it again"
+    )

@@ -11,6 +11,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from fissura.core import text
+from fissura.records.trial_attributes import CURVE
 from fissura.reports.figures import Plot, Undrawable
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     Target = Callable[[FrozenTrial], float] | None
-
-CURVE = "learning_curve"
-"""A trial's own attribute: `values` of the first objective after each of `epochs`, and the `kept` one."""
 
 SLICED = 6  # parameters in the slice plot
 FEW = 30  # completed trials, below which importances are called a hint

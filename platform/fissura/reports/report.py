@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fissura.core import text
 from fissura.core.files import write_text
 from fissura.records.manifest import Manifest
+from fissura.records.trial_attributes import REASON, TOOK
 from fissura.reports import html
 from fissura.reports.columns import plain
 from fissura.reports.export import found, sections, tile
@@ -21,12 +22,6 @@ from fissura.reports.sensitivity import sensitivity
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-REASON = "reason"
-"""The user attribute of a failed trial that says why, in one line."""
-
-TOOK = "seconds"
-"""The user attribute of a trial that says for how many seconds its last driver saw it run."""
 
 BEST = 10  # trials in the first table
 LISTED = 2_000  # trials in the table of all

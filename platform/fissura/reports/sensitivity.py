@@ -7,6 +7,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 from fissura.core import text
+from fissura.records.trial_attributes import SWEPT
 from fissura.reports.columns import plain
 from fissura.reports.figures import Plot, Undrawable
 from fissura.reports.plots import completed
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
-
-SWEPT = "swept"
-"""The user attribute of a trial of a one-at-a-time sweep: the parameter that it varies."""
 
 LEAST = 8  # completed trials that show something without a sweep
 COLUMNS = 4

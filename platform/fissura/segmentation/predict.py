@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from fissura.core.errors import DataError, ModelError
+from fissura.core.errors import DataError
 from fissura.models import Segmenter
-from fissura.records.run_files import RESTORE, check_files
+from fissura.records.run_files import RESTORE, check_files, no_numbers
 from fissura.segmentation.inference import OnWindows, probability_maps
 from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import RECIPE, WEIGHTS, load_weights
@@ -72,14 +72,6 @@ class Predictor:
         if not all(math.isfinite(probability.sum()) for probability in maps):
             raise no_numbers(self.run)
         return maps
-
-
-def no_numbers(run: Path | None) -> ModelError:
-    """The error of a model whose output is not finite."""
-    return ModelError(
-        f"{run or 'the model'}: the model gives values that are not numbers, so there is no answer; look for"
-        " damage with `fissura verify`, restore the run from a copy, or train it again"
-    )
 
 
 def read_recipe(run: Path) -> Recipe:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from fissura.core.errors import DataError, SpaceError
 from fissura.core.files import check_writable
 from fissura.data.datasets import Named
+from fissura.records.trial_attributes import RUN, SKIPPED
 from fissura.spaces.load import load_space
 from fissura.spaces.space import LoadedSpace
 from fissura.spaces.sweep import plan_sweep, run_of
 from fissura.studies.sources import Source, digest_sources, moved_to, parse_sources, root_of
-from fissura.studies.study import RUN, SKIPPED, Plan, Study, find_study
+from fissura.studies.study import Plan, Study, find_study
 
 
 @dataclass(frozen=True)

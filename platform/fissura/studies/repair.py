@@ -12,11 +12,11 @@ from fissura.core.errors import DataError, SpaceError, UserError
 from fissura.core.files import replacing
 from fissura.core.problems import summed_up
 from fissura.records.run_files import MANIFEST
-from fissura.reports.sensitivity import SWEPT
+from fissura.records.trial_attributes import PAPER, REASON, RUN, SKIPPED, SWEPT
 from fissura.spaces.space import LoadedSpace
 from fissura.spaces.sweep import run_of
 from fissura.studies.database import BESIDE, DATABASE, database_url
-from fissura.studies.study import PAPER, PLAN, REASON, RUN, SKIPPED, SPACE, Plan, Study
+from fissura.studies.study import PLAN, SPACE, Plan, Study
 from fissura.studies.trial_records import RECORDS, read_records
 from fissura.training.checkpoint import METRICS, RECIPE, STATE, read_metrics
 

@@ -13,6 +13,7 @@ from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.records import store
 from fissura.records.run_files import MANIFEST, forget, read_manifest
+from fissura.records.trial_attributes import PAPER, RUN
 from fissura.reports.classification import ClassRow
 from fissura.reports.cross_data import cross_data, of_data, scores_of_tables
 from fissura.reports.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
@@ -22,7 +23,7 @@ from fissura.reports.leaderboard import Leaderboard, leaderboard
 from fissura.reports.pictures import Load
 from fissura.reports.report import StudyFacts, write_report
 from fissura.studies.sources import called, described, masked
-from fissura.studies.study import PAPER, RUN, Plan, Ranking, Study, best_trials, runs_to_keep
+from fissura.studies.study import Plan, Ranking, Study, best_trials, runs_to_keep
 from fissura.training.checkpoint import METRICS, STATE, WEIGHTS, read_metrics
 
 if TYPE_CHECKING:

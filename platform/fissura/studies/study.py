@@ -26,6 +26,7 @@ from fissura.core.files import write_json, write_text
 from fissura.core.retry import OnWait, must_stand
 from fissura.core.spec import Spec
 from fissura.data.lock import claimed
+from fissura.records.trial_attributes import PAPER, RUN, SKIPPED
 from fissura.spaces.distributions import Scalar
 from fissura.spaces.load import load_text
 from fissura.spaces.space import LoadedSpace, Metric
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     import optuna
 
 SPACE, PLAN = "space.yaml", "study.json"
-RUN, PAPER, REASON, SKIPPED = "run", "paper", "reason", "skipped"
 
 
 class Plan(Spec):

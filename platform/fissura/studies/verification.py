@@ -11,9 +11,10 @@ from fissura.core.errors import DataError, UserError
 from fissura.core.problems import summed_up
 from fissura.core.text import count
 from fissura.records.run_files import MANIFEST, RESTORE, faults_of, read_manifest
+from fissura.records.trial_attributes import RUN
 from fissura.studies.database import DATABASE
 from fissura.studies.sources import masked
-from fissura.studies.study import PLAN, RUN, SPACE, Plan, Study
+from fissura.studies.study import PLAN, SPACE, Plan, Study
 from fissura.studies.trial_records import TrialRecord, read_records
 from fissura.training.checkpoint import METRICS, RECIPE
 

@@ -23,7 +23,8 @@ from fissura.losses import BCE
 from fissura.metrics import Pixel
 from fissura.models import UNet
 from fissura.recipes import RECIPES, load_recipe
-from fissura.reports.plots import CURVE, _curves
+from fissura.records.trial_attributes import CURVE
+from fissura.reports.plots import _curves
 from fissura.segmentation import trainer as module
 from fissura.segmentation.recipe import Phase, Plateau, Recipe
 from fissura.segmentation.trainer import Trainer

@@ -8,9 +8,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from fissura.distributed.search.search_result import SearchResult, outcome
+from fissura.records.trial_attributes import REASON, RUN
 from fissura.reports.leaderboard import Leaderboard
 from fissura.studies.results import Conclusion
-from fissura.studies.study import REASON, RUN, Plan, Study
+from fissura.studies.study import Plan, Study
 
 SPACE = """
 recipe: small_unet

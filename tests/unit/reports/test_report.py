@@ -12,10 +12,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from fissura.records.store import read_runs
+from fissura.records.trial_attributes import REASON
 from fissura.reports.figures import Undrawable
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.plots import completed, importances, plots
-from fissura.reports.report import REASON, StudyFacts, write_report
+from fissura.reports.report import StudyFacts, write_report
 from fissura.reports.sensitivity import LEAST
 
 LR = FloatDistribution(1e-4, 1e-1, log=True)

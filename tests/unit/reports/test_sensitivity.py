@@ -9,9 +9,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from fissura.records.trial_attributes import SWEPT
 from fissura.reports.figures import Plot, Undrawable
 from fissura.reports.report import StudyFacts, write_report
-from fissura.reports.sensitivity import LEAST, SWEPT, sensitivity
+from fissura.reports.sensitivity import LEAST, sensitivity
 
 LAM, K, KIND = "phases.ambiguity.loss.lam", "phases.clustering.loss.k", "model.kind"
 KNOWN = {

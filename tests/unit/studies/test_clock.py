@@ -17,7 +17,8 @@ from fissura.data.synthetic import SyntheticSpec, write
 from fissura.distributed.search.searcher import StudySearch
 from fissura.recipes import load_recipe
 from fissura.records.manifest import Manifest
-from fissura.reports.report import TOOK, took
+from fissura.records.trial_attributes import TOOK
+from fissura.reports.report import took
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override

@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 import made_studies
 from fissura.core.errors import SpaceError, SpecError
 from fissura.core.files import write_json
+from fissura.records.trial_attributes import RUN, SKIPPED
 from fissura.studies.plan import Request, make_plan
 from fissura.studies.repair import repair
-from fissura.studies.study import RUN, SKIPPED, Study
+from fissura.studies.study import Study
 from fissura.studies.verification import verify
 
 Kept = list[tuple[object, ...]]

@@ -21,9 +21,10 @@ from fissura.data.labelled import labelled_digest, parse_labelled
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.records.class_store import ClassifiedImage, ClassifierFacts, write_classes
 from fissura.records.manifest import DataFacts, Manifest
+from fissura.records.trial_attributes import RUN
 from fissura.segmentation.evaluation import evaluate
 from fissura.studies.plan import Request, make_plan
-from fissura.studies.study import RUN, Plan, Study
+from fissura.studies.study import Plan, Study
 
 CPU = torch.device("cpu")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

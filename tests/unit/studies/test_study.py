@@ -9,17 +9,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from fissura.core.errors import SpaceError
-from fissura.studies.study import (
-    PAPER,
-    RUN,
-    SKIPPED,
-    Plan,
-    Study,
-    best_trials,
-    find_study,
-    finished,
-    runs_to_keep,
-)
+from fissura.records.trial_attributes import PAPER, RUN, SKIPPED
+from fissura.studies.study import Plan, Study, best_trials, find_study, finished, runs_to_keep
 
 
 def plan(folder: Path) -> Plan:

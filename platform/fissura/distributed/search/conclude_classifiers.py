@@ -13,12 +13,13 @@ from fissura.core.errors import UserError
 from fissura.distributed.search.trial_inputs import Material
 from fissura.distributed.training.fit_classifier import fit_run
 from fissura.records.class_store import CLEAN, FILE, read_classes
+from fissura.records.trial_attributes import RUN
 from fissura.reports.classification_plots import feature_map
 from fissura.reports.figures import Plot
 from fissura.spaces.space import LoadedSpace
 from fissura.studies.class_results import write_class_results
 from fissura.studies.results import Conclusion
-from fissura.studies.study import RUN, Study, best_trials, runs_to_keep
+from fissura.studies.study import Study, best_trials, runs_to_keep
 from fissura.training.runtime import LocalRuntime
 
 FITTED_RUNS = 3

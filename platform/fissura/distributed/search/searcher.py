@@ -19,12 +19,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from fissura.core.errors import SpecError
 from fissura.core.seeding import derive
-from fissura.operations.forecast.learning_curves import SECONDS
-from fissura.reports.plots import CURVE
-from fissura.reports.report import TOOK
-from fissura.reports.sensitivity import SWEPT
+from fissura.records.trial_attributes import CURVE, PAPER, REASON, RUN, SECONDS, SKIPPED, SWEPT, TOOK
 from fissura.spaces.space import LoadedSpace
-from fissura.studies.study import PAPER, REASON, RUN, SKIPPED
 from fissura.studies.study_memory import StudyMemory
 
 RANDOM_DRAWS = 256

@@ -8,7 +8,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
-from fissura.studies.study import SKIPPED, best_trials
+from fissura.records.trial_attributes import SKIPPED
+from fissura.studies.study import best_trials
 
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0

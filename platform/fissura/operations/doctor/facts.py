@@ -5,6 +5,8 @@ Sizes are bytes, times seconds. A node's facts cross to the driver as `asdict(..
 
 from dataclasses import dataclass, field
 
+from fissura.distributed.processes import Listener
+
 STORAGE_FOLDER, CACHE_FOLDER, SESSION_FOLDER = "storage", "cache", "Ray's session"
 
 
@@ -43,17 +45,6 @@ class Folder:
     filesystem: str = ""
     options: tuple[str, ...] = ()
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """A port that a Ray process listens on. `role`: `dashboard`, `head`, `client`, `serve` or `other`;
-    `guarded`: whether the process was started with RAY_AUTH_MODE=token."""
-
-    role: str
-    address: str
-    port: int
-    guarded: bool
 
 
 @dataclass(frozen=True)

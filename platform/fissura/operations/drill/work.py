@@ -14,7 +14,8 @@ from typing import Protocol
 from fissura.core.files import sqlite_uri
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.distributed.training.train import LOG
-from fissura.studies.study import REASON, RUN, SKIPPED, Study
+from fissura.records.trial_attributes import REASON, RUN, SKIPPED
+from fissura.studies.study import Study
 
 EPOCHS = 40
 TRIALS = 2

@@ -8,13 +8,11 @@ from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpaceError
-from fissura.studies.study import REASON, Study, finished
+from fissura.records.trial_attributes import REASON, SECONDS
+from fissura.studies.study import Study, finished
 
 if TYPE_CHECKING:
     import optuna
-
-SECONDS = "epoch_seconds"
-"""A trial's own attribute: the seconds of each of its epochs, beside what Ray and the database take."""
 
 NOISE, GAIN = 0.3, 2
 """The assumed curves: noise of a value from epoch to epoch, in spreads between trials; a TPE trial is the

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from fissura.studies.study import SKIPPED
+from fissura.records.trial_attributes import SKIPPED
 
 C, GAMMA = "classifier.C", "classifier.gamma"
 FALSE_ALARMS, MISSED_ALARMS = "false_alarm_rate", "missed_alarm_rate"
