@@ -151,7 +151,8 @@ def classifier_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a classifier on a backbone of random weights, which calls dark images `crack`."""
     import torch
 
-    from fissura.classical.compression import Compression, compact
+    from fissura.classical.compress import compact
+    from fissura.classical.compression import Compression
     from fissura.classical.estimators import SVM, NoWhitening, pipeline
     from fissura.classification.recipe import ClassifierRecipe
     from fissura.classification.run import close_classifier_run

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fissura.classical.compression import compact
+from fissura.classical.compress import compact
 from fissura.classical.estimators import pipeline
 from fissura.classification.evaluation import evaluate_classifier
 from fissura.classification.recipe import ClassifierRecipe

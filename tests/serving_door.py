@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from fissura.serving.allowed_roots import Roots
-from fissura.serving.app import Service, build_app
+from fissura.serving.app import build_app
 from fissura.serving.connection import server_config
 from fissura.serving.hosting import Hosted, Models, ReplicaCount
 from fissura.serving.limits import Limits
 from fissura.serving.query import Asked
+from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Reply
 

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fissura.classical.compression import Compression, compact
+from fissura.classical.compress import compact
+from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, NoWhitening, pipeline
 from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Native

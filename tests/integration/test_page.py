@@ -33,10 +33,11 @@ from fissura.deploy.model import open_model
 from fissura.reports.pictures import RIGHT
 from fissura.segmentation.crack_measures import measure
 from fissura.serving.allowed_roots import Roots
-from fissura.serving.app import Service, build_app
+from fissura.serving.app import build_app
 from fissura.serving.hosting import OneModel
 from fissura.serving.limits import Limits
 from fissura.serving.page import page as document
+from fissura.serving.service import Service
 from fissura.serving.worker import Worker
 
 THRESHOLD = 0.5

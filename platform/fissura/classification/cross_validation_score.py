@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from fissura.classical.compact import Compact
-from fissura.classical.compression import compact
+from fissura.classical.compress import compact
 from fissura.classical.estimators import SVM, AnyWhitening, pipeline
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.core.errors import DataError

@@ -9,7 +9,8 @@ from fissura.cli.classifiers import class_text, plain_rows
 from fissura.cli.console import Console, JsonOption, table
 
 if TYPE_CHECKING:
-    from fissura.reports.leaderboard import Leaderboard, Standing
+    from fissura.reports.leaderboard import Leaderboard
+    from fissura.reports.standings import Standing
 
 app = typer.Typer(
     help="Rank evaluated runs, only like with like."
@@ -64,7 +65,7 @@ def rows(board: "Leaderboard | None") -> list[dict[str, Any]]:
     """Every number of the leaderboard, for machines."""
     from fissura.reports.columns import flat
 
-    return [] if board is None else flat(board).to_pylist()
+    return [] if board is None else flat(board.tables).to_pylist()
 
 
 def brief(board: "Leaderboard") -> str:

@@ -10,21 +10,16 @@ from torch import Tensor
 from fissura.core.spec import Spec
 from fissura.data.augmentation import Augmentation
 from fissura.data.crop import AnyCrop, CrackPatches, Patch, RandomCrop, WholeImage, pad
-from fissura.data.epochs import Batch, Epochs, collate, prepared_patch
 from fissura.data.resize import AnyResize, Fixed
 
 __all__ = [
     "Augmentation",
-    "Batch",
     "CrackPatches",
-    "Epochs",
     "Patch",
     "Pipeline",
     "RandomCrop",
     "WholeImage",
-    "collate",
     "pad",
-    "prepared_patch",
 ]
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from fissura.core import text
-from fissura.reports.leaderboard import Leaderboard, Standing, Table
 from fissura.reports.sheet import APART, NAME, RUNS, Column, Entry, Sheet, score_entry, sheet_of
+from fissura.reports.standings import Standing, Table
 from fissura.reports.statistics import FALSE_ALARMS, STATISTICS
 from fissura.reports.swept import Swept
 
@@ -162,8 +162,8 @@ def _energy(standing: Standing) -> Entry:
     return Entry(text.scaled(standing.energy_joules, "J"), value=standing.energy_joules)
 
 
-def flat(board: Leaderboard) -> pa.Table:
-    """Every number of the leaderboard: a row a configuration and table, scores with `_low` and `_high`."""
+def flat(tables: Iterable[Table]) -> pa.Table:
+    """Every number of a leaderboard: a row a configuration and table, scores with `_low` and `_high`."""
     text_, number, names = pa.string(), pa.float64(), pa.list_(pa.string())
     schema = pa.schema(
         [
@@ -187,7 +187,7 @@ def flat(board: Leaderboard) -> pa.Table:
             *((name, names) for name in ("run_ids", "code_versions", "notes", "manifests")),
         ]
     )
-    rows = [_flat(table, standing) for table in board.tables for standing in table.standings]
+    rows = [_flat(table, standing) for table in tables for standing in table.standings]
     return pa.Table.from_pylist(rows, schema=schema)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from fissura.core import text
 from fissura.reports.columns import heading
 from fissura.reports.figures import ABOVE, COLOURS, DASHES, Plot, Undrawable
-from fissura.reports.leaderboard import Leaderboard, Standing
+from fissura.reports.leaderboard import Leaderboard
+from fissura.reports.standings import Standing
 
 SHOWN = len(COLOURS)  # models in one picture
 

@@ -9,9 +9,10 @@ from fissura.core import text
 from fissura.reports import html
 from fissura.reports.columns import EXPLANATION, TITLES, figure, flat, heading, sheet
 from fissura.reports.gallery import Budget, gallery
-from fissura.reports.leaderboard import Leaderboard, Table
+from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.pictures import Load
 from fissura.reports.sheet import ALL_FORMATS, Document, Format, document_text, html_table, write_document
+from fissura.reports.standings import Table
 
 EMPTY = "No run has been scored yet."
 
@@ -48,7 +49,7 @@ def _document(board: Leaderboard, title: str, load: Load | None) -> Document:
         sheets=[sheet(table) for table in board.tables],
         explanation=EXPLANATION,
         empty=EMPTY,
-        flat=flat(board),
+        flat=flat(board.tables),
         page=[*_header(board, title), *sections(board, load=load)],
         unprinted=("manifests",),  # a manifest is a page of text: it is in the Parquet and the HTML file
     )

@@ -11,8 +11,8 @@ from fissura.core.errors import UserError
 from fissura.metrics.stretch import stretched
 from fissura.records.store import prediction_path
 from fissura.reports.html import Html, element, join
-from fissura.reports.leaderboard import Standing, Table
 from fissura.reports.pictures import Load, data_url, overlay, read_prediction
+from fissura.reports.standings import Standing, Table
 
 MAX_BYTES = 3_000_000  # of all the pictures of a page
 WIDTH = 480  # pixels of one picture

@@ -20,7 +20,7 @@ from fissura.core.files import remove_abandoned, write_json
 from fissura.core.retry import must_stand, persist
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
-from fissura.data.pipeline import Batch, Epochs
+from fissura.data.epochs import Batch, Epochs
 from fissura.losses import Clustering
 from fissura.records.run_files import MANIFEST
 from fissura.segmentation.ambiguity import VARIANCE, ambiguous_regions, variance_maps, write_variance

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fissura.data.cache import PreparedData
-from fissura.data.pipeline import collate, prepared_patch
+from fissura.data.epochs import collate, prepared_patch
 from fissura.metrics import Overlap
 from fissura.metrics.counts import pool
 from fissura.metrics.scores import best_threshold, level_of

@@ -1,8 +1,5 @@
 """The HTTP application: its routes, its errors, its headers. Whoever keeps the models is its `Host`."""
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -12,19 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from fissura.serving import schema
-from fissura.serving.allowed_roots import Roots
-from fissura.serving.answering import Answering, batch, in_time, single, unless_gone
-from fissura.serving.body import claimed_length, counted, read_images
-from fissura.serving.gate import Gate
-from fissura.serving.hosting import Host
-from fissura.serving.limits import Limits
 from fissura.serving.middleware import OPEN, Guard
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
 from fissura.serving.parameters import MOST_SHOWN, check_query, fields, shown, unknown
 from fissura.serving.problems import Kind, Problem, Refused, problem_response
-from fissura.serving.query import Form, asked_of
-from fissura.serving.telemetry import Telemetry
+from fissura.serving.query import Form
+from fissura.serving.service import Service
 
 API_VERSION = "1"
 ModelName = Annotated[
@@ -35,42 +26,6 @@ _ANSWER = schema.problems(
     "unreadable-image", "too-many-waiting", "failed", "not-ready", "too-slow",
 )  # fmt: skip
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
-
-
-class Service:
-    """The parts that the routes share. `refused` are the connections that what listens has refused, by their
-    reasons, where it is in this process."""
-
-    def __init__(
-        self,
-        host: Host,
-        *,
-        limits: Limits,
-        roots: Roots,
-        token_digest: str | None = None,
-        refused: Mapping[str, int] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.host, self.limits, self.roots, self.token_digest = host, limits, roots, token_digest
-        self.gate = Gate(limits, clock=clock)
-        self.telemetry = Telemetry(self.gate, host.replicas, refused)
-        self.answering = Answering(host, limits=limits, gate=self.gate, telemetry=self.telemetry)
-
-    async def scored(
-        self, request: Request, *, model: str | None, task: str, query: dict[str, Any]
-    ) -> Response:
-        """The response to a request with images."""
-        chosen = self.host.models().named(model, task=task)
-        asked = asked_of(query, request.headers.get("accept"))
-        with self.gate.held(claimed=claimed_length(request, self.limits)) as arrived:
-            async with in_time(self.limits):
-                body = Request(request.scope, counted(request.receive, arrived))
-                uploads, is_batch = await read_images(body, self.limits)
-                work = self.answering.replies(chosen, uploads, asked)
-                replies = await unless_gone(request.receive, work)
-            if is_batch:
-                return await asyncio.to_thread(batch, uploads, replies, asked)
-            return single(uploads[0], replies[0])
 
 
 def build_app(service: Service, *more: APIRouter) -> FastAPI:

@@ -15,7 +15,7 @@ from fissura.serving.sites import check_host, check_site
 from fissura.serving.tokens import check_token
 
 if TYPE_CHECKING:
-    from fissura.serving.app import Service
+    from fissura.serving.service import Service
 
 OPEN = frozenset({"/", "/healthz", "/readyz"})
 """What needs no token: it tells nothing of models or images."""

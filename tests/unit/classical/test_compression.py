@@ -16,7 +16,8 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from fissura.classical.compact import Compact
-from fissura.classical.compression import Compression, check_method, compact
+from fissura.classical.compress import compact
+from fissura.classical.compression import Compression, check_method
 from fissura.classical.estimators import (
     SVM,
     AnyClassifier,

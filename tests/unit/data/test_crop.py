@@ -11,7 +11,8 @@ from scipy.stats import chisquare
 
 from fissura.core.errors import DataError
 from fissura.data.crop import apportion
-from fissura.data.pipeline import CrackPatches, Patch, RandomCrop, WholeImage, collate, pad
+from fissura.data.epochs import collate
+from fissura.data.pipeline import CrackPatches, Patch, RandomCrop, WholeImage, pad
 
 
 def numbered(height: int, width: int) -> Patch:

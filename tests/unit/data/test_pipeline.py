@@ -16,15 +16,8 @@ from PIL import Image
 from fissura.data.augmentation import STRENGTHS
 from fissura.data.cache import PreparedData, prepare
 from fissura.data.datasets.folder import Folder
-from fissura.data.pipeline import (
-    Augmentation,
-    Batch,
-    CrackPatches,
-    Epochs,
-    Pipeline,
-    RandomCrop,
-    WholeImage,
-)
+from fissura.data.epochs import Batch, Epochs
+from fissura.data.pipeline import Augmentation, CrackPatches, Pipeline, RandomCrop, WholeImage
 from fissura.data.resize import Native
 
 SIZES = [(40, 40), (24, 56), (56, 24), (10, 60), (33, 47), (40, 40), (16, 16)]

@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fissura.classical.compact import Compact
-from fissura.classical.compression import Compression, compact
+from fissura.classical.compress import compact
+from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, AnyClassifier, Forest, NoWhitening, pipeline
 from fissura.cli.app import run as command
 from fissura.cli.export import export_text

@@ -11,7 +11,8 @@ from PIL import Image
 from fissura.core.errors import DataError
 from fissura.data.cache import PreparedData, prepare
 from fissura.data.datasets.folder import Folder
-from fissura.data.pipeline import Augmentation, Batch, CrackPatches, Epochs, Pipeline, RandomCrop, WholeImage
+from fissura.data.epochs import Batch, Epochs
+from fissura.data.pipeline import Augmentation, CrackPatches, Pipeline, RandomCrop, WholeImage
 from fissura.data.resize import Native
 
 ALL = Augmentation(horizontal_flip=0.5, vertical_flip=0.5, rotate_90=0.5, gaussian_noise=0.5)

@@ -33,11 +33,12 @@ from fissura.segmentation.crack_measures import measure_map
 from fissura.segmentation.predict import Predictor
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.answering import HEADER_CRACKS
-from fissura.serving.app import Service, build_app
+from fissura.serving.app import build_app
 from fissura.serving.hosting import Hosted, Models, OneModel
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused
 from fissura.serving.query import Asked
+from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Reply, Worker
 

@@ -21,12 +21,13 @@ from fissura.deploy.model import open_model
 from fissura.segmentation.predict import Predictor
 from fissura.serving import jobs as jobs_module
 from fissura.serving.allowed_roots import Roots
-from fissura.serving.app import Service, build_app
+from fissura.serving.app import build_app
 from fissura.serving.hosting import OneModel
 from fissura.serving.job_routes import job_routes
 from fissura.serving.jobs import CONCURRENCY, Jobs
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Refused
+from fissura.serving.service import Service
 from fissura.serving.worker import Worker
 
 CPU = torch.device("cpu")

@@ -37,13 +37,14 @@ from fissura.distributed.serving.replica import (
 )
 from fissura.distributed.serving.sockets import Lines
 from fissura.serving.allowed_roots import Roots
-from fissura.serving.app import Service, build_app
+from fissura.serving.app import build_app
 from fissura.serving.hosting import Hosted, Models, ReplicaCount
 from fissura.serving.job_routes import job_routes
 from fissura.serving.jobs import Jobs
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, failed
 from fissura.serving.query import Asked
+from fissura.serving.service import Service
 from fissura.serving.worker import Reply
 from fissura.training.runtime import pick_device
 

@@ -83,7 +83,7 @@ def _drawn(space: LoadedSpace, count: int, seed: int) -> "list[Recipe]":
 
 def _epoch(recipe: "Recipe", data: "PreparedData", *, cpus: int) -> tuple[float, float]:
     """What a first epoch takes beyond a later one, and what that takes, all images counted; seconds."""
-    from fissura.data.pipeline import Epochs
+    from fissura.data.epochs import Epochs
     from fissura.segmentation.trainer import Trainer
     from fissura.training.runtime import LocalRuntime
 
