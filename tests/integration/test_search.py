@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -131,7 +130,7 @@ class TestASearchThatIsStoppedAndKilled:
 
     def test_goes_on_each_time_and_repeats_nothing_that_ended(self, setting: Setting) -> None:
         study = setting.folder / "studies" / "small_unet"
-        words = ("--trials", "4", "--set", f"epochs={self.EPOCHS}", "--concurrency", "2")
+        words = ("--trials", "5", "--set", f"epochs={self.EPOCHS}", "--concurrency", "2")
         with setting.started(*setting.new("small_unet", *words)) as process:
             wait_for(lambda: len(epochs_logged(study, 0)) >= 2, process)
             # a terminal sends Ctrl-C to the whole group
@@ -155,11 +154,11 @@ class TestASearchThatIsStoppedAndKilled:
 
         assert again.returncode == 0, again.stderr
         result = json.loads(again.stdout)
-        assert result["planned"] == 5
+        assert result["planned"] == 6
         assert result["trials"].keys() <= {"complete", "pruned"}
         after = dict(trials(study))
         assert {number: after[number] for number in finished} == finished
-        assert set(after) == set(range(5)), (
+        assert set(after) == set(range(6)), (
             "interrupted trials go on under their own number, and one is added"
         )
         assert set(after.values()) <= {"COMPLETE", "PRUNED"}
@@ -224,7 +223,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Setting:
 
 @pytest.fixture(scope="module")
 def searched(odd: Setting) -> "tuple[Path, subprocess.CompletedProcess[str]]":
-    """A search of the user's own space, one of whose two configurations begins with NaN; then that space is
+    """A search of the user's own space, half of whose four configurations begin with NaN; then that space is
     removed. Gives its study."""
     network = UNet(width=4, depth=2).build()
     poisoned = {name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
@@ -237,6 +236,7 @@ def searched(odd: Setting) -> "tuple[Path, subprocess.CompletedProcess[str]]":
         "sampler: {kind: random, seed: 1}\n"
         "space:\n"
         f"  model.weights: {{choice: [none, {weights}]}}\n"
+        "  data.batch_size: {choice: [4, 8]}\n"
         "profiles:\n"
         "  tiny: {model.depth: 2, epochs: 1}\n",
         encoding="utf-8",
@@ -248,15 +248,18 @@ def searched(odd: Setting) -> "tuple[Path, subprocess.CompletedProcess[str]]":
 
 class TestTrialsThatFail:
     def test_are_named_with_their_reason_and_never_end_the_search(
-        self, searched: "tuple[Path, subprocess.CompletedProcess[str]]", fissura: Callable[..., Any]
+        self, searched: "tuple[Path, subprocess.CompletedProcess[str]]"
     ) -> None:
         study, run = searched
         assert run.returncode == 0, run.stderr
         result = json.loads(run.stdout)
-        assert result["trials"] == {"complete": 1, "fail": 1}, "two configurations, neither of them run twice"
+        assert result["trials"] == {"complete": 2, "fail": 2}, "four configurations, none of them run twice"
         assert all("is nan" in reason for reason in result["failures"].values())
-        assert len(runs_begun(study)) == len(set(runs_begun(study))) == 2
-        assert json.loads(fissura("report", study, "--json").out) == {"report": str(study / "report.html")}
+        assert len(runs_begun(study)) == len(set(runs_begun(study))) == 4
+        told = subprocess.run(
+            [FISSURA, "report", study, "--json"], capture_output=True, text=True, check=True
+        )
+        assert json.loads(told.stdout) == {"report": str(study / "report.html")}
         report = (study / "report.html").read_text(encoding="utf-8")
         assert "the training loss of step 1 of epoch 1 is nan" in report
 
