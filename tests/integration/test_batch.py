@@ -47,6 +47,7 @@ CPU = torch.device("cpu")
 THRESHOLD, RUN = 0.5, "0123456789abcdef"  # of the run of the tiny segmenter
 PROTOCOLS = ("pixel", "tolerant:2", "overlap", "flexible:2")
 FISSURA = Path(sys.executable).with_name("fissura")
+PATIENCE_SECONDS = 120
 Gate = Callable[[int], Awaitable[web.Response | None]]
 
 
@@ -378,13 +379,16 @@ class TestAProcess:
             words = ["batch", str(photographs), "--endpoint", url, "--out", str(out), "--concurrency", "1"]
             words += ["--keep", "masks"]
             with subprocess.Popen([FISSURA, *words], stderr=subprocess.PIPE, text=True) as process:
-                assert reached.wait(60)
-                process.send_signal(number)
-                said = process.communicate(timeout=60)[1]
+                try:
+                    assert reached.wait(PATIENCE_SECONDS)
+                    process.send_signal(number)
+                    said = process.communicate(timeout=PATIENCE_SECONDS)[1]
+                finally:
+                    process.kill()  # else it is waited for, and waits for its third image
             service.gate = open_gate
             service.asked.clear()
             again = subprocess.run(
-                [FISSURA, *words], capture_output=True, text=True, timeout=120, check=False
+                [FISSURA, *words], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
             )
         assert again.returncode == 0, again.stderr
         assert [row["error"] for row in table(out).values()] == [None] * 8

@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -191,15 +193,17 @@ class TestOneModel:
         assert "classifier" in done.stderr
 
 
-def test_one_class_alone_and_too_few_images_are_told_at_once(tmp_path: Path) -> None:
+def test_one_class_alone_and_too_few_images_are_told_at_once(
+    fissura: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "cnn_svm", *SMALL, "--cache", tmp_path / "cache", "--data")
     draw(tmp_path / "few", cracked=4, plain=2)
-    place = Place(tmp_path, tmp_path / "few")
-    few = place.run("train", "cnn_svm", *place.data, *SMALL, "--set", "folds=5")
-    assert few.returncode == 2
-    assert "folds" in few.stderr
+    few = fissura(*words, "class_folder:few", "--set", "folds=5")
+    assert few.code == 2
+    assert "folds" in " ".join(few.said)
     draw(tmp_path / "one", cracked=4, plain=0)
-    place = Place(tmp_path, tmp_path / "one")
-    one = place.run("train", "cnn_svm", *place.data, *SMALL)
-    assert one.returncode == 2
-    assert "class" in one.stderr
+    one = fissura(*words, "class_folder:one")
+    assert one.code == 2
+    assert "class" in " ".join(one.said)
     assert not (tmp_path / "studies" / "runs").exists()

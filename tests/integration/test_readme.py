@@ -6,10 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def commands() -> list[str]:
     return [line.split("  #")[0].split(" # ")[0].strip() for block in blocks for line in block.splitlines()]
 
 
-def fissura(folder: Path, words: str) -> "subprocess.CompletedProcess[str]":
+def in_a_process(folder: Path, words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [FISSURA, *shlex.split(words)],
         cwd=folder, capture_output=True, text=True, timeout=280, check=False,
@@ -92,45 +93,55 @@ def test_make_demo_and_make_test_do_what_they_say() -> None:
     assert all(word in test for word in ("ruff", "mypy", "lint-imports", "pytest"))
 
 
-def test_fetching_says_within_seconds_where_there_is_no_network(workplace: Path) -> None:
-    words = "data fetch cfd data/fetched --mirror http://127.0.0.1:9/"
-    done = fissura(workplace, words)
-    assert done.returncode == 2
-    assert "127.0.0.1" in done.stderr
+@pytest.fixture
+def here(
+    fissura: Callable[..., Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Any]:
+    """Runs a command line in `workplace`, in this process: what starts no Ray needs none of its own."""
+    monkeypatch.chdir(workplace)
+    return lambda words: fissura(*shlex.split(words))
+
+
+def test_fetching_says_within_seconds_where_there_is_no_network(
+    here: Callable[[str], Any], workplace: Path
+) -> None:
+    done = here("data fetch cfd data/fetched --mirror http://127.0.0.1:9/")
+    assert done.code == 2
+    assert "127.0.0.1" in done.said[-1]
     assert not (workplace / "data/fetched").exists()
 
 
-def test_the_real_example_runs_to_a_leaderboard(workplace: Path) -> None:
+def test_the_real_example_runs_to_a_leaderboard(here: Callable[[str], Any], workplace: Path) -> None:
     check, search, board = (line.split(" ", 1)[1] for line in commands()[3:6])
 
-    checked = fissura(workplace, check)
-    assert "samples:" in checked.stdout, checked.stderr
-    searched = fissura(workplace, f"{search} {SHRUNK}")
+    checked = here(check)
+    assert "samples:" in checked.out, checked.said
+    searched = in_a_process(workplace, f"{search} {SHRUNK}")
     assert searched.returncode == 0, searched.stderr
-    shown = fissura(workplace, board)
-    assert shown.returncode == 0, shown.stderr
-    assert re.search(r"cfd \([0-9a-f]{8}\) test, tolerant:2", shown.stdout)
+    shown = here(board)
+    assert shown.code == 0, shown.said
+    assert re.search(r"cfd \([0-9a-f]{8}\) test, tolerant:2", shown.out)
 
     serve, batch = (line.split(" ", 1)[1] for line in commands()[6:8])
     with served(workplace, serve) as address:
-        scored = fissura(workplace, batch.replace("http://127.0.0.1:8000", address))
-    assert scored.returncode == 0, scored.stderr
-    assert f"10 of 10 images, 0 failed: {Path('found/results.parquet')}" in scored.stdout
+        scored = here(batch.replace("http://127.0.0.1:8000", address))
+    assert scored.code == 0, scored.said
+    assert f"10 of 10 images, 0 failed: {Path('found/results.parquet')}" in scored.out
 
     for link in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (ROOT / link).is_file(), f"the README links to {link}"
 
 
-def test_the_plan_that_stands_in_a_sentence_is_made(tmp_path: Path) -> None:
+def test_the_plan_that_stands_in_a_sentence_is_made(here: Callable[[str], Any]) -> None:
     [words] = re.findall(r"`fissura (plan [^`]+)`", README)
-    planned = fissura(tmp_path, words)
-    assert planned.returncode == 0, planned.stderr
-    assert "at a time" in planned.stdout
+    planned = here(words)
+    assert planned.code == 0, planned.said
+    assert "at a time" in planned.out
 
 
 @pytest.mark.slow  # the quick suite runs the real example, and the demo without its search
 def test_the_demo_ranks_a_search_and_trains_nothing_twice(tmp_path: Path) -> None:
-    first = fissura(tmp_path, "demo --dir demo --trials 2")
+    first = in_a_process(tmp_path, "demo --dir demo --trials 2")
     assert first.returncode == 0, first.stderr
     study = tmp_path / "demo/studies/demo"
     for name in (
@@ -144,6 +155,6 @@ def test_the_demo_ranks_a_search_and_trains_nothing_twice(tmp_path: Path) -> Non
     trained = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/weights.safetensors")}
     assert trained
 
-    second = fissura(tmp_path, "demo --dir demo --trials 2")
+    second = in_a_process(tmp_path, "demo --dir demo --trials 2")
     assert second.returncode == 0, second.stderr
     assert {path: path.stat().st_mtime_ns for path in study.glob("runs/*/weights.safetensors")} == trained

@@ -42,7 +42,7 @@ from fissura.data.content import (
 from fissura.data.dataset import Dataset
 from fissura.data.lock import locked
 from fissura.data.lost import LostCracks, lost_at, lost_by_area, said_of
-from fissura.data.mask_rules import looks, mask_rules
+from fissura.data.mask_rules import LookedAt, looks, mask_rules
 from fissura.data.prepared import FORMAT, PIXELS, Entry, Index, PreparedData, read_index, write_index
 from fissura.data.resize import AnyResize, MaskRule
 from fissura.data.turns import doubtful_turn, said_of_turns
@@ -154,12 +154,12 @@ def _build(
             file = FileIO(scratch / PIXELS, "w")
         entries: list[Entry] = []
         problems: list[str] = []
-        known = looks(found, resize, pool)
-        rules = mask_rules(found, resize, known)
+        seen = looks(found, resize, pool)
+        rules = mask_rules(found, resize, seen)
         turned: list[str] = []
         nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
-            decoded = _decode_all(found, resize, rules, known, pool)
+            decoded = _decode_all(found, resize, rules, seen, pool)
             for done, (source, patch) in enumerate(zip(found, decoded, strict=True), start=1):
                 if isinstance(patch, list):
                     problems += patch
@@ -195,16 +195,16 @@ def _decode_all(
     found: list[Source],
     resize: AnyResize,
     rules: dict[str, MaskRule],
-    known: dict[Path, LostCracks],
+    seen: list[LookedAt | None],
     pool: ThreadPoolExecutor,
 ) -> Iterator[_Decoded | list[str]]:
     """What `_decode` makes of each sample, in order, a few ahead of the reader."""
-    left = iter(found)
+    left = zip(found, seen, strict=True)
 
     def ahead(count: int) -> Iterator[Future[_Decoded | list[str]]]:
         return (
-            pool.submit(_decode, each, resize, rules[each.label], known.get(each.sample.mask))
-            for each in islice(left, count)
+            pool.submit(_decode, source, resize, rules[source.label], looked)
+            for source, looked in islice(left, count)
         )
 
     waiting = deque(ahead(WORKERS + 2))
@@ -214,12 +214,11 @@ def _decode_all(
 
 
 def _decode(
-    source: Source, resize: AnyResize, rule: MaskRule, nearest: LostCracks | None
+    source: Source, resize: AnyResize, rule: MaskRule, looked: LookedAt | None
 ) -> _Decoded | list[str]:
-    """Image, mask and valid pixels at the working size, or what is wrong with them. `nearest` is what nearest
-    neighbour loses of the mask, where that is known."""
+    """A sample at the working size, or what is wrong with it; `looked`: its mask, if that was looked at."""
     try:
-        image, mask, valid = source.read()
+        image, mask, valid = source.read(mask=looked and looked.mask)
     except DataError as error:
         return list(error.problems)
     sample = source.sample
@@ -229,8 +228,8 @@ def _decode(
     if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
         return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
     planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
-    nearest = lost_at(resize, mask) if nearest is None else nearest
-    lost = nearest if rule == "nearest" else lost_by_area(resize, mask, nearest=nearest)
+    nearest = lost_at(resize, mask) if looked is None else looked.lost
+    lost = nearest if rule == "nearest" else lost_by_area(resize, mask, nearest=nearest, small=planes[1])
     return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 

@@ -47,8 +47,9 @@ class Source:
         own = self.sample
         return (own.image, own.mask) if own.valid is None else (own.image, own.mask, own.valid)
 
-    def read(self) -> Decoded:
-        """Image, mask (0, 1) and valid pixels (0, 1; None: all), at their own size.
+    def read(self, *, mask: UInt8[np.ndarray, "h w"] | None = None) -> Decoded:
+        """Image, mask (0, 1) and valid pixels (0, 1; None: all), at their own size. A `mask` that is given
+        is not decoded again.
 
         Raises:
             DataError: with all that is wrong with the sample's files.
@@ -60,7 +61,7 @@ class Source:
 
         readers: tuple[Callable[[], Any], ...] = (
             lambda: dataset.read_image(sample),
-            lambda: dataset.inspect_mask(sample, size=size()).mask,
+            lambda: dataset.inspect_mask(sample, size=size()).mask if mask is None else mask,
             lambda: dataset.read_valid(sample, size=size()),
         )
         for read in readers:
@@ -73,8 +74,8 @@ class Source:
                 problems.append(f"{name}: cannot be read: {error.strerror or error}")
         if problems:
             raise DataError(*dict.fromkeys(problems))
-        image, mask, valid = planes
-        return image, mask, valid
+        image, read_mask, valid = planes
+        return image, read_mask, valid
 
 
 def sources(datasets: Sequence[Dataset]) -> list[Source]:

@@ -39,20 +39,21 @@ class LostCracks:
         """What `mask`, of so many `pieces` where they are known, loses where it becomes `small`."""
         import cv2
 
-        pixels = cv2.countNonZero(mask)
+        (height, width), (rows, columns) = mask.shape, small.shape
+        row, column = np.divmod(np.flatnonzero(mask.view(bool)), width)
+        pixels = len(row)
         if not pixels:
             return cls()
-        size = (mask.shape[1], mask.shape[0])
-        near = cv2.dilate(small, np.ones((3, 3), np.uint8))
-        near = cv2.bitwise_and(cv2.resize(near, size, interpolation=cv2.INTER_NEAREST), mask)
-        lost, gone = pixels - cv2.countNonZero(near), 0
+        near = cv2.dilate(small, np.ones((3, 3), np.uint8)).view(bool)
+        near = near[row * rows // height, column * columns // width]
+        lost, gone = pixels - int(np.count_nonzero(near)), 0
         if lost or pieces is None:  # labels cost more than all else
             box = _box(mask)
             number, piece_of = pieces_of(np.ascontiguousarray(mask[box]))
             pieces = number - 1
             if lost:
                 seen = np.zeros(number, bool)
-                seen[piece_of[near[box].view(bool)]] = True
+                seen[piece_of[row[near] - box[0].start, column[near] - box[1].start]] = True
                 gone = pieces - int(np.count_nonzero(seen))
         return cls(
             masks=1,
@@ -124,14 +125,23 @@ def both_lost(resize: AnyResize, mask: UInt8[np.ndarray, "h w"]) -> tuple[LostCr
     return nearest, lost_by_area(resize, mask, nearest=nearest) if nearest.any else nearest
 
 
-def lost_by_area(resize: AnyResize, mask: UInt8[np.ndarray, "h w"], *, nearest: LostCracks) -> LostCracks:
-    """What `mask` loses at the working size by area; `nearest` is what it loses by nearest neighbour."""
+def lost_by_area(
+    resize: AnyResize,
+    mask: UInt8[np.ndarray, "h w"],
+    *,
+    nearest: LostCracks,
+    small: UInt8[np.ndarray, "height width"] | None = None,
+) -> LostCracks:
+    """What `mask` loses at the working size by area; `nearest` is what it loses by nearest neighbour, and
+    `small` is the mask by area, where that is there already."""
     if not nearest.masks or not shrinks(resize, mask.shape) or not isinstance(resize, Fixed):
         return nearest
     if mask.shape[0] < resize.height or mask.shape[1] < resize.width:
-        return LostCracks.of(mask, resize.mask(mask, rule="area"), pieces=nearest.pieces)
+        small = resize.mask(mask, rule="area") if small is None else small
+        return LostCracks.of(mask, small, pieces=nearest.pieces)
     # the rule loses nothing, and leaves the pieces that all touched pixels would have
-    left = pieces_of(touched(mask, rows=resize.height, columns=resize.width))[0] - 1
+    small = touched(mask, rows=resize.height, columns=resize.width) if small is None else small
+    left = pieces_of(small)[0] - 1
     return LostCracks(masks=1, pixels=nearest.pixels, pieces=nearest.pieces, pieces_left=left)
 
 

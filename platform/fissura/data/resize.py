@@ -70,16 +70,19 @@ def _by_area(mask: UInt8[np.ndarray, "h w"], *, height: int, width: int) -> UInt
 
     rows, columns = (min(pair) for pair in zip(mask.shape, (height, width), strict=True))
     every = touched(mask, rows=rows, columns=columns)
-    half = (_half_crack(mask, rows=rows, columns=columns) & every.view(bool)).astype(np.uint8)
+    half = (_half_crack(mask, rows=rows, columns=columns) & every.view(bool)).view(np.uint8)
     number, piece_of = pieces_of(every)
     parts, part_of = pieces_of(half)
     inside = np.flatnonzero(half.view(bool))
     piece_of_part = np.zeros(parts, np.int64)
     piece_of_part[part_of.ravel()[inside]] = piece_of.ravel()[inside]
     enough = np.bincount(piece_of_part[1:], minlength=number) == 1
-    far = every.view(bool) & ~cv2.dilate(half, np.ones((3, 3), np.uint8)).view(bool)
-    enough[piece_of[far]] = False
-    small = np.where(enough[piece_of], half, every)
+    at = np.flatnonzero(every.view(bool))
+    far = cv2.dilate(half, np.ones((3, 3), np.uint8)).ravel()[at] == 0
+    piece = piece_of.ravel()[at]
+    enough[piece[far]] = False
+    small = every.copy()
+    small.ravel()[at] = half.ravel()[at] | ~enough[piece]
     # an axis along which the mask grows repeats its pixels
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
@@ -126,5 +129,6 @@ def _half_crack(
         steps += [sign * share * right, sign * share * (width - right)]
     # places may be one behind the last row, and two behind the last column
     area = np.bincount(np.concatenate(places), np.concatenate(steps), (rows + 1) * (columns + 2))
-    area = np.cumsum(area.reshape(rows + 1, columns + 2), axis=1)[:rows, :columns]
-    return np.asarray(2 * area >= height * width)
+    area = area.reshape(rows + 1, columns + 2)
+    np.cumsum(area, axis=1, out=area)  # in place: to touch new memory costs more than to add
+    return np.asarray(area[:rows, :columns] >= height * width / 2)

@@ -12,10 +12,12 @@ from PIL import Image
 
 import fissura
 from fissura.core.errors import Interrupted
+from fissura.data import mask_rules
 from fissura.data.cache import prepare
 from fissura.data.check import check
 from fissura.data.datasets.folder import Folder
 from fissura.data.lost import MOST_LOST, LostCracks, both_lost
+from fissura.data.masks import MaskReading, decode_mask
 from fissura.data.resize import Fixed, _half_crack
 
 
@@ -195,3 +197,21 @@ class TestCommands:
             )
         (line,) = said
         assert "so they are shrunk by area" in line
+
+
+@pytest.mark.parametrize(("kept", "decoded"), [(mask_rules.MOST_KEPT, 1), (512 * 512, 2)])
+def test_a_mask_by_which_the_rule_is_chosen_is_decoded_once_while_there_is_room_to_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, decoded: int
+) -> None:
+    data = saved(tmp_path / "lines", [level_lines(), level_lines()])
+    opened = list[str]()
+
+    def read(path: Path) -> MaskReading:
+        opened.append(path.name)
+        return decode_mask(path)
+
+    monkeypatch.setattr(mask_rules, "MOST_KEPT", kept)
+    monkeypatch.setattr(Folder, "decode_mask", lambda _, path: read(path))
+    held = prepare([data], resize=Fixed(height=64, width=64), directory=tmp_path / "cache")
+    assert "so they are shrunk by area" in held.remarks[0]
+    assert sorted(opened) == ["00.png", *["01.png"] * decoded]  # the second one is behind the first
