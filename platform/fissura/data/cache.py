@@ -218,7 +218,7 @@ def _decode(
 ) -> _Decoded | list[str]:
     """A sample at the working size, or what is wrong with it; `looked`: its mask, if that was looked at."""
     try:
-        image, mask, valid = source.read(mask=looked and looked.mask)
+        image, mask, valid = source.read(mask=None if looked is None else looked.mask)
     except DataError as error:
         return list(error.problems)
     sample = source.sample
