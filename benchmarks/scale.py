@@ -315,7 +315,7 @@ def by_nodes(counts: Sequence[int]) -> list[dict[str, Any]]:
 
 def extrapolate(trials: dict[str, Any]) -> dict[str, Any]:
     """A search of 100,000 trials on 1,000 nodes of one GPU, as simulated with the measured driver."""
-    from fissura.operations.forecast.forecast import Lanes, Question, play
+    from fissura.operations.forecast.forecast import ForecastQuestion, Lanes, play
     from fissura.operations.forecast.learning_curves import Assumed
     from fissura.operations.forecast.simulation import Costs
     from fissura.spaces.space import Asha
@@ -330,7 +330,7 @@ def extrapolate(trials: dict[str, Any]) -> dict[str, Any]:
     found["memory_mb"] = memory[-1] + (memory[-1] - memory[0]) / spread * (100_000 - last["trials"])
     for seconds in EPOCH_SECONDS:
         for studies in (1, 10):
-            question = Question(
+            question = ForecastQuestion(
                 trials=100_000 // studies,
                 epochs=27,
                 scheduler=Asha(grace=1, reduction=3),

@@ -15,7 +15,7 @@ from fissura.data.sample import Split
 if TYPE_CHECKING:
     from fissura.batches.evaluation import Truth
     from fissura.batches.report import BatchReport, Terms
-    from fissura.batches.source import Source
+    from fissura.batches.source import ImageSource
     from fissura.data.datasets import Named
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def batch(
 
 
 def _by_run(
-    source: "Source",
+    source: "ImageSource",
     truth: "Truth | None",
     terms: "Terms",
     *,
@@ -127,9 +127,9 @@ def _by_run(
 
 def _opened(
     images: "Named", *, masks: Path | None, split: Split | None, cache: Path | None
-) -> "tuple[Source, Truth | None]":
+) -> "tuple[ImageSource, Truth | None]":
     from fissura.batches.evaluation import masks_in, names_a_data_set, open_test_set
-    from fissura.batches.source import Source
+    from fissura.batches.source import ImageSource
     from fissura.data.cache import default_cache
 
     if names_a_data_set(str(images)):
@@ -140,7 +140,7 @@ def _opened(
         raise SpecError(
             f"--split {split}: a folder has no splits; name a data set, KIND:ROOT, or leave it out"
         )
-    source = Source.open(str(images))
+    source = ImageSource.open(str(images))
     return source, None if masks is None else masks_in(masks, source)
 
 

@@ -9,7 +9,7 @@ from fissura.core.brief import Rows
 from fissura.core.files import check_writable
 
 if TYPE_CHECKING:
-    from fissura.operations.drill.finding import Finding
+    from fissura.operations.drill.finding import FaultCost
 
 Say = Callable[[str], None]
 
@@ -21,7 +21,7 @@ def drill(
     faults: Sequence[str] = ("worker", "driver"),
     nodes: Sequence[str] = (),
     say: Say = lambda _: None,
-) -> "Rows[Finding]":
+) -> "Rows[FaultCost]":
     """Makes faults in the cluster at `address`, on work of its own, and measures what they cost.
 
     `faults` are "worker", "driver", "head" and "node": the last one ends the `nodes` with these ids for good,
@@ -41,7 +41,7 @@ def drill(
     return Rows(found, head=_costs, run=None)
 
 
-def _costs(findings: "Sequence[Finding]") -> list[str]:
+def _costs(findings: "Sequence[FaultCost]") -> list[str]:
     return [
         f"{finding.fault} of {finding.work}: {'passed' if finding.passed else 'failed'}"
         for finding in findings

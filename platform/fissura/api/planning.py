@@ -126,7 +126,7 @@ def plan(
     check_profile(space, profile)
     prepare_environment(None)
     from fissura.distributed.preflight import Hardware
-    from fissura.operations.forecast.forecast import Question, best_of, forecast
+    from fissura.operations.forecast.forecast import ForecastQuestion, best_of, forecast
 
     resources = _resources(asked)
     loaded = _space(str(space), profile=profile, fixed=fixed_of(fixed), gpus=resources.gpus)
@@ -139,7 +139,7 @@ def plan(
     start = asked.start_seconds
     if start is None:
         start = NODE_SECONDS if asked.nodes > 1 else 0.0
-    question = Question(
+    question = ForecastQuestion(
         trials=count,
         epochs=length,
         scheduler=loaded.definition.scheduler,

@@ -9,11 +9,11 @@ from fissura.batches.http import open_endpoint
 from fissura.batches.report import BatchReport, Terms, question_of, report_of
 from fissura.batches.run import OnImage, Retry, score_all
 from fissura.batches.sink import Failed, open_sink
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 
 
 async def through_endpoint(
-    source: Source,
+    source: ImageSource,
     truth: Truth | None,
     terms: Terms,
     *,

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from fissura.batches.pictures import bare_name, picture_path, picture_stems, png
 from fissura.batches.rows import read_rows
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.data.content import content_digest
@@ -78,7 +78,7 @@ def names_a_data_set(text: str) -> bool:
     return bool(colon) and not rest.startswith("//") and kind in {**kinds(), **labelled_kinds()}
 
 
-def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[Source, Truth]:
+def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth]:
     """The images of a split of the data set `KIND:ROOT`, as their files lie there, and their masks or labels.
 
     Squares that are cut from images are sent as PNG. `directory` is the cache folder.
@@ -97,29 +97,29 @@ def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[Sourc
             name_of(dataset.plain()),
             content_digest([dataset], directory=directory),
         )
-        return Source.of_files(f"{dataset}, {split}", files, root=dataset.root), masks
+        return ImageSource.of_files(f"{dataset}, {split}", files, root=dataset.root), masks
     (labelled,) = parse_labelled([named])
     keyed = image_keys([labelled], directory=directory)
     images = [one.image for one in keyed if one.image.split == split]
     _check_some(images, text, split)
     root = labelled.root if isinstance(labelled, ClassFolder) else labelled.source.root
-    source = Source.of_files(
+    source = ImageSource.of_files(
         f"{labelled}, {split}", [(one.name, one.path) for one in images if one.box is None], root=root
     )
     squares = {one.name: partial(_square, labelled, one) for one in images if one.box is not None}
     label_of = {one.name: one.label for one in images}
     labels = Labels(labelled.classes(), label_of, name_of(labelled.plain()), digest_of_keyed(keyed))
-    return Source(source.label, {**source.readers, **squares}, root), labels
+    return ImageSource(source.label, {**source.readers, **squares}, root), labels
 
 
-def masks_in(folder: Path, source: Source) -> Masks:
+def masks_in(folder: Path, source: ImageSource) -> Masks:
     """The masks of a source's images in a folder: each under the name of its image, with any suffix. They
     are called what the images' folder is.
 
     Raises:
         DataError: an image has no mask, or two, or a mask no image.
     """
-    found = Source.open(str(folder))
+    found = ImageSource.open(str(folder))
     root = found.root or folder.parent
     stems = {name: composed(stem) for name, stem in picture_stems(source.names()).items()}
     problems = []

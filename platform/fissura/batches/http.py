@@ -51,7 +51,7 @@ _OWN = {
 _NOBODY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 
 
-class Patience(Spec):
+class ClientTimeouts(Spec):
     """How long the client waits, in seconds: for a connection, and for an answer to go on."""
 
     connect: float = 10.0
@@ -90,7 +90,7 @@ async def open_endpoint(
     model: str | None = None,
     token: str | None = None,
     concurrency: int = 8,
-    patience: Patience | None = None,
+    patience: ClientTimeouts | None = None,
 ) -> AsyncIterator[Endpoint]:
     """The service at `url`, and the model of this name, or its default one.
 
@@ -98,7 +98,7 @@ async def open_endpoint(
         SpecError: no URL of a service, no such model, or the token is refused.
         FissuraError: nobody answers there, or somebody else.
     """
-    url, waits = _checked(url), patience or Patience()
+    url, waits = _checked(url), patience or ClientTimeouts()
     timeout = aiohttp.ClientTimeout(
         total=None, connect=None, sock_connect=waits.connect, sock_read=waits.answer
     )

@@ -11,7 +11,7 @@ from fissura.batches.rows import read_rows
 from fissura.batches.run import BatchResult
 from fissura.batches.scorer import ModelCard
 from fissura.batches.sink import Question
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.brief import Brief
 from fissura.core.errors import SpecError
 from fissura.metrics import AnyProtocol, Pixel
@@ -59,7 +59,7 @@ class BatchReport(Brief):
         return [] if self.result.results is None else list(read_rows(self.result.results).to_pylist())
 
 
-def question_of(source: Source, truth: Truth | None, terms: Terms, card: ModelCard) -> Question:
+def question_of(source: ImageSource, truth: Truth | None, terms: Terms, card: ModelCard) -> Question:
     """What a model is asked of the images of a source.
 
     Raises:
@@ -100,7 +100,7 @@ def report_of(
     question: Question,
     result: BatchResult,
     *,
-    source: Source,
+    source: ImageSource,
     truth: Truth | None,
     terms: Terms,
     card: ModelCard,

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from fissura.batches.scorer import Result
 from fissura.core.files import replacing
-from fissura.segmentation.crack_measures import SUMMARY, Crack, CrackMeasures
+from fissura.segmentation.crack_measures import SUMMARY, CrackMeasures, MeasuredCrack
 
 MAX_BYTES = 2**33  # of one file, decompressed: some ten million images
 METADATA_KEY = (
@@ -23,7 +23,7 @@ def _column(kind: Any) -> pa.DataType:
 
 
 _MEASURES = {name: _column(get_type_hints(CrackMeasures)[name]) for name in SUMMARY}
-_CRACK = pa.struct([pa.field(name, _column(kind)) for name, kind in get_type_hints(Crack).items()])
+_CRACK = pa.struct([pa.field(name, _column(kind)) for name, kind in get_type_hints(MeasuredCrack).items()])
 _COLUMNS = {
     "image": pa.string(),
     "sha256": pa.string(),
@@ -44,7 +44,7 @@ _COLUMNS = {
 SCHEMA = pa.schema([pa.field(name, kind, nullable=name != "image") for name, kind in _COLUMNS.items()])
 """One row an image. `error` says why an image has no result; it is null where there is one, and all others
 but `image` and `sha256` are null where there is none. Measures (see `CrackMeasures`), `crack_table` (the
-longest cracks, see `Crack`) and `threshold` are of a segmentation, `label` and `decisions` of a
+longest cracks, see `MeasuredCrack`) and `threshold` are of a segmentation, `label` and `decisions` of a
 classification."""
 
 Row = dict[str, Any]

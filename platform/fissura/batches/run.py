@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fissura.batches.scorer import Busy, Failing, Scored, Scorer, Unreachable, Unscorable
 from fissura.batches.sink import Sink
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec
@@ -56,7 +56,7 @@ class BatchResult:
 
 
 async def score_all(
-    source: Source,
+    source: ImageSource,
     scorer: Scorer,
     sink: Sink,
     *,
@@ -117,7 +117,7 @@ async def _until(stop: asyncio.Event, work: list[Any]) -> bool:
 
 @dataclass
 class _Work:
-    source: Source
+    source: ImageSource
     scorer: Scorer
     sink: Sink
     concurrency: int

@@ -41,7 +41,7 @@ class ImageFacts(_Document):
 
 
 class CrackRow(_Document):
-    """One crack of the table of an image, see `fissura.segmentation.crack_measures.Crack`."""
+    """One crack of the table of an image, see `fissura.segmentation.crack_measures.MeasuredCrack`."""
 
     box: tuple[int, int, int, int]
     area_px: int

@@ -23,7 +23,7 @@ Read = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Images as they were listed once. Two sources of one `label` are the same question; `root` is the folder
     that results must stay out of, if there is one. `left_out` are the files beside the images that are not
     read, for their suffix.

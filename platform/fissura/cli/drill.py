@@ -9,7 +9,7 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import AddressOption
 
 if TYPE_CHECKING:
-    from fissura.operations.drill.finding import Finding
+    from fissura.operations.drill.finding import FaultCost
 
 
 def drill(
@@ -58,13 +58,13 @@ def drill(
         raise typer.Exit(1)
 
 
-def drill_text(findings: "list[Finding]") -> str:
+def drill_text(findings: "list[FaultCost]") -> str:
     """The findings as a table, and the problems below it."""
     problems = [f"{one.fault}, {one.work}: {problem}" for one in findings for problem in one.problems]
     return "\n".join([table([_row(one) for one in findings]), *problems])
 
 
-def _row(finding: "Finding") -> dict[str, Any]:
+def _row(finding: "FaultCost") -> dict[str, Any]:
     return {
         "fault": finding.fault,
         "work": finding.work,

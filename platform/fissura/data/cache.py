@@ -43,11 +43,11 @@ from fissura.data.dataset import Dataset
 from fissura.data.lock import locked
 from fissura.data.lost import LostCracks, lost_at, lost_by_area, said_of
 from fissura.data.mask_rules import LookedAt, looks, mask_rules
-from fissura.data.prepared import FORMAT, PIXELS, Entry, Index, PreparedData, read_index, write_index
+from fissura.data.prepared import FORMAT, PIXELS, Index, PreparedData, PreparedSample, read_index, write_index
 from fissura.data.resize import AnyResize, MaskRule
 from fissura.data.turns import doubtful_turn, said_of_turns
 
-__all__ = ["Entry", "PreparedData", "content_digest", "default_cache", "prepare", "prune"]
+__all__ = ["PreparedData", "PreparedSample", "content_digest", "default_cache", "prepare", "prune"]
 
 VERIFIED = "verified.json"
 WORKERS = 8
@@ -152,7 +152,7 @@ def _build(
         with _writing(place.parent):
             scratch.mkdir()
             file = FileIO(scratch / PIXELS, "w")
-        entries: list[Entry] = []
+        entries: list[PreparedSample] = []
         problems: list[str] = []
         seen = looks(found, resize, pool)
         rules = mask_rules(found, resize, seen)
@@ -233,7 +233,7 @@ def _decode(
     return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 
-def _append(file: FileIO, source: Source, patch: Patch) -> Entry:
+def _append(file: FileIO, source: Source, patch: Patch) -> PreparedSample:
     offset, crc = file.tell(), 0
     for plane in patch:
         view = np.ascontiguousarray(plane).data.cast("B")
@@ -242,7 +242,7 @@ def _append(file: FileIO, source: Source, patch: Patch) -> Entry:
             view = view[file.write(view) :]
     height, width = patch[1].shape
     sample = source.sample
-    return Entry(source.label, sample.name, sample.split, sample.group, height, width, offset, crc)
+    return PreparedSample(source.label, sample.name, sample.split, sample.group, height, width, offset, crc)
 
 
 def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) -> bool:
@@ -260,7 +260,7 @@ def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) 
     except (OSError, ValueError):
         return False
 
-    def right(entry: Entry) -> bool:
+    def right(entry: PreparedSample) -> bool:
         return zlib.crc32(data[entry.offset : entry.offset + entry.size].data) == entry.crc32
 
     if not all(thorough.map(right, entries)):

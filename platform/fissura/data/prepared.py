@@ -28,7 +28,7 @@ INDEX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class Entry:
+class PreparedSample:
     """One prepared sample: `dataset` is its data set's label; its bytes begin at `offset`, of sum `crc32`."""
 
     dataset: str
@@ -51,7 +51,7 @@ class Index(NamedTuple):
     and remarks on what their cracks lost.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[PreparedSample, ...]
     mask_rules: dict[str, MaskRule]
     remarks: tuple[str, ...]
 
@@ -67,7 +67,7 @@ class PreparedData:
         self,
         directory: Path,
         digest: str,
-        entries: tuple[Entry, ...],
+        entries: tuple[PreparedSample, ...],
         pixels: UInt8[np.ndarray, "n"],
         *,
         remarks: tuple[str, ...] = (),
@@ -159,7 +159,7 @@ def read_index(place: Path, digest: str) -> Index:
         raise ValueError(f"{INDEX} is broken")
     if plain["format"] != FORMAT or plain["digest"] != digest:
         raise ValueError(f"{INDEX} is of another format or of other data")
-    entries = tuple(Entry(**each) for each in plain["entries"])
+    entries = tuple(PreparedSample(**each) for each in plain["entries"])
     wanted, size = sum(entry.size for entry in entries), (place / PIXELS).stat().st_size
     if size != wanted:
         raise ValueError(f"{PIXELS} has {size} bytes instead of {wanted}")

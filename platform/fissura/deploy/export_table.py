@@ -20,7 +20,7 @@ REPETITIONS, PATIENCE = 30, 3.0
 
 
 @dataclass(frozen=True)
-class Part:
+class BundlePart:
     """A file of a bundle: its bytes, the milliseconds of one image (one thread, median), and the
     multiply-accumulate operations (MACs) of one image, which the paper's table calls FLOPs."""
 
@@ -31,7 +31,7 @@ class Part:
     macs: int
 
 
-def latency_table(bundle: Path) -> list[Part]:
+def latency_table(bundle: Path) -> list[BundlePart]:
     """The parts of a bundle, measured on this machine: batches of one image, on one thread, the median of up
     to 30 runs in at most 3 seconds (but at least 3 runs)."""
     card: dict[str, Any] = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def latency_table(bundle: Path) -> list[Part]:
         what = "backbone" if card["task"] == "classification" else "network"
         kind = "int8" if ".int8." in file else "float32"
         size = (bundle / file).stat().st_size
-        parts.append(Part(f"{what} {kind}", file, size, 1000 * seconds, card["macs"]))
+        parts.append(BundlePart(f"{what} {kind}", file, size, 1000 * seconds, card["macs"]))
         if features is None:
             features = opened.run(None, {"images": image})[0]
     if card["task"] == "classification":
@@ -53,7 +53,7 @@ def latency_table(bundle: Path) -> list[Part]:
         compact = Compact.load(path)
         seconds = _seconds(functools.partial(compact.predict, features))
         parts.append(
-            Part("classifier", path.name, path.stat().st_size, 1000 * seconds, classifier_macs(path))
+            BundlePart("classifier", path.name, path.stat().st_size, 1000 * seconds, classifier_macs(path))
         )
     return parts
 

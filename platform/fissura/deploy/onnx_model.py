@@ -39,7 +39,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """How far one network's output is from another's: the largest difference of a value, and the root mean
     square of all differences over that of the values."""
 
@@ -117,7 +117,7 @@ def session(path: Path, *, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def quantise_onnx(path: Path, target: Path, *, sides: Sides) -> Difference:
+def quantise_onnx(path: Path, target: Path, *, sides: Sides) -> OutputDifference:
     """Writes the network with weights of 8 bits and activations that are quantised as they come; gives how
     far its output is from the float network's on random images.
 
@@ -183,11 +183,11 @@ def _largest_difference(expected: Sequence[Output], found: Sequence[Output]) -> 
     return largest
 
 
-def _difference(pairs: Sequence[tuple[Output, Output]]) -> Difference:
+def _difference(pairs: Sequence[tuple[Output, Output]]) -> OutputDifference:
     reference, other = (np.concatenate(side).astype(np.float64) for side in zip(*pairs, strict=True))
     size = float(np.sqrt(np.mean(reference**2)))
     moved = float(np.sqrt(np.mean((other - reference) ** 2)))
-    return Difference(float(np.abs(other - reference).max()), moved / size if size else 0.0)
+    return OutputDifference(float(np.abs(other - reference).max()), moved / size if size else 0.0)
 
 
 def _write(model: Any, path: Path) -> None:

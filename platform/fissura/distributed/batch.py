@@ -24,7 +24,7 @@ from fissura.batches.report import BatchReport, Terms, question_of, report_of
 from fissura.batches.run import BatchResult
 from fissura.batches.scorer import ModelCard, Result, Scored
 from fissura.batches.sink import Failed, Sink, open_sink
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, FissuraError
 from fissura.core.spec import Spec
 from fissura.deploy.model import open_model
@@ -55,7 +55,7 @@ class Scoring(Spec):
 class ScoringWorker:
     """An actor of the job: the model of a run, for blocks of names."""
 
-    def __init__(self, source: Source, plain: dict[str, Any], board: Any) -> None:
+    def __init__(self, source: ImageSource, plain: dict[str, Any], board: Any) -> None:
         self._source, self._scoring = source, Scoring.load(plain, source="batch")
         runtime = LocalRuntime(device="auto" if self._scoring.gpus else "cpu", cpus=self._scoring.cpus)
         model = open_model(self._scoring.run, device=runtime.device, threshold=self._scoring.threshold)
@@ -109,7 +109,7 @@ class ScoringWorker:
 
 
 def run_batch(
-    source: Source,
+    source: ImageSource,
     truth: Truth | None,
     terms: Terms,
     *,
@@ -165,7 +165,7 @@ def run_batch(
 
 
 def score_on_cluster(
-    source: Source,
+    source: ImageSource,
     sink: Sink,
     scoring: Scoring,
     *,
@@ -215,7 +215,7 @@ def _no_retries() -> dict[str, Any]:
 
 
 def _pass(
-    source: Source,
+    source: ImageSource,
     sink: Sink,
     scoring: Scoring,
     board: Any,

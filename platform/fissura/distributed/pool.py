@@ -61,7 +61,7 @@ class Pool:
             Interrupted: a stop was asked for; what actors had finished stays.
             FissuraError: an actor failed, or many in a row died.
         """
-        work = _Work(items, workers=self.size, least=least)
+        work = _PoolWork(items, workers=self.size, least=least)
         running: dict[Any, _Running] = {}
         said = time.monotonic()
         try:
@@ -86,7 +86,7 @@ class Pool:
             for each in running.values():
                 ray.kill(each.actor)
 
-    def _collect(self, reference: Any, running: "_Running", work: "_Work") -> None:
+    def _collect(self, reference: Any, running: "_Running", work: "_PoolWork") -> None:
         try:
             outcome = ray.get(reference)
         except RayTaskError as error:
@@ -112,7 +112,7 @@ class _Running(NamedTuple):
     begin: float
 
 
-class _Work:
+class _PoolWork:
     """What is left of a list, and what came of the rest."""
 
     def __init__(self, items: Sequence[Item], *, workers: int, least: int) -> None:

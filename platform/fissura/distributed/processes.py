@@ -23,7 +23,7 @@ ROLES = (
 
 
 @dataclass(frozen=True)
-class Listener:
+class ListeningPort:
     """A port that a Ray process listens on. `role`: `dashboard`, `head`, `client`, `serve` or `other`;
     `guarded`: whether the process was started with RAY_AUTH_MODE=token."""
 
@@ -86,7 +86,7 @@ def environment(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
     return {}
 
 
-def listeners(processes: list[Process], proc: Path = Path("/proc")) -> list[Listener]:
+def listeners(processes: list[Process], proc: Path = Path("/proc")) -> list[ListeningPort]:
     """The ports that `processes` listen on, and Ray's usual ones where nobody can be seen behind them."""
     owners = {
         inode: (process.role, environment(process.pid, proc).get("RAY_AUTH_MODE") == "token")
@@ -100,7 +100,7 @@ def listeners(processes: list[Process], proc: Path = Path("/proc")) -> list[List
             role, guarded = owners.get(inode) or (USUAL_PORTS[port] if port in hidden else "", False)
             if role:
                 found.add((role, address, port, guarded))
-    return [Listener(*one) for one in sorted(found)]
+    return [ListeningPort(*one) for one in sorted(found)]
 
 
 def is_loopback(address: str) -> bool:

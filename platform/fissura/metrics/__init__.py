@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fissura.core.errors import SpecError
 from fissura.metrics.counts import Counts, crack_pixels, pool
-from fissura.metrics.curves import Sweep, average_precision, sweep
+from fissura.metrics.curves import ThresholdSweep, average_precision, sweep
 from fissura.metrics.flexible import Flexible
 from fissura.metrics.pixel import Overlap, Pixel
 from fissura.metrics.protocol import Protocol
@@ -65,7 +65,7 @@ __all__ = [
     "Protocol",
     "Rates",
     "Scores",
-    "Sweep",
+    "ThresholdSweep",
     "Tolerant",
     "average_precision",
     "best_threshold",

@@ -15,7 +15,7 @@ from fissura.metrics.scores import Scores, best_threshold, level_of, rates, scor
 
 
 @dataclass(frozen=True)
-class Sweep:
+class ThresholdSweep:
     """Over the thresholds k / 255, k = 1..255; all scores 0..1.
 
     `ods` is the pooled score at `threshold`, where pooled F1 is highest (the lowest such k). `ois_mean` and
@@ -39,12 +39,12 @@ class Sweep:
         }
 
 
-def sweep(counts: Sequence[Counts]) -> Sweep:
+def sweep(counts: Sequence[Counts]) -> ThresholdSweep:
     """ODS, OIS and AP of a data set, from the counts of its images (at least one)."""
     pooled = pool(counts)
     threshold = best_threshold(pooled)
     best = [float(rates(one).f1[1:].max()) for one in counts]
-    return Sweep(
+    return ThresholdSweep(
         ods=score(pooled, level_of(threshold)),
         threshold=threshold,
         ois_mean=float(np.mean(best)),

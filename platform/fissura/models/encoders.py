@@ -26,7 +26,7 @@ EncoderName = Literal[
 
 
 @dataclass(frozen=True)
-class Source:
+class EncoderSource:
     """Where an encoder comes from and what of it is left out.
 
     `library_name` is its name in segmentation-models-pytorch (timm where the repository is timm's),
@@ -43,41 +43,41 @@ class Source:
 
 
 # The revisions are those that segmentation-models-pytorch pins; timm pins none.
-SOURCES: Mapping[EncoderName, Source] = {
-    "xception": Source(
+SOURCES: Mapping[EncoderName, EncoderSource] = {
+    "xception": EncoderSource(
         library_name="xception",
         repository="smp-hub/xception.imagenet",
         revision="01cfaf27c11353b1f0c578e7e26d2c000ea91049",
         classifier="fc.",
         deeper=("block12", "conv3", "bn3", "conv4", "bn4"),
     ),
-    "efficientnet_b0": Source(
+    "efficientnet_b0": EncoderSource(
         library_name="efficientnet-b0",
         repository="smp-hub/efficientnet-b0.imagenet",
         revision="1bbe7ecc1d5ea1d2058de1a2db063b8701aff314",
         classifier="_fc.",
         deeper=(*(f"_blocks.{index}" for index in range(9, 16)), "_conv_head", "_bn1"),
     ),
-    "vgg16": Source(
+    "vgg16": EncoderSource(
         library_name="vgg16",
         repository="smp-hub/vgg16.imagenet",
         revision="49d74b799006ee252b86e25acd6f1fd8ac9a99c1",
         classifier="classifier.",
     ),
-    "vgg19": Source(
+    "vgg19": EncoderSource(
         library_name="vgg19",
         repository="smp-hub/vgg19.imagenet",
         revision="2853d00d7bca364dbb98be4d6afa347e5aeec1f6",
         classifier="classifier.",
     ),
-    "resnet34": Source(
+    "resnet34": EncoderSource(
         library_name="resnet34",
         repository="smp-hub/resnet34.imagenet",
         revision="7a57b34f723329ff020b3f8bc41771163c519d0c",
         classifier="fc.",
         deeper=("layer4",),
     ),
-    "densenet121": Source(
+    "densenet121": EncoderSource(
         library_name="densenet121",
         repository="smp-hub/densenet121.imagenet",
         revision="a17c96896a265b61338f66f61d3887b24f61995a",
@@ -89,28 +89,28 @@ SOURCES: Mapping[EncoderName, Source] = {
             "features.norm5",
         ),
     ),
-    "resnet50": Source(
+    "resnet50": EncoderSource(
         library_name="resnet50",
         repository="smp-hub/resnet50.imagenet",
         revision="00cb74e366966d59cd9a35af57e618af9f88efe9",
         classifier="fc.",
         deeper=("layer4",),
     ),
-    "mobilenet_v2": Source(
+    "mobilenet_v2": EncoderSource(
         library_name="mobilenet_v2",
         repository="smp-hub/mobilenet_v2.imagenet",
         revision="e67aa804e17f7b404b629127eabbd224c4e0690b",
         classifier="classifier.",
         deeper=tuple(f"features.{index}" for index in range(14, 19)),
     ),
-    "inception_v3": Source(
+    "inception_v3": EncoderSource(
         library_name="inception_v3.tv_in1k",
         repository="timm/inception_v3.tv_in1k",
         revision="main",
         classifier="fc.",
         deeper=("Mixed_7a", "Mixed_7b", "Mixed_7c"),
     ),
-    "mit_b0": Source(
+    "mit_b0": EncoderSource(
         library_name="mit_b0",
         repository="smp-hub/mit_b0.imagenet",
         revision="9ce53d104d92d75aabb00aae70677aaab67e7c84",
@@ -118,7 +118,7 @@ SOURCES: Mapping[EncoderName, Source] = {
         deeper=("patch_embed4", "block4", "norm4"),
         multiple=32,  # its attention sees keys at stride 32: the last rows and columns would be left out
     ),
-    "swin_tiny": Source(
+    "swin_tiny": EncoderSource(
         library_name="swin_tiny_patch4_window7_224.ms_in1k",
         repository="timm/swin_tiny_patch4_window7_224.ms_in1k",
         revision="main",

@@ -19,7 +19,7 @@ from fissura.core.spec import Spec
 from fissura.records.manifest import Manifest
 from fissura.records.run_files import rewriting, table_fault
 from fissura.records.store import METADATA_KEY, Skipped
-from fissura.records.table_file import TooMuch, open_table, read_table, schema_of
+from fissura.records.table_file import NotARun, TooMuch, open_table, read_table, schema_of
 
 S = TypeVar("S", bound=Spec)
 
@@ -133,7 +133,7 @@ def write_classes(
 def _merged(path: Path, table: pa.Table, manifest: Manifest, facts: ClassifierFacts) -> pa.Table:
     try:
         standing = _read(path)
-    except _NotARun as error:
+    except NotARun as error:
         raise DataError(f"{path}: {error}; move it away, then write the run again") from None
     if standing.manifest.run_id != manifest.run_id:
         held, given = standing.manifest.run_id, manifest.run_id
@@ -162,18 +162,14 @@ def read_classes(roots: Sequence[Path]) -> ClassRuns:
     for path in sorted(found):
         try:
             records.append(_read(path))
-        except _NotARun as error:
+        except NotARun as error:
             skipped.append(Skipped(path, str(error)))
     return ClassRuns(records, skipped)
 
 
-class _NotARun(Exception):
-    """Why a file is no classification run."""
-
-
 def _read(path: Path) -> ClassRecord:
     if fault := table_fault(path):
-        raise _NotARun(fault)
+        raise NotARun(fault)
     try:
         with open_table(path, schema=SCHEMA) as file:
             schema = schema_of(file)
@@ -181,17 +177,17 @@ def _read(path: Path) -> ClassRecord:
             lacking = [name for name in LATER if name not in schema.names]
             known = pa.schema([field for field in SCHEMA if field.name not in lacking])
             if schema.names != known.names or schema.types != known.types:
-                raise _NotARun("its columns are not those of a classification run")
+                raise NotARun("its columns are not those of a classification run")
             manifest = _spec(Manifest, schema.metadata, METADATA_KEY)
             facts = _spec(ClassifierFacts, schema.metadata, FACTS_KEY)
             table = read_table(file, schema=SCHEMA)
     except TooMuch as error:
-        raise _NotARun(str(error)) from None
+        raise NotARun(str(error)) from None
     except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
-        raise _NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
+        raise NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
     problems = _problems(table, manifest, facts)
     if problems:
-        raise _NotARun(problems[0])
+        raise NotARun(problems[0])
     return ClassRecord(path.parent, manifest, facts, table)
 
 
@@ -199,11 +195,11 @@ def _spec(kind: type[S], metadata: dict[bytes, bytes] | None, key: bytes) -> S:
     text = (metadata or {}).get(key)
     name = "manifest" if key == METADATA_KEY else "list of classes"
     if text is None:
-        raise _NotARun(f"it carries no {name} of a run")
+        raise NotARun(f"it carries no {name} of a run")
     try:
         return kind.load(parse_json(text), source=name)
     except (SpecError, ValueError) as error:
-        raise _NotARun(f"its {name} is not valid ({str(error).splitlines()[0]})") from None
+        raise NotARun(f"its {name} is not valid ({str(error).splitlines()[0]})") from None
 
 
 def _problems(table: pa.Table, manifest: Manifest, facts: ClassifierFacts) -> list[str]:

@@ -17,7 +17,7 @@ from fissura.core.text import count, data
 from fissura.metrics.false_alarms import NO_CRACK
 from fissura.records.manifest import Manifest
 from fissura.records.run_files import rewriting, table_fault
-from fissura.records.table_file import TooMuch, open_table, read_table, schema_of
+from fissura.records.table_file import NotARun, TooMuch, open_table, read_table, schema_of
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
@@ -155,7 +155,7 @@ def write_run(run_dir: Path, rows: Iterable[Row], manifest: Manifest) -> Path:
     if path.exists():
         try:
             standing = _read(path)
-        except _NotARun as error:
+        except NotARun as error:
             raise DataError(f"{path}: {error}; move it away, then write the run again") from None
         if standing.manifest.run_id != manifest.run_id:
             held, given = standing.manifest.run_id, manifest.run_id
@@ -187,18 +187,14 @@ def read_runs(roots: Sequence[Path]) -> Runs:
     for path in sorted(found):
         try:
             records.append(_read(path))
-        except _NotARun as error:
+        except NotARun as error:
             skipped.append(Skipped(path, str(error)))
     return Runs(records, skipped)
 
 
-class _NotARun(Exception):
-    """Why a file is no run."""
-
-
 def _read(path: Path) -> RunRecord:
     if fault := table_fault(path):
-        raise _NotARun(fault)
+        raise NotARun(fault)
     try:
         with open_table(path, schema=SCHEMA) as file:
             schema = schema_of(file)
@@ -206,24 +202,24 @@ def _read(path: Path) -> RunRecord:
             known = pa.schema([field for field in SCHEMA if field.name not in lacking])
             # Nullability and metadata may differ between writers; the names and types may not.
             if schema.names != known.names or schema.types != known.types:
-                raise _NotARun("its columns are not those of a run")
+                raise NotARun("its columns are not those of a run")
             manifest = _manifest(schema.metadata)
             table = read_table(file, schema=SCHEMA)
     except TooMuch as error:
-        raise _NotARun(str(error)) from None
+        raise NotARun(str(error)) from None
     except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
-        raise _NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
+        raise NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
     return RunRecord(path.parent, manifest, table)
 
 
 def _manifest(metadata: dict[bytes, bytes] | None) -> Manifest:
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
-        raise _NotARun("it carries no manifest of a run")
+        raise NotARun("it carries no manifest of a run")
     try:
         return Manifest.load(parse_json(text), source="manifest")
     except (SpecError, ValueError) as error:
-        raise _NotARun(f"its manifest is not valid ({str(error).splitlines()[0]})") from None
+        raise NotARun(f"its manifest is not valid ({str(error).splitlines()[0]})") from None
 
 
 def _keys(table: pa.Table) -> list[tuple[str, ...]]:

@@ -11,6 +11,10 @@ MAX_ROWS = 4_000_000
 MAX_TEXT = 4096  # bytes of one text
 
 
+class NotARun(Exception):
+    """Why a file holds no table of a run."""
+
+
 class TooMuch(Exception):
     """What a file holds more of than a table of scores may."""
 

@@ -21,9 +21,9 @@ from fissura.reports.sheet import (
     RUNS,
     Column,
     Document,
-    Entry,
     Format,
     Sheet,
+    TableCell,
     document_text,
     html_table,
     score_entry,
@@ -167,18 +167,18 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     columns: list[Column[ClassRow]] = [
         Column(
             "Rank",
-            lambda row: Entry("—" if row.rank is None else str(row.rank), value=row.rank),
+            lambda row: TableCell("—" if row.rank is None else str(row.rank), value=row.rank),
             numeric=True,
         ),
-        Column(NAME, lambda row: Entry(row.recipe)),
+        Column(NAME, lambda row: TableCell(row.recipe)),
         Column(TITLES[by], _score(by), numeric=True),
     ]
     if any(row.differs for row in rows):
         every = [row.differs for row in rows]
         columns.append(
-            Column(APART, lambda row: Entry("\n".join(differing(row.differs, among=every)) or "—"))
+            Column(APART, lambda row: TableCell("\n".join(differing(row.differs, among=every)) or "—"))
         )
-    columns.append(Column("Group", lambda row: Entry(row.group or "—")))
+    columns.append(Column("Group", lambda row: TableCell(row.group or "—")))
     columns += [Column(TITLES[name], _score(name), numeric=True) for name in scored]
     # Of two classes the scores are those of the second already.
     levels_scored = first.classes[:1] if two else first.classes
@@ -192,12 +192,14 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     ]
     columns += [cost for cost in costs if any(cost.entry(row).value is not None for row in rows)]
     columns += [
-        Column("Seeds", lambda row: Entry(str(len(row.seeds)), value=len(row.seeds)), numeric=True),
-        Column("Weights", lambda row: Entry(text.scaled(row.parameters), value=row.parameters), numeric=True),
+        Column("Seeds", lambda row: TableCell(str(len(row.seeds)), value=len(row.seeds)), numeric=True),
+        Column(
+            "Weights", lambda row: TableCell(text.scaled(row.parameters), value=row.parameters), numeric=True
+        ),
     ]
     if any(row.notes for row in rows):
-        columns.append(Column("Notes", lambda row: Entry("; ".join(row.notes))))
-    columns.append(Column(RUNS, lambda row: Entry("\n".join(row.run_ids))))
+        columns.append(Column("Notes", lambda row: TableCell("; ".join(row.notes))))
+    columns.append(Column(RUNS, lambda row: TableCell("\n".join(row.run_ids))))
     images = f"{text.count(first.images, 'image')} in {text.count(first.image_groups, 'group')}"
     levels = f"scores of {first.classes[1]}" if two else f"classes {', '.join(first.classes)}"
     levels = first.remark or levels
@@ -210,30 +212,30 @@ def _classes(rows: list[ClassRow]) -> Sheet:
     )
 
 
-def _score(name: str) -> Callable[[ClassRow], Entry]:
+def _score(name: str) -> Callable[[ClassRow], TableCell]:
     return lambda row: score_entry(row.scores.get(name))
 
 
-def _class_scores(index: int) -> Callable[[ClassRow], Entry]:
-    def entry(row: ClassRow) -> Entry:
+def _class_scores(index: int) -> Callable[[ClassRow], TableCell]:
+    def entry(row: ClassRow) -> TableCell:
         if not row.class_scores:
-            return Entry("—")
+            return TableCell("—")
         precision, recall, f1 = (row.class_scores[name][index] for name in CLASS_SCORES)
         values = " / ".join(text.share(score.value) for score in (precision, recall, f1))
-        return Entry(values, f"F1 {text.share(f1.low)}–{text.share(f1.high)}", f1.value)
+        return TableCell(values, f"F1 {text.share(f1.low)}–{text.share(f1.high)}", f1.value)
 
     return entry
 
 
-def _bytes(value: int | None) -> Entry:
-    return Entry("—") if value is None else Entry(text.scaled(value, "B"), value=value)
+def _bytes(value: int | None) -> TableCell:
+    return TableCell("—") if value is None else TableCell(text.scaled(value, "B"), value=value)
 
 
-def _microseconds(value: float | None) -> Entry:
+def _microseconds(value: float | None) -> TableCell:
     if value is None:
-        return Entry("—")
+        return TableCell("—")
     figure = f"{value:#.3g} µs" if value < 999.5 else f"{value / 1000:#.3g} ms"
-    return Entry(figure.replace(". ", " "), value=value)
+    return TableCell(figure.replace(". ", " "), value=value)
 
 
 def _interference(table: InterferenceTable) -> list[Sheet]:
@@ -248,7 +250,7 @@ def _interference(table: InterferenceTable) -> list[Sheet]:
             titles=["Model", *titles],
             numeric=titles,
             rows=[
-                [Entry(row.model), *(score_entry(row.scores.get(name)) for name in TITLES_2)]
+                [TableCell(row.model), *(score_entry(row.scores.get(name)) for name in TITLES_2)]
                 for row in table.rows
             ],
             whisker=("Interference F1", [row.scores.get("f1") for row in table.rows]),
@@ -257,8 +259,8 @@ def _interference(table: InterferenceTable) -> list[Sheet]:
     if table.pairs:
         changes = [
             [
-                Entry(pair.before),
-                Entry(pair.after),
+                TableCell(pair.before),
+                TableCell(pair.after),
                 *(score_entry(pair.differences.get(name), signed="signed") for name in TITLES_2),
             ]
             for pair in table.pairs

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from fissura.core import text
-from fissura.reports.sheet import APART, NAME, RUNS, Column, Entry, Sheet, score_entry, sheet_of
+from fissura.reports.sheet import APART, NAME, RUNS, Column, Sheet, TableCell, score_entry, sheet_of
 from fissura.reports.standings import Standing, Table
 from fissura.reports.statistics import FALSE_ALARMS, STATISTICS
 from fissura.reports.swept import Swept
@@ -39,12 +39,12 @@ def sheet(table: Table) -> Sheet:
     scored = [name for name in TITLES if any(name in standing.scores for standing in standings)]
     if not table.no_crack:
         scored = [name for name in scored if name != "false_pixels_per_megapixel"]
-    chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: Entry(s.recipe))]
+    chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: TableCell(s.recipe))]
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
     if any(standing.differs for standing in standings):
         every = [standing.differs for standing in standings]
-        chosen.append(Column(APART, lambda s: Entry("\n".join(differing(s.differs, among=every)) or "—")))
-    chosen.append(Column("Group", lambda s: Entry(s.group or "—")))
+        chosen.append(Column(APART, lambda s: TableCell("\n".join(differing(s.differs, among=every)) or "—")))
+    chosen.append(Column("Group", lambda s: TableCell(s.group or "—")))
     chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name != by]
     if any(standing.swept for standing in standings):
         chosen += [
@@ -60,15 +60,15 @@ def sheet(table: Table) -> Sheet:
         ]
     chosen += [
         Column("Threshold", _threshold, numeric=True),
-        Column("Seeds", lambda s: Entry(str(len(s.seeds)), value=len(s.seeds)), numeric=True),
-        Column("Weights", lambda s: Entry(text.scaled(s.parameters), value=s.parameters), numeric=True),
-        Column("Training", lambda s: Entry(text.duration(s.seconds), value=s.seconds), numeric=True),
+        Column("Seeds", lambda s: TableCell(str(len(s.seeds)), value=len(s.seeds)), numeric=True),
+        Column("Weights", lambda s: TableCell(text.scaled(s.parameters), value=s.parameters), numeric=True),
+        Column("Training", lambda s: TableCell(text.duration(s.seconds), value=s.seconds), numeric=True),
     ]
     if any(standing.energy_joules is not None for standing in standings):
         chosen.append(Column("Energy", _energy, numeric=True))
     if any(standing.notes for standing in standings):
-        chosen.append(Column("Notes", lambda s: Entry("; ".join(s.notes))))
-    chosen.append(Column(RUNS, lambda s: Entry("\n".join(s.run_ids), ", ".join(s.code_versions))))
+        chosen.append(Column("Notes", lambda s: TableCell("; ".join(s.notes))))
+    chosen.append(Column(RUNS, lambda s: TableCell("\n".join(s.run_ids), ", ".join(s.code_versions))))
     return sheet_of(
         standings,
         chosen,
@@ -125,17 +125,17 @@ EXPLANATION = (
 )
 
 
-def _rank(standing: Standing) -> Entry:
-    return Entry("—" if standing.rank is None else str(standing.rank), value=standing.rank)
+def _rank(standing: Standing) -> TableCell:
+    return TableCell("—" if standing.rank is None else str(standing.rank), value=standing.rank)
 
 
-def _score(name: str) -> Callable[[Standing], Entry]:
-    def entry(standing: Standing) -> Entry:
+def _score(name: str) -> Callable[[Standing], TableCell]:
+    def entry(standing: Standing) -> TableCell:
         score = standing.scores.get(name)
         if score is None or name not in FALSE_ALARMS:
             return score_entry(score)
         value, low, high = (figure(name, number) for number in (score.value, score.low, score.high))
-        return Entry(value, f"{low}–{high}", score.value)
+        return TableCell(value, f"{low}–{high}", score.value)
 
     return entry
 
@@ -145,21 +145,21 @@ def figure(name: str, value: float) -> str:
     return text.number(value) if name in FALSE_ALARMS else text.share(value)
 
 
-def _threshold(standing: Standing) -> Entry:
+def _threshold(standing: Standing) -> TableCell:
     low, high = min(standing.thresholds), max(standing.thresholds)
-    return Entry(f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}", value=low)
+    return TableCell(f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}", value=low)
 
 
-def _swept(standing: Standing, value: Callable[[Swept], float], detail: Callable[[Swept], str]) -> Entry:
+def _swept(standing: Standing, value: Callable[[Swept], float], detail: Callable[[Swept], str]) -> TableCell:
     if standing.swept is None:
-        return Entry("—")
-    return Entry(text.share(value(standing.swept)), detail(standing.swept), value(standing.swept))
+        return TableCell("—")
+    return TableCell(text.share(value(standing.swept)), detail(standing.swept), value(standing.swept))
 
 
-def _energy(standing: Standing) -> Entry:
+def _energy(standing: Standing) -> TableCell:
     if standing.energy_joules is None:
-        return Entry("—")
-    return Entry(text.scaled(standing.energy_joules, "J"), value=standing.energy_joules)
+        return TableCell("—")
+    return TableCell(text.scaled(standing.energy_joules, "J"), value=standing.energy_joules)
 
 
 def flat(tables: Iterable[Table]) -> pa.Table:

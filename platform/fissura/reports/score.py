@@ -17,7 +17,17 @@ from fissura.core.spec import digest
 from fissura.core.text import count
 from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
-from fissura.metrics import Counts, Protocol, Scores, Sweep, crack_pixels, level_of, mean, pool, sweep
+from fissura.metrics import (
+    Counts,
+    Protocol,
+    Scores,
+    ThresholdSweep,
+    crack_pixels,
+    level_of,
+    mean,
+    pool,
+    sweep,
+)
 from fissura.metrics.false_alarms import NO_CRACK, FalseAlarm, false_alarm, summarise
 from fissura.reports.score_files import crack_level, list_files, one_level, read_pair, said_of_low
 
@@ -67,7 +77,7 @@ class ScoreReport(Brief):
     images: tuple[ImageScore, ...]
     micro: Scores | None
     macro: Scores | None
-    sweep: Sweep | None
+    sweep: ThresholdSweep | None
     remarks: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableCell:
     """A cell: its text, more about it in small print, and the number that it sorts by (None: its text)."""
 
     text: str
@@ -39,7 +39,7 @@ class Column(Generic[R]):
     """A column of the table that people read, of rows of one kind."""
 
     title: str
-    entry: Callable[[R], Entry]
+    entry: Callable[[R], TableCell]
     numeric: bool = False
 
 
@@ -52,7 +52,7 @@ class Sheet:
     caption: str
     titles: Sequence[str]
     numeric: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
+    rows: Sequence[Sequence[TableCell]]
     whisker: tuple[str, Sequence[Interval | None]] | None = None
 
 
@@ -133,13 +133,13 @@ def sheet_of(
 
 def score_entry(
     score: Interval | Difference | None, *, signed: Literal["signed", "plain"] = "plain"
-) -> Entry:
+) -> TableCell:
     """A score or a change with its interval in small print."""
     if score is None:
-        return Entry("—")
+        return TableCell("—")
     form = "+.3f" if signed == "signed" else ".3f"
     low, high = f"{score.low:{form}}", f"{score.high:{form}}"
-    return Entry(
+    return TableCell(
         f"{score.value:{form}}", f"{low} to {high}" if signed == "signed" else f"{low}–{high}", score.value
     )
 
@@ -147,7 +147,7 @@ def score_entry(
 def markdown(sheet: Sheet) -> str:
     """The sheet under a heading of the third level."""
 
-    def cell(entry: Entry) -> str:
+    def cell(entry: TableCell) -> str:
         return _markdown_escaped(f"{entry.text} [{entry.detail}]" if entry.detail else entry.text)
 
     lines = [
@@ -186,7 +186,7 @@ def latex(sheet: Sheet, *, explanation: str) -> str:
     """The sheet as a table for booktabs, without its column of runs."""
     kept = [index for index, title in enumerate(sheet.titles) if title != RUNS]
 
-    def cell(entry: Entry) -> str:
+    def cell(entry: TableCell) -> str:
         # A row that starts with "[" would be read as an argument of the line break before it.
         small = f" {{\\scriptsize ({entry.detail.translate(_LATEX)})}}" if entry.detail else ""
         return entry.text.translate(_LATEX) + small
@@ -233,7 +233,7 @@ def html_table(sheet: Sheet) -> html.Html:
     return html.table(titles, rows, numeric=sheet.numeric)
 
 
-def _cell(entry: Entry, lines: Sequence[str]) -> html.Cell:
+def _cell(entry: TableCell, lines: Sequence[str]) -> html.Cell:
     detail = html.element("span.detail", entry.detail) if entry.detail else None
     apart = [html.element("code", line) for line in lines]
     return html.Cell(

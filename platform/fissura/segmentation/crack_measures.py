@@ -21,7 +21,7 @@ DIGITS = 6  # significant ones of what is told of cracks
 
 
 @dataclass(frozen=True)
-class Crack:
+class MeasuredCrack:
     """Measures of one crack, in pixels and, where the scale is known, in mm.
 
     box: left, top, width and height of the smallest box that holds it, in pixels. length, widths: see
@@ -66,7 +66,7 @@ class CrackMeasures:
     length_mm: float | None
     mean_width_mm: float | None
     largest_width_mm: float | None
-    listed: tuple[Crack, ...] = field(repr=False)
+    listed: tuple[MeasuredCrack, ...] = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
         """The measures of the whole mask by name, as JSON types, to six significant digits: what is beyond is
@@ -154,7 +154,7 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         mean_width_mm=scaled(mean),
         largest_width_mm=scaled(widest),
         listed=tuple(
-            Crack(tuple(boxes[place].tolist()), int(areas[place]), *row, *map(scaled, row[:4]))
+            MeasuredCrack(tuple(boxes[place].tolist()), int(areas[place]), *row, *map(scaled, row[:4]))
             for place, row in zip(by_size, rows, strict=False)
         ),
     )

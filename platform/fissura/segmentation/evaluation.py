@@ -37,7 +37,7 @@ Judged = tuple[AnyProtocol, MapRange]
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedImage:
     """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol; its
     false alarms at each threshold, where it holds no crack."""
 
@@ -222,7 +222,7 @@ def _count(
     keep: Path | None,
     content: str,
     on_image: Progress | None,
-) -> Iterator[Counted]:
+) -> Iterator[CountedImage]:
     """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if
     given."""
     work = [source for source in sources(datasets) if source.sample.split == split]
@@ -266,7 +266,7 @@ def _count(
                 if not cracked
             )
             named = source.label, source.data_name, source.sample.name
-            yield Counted(*named, height, width, cracked, counts, alarms)
+            yield CountedImage(*named, height, width, cracked, counts, alarms)
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
@@ -274,7 +274,7 @@ def _count(
 
 
 def _row(
-    image: Counted,
+    image: CountedImage,
     place: int,
     protocol: AnyProtocol,
     threshold: float,

@@ -23,7 +23,7 @@ from fissura.core.documents import read_json
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.core.retry import must_stand
-from fissura.segmentation.objective import Maps, Objective
+from fissura.segmentation.objective import Maps, PhaseObjective
 
 FILE = "memory.json"
 # PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
@@ -68,7 +68,7 @@ def halve(run: Path, *, share: int) -> bool:
 
 
 def outputs_in_parts(
-    objective: Objective, image: Tensor, *, size: int, autocast: AbstractContextManager[Any]
+    objective: PhaseObjective, image: Tensor, *, size: int, autocast: AbstractContextManager[Any]
 ) -> tuple[Tensor, ...]:
     """The objective's outputs of a whole batch, computed `size` images at a time, without a gradient."""
     with torch.no_grad(), autocast:
@@ -78,7 +78,7 @@ def outputs_in_parts(
 
 def backward(
     model: nn.Module,
-    objective: Objective,
+    objective: PhaseObjective,
     image: Tensor,
     maps: tuple[Maps, Maps, Maps | None],
     *,
@@ -103,7 +103,7 @@ def backward(
 
 
 def backward_in_parts(
-    objective: Objective,
+    objective: PhaseObjective,
     image: Tensor,
     target: Maps,
     valid: Maps,

@@ -15,7 +15,7 @@ from fissura.models import Segmenter
 Maps = Float[Tensor, "b 1 h w"]
 
 
-class Objective(nn.Module, ABC):
+class PhaseObjective(nn.Module, ABC):
     """`model` is the network, which outlives the phase; the rest ends with it."""
 
     def __init__(self, model: Segmenter, loss: nn.Module) -> None:
@@ -42,7 +42,7 @@ class Objective(nn.Module, ABC):
             return self.loss_of(outputs, target, valid, ambiguous), outputs[0]
 
 
-class PlainObjective(Objective):
+class PlainObjective(PhaseObjective):
     """A loss of logits alone."""
 
     def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
@@ -57,7 +57,7 @@ class PlainObjective(Objective):
         return loss
 
 
-class AmbiguityObjective(Objective):
+class AmbiguityObjective(PhaseObjective):
     """Phase I of CIRL: the std head, a 1x1 convolution of the features, gives each pixel's log variance."""
 
     def __init__(self, model: Segmenter, loss: nn.Module) -> None:
@@ -77,7 +77,7 @@ class AmbiguityObjective(Objective):
         return loss
 
 
-class ClusteringObjective(Objective):
+class ClusteringObjective(PhaseObjective):
     """Phase II of CIRL: the features of ambiguous pixels say which of them belong together."""
 
     def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
@@ -113,7 +113,7 @@ class VarianceView(Segmenter):
         return log_variance
 
 
-def objective_of(model: Segmenter, loss: AnyLoss) -> Objective:
+def objective_of(model: Segmenter, loss: AnyLoss) -> PhaseObjective:
     """The objective that `loss` makes of a network."""
     if isinstance(loss, AmbiguityAware):
         return AmbiguityObjective(model, loss.build())

@@ -51,7 +51,7 @@ class SGD(Spec):
 AnyOptimizer = Annotated[Adam | SGD, Field(discriminator="kind")]
 
 
-class Constant(Spec):
+class ConstantRate(Spec):
     """The learning rate stays as it is."""
 
     kind: Literal["constant"] = "constant"
@@ -85,7 +85,7 @@ class Cosine(Spec):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
 
-AnySchedule = Annotated[Constant | Plateau | Cosine, Field(discriminator="kind")]
+AnySchedule = Annotated[ConstantRate | Plateau | Cosine, Field(discriminator="kind")]
 
 
 class Phase(Spec):
@@ -99,7 +99,7 @@ class Phase(Spec):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     loss: AnyLoss
     optimizer: AnyOptimizer = Adam()
-    schedule: AnySchedule = Constant()
+    schedule: AnySchedule = ConstantRate()
     until: float = Field(1.0, gt=0, le=1)
     early_stopping: int | None = Field(None, ge=1)
 

@@ -25,7 +25,7 @@ from fissura.losses import Clustering
 from fissura.records.run_files import MANIFEST
 from fissura.segmentation.ambiguity import VARIANCE, ambiguous_regions, variance_maps, write_variance
 from fissura.segmentation.micro_batches import backward, micro_batch_of
-from fissura.segmentation.objective import AmbiguityObjective, Objective, objective_of
+from fissura.segmentation.objective import AmbiguityObjective, PhaseObjective, objective_of
 from fissura.segmentation.recipe import Phase, Recipe
 from fissura.segmentation.training_dice import TrainingDice
 from fissura.segmentation.validation import validate
@@ -169,7 +169,7 @@ class Trainer:
 
     def _begin_phase(self) -> None:
         phase, device = self.recipe.phases[self.progress.phase], self._runtime.device
-        self._objective: Objective = objective_of(self._network, phase.loss)
+        self._objective: PhaseObjective = objective_of(self._network, phase.loss)
         if device.type == "cuda":
             self._objective = self._objective.to(memory_format=torch.channels_last)
         self._model = self._runtime.prepare(self._objective)

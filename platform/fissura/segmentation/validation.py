@@ -14,14 +14,14 @@ from fissura.metrics import Overlap
 from fissura.metrics.counts import pool
 from fissura.metrics.scores import best_threshold, level_of
 from fissura.segmentation.micro_batches import outputs_in_parts
-from fissura.segmentation.objective import Objective
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.predict import to_bytes
 from fissura.segmentation.recipe import Given, Recipe
 
 
 @torch.inference_mode()
 def validate(
-    objective: Objective,
+    objective: PhaseObjective,
     *,
     data: PreparedData,
     recipe: Recipe,

@@ -15,7 +15,7 @@ Wanted = Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting(Generic[Item, Result]):
+class _WaitingItem(Generic[Item, Result]):
     item: Item
     pixels: int
     future: "asyncio.Future[Result]"
@@ -39,14 +39,16 @@ class PixelBatcher(Generic[Item, Result]):
         executor: Executor,
     ) -> None:
         self._run, self._most, self._executor = run, most_pixels, executor
-        self._waiting: ShortestFirst[_Waiting[Item, Result]] = ShortestFirst()
+        self._waiting: ShortestFirst[_WaitingItem[Item, Result]] = ShortestFirst()
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item, *, pixels: int) -> Result:
         """The result for `item`, or what `run` raised for it. Its caller may be cancelled; then it ends when
         the item is worked on no longer."""
         loop = asyncio.get_running_loop()
-        waiting: _Waiting[Item, Result] = _Waiting(item, pixels, loop.create_future(), loop.create_future())
+        waiting: _WaitingItem[Item, Result] = _WaitingItem(
+            item, pixels, loop.create_future(), loop.create_future()
+        )
         self._waiting.push(waiting, pixels=pixels)
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
@@ -64,8 +66,8 @@ class PixelBatcher(Generic[Item, Result]):
             for waiting in batch:
                 waiting.let_go.set_result(None)
 
-    def _next(self) -> list[_Waiting[Item, Result]]:
-        batch: list[_Waiting[Item, Result]] = []
+    def _next(self) -> list[_WaitingItem[Item, Result]]:
+        batch: list[_WaitingItem[Item, Result]] = []
         pixels = 0
         while self._waiting and (not batch or pixels + self._waiting.first.pixels <= self._most):
             waiting = self._waiting.pop()
@@ -73,7 +75,7 @@ class PixelBatcher(Generic[Item, Result]):
             pixels += waiting.pixels
         return batch
 
-    async def _settle(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting[Item, Result]]) -> None:
+    async def _settle(self, loop: asyncio.AbstractEventLoop, batch: list[_WaitingItem[Item, Result]]) -> None:
         # those whose callers went while it was waited for
         batch = [waiting for waiting in batch if not waiting.future.done()]
         if not batch:

@@ -18,7 +18,7 @@ from fissura.batches.pictures import Kind, draw_from
 from fissura.batches.run import BatchResult, score_all
 from fissura.batches.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
 from fissura.batches.sink import Question, open_sink
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
@@ -265,7 +265,7 @@ class Jobs:
         check_target(work.out.resolve(), what="out")  # it may have become a run's since it was asked for
         self._update(job_id, state="running", reason=None)
         model = self._host.models().named(work.model)
-        source = await asyncio.to_thread(Source.open, work.images)
+        source = await asyncio.to_thread(ImageSource.open, work.images)
         if source.root is not None and work.out.is_relative_to(source.root):
             raise DataError(f"{work.out}: results lie outside of the images' folder; name another `out`")
         if model.task == "classification" and (work.pictures or work.mm_per_pixel):

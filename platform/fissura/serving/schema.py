@@ -8,11 +8,11 @@ from fissura.serving.body import FIELD, RAW_TYPES
 from fissura.serving.problems import MEDIA_TYPE, STATUS, Kind
 
 
-class _Document(BaseModel):
+class _StrictDocument(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ProblemDocument(_Document):
+class ProblemDocument(_StrictDocument):
     """What is wrong: `title` is the rule, `detail` what the request has, `remedy` what to do."""
 
     type: str = Field(pattern="^urn:fissura:problem:")
@@ -23,7 +23,7 @@ class ProblemDocument(_Document):
     retry_after: int | None = None
 
 
-class ImageDocument(_Document):
+class ImageDocument(_StrictDocument):
     """One image; sizes in pixels, upright as its EXIF tag says."""
 
     name: str | None
@@ -33,7 +33,7 @@ class ImageDocument(_Document):
     remarks: list[str]
 
 
-class _Head(_Document):
+class _Head(_StrictDocument):
     model: str
     version: int
     run: str
@@ -41,7 +41,7 @@ class _Head(_Document):
     seconds: float
 
 
-class CrackDocument(_Document):
+class CrackDocument(_StrictDocument):
     """One crack: `box` is left, top, width and height in pixels; 95 % of its length is at most `width_95`
     wide; `orientation_degrees` is counter-clockwise from the image's rows, 0 to below 180."""
 
@@ -76,26 +76,26 @@ class ClassificationResult(_Head):
     decisions: list[float]
 
 
-class NamedImage(_Document):
+class NamedImage(_StrictDocument):
     """The name that the client gave to an image."""
 
     name: str | None
 
 
-class ImageProblem(_Document):
+class ImageProblem(_StrictDocument):
     """An image of a batch that has no result."""
 
     image: NamedImage
     problem: ProblemDocument
 
 
-class BatchDocument(_Document):
+class BatchDocument(_StrictDocument):
     """The results of a batch, in the order in which its images were sent."""
 
     results: list[SegmentationResult | ClassificationResult | ImageProblem]
 
 
-class ModelDocument(_Document):
+class ModelDocument(_StrictDocument):
     """One hosted model."""
 
     name: str
@@ -113,14 +113,14 @@ class ModelDocument(_Document):
     code_version: str
 
 
-class ModelsDocument(_Document):
+class ModelsDocument(_StrictDocument):
     """All hosted models."""
 
     default: str
     models: list[ModelDocument]
 
 
-class HealthDocument(_Document):
+class HealthDocument(_StrictDocument):
     """The service is up."""
 
     status: Literal["up", "ready"]

@@ -46,7 +46,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Problem:
+class SpaceProblem:
     """A broken rule: the path that brought it, the item of its choice (None: not one item), the sentence."""
 
     path: str
@@ -54,7 +54,7 @@ class Problem:
     text: str
 
 
-def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effort) -> Iterator[Problem]:
+def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effort) -> Iterator[SpaceProblem]:
     """Every problem of the parameters, whose conditions are sound; of `unread` paths, whether they exist."""
     names = set[str]()
     for path in (*parameters.entries, *unread):
@@ -67,7 +67,7 @@ def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effor
     if recipe is None:
         for fault in faults:
             owners = [path for path in kept if f"{fault.path}.".startswith(f"{path}.")]
-            yield Problem(max(owners, key=len, default=""), None, fault.text)
+            yield SpaceProblem(max(owners, key=len, default=""), None, fault.text)
         return
     size = sum(map(_size, kept.values()))
     for path, entry in kept.items():
@@ -77,12 +77,12 @@ def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effor
             refusals = (_refusal(parameters, point, path, value) for point in contexts)
             sentence = next(filter(None, refusals), None)
             if sentence:
-                yield Problem(path, index if isinstance(entry, Choice) else None, sentence)
+                yield SpaceProblem(path, index if isinstance(entry, Choice) else None, sentence)
                 if not isinstance(entry, Choice):
                     break  # of a range, the first only
 
 
-def unreachable_paper(parameters: Parameters) -> Iterator[Problem]:
+def unreachable_paper(parameters: Parameters) -> Iterator[SpaceProblem]:
     """The recipe's own values that no trial could get; of a kind that is not its own it has none."""
     left: set[str] = set()
     for path, own, value in parameters.walk({}):
@@ -92,24 +92,26 @@ def unreachable_paper(parameters: Parameters) -> Iterator[Problem]:
             left.add(path)
         entry = parameters.entries[path]
         if not isinstance(entry, Constant) and not left.intersection(kinds_above(path)):
-            yield Problem(path, None, f"`{path}`: the recipe's own value {shown(own)} is not among {entry}")
+            yield SpaceProblem(
+                path, None, f"`{path}`: the recipe's own value {shown(own)} is not among {entry}"
+            )
 
 
 def unmet_conditions(
     distributions: Mapping[str, Distribution], *, beside: Mapping[str, Entry | None]
-) -> Iterator[Problem]:
+) -> Iterator[SpaceProblem]:
     """Conditions on a path that is none of `beside`, or on a value that it cannot take."""
     for path, distribution in distributions.items():
         for other, values in distribution.when.items():
             if other not in beside:
                 hint = nearest(other, [known for known in beside if known != path])
                 text = f"`{path}`: `when` names `{other}`, which this space does not search{hint}"
-                yield Problem(path, None, text)
+                yield SpaceProblem(path, None, text)
             elif known := beside[other]:
                 for value in values:
                     if not known.contains(value):
                         rule = f"`when` asks for `{other}` = {shown(value)}, which is not among {known}"
-                        yield Problem(path, None, f"`{path}`: {rule}")
+                        yield SpaceProblem(path, None, f"`{path}`: {rule}")
 
 
 def ordered(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
@@ -185,7 +187,7 @@ def _plain(parameters: Parameters, context: Point, path: str) -> Plain:
     return plain
 
 
-def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[Problem]:
+def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[SpaceProblem]:
     """A path that leads nowhere, at all or under some of the kinds that the space allows."""
     missing: list[tuple[Point, Plain]] = []
     reached: list[Point] = []
@@ -199,7 +201,7 @@ def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[Problem
         try:
             resolve(missing[0][1], type(parameters.recipe), path)
         except SpecError as error:
-            yield Problem(path, None, str(error))
+            yield SpaceProblem(path, None, str(error))
     elif missing:
         context, _ = missing[0]
         kind = next(
@@ -210,7 +212,7 @@ def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[Problem
         fits = ", ".join(dict.fromkeys(str(other[kind]) for other in reached if kind in other))
         constant = isinstance(parameters.entries.get(path), Constant)
         remedy = f"set `{kind}` too" if constant else f"add `when: {{{kind}: [{fits}]}}`"
-        yield Problem(
+        yield SpaceProblem(
             path,
             None,
             f"`{path}` is not a field of recipe `{parameters.recipe.name}` "

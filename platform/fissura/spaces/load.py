@@ -116,7 +116,9 @@ def _mapping(plain: Any) -> dict[str, Any]:
 class _Loading:
     """One file on its way to a LoadedSpace; gathers the problems."""
 
-    def __init__(self, document: yaml.Document, recipes: Recipes, objectives: tuple[Objective, ...]) -> None:
+    def __init__(
+        self, document: yaml.YamlDocument, recipes: Recipes, objectives: tuple[Objective, ...]
+    ) -> None:
         self._document = document
         self._recipes = recipes
         self._objectives = objectives

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from fissura.spaces.check import (
     TELLING,
     Effort,
-    Problem,
+    SpaceProblem,
     broken_rules,
     ordered,
     unmet_conditions,
@@ -181,7 +181,7 @@ class Layer:
         read = {path: one for path, one in given.items() if one}
         self._tell_all(unmet_conditions(read, beside={**beside, **given}))
 
-    def _tell_all(self, problems: Iterator[Problem]) -> None:
+    def _tell_all(self, problems: Iterator[SpaceProblem]) -> None:
         for problem in problems:
             location = self._where.get(problem.path, ("recipe",))
             if location is not None and problem.index is not None:

@@ -36,7 +36,7 @@ Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A YAML mapping: its values, and the line (from 1) of each key and each item by its location."""
 
     source: str
@@ -53,7 +53,7 @@ class Document:
         return self.lines[found]
 
 
-def read(path: Path) -> Document:
+def read(path: Path) -> YamlDocument:
     """The mapping in a YAML file of at most 100 kB.
 
     Raises:
@@ -80,7 +80,7 @@ def read(path: Path) -> Document:
     return parse(text, source=str(path))
 
 
-def parse(text: str, *, source: str) -> Document:
+def parse(text: str, *, source: str) -> YamlDocument:
     """The mapping in YAML text; `source` names it in the errors.
 
     Raises:
@@ -93,7 +93,7 @@ def parse(text: str, *, source: str) -> Document:
     if reader.problems:
         kept = sorted(reader.problems)[:PROBLEM_LIMIT]
         raise SpaceError(*(f"{source}:{line}: {problem}" for line, problem in kept))
-    return Document(source, text, plain, reader.lines)
+    return YamlDocument(source, text, plain, reader.lines)
 
 
 def parse_value(text: str) -> Any:

@@ -19,7 +19,7 @@ from fissura.batches.evaluation import (
     open_test_set,
 )
 from fissura.batches.rows import SCHEMA, write_rows
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, SpecError
 from fissura.data.datasets import parse_dataset
 from fissura.data.labelled import parse_labelled
@@ -57,7 +57,7 @@ def results(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def evaluated(
-    folders: Path, source: Source, truth: Any, *, failed: tuple[str, ...] = (), **options: Any
+    folders: Path, source: ImageSource, truth: Any, *, failed: tuple[str, ...] = (), **options: Any
 ) -> Any:
     rows = [{"image": name, "error": "torn" if name in failed else None} for name in source.names()]
     plain: dict[str, Any] = {
@@ -72,7 +72,7 @@ def evaluated(
 
 class TestMasksInAFolder:
     def test_score_as_fissura_score_does_number_for_number(self, folders: Path) -> None:
-        source = Source.open(str(folders / "images"))
+        source = ImageSource.open(str(folders / "images"))
         found = evaluated(folders, source, masks_in(folders / "masks", source))
         for folder in ("masks", "out/probabilities"):  # which knows no folders in a folder
             (folders / folder / "b/c.png").rename(folders / folder / "c.png")
@@ -85,7 +85,7 @@ class TestMasksInAFolder:
         assert (found["data"], found["images"], found["left_out"]) == ("walls", 3, [])
 
     def test_leave_out_images_without_a_result_and_name_them(self, folders: Path) -> None:
-        source = Source.open(str(folders / "images"))
+        source = ImageSource.open(str(folders / "images"))
         truth = masks_in(folders / "masks", source)
         found = evaluated(folders, source, truth, failed=("a.jpg",))
         assert (found["images"], found["left_out"]) == (2, ["a.jpg"])
@@ -95,7 +95,7 @@ class TestMasksInAFolder:
 
     def test_are_named_like_the_images_pictures(self, folders: Path) -> None:
         save(folders / "images/a.png", np.full((*SHAPE, 3), 90, np.uint8))
-        source = Source.open(str(folders / "images"))
+        source = ImageSource.open(str(folders / "images"))
         (folders / "masks/a.png").rename(folders / "masks/a.jpg.png")
         save(folders / "masks/a.png.tif", np.zeros(SHAPE, np.uint8))
         truth = masks_in(folders / "masks", source)
@@ -105,7 +105,7 @@ class TestMasksInAFolder:
     def test_without_an_image_or_an_image_without_one_are_told_all_at_once(self, folders: Path) -> None:
         (folders / "masks/a.png").rename(folders / "masks/x.png")
         save(folders / "masks/free.tif", np.zeros(SHAPE, np.uint8))
-        source = Source.open(str(folders / "images"))
+        source = ImageSource.open(str(folders / "images"))
         with pytest.raises(DataError) as caught:
             masks_in(folders / "masks", source)
         first, second, third = caught.value.problems
@@ -115,7 +115,7 @@ class TestMasksInAFolder:
         assert third.startswith(f"{folders / 'masks/x.png'}: a mask has an image of its name")
 
     def test_that_cannot_be_used_are_told_all_at_once(self, folders: Path) -> None:
-        source = Source.open(str(folders / "images"))
+        source = ImageSource.open(str(folders / "images"))
         truth = masks_in(folders / "masks", source)
         save(folders / "masks/a.png", np.full(SHAPE, 7, np.uint8))
         save(folders / "masks/b/c.png", np.zeros((3, 4), np.uint8))
@@ -130,7 +130,7 @@ class TestMasksInAFolder:
         mask = np.array(Image.open(folders / "masks/a.png"))
         (folders / "masks/a.png").unlink()
         Image.fromarray(mask).save(folders / "masks/a.jpg", quality=50)
-        source = Source.open(str(folders / "images"))
+        source = ImageSource.open(str(folders / "images"))
         (remark,) = evaluated(folders, source, masks_in(folders / "masks", source))["remarks"]
         assert remark.startswith("a.jpg: ")
         assert "grey" in remark

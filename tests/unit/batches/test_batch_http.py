@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fissura.batches import http
-from fissura.batches.http import Patience, open_endpoint
+from fissura.batches.http import ClientTimeouts, open_endpoint
 from fissura.batches.pictures import KINDS
 from fissura.batches.scorer import Busy, Disagreement, Failing, Scored, Unreachable, Unscorable
 from fissura.core.errors import FissuraError, SpecError
@@ -353,7 +353,7 @@ class TestWhatAnAnswerMeans:
         service = Service()
         service.handler = never
         with pytest.raises(Unreachable, match="nobody answers"):
-            ask(service, patience=Patience(answer=0.2))
+            ask(service, patience=ClientTimeouts(answer=0.2))
 
     def test_a_connection_that_breaks_is_nobody_s(self) -> None:
         async def broken(request: web.Request) -> web.StreamResponse:

@@ -15,7 +15,7 @@ import pytest
 from fissura.batches.run import BatchResult, Retry, score_all
 from fissura.batches.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
 from fissura.batches.sink import Question, Sink, open_sink
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, FissuraError, SpecError
 
 NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
@@ -45,9 +45,9 @@ def result(photograph: bytes) -> Result:
     return Result.of({**plain, "label": "crack", "decisions": [1.0]})
 
 
-def source(names: Sequence[str] = NAMES, **special: Callable[[], bytes]) -> Source:
+def source(names: Sequence[str] = NAMES, **special: Callable[[], bytes]) -> ImageSource:
     """Images that hold their own names."""
-    return Source("/walls", {name: special.get(name[0], name.encode) for name in names})
+    return ImageSource("/walls", {name: special.get(name[0], name.encode) for name in names})
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def run(
     out: Path,
     scorer: Any,
     *,
-    images: Source | None = None,
+    images: ImageSource | None = None,
     clock: Clock | None = None,
     sink_options: dict[str, Any] | None = None,
     **options: Any,
@@ -144,7 +144,7 @@ def test_as_many_images_are_read_ahead_as_are_scored_at_once_and_no_more(
                 await asyncio.sleep(0)
             return await scorer.score(name, photograph)
 
-    images = Source("/walls", {name: reader(name) for name in names})
+    images = ImageSource("/walls", {name: reader(name) for name in names})
     with open_sink(tmp_path, QUESTION, names) as sink:
         asyncio.run(asyncio.wait_for(score_all(images, Waiting(), sink, concurrency=concurrency), 60))
     assert sorted(read) == names

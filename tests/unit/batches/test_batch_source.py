@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fissura.batches import source as module
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, FissuraError, SpecError, UserError
 
 
@@ -27,7 +27,7 @@ def plant(root: Path, *names: str) -> Path:
     return root
 
 
-def refusal(source: Source, name: str) -> str:
+def refusal(source: ImageSource, name: str) -> str:
     with pytest.raises(DataError) as caught:
         source.read(name)
     (problem,) = caught.value.problems
@@ -43,19 +43,19 @@ def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestAFolder:
     def test_is_its_images_however_deep_sorted_by_their_relative_names(self, tmp_path: Path) -> None:
-        source = Source.open(str(plant(tmp_path, "b.png", "a.JPG", "deep/er/c.tiff", "deep/a.webp")))
+        source = ImageSource.open(str(plant(tmp_path, "b.png", "a.JPG", "deep/er/c.tiff", "deep/a.webp")))
         assert source.names() == ["a.JPG", "b.png", "deep/a.webp", "deep/er/c.tiff"]
         assert all(source.read(name) == name.encode() for name in source.names())
         assert source.label == str(tmp_path)
 
     def test_leaves_out_what_is_hidden_or_no_image(self, tmp_path: Path) -> None:
         plant(tmp_path, "a.png", ".b.png", ".thumbs/c.png", "notes.txt", "d.png.part")
-        assert Source.open(str(tmp_path)).names() == ["a.png"]
+        assert ImageSource.open(str(tmp_path)).names() == ["a.png"]
 
     def test_names_what_it_leaves_out_but_for_what_is_hidden_or_a_system_s(self, tmp_path: Path) -> None:
         plant(tmp_path, "a.png", "b/IMG_0002.HEIC", "DJI_0003.DNG", "notes.txt", ".b.png", "._a.png")
         plant(tmp_path, "__MACOSX/a.png", "__MACOSX/._a.png", "Thumbs.db", "b/desktop.ini", "b/.DS_Store")
-        source = Source.open(str(tmp_path))
+        source = ImageSource.open(str(tmp_path))
         assert source.names() == ["a.png"]
         assert source.left_out == ("b/IMG_0002.HEIC", "DJI_0003.DNG", "notes.txt")
 
@@ -63,23 +63,23 @@ class TestAFolder:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "pillow_heif", ModuleType("pillow_heif"))
-        source = Source.open(str(plant(tmp_path, "a.png", "IMG_0002.HEIC", "DJI_0003.DNG")))
+        source = ImageSource.open(str(plant(tmp_path, "a.png", "IMG_0002.HEIC", "DJI_0003.DNG")))
         assert (source.names(), source.left_out) == (["IMG_0002.HEIC", "a.png"], ("DJI_0003.DNG",))
 
     def test_of_heic_alone_is_refused_with_its_name(self, tmp_path: Path) -> None:
         plant(tmp_path, "IMG_0002.HEIC")
         with pytest.raises(DataError, match=r"1 file left out by its suffix: IMG_0002\.HEIC; HEIC is read"):
-            Source.open(str(tmp_path))
+            ImageSource.open(str(tmp_path))
 
     def test_without_an_image_is_refused(self, tmp_path: Path) -> None:
         plant(tmp_path, "notes.txt")
         for place in (tmp_path, tmp_path / "missing"):
             with pytest.raises(DataError, match=str(place)):
-                Source.open(str(place))
+                ImageSource.open(str(place))
 
     def test_may_be_one_file(self, tmp_path: Path) -> None:
         plant(tmp_path, "a.png", "b.png")
-        source = Source.open(str(tmp_path / "b.png"))
+        source = ImageSource.open(str(tmp_path / "b.png"))
         assert source.names() == ["b.png"]
         assert source.read("b.png") == b"b.png"
 
@@ -89,7 +89,7 @@ class TestAFolder:
         (root / "b.png").symlink_to("a.png")
         (root / "c.png").symlink_to(tmp_path / "out" / "secret.png")
         (root / "d").symlink_to(tmp_path / "out")
-        source = Source.open(str(root))
+        source = ImageSource.open(str(root))
         assert source.names() == ["a.png", "b.png", "c.png", "d"]
         assert source.read("b.png") == b"in/a.png"
         assert "leads to" in refusal(source, "c.png")
@@ -97,7 +97,7 @@ class TestAFolder:
 
     def test_a_file_that_becomes_a_link_outside_after_the_listing_is_refused(self, tmp_path: Path) -> None:
         plant(tmp_path, "in/a.png", "secret.png")
-        source = Source.open(str(tmp_path / "in"))
+        source = ImageSource.open(str(tmp_path / "in"))
         (tmp_path / "in" / "a.png").unlink()
         (tmp_path / "in" / "a.png").symlink_to(tmp_path / "secret.png")
         assert "leads to" in refusal(source, "a.png")
@@ -106,19 +106,19 @@ class TestAFolder:
         plant(tmp_path, "a.png")
         (tmp_path / "again").symlink_to(tmp_path)
         (tmp_path / "b.png").symlink_to("b.png")
-        source = Source.open(str(tmp_path))
+        source = ImageSource.open(str(tmp_path))
         assert source.names() == ["a.png", "b.png"]
         assert "cannot be read" in refusal(source, "b.png")
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.png")
-        assert "regular file" in refusal(Source.open(str(tmp_path)), "a.png")
+        assert "regular file" in refusal(ImageSource.open(str(tmp_path)), "a.png")
 
     def test_an_empty_missing_or_too_large_file_is_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plant(tmp_path, "a.png", "b.png", "c.png", "d.png")
-        source = Source.open(str(tmp_path))
+        source = ImageSource.open(str(tmp_path))
         (tmp_path / "a.png").write_bytes(b"")
         (tmp_path / "b.png").unlink()
         monkeypatch.setattr(module, "MAX_BYTES", 2**20)
@@ -132,7 +132,7 @@ class TestAFolder:
     def test_a_name_that_is_no_utf_8_is_a_failure_with_a_name_that_is(self, tmp_path: Path) -> None:
         plant(tmp_path, "a.png")
         (tmp_path / os.fsdecode(b"b\xff.png")).write_bytes(b"b")
-        source = Source.open(str(tmp_path))
+        source = ImageSource.open(str(tmp_path))
         assert source.names() == ["a.png", "b\\xff.png"]
         assert "UTF-8" in refusal(source, "b\\xff.png")
 
@@ -148,7 +148,7 @@ class TestAFolder:
             return real(place)
 
         monkeypatch.setattr(os, "scandir", scandir)
-        source = Source.open(str(tmp_path))
+        source = ImageSource.open(str(tmp_path))
         assert source.names() == ["a.png", "shut"]
         assert "Permission denied" in refusal(source, "shut")
 
@@ -159,7 +159,7 @@ class TestAFolder:
         stems = [stem for stem in stems if not stem.startswith(".") and len(stem.encode()) < 200]
         with tempfile.TemporaryDirectory() as folder:
             plant(Path(folder), "always.png", *(f"{stem}.png" for stem in stems))
-            source = Source.open(folder)
+            source = ImageSource.open(folder)
             assert source.names() == sorted({"always.png", *(f"{stem}.png" for stem in stems)})
             assert all(source.read(name) == name.encode() for name in source.names())
 
@@ -234,47 +234,47 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 class TestAnObjectStore:
     @pytest.mark.parametrize("prefix", ["/walls", "/walls/"])
     def test_is_the_images_below_a_prefix(self, store: str, prefix: str) -> None:
-        source = Source.open(store.format(prefix))
+        source = ImageSource.open(store.format(prefix))
         assert source.names() == ["a.jpg", "deep/b.png"]
         assert source.left_out == ("notes.txt",)
         assert source.read("deep/b.png") == b"walls/deep/b.png"
 
     def test_may_be_one_object(self, store: str) -> None:
-        source = Source.open(store.format("/walls/a.jpg"))
+        source = ImageSource.open(store.format("/walls/a.jpg"))
         assert source.names() == ["a.jpg"]
         assert source.read("a.jpg") == b"walls/a.jpg"
 
     def test_a_name_that_would_leave_the_results_folder_is_a_failure(self, store: str) -> None:
         Store.objects["walls/../../evil.png"] = b"evil"
-        source = Source.open(store.format("/walls"))
+        source = ImageSource.open(store.format("/walls"))
         assert "../../evil.png" in source.names()
         assert "plain relative path" in refusal(source, "../../evil.png")
 
     def test_an_object_that_is_gone_is_a_failure(self, store: str) -> None:
-        source = Source.open(store.format("/walls"))
+        source = ImageSource.open(store.format("/walls"))
         del Store.objects["walls/a.jpg"]
         assert "cannot be read" in refusal(source, "a.jpg")
 
     def test_a_store_that_fails_is_no_fault_of_an_image(self, store: str) -> None:
-        source = Source.open(store.format("/walls"))
+        source = ImageSource.open(store.format("/walls"))
         Store.broken = True
         with pytest.raises(OSError, match="status 400"):
             source.read("a.jpg")
 
     def test_a_prefix_without_images_is_refused(self, store: str) -> None:
         with pytest.raises(DataError, match=r"mend the URL|name another folder"):
-            Source.open(store.format("/roofs"))
+            ImageSource.open(store.format("/roofs"))
 
     @pytest.mark.parametrize(
         "url", ["s4://bucket/x", "s3:///", "://x", "s3://[x", "s3://bucket/x?colour=red"]
     )
     def test_a_url_of_no_store_is_refused(self, url: str) -> None:
         with pytest.raises(SpecError, match="s3://BUCKET/PREFIX"):
-            Source.open(url)
+            ImageSource.open(url)
 
     def test_a_password_in_a_url_is_refused_and_not_repeated(self) -> None:
         with pytest.raises(SpecError) as caught:
-            Source.open("s3://AKIA:hunter2@bucket/walls")
+            ImageSource.open("s3://AKIA:hunter2@bucket/walls")
         assert "hunter2" not in str(caught.value)
         assert "AKIA" not in str(caught.value)
 
@@ -294,17 +294,17 @@ class TestAnObjectStore:
 
         monkeypatch.setattr("pyarrow.fs.FileSystem", Systems)
         with pytest.raises(FissuraError, match=r"cannot be listed .*connect to server\)") as caught:
-            Source.open("s3://bucket/walls")
+            ImageSource.open("s3://bucket/walls")
         assert not isinstance(caught.value, UserError)
 
 
 def test_a_local_url_is_its_folder(tmp_path: Path) -> None:
     plant(tmp_path, "a.png")
-    assert Source.open(tmp_path.as_uri()).label == str(tmp_path)
+    assert ImageSource.open(tmp_path.as_uri()).label == str(tmp_path)
 
 
 def test_listed_files_have_the_names_that_they_are_given(tmp_path: Path) -> None:
     plant(tmp_path, "x/001.png", "y/001.png")
-    source = Source.of_files("two", [("b", tmp_path / "x/001.png"), ("a", tmp_path / "y/001.png")])
+    source = ImageSource.of_files("two", [("b", tmp_path / "x/001.png"), ("a", tmp_path / "y/001.png")])
     assert source.names() == ["a", "b"]
     assert source.read("a") == b"y/001.png"

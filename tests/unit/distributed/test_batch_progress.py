@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 from fissura.deploy.model import SegmentationModel, open_model
 from fissura.distributed import batch_progress
 from fissura.distributed.batch import Scoring, ScoringWorker
@@ -78,7 +78,7 @@ def test_a_worker_of_the_job_tells_the_board_while_it_scores(
     monkeypatch.setattr(batch_progress, "LARGE_PIXELS", 100)
     Image.fromarray(np.full((40, 56, 3), 200, np.uint8)).save(tmp_path / "wall.png")
     plain = Scoring(run=segmenter_run).plain()
-    worker = ScoringWorker(Source.open(str(tmp_path)), plain, Handle())
+    worker = ScoringWorker(ImageSource.open(str(tmp_path)), plain, Handle())
     rows = worker({"name": np.array(["wall.png"])})
     assert "result" in json.loads(rows["document"][0])
     assert Handle.write.lines[-1] == ""

@@ -7,13 +7,13 @@ import pytest
 from ray.tune.experiment import Trial
 
 from fissura.distributed.search import hang_watch as module
-from fissura.distributed.search.hang_watch import HangWatch, Patience
+from fissura.distributed.search.hang_watch import EpochTimeout, HangWatch
 
 
 class Watched:
     """A watch over trials `a` and `b`, a clock that is turned by hand, and what the watch did."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, patience: Patience) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, patience: EpochTimeout) -> None:
         self.now, self.failed, self.killed, self.waits = 0.0, {}, [], dict[int, str]()  # type: ignore[var-annotated]
         monkeypatch.setattr(module.ray, "kill", self.killed.append)
         search: Any = SimpleNamespace(
@@ -44,14 +44,14 @@ class Watched:
 
 
 def test_the_limit_follows_the_longest_epoch_and_is_never_none() -> None:
-    assert Patience().limit() == 4 * 3600
-    assert Patience(longest=2).limit() == 600
-    assert Patience(longest=120).limit() == 1200
-    assert Patience(seconds=5, longest=120).limit() == 5
+    assert EpochTimeout().limit() == 4 * 3600
+    assert EpochTimeout(longest=2).limit() == 600
+    assert EpochTimeout(longest=120).limit() == 1200
+    assert EpochTimeout(seconds=5, longest=120).limit() == 5
 
 
 def test_a_trial_without_an_epoch_is_killed_once_and_not_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(monkeypatch, Patience(seconds=30))
+    watched = Watched(monkeypatch, EpochTimeout(seconds=30))
     watched.turn(20)
     watched.epoch(1, seconds=20)
     watched.turn(15)
@@ -64,7 +64,7 @@ def test_a_trial_without_an_epoch_is_killed_once_and_not_begun_anew(monkeypatch:
 
 
 def test_a_trial_that_waits_for_its_storage_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(monkeypatch, Patience(seconds=30))
+    watched = Watched(monkeypatch, EpochTimeout(seconds=30))
     watched.waits[0] = "no space left"
     watched.turn(40)
     assert watched.killed == ["actor of b"]
@@ -74,7 +74,7 @@ def test_a_trial_that_waits_for_its_storage_does_not_hang(monkeypatch: pytest.Mo
 
 
 def test_a_driver_that_was_held_up_blames_no_trial_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(monkeypatch, Patience(seconds=30))
+    watched = Watched(monkeypatch, EpochTimeout(seconds=30))
     watched.turn(10)
     watched.now += 500
     watched.watch.on_step_end(0, watched.trials)

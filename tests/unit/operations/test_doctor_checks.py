@@ -11,13 +11,13 @@ from fissura.operations.doctor import machine_checks as machine
 from fissura.operations.doctor import software_checks as software
 from fissura.operations.doctor.checks import CHECKS, judge
 from fissura.operations.doctor.facts import (
-    Counted,
     Facts,
-    Folder,
     Gpu,
     Gpus,
     Listener,
+    NodeFolder,
     Offset,
+    RayResources,
     Seen,
     Shared,
     Token,
@@ -30,7 +30,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  what is looked for
 SHM = "/dev/shm"  # noqa: S108
 VERSIONS = {"fissura": "0.1.0", "ray": "2.60.0", "torch": "2.15.0", "optuna": "5.0.0", "numpy": "2.4.6"}
 RANGES = {"python": ">=3.11,<3.15", "ray": "<2.70,>=2.60", "torch": "<3,>=2.11"}
-STORAGE = Folder("storage", "/shared", 900 * GIB, 1000 * GIB, "nfs4", ("rw", "vers=4.1"))
+STORAGE = NodeFolder("storage", "/shared", 900 * GIB, 1000 * GIB, "nfs4", ("rw", "vers=4.1"))
 H100 = Gpu("H100", "570.1", 80 * GIB, 0)
 
 
@@ -38,14 +38,14 @@ def node(name: str, **changes: Any) -> Facts:
     """A node on which nothing is wrong, but for `changes`."""
     good = Facts(
         node=name, python="3.12.3", versions=VERSIONS, code="abc", import_problem="",
-        ray=Counted(8, 1, 20 * GIB),
+        ray=RayResources(8, 1, 20 * GIB),
         folders=(
-            Folder("cache", "/home/u/.cache", 100 * GIB, 200 * GIB, "ext4"),
-            Folder("Ray's session", "/ray/s", 100 * GIB, 200 * GIB, "ext4"),
+            NodeFolder("cache", "/home/u/.cache", 100 * GIB, 200 * GIB, "ext4"),
+            NodeFolder("Ray's session", "/ray/s", 100 * GIB, 200 * GIB, "ext4"),
             STORAGE,
         ),
         cpus=8, cpu_limit=None, memory=64 * GIB, memory_free=60 * GIB,
-        shm=Folder("shared memory", SHM, 32 * GIB, 32 * GIB, "tmpfs"), exposed="",
+        shm=NodeFolder("shared memory", SHM, 32 * GIB, 32 * GIB, "tmpfs"), exposed="",
         files_limit=65536, files_open=200, settings={"OMP_WAIT_POLICY": "PASSIVE"}, shadows=(),
         tools=("ssh", "sshd", "rsync"), clusters=("/ray/s",),
         listeners=(
@@ -86,8 +86,8 @@ def shared(**changes: Any) -> Seen:
     return replace(seen, shared=replace(seen.shared, **changes))
 
 
-def folders(*, storage: Folder = STORAGE, **changes: Any) -> dict[str, Any]:
-    cache = replace(Folder("cache", "/home/u/.cache", 100 * GIB, 200 * GIB, "ext4"), **changes)
+def folders(*, storage: NodeFolder = STORAGE, **changes: Any) -> dict[str, Any]:
+    cache = replace(NodeFolder("cache", "/home/u/.cache", 100 * GIB, 200 * GIB, "ext4"), **changes)
     return {"folders": (cache, storage)}
 
 
@@ -303,7 +303,7 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
     (machine.disk, bad(**folders(problem="/home/u is read-only")), "error", "read-only", "permissions"),
     (
         machine.disk,
-        bad(folders=(Folder("Ray's session", "/ray/s", 40 * GIB, 1000 * GIB, "ext4"),)),
+        bad(folders=(NodeFolder("Ray's session", "/ray/s", 40 * GIB, 1000 * GIB, "ext4"),)),
         "warning",
         "more than 95% of the disk",
         "--temp-dir",
@@ -317,14 +317,14 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
     ),
     (
         machine.shared_memory,
-        bad(shm=Folder("shared memory", SHM, 0, 64 * 2**20, "tmpfs")),
+        bad(shm=NodeFolder("shared memory", SHM, 0, 64 * 2**20, "tmpfs")),
         "warning",
         "64 MiB, a container's default",
         "--shm-size=20g",
     ),
     (
         machine.shared_memory,
-        bad(shm=Folder("shared memory", SHM, 0, 8 * GIB, "tmpfs")),
+        bad(shm=NodeFolder("shared memory", SHM, 0, 8 * GIB, "tmpfs")),
         "warning",
         "wants 20.0 GiB",
         "--object-store-memory",

@@ -18,7 +18,7 @@ from fissura.distributed.processes import Process, is_loopback, listeners, ray_p
 from fissura.distributed.reach import unreachable
 from fissura.operations.doctor.crew import ThisMachine
 from fissura.operations.doctor.diagnose import version_ranges
-from fissura.operations.doctor.facts import Asked, Facts, Listener
+from fissura.operations.doctor.facts import Facts, Listener, NodeQuery
 from fissura.operations.doctor.gpus import look_at_gpus
 from fissura.operations.doctor.probe import exposed, look_at_folder, take
 from fissura.operations.doctor.shared_storage import (
@@ -34,7 +34,7 @@ TOKEN = "0123456789abcdef" * 4
 
 def facts(folder: Path, **changes: Any) -> Facts:
     asked = {"node": "me", "nonce": "n", "ray": None, "session": "", "folders": {}, "started_in": str(folder)}
-    return TypeAdapter(Facts).validate_python(take(Asked(**asked | changes)))
+    return TypeAdapter(Facts).validate_python(take(NodeQuery(**asked | changes)))
 
 
 def test_facts_cross_a_process_as_plain_values_and_come_back(tmp_path: Path) -> None:

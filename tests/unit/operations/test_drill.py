@@ -8,14 +8,21 @@ from typing import Any
 import pytest
 
 from fissura.core.errors import SpecError
-from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.owned_processes import Marked
 from fissura.operations.drill.run import check_faults, course, fresh_folder
 from fissura.operations.drill.sandbox import Ground, Stuck
 from fissura.operations.drill.scenario import finding
-from fissura.operations.drill.work import ALL_WORK, SegmentationSearch, State, Training, epochs_lost, gone_on
+from fissura.operations.drill.work import (
+    ALL_WORK,
+    DrillTraining,
+    SegmentationSearch,
+    State,
+    epochs_lost,
+    gone_on,
+)
 
-GOOD = Finding("worker", "search", seconds=3.0, epochs_lost=1, trials_lost=0, trials_repeated=0,
+GOOD = FaultCost("worker", "search", seconds=3.0, epochs_lost=1, trials_lost=0, trials_repeated=0,
                resources_seconds=0.5)  # fmt: skip
 NOON, LATER = "2026-01-01 12:00:00.000000", "2026-01-01 13:00:00.000000"
 
@@ -59,7 +66,7 @@ class TestEpochsLost:
 
 
 class TestCounting:
-    def count(self, before: State, after: State) -> Finding:
+    def count(self, before: State, after: State) -> FaultCost:
         return finding(
             "driver", SegmentationSearch(), before=before, after=after, seconds=1.0, resources_seconds=1.0
         )
@@ -114,14 +121,14 @@ def test_the_command_refuses_them_and_leaves_nothing(fissura: Callable[..., Any]
 
 
 def test_a_driver_that_fails_is_a_finding_with_its_last_words(tmp_path: Path) -> None:
-    class Misspelt(Training):
+    class Misspelt(DrillTraining):
         def begin(self, folder: Path) -> list[str]:
             return ["trian"]
 
     class Begun:
         name = "worker"
 
-        def run(self, ground: Ground, work: Training) -> Finding:
+        def run(self, ground: Ground, work: DrillTraining) -> FaultCost:
             with ground.started(work.begin(ground.folder)) as driver:
                 driver.finish()
             raise AssertionError

@@ -15,7 +15,7 @@ from fissura.core.errors import SpaceError
 from fissura.distributed.search.schedulers import StudyASHA, scheduler_for
 from fissura.distributed.search.searcher import StudySearch
 from fissura.operations.forecast.basis import drawn_phases
-from fissura.operations.forecast.forecast import Lanes, Question, play
+from fissura.operations.forecast.forecast import ForecastQuestion, Lanes, play
 from fissura.operations.forecast.learning_curves import Assumed, Course
 from fissura.operations.forecast.simulation import Costs
 from fissura.spaces import LoadedSpace, load_space, load_text, search_spaces
@@ -63,7 +63,7 @@ def searched(
         noise = [random.gauss(0, 1)] * course.phase.start
         return Course(1.0, course.epochs, [*noise, *course.values[course.phase.start :]], course.phase)
 
-    question = Question(
+    question = ForecastQuestion(
         trials=space.definition.trials, epochs=space.longest, scheduler=space.definition.scheduler,
         draw=draw, nodes=1, costs=Costs(), seed=seed,
     )  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 from fissura.core.errors import SpecError
 from fissura.operations.forecast.forecast import (
     Forecast,
+    ForecastQuestion,
     Lanes,
-    Question,
     Range,
     best_of,
     forecast,
@@ -24,12 +24,12 @@ from fissura.spaces.space import Asha, RunAll
 FREE = Costs(begin=0, data=0, node=0, actor=0, first=0, suggest=0, trial=0, result=0, finish=0)
 
 
-def question(**changes: Any) -> Question:
+def question(**changes: Any) -> ForecastQuestion:
     plain: dict[str, Any] = {
         "trials": 6, "epochs": 4, "scheduler": RunAll(), "nodes": 1, "costs": FREE, "repetitions": 5,
         "draw": lambda number, random: Course(10.0, 4, (0.0,)),
     }  # fmt: skip
-    return Question(**(plain | changes))
+    return ForecastQuestion(**(plain | changes))
 
 
 def lanes(concurrent: int, *, slower: float = 1.0) -> Lanes:

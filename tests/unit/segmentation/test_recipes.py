@@ -18,7 +18,7 @@ from fissura.metrics import Pixel, Tolerant
 from fissura.models import BackboneUNet, UNet
 from fissura.recipes import RECIPES, load_recipe
 from fissura.segmentation.inference import Sliding, Whole
-from fissura.segmentation.recipe import SGD, Adam, Constant, Cosine, Given, Phase, Plateau, Recipe
+from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Given, Phase, Plateau, Recipe
 from fissura.spaces.fields import override
 
 BASE = Recipe(
@@ -350,7 +350,7 @@ class TestRules:
             WholeImage.model_validate({"per_image": 2})
 
 
-def rates(schedule: Constant | Cosine | Plateau, *, losses: list[float]) -> list[float]:
+def rates(schedule: ConstantRate | Cosine | Plateau, *, losses: list[float]) -> list[float]:
     """The learning rate of each epoch, where epoch i ends with the validation loss `losses[i]`."""
     optimizer = SGD(lr=0.1).build([torch.nn.Parameter(torch.zeros(1))])
     built = schedule.build(optimizer, epochs=len(losses))
@@ -367,7 +367,7 @@ def rates(schedule: Constant | Cosine | Plateau, *, losses: list[float]) -> list
 
 class TestSchedules:
     def test_constant(self) -> None:
-        assert rates(Constant(), losses=[1.0] * 4) == [0.1] * 4
+        assert rates(ConstantRate(), losses=[1.0] * 4) == [0.1] * 4
 
     def test_cosine_falls_along_half_a_cosine(self) -> None:
         literal = [0.1 * (1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)]

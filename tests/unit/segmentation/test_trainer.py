@@ -28,7 +28,7 @@ from fissura.models import UNet
 from fissura.records.run_files import read_manifest
 from fissura.segmentation.fit import fit
 from fissura.segmentation.objective import objective_of
-from fissura.segmentation.recipe import SGD, Adam, Constant, Cosine, Phase, Plateau, Recipe
+from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Phase, Plateau, Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.segmentation.validation import validate
 from fissura.training.checkpoint import Progress, load_state, load_weights, read_progress, save_state
@@ -471,7 +471,7 @@ class TestEnding:
     @pytest.mark.parametrize(
         ("schedule", "share"),
         [
-            (Constant(), [1, 1, 1, 1]),
+            (ConstantRate(), [1, 1, 1, 1]),
             (Plateau(factor=0.1, patience=1), [1, 1, 1, 0.1]),
             (Cosine(), [1, 0.8535533905932737, 0.5, 0.14644660940672624]),
         ],

@@ -26,7 +26,7 @@ HEAD = ("name", "class", "score", "error")
 Read = tuple[str, "np.ndarray | Unreadable"]
 
 
-class Classifier:
+class ExportedClassifier:
     """The backbone and the classifier on its features."""
 
     def __init__(self, model: str, *, threads: int) -> None:
@@ -83,7 +83,7 @@ def _shape(item: Read) -> "tuple[int, ...] | None":
     return None if isinstance(item[1], Unreadable) else item[1].shape
 
 
-def classified(classifier: Classifier, batch: list[Read]) -> Iterator[dict[str, Any]]:
+def classified(classifier: ExportedClassifier, batch: list[Read]) -> Iterator[dict[str, Any]]:
     """The line of each image of a batch; where the batch fails, each image is tried alone."""
     pixels = [one for _, one in batch if not isinstance(one, Unreadable)]
     if not pixels:
@@ -116,7 +116,7 @@ def main(arguments: "list[str] | None" = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of onnxruntime (default: one a core)")
     asked = parser.parse_args(arguments)
     try:
-        classifier = Classifier(asked.model, threads=asked.threads)
+        classifier = ExportedClassifier(asked.model, threads=asked.threads)
         paths = image_files(asked.folder)
         if not paths:
             raise BundleError(f"{asked.folder}: no folder that holds images")

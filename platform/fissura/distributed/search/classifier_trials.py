@@ -24,7 +24,7 @@ from fissura.classification.recipe import ClassifierRecipe
 from fissura.core.errors import UserError, named
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
-from fissura.distributed.search.status_line import Standing
+from fissura.distributed.search.status_line import StatusLine
 from fissura.distributed.search.trial_inputs import Material, distances_key
 from fissura.distributed.stopping import StopFile
 
@@ -41,7 +41,7 @@ Asked = tuple[str, ClassifierRecipe]
 
 
 @dataclass(frozen=True)
-class Batch:
+class SettingsBatch:
     """Settings that one task judges, within `limit` seconds; it began at `begun` (monotonic) after their
     features had taken `waited` seconds."""
 
@@ -59,7 +59,7 @@ def judge_all(
     concurrent: int,
     cpus: int,
     stop: StopFile,
-    standing: Standing,
+    standing: StatusLine,
     sequential: bool,
     seconds: float,
 ) -> None:
@@ -67,7 +67,7 @@ def judge_all(
     and each of its settings follows from the one before. A stop cancels what is running; a setting that takes
     longer than `seconds` fails, and its process ends."""
     size, lanes = (1, 1) if sequential else (min(BATCH, max(1, todo // (2 * concurrent))), concurrent)
-    numbers, running = itertools.count(), dict[ObjectRef, Batch]()
+    numbers, running = itertools.count(), dict[ObjectRef, SettingsBatch]()
     while True:
         while todo > 0 and len(running) < lanes and not stop.requested():
             asked = _ask(search, min(size, todo), numbers)
@@ -110,7 +110,7 @@ def _alike(asked: Sequence[Asked], metrics: Sequence[str]) -> list[list[Asked]]:
 
 def _submit(
     part: list[Asked], search: StudySearch, material: Material, *, cpus: int, seconds: float
-) -> dict[ObjectRef, Batch]:
+) -> dict[ObjectRef, SettingsBatch]:
     """The running task of a part; what cannot even be prepared fails at once, with the reason."""
     first = part[0][1]
     asked_at = time.monotonic()
@@ -130,10 +130,12 @@ def _submit(
         seconds * len(part),
     )  # fmt: skip
     begun = time.monotonic()
-    return {reference: Batch(part, limit=seconds * len(part), waited=begun - asked_at, begun=begun)}
+    return {reference: SettingsBatch(part, limit=seconds * len(part), waited=begun - asked_at, begun=begun)}
 
 
-def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: SearchGauges) -> Sequence[Asked]:
+def _tell(
+    search: StudySearch, batch: SettingsBatch, reference: ObjectRef, gauges: SearchGauges
+) -> Sequence[Asked]:
     """Tells the study what came of a batch; gives what is to be judged again, setting by setting, as the
     process of all of them died."""
     try:
@@ -160,7 +162,7 @@ def _tell(search: StudySearch, batch: Batch, reference: ObjectRef, gauges: Searc
     return []
 
 
-def _reason(error: RayError | UserError, batch: Batch) -> str:
+def _reason(error: RayError | UserError, batch: SettingsBatch) -> str:
     seconds = time.monotonic() - batch.begun
     if isinstance(error, WorkerCrashedError) and seconds >= (1 + RETRIES) * batch.limit:
         return (

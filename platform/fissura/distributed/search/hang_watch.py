@@ -18,7 +18,7 @@ GAP_SECONDS = 5.0  # a driver that was held up for longer knows nothing of its t
 
 
 @dataclass
-class Patience:
+class EpochTimeout:
     """How long a trial may take for an epoch: `seconds`, or, where that is None, ten times the longest epoch
     of the search so far, and ten minutes at least; four hours while no epoch is known."""
 
@@ -43,7 +43,7 @@ class HangWatch(Callback):
         self,
         search: StudySearch,
         *,
-        patience: Patience,
+        patience: EpochTimeout,
         waiting: Callable[[], dict[int, str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

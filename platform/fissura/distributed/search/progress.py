@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 
 from fissura.distributed.search.failures import LOW_ON_MEMORY, goes_on, last_error, reason_of
 from fissura.distributed.search.searcher import StudySearch
-from fissura.distributed.search.status_line import Say, Standing
+from fissura.distributed.search.status_line import Say, StatusLine
 from fissura.distributed.search.study_log import StudyLog
 from fissura.segmentation.micro_batches import halve
 from fissura.studies.results import Checkpoints
@@ -31,7 +31,7 @@ class SearchProgress(Callback):
         self._waiting, self._told = waiting, set[int]()
         self._search, self._study = search, study
         self._checkpoints = Checkpoints(study, search.study)
-        self.standing = Standing(
+        self.standing = StatusLine(
             search,
             total=total,
             unit="epochs",

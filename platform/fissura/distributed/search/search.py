@@ -26,7 +26,7 @@ from fissura.distributed.preflight import (
 )
 from fissura.distributed.search.conclude import conclude
 from fissura.distributed.search.failures import LostNodes
-from fissura.distributed.search.hang_watch import HangWatch, Patience
+from fissura.distributed.search.hang_watch import EpochTimeout, HangWatch
 from fissura.distributed.search.progress import SearchProgress
 from fissura.distributed.search.schedulers import scheduler_for
 from fissura.distributed.search.search_classifiers import search_classifiers
@@ -63,7 +63,7 @@ def run_search(
 ) -> SearchResult:
     """Runs a search to its end, or to a stop that was asked for.
 
-    A trial without a finished epoch for `trial_timeout` seconds is ended; None: see `Patience`.
+    A trial without a finished epoch for `trial_timeout` seconds is ended; None: see `EpochTimeout`.
     `say` is told what happens, a line at a time; `on_image` how many images are prepared, and of how many.
 
     Raises:
@@ -202,7 +202,7 @@ def run_trials(
     with the promises of `TrialActor`, in actors that serve trial after trial."""
     waiting = WaitingTrials(study.path).reasons
     progress = SearchProgress(search, study, total=total, say=say, waiting=waiting)
-    hangs = HangWatch(search, patience=Patience(trial_timeout), waiting=waiting)
+    hangs = HangWatch(search, patience=EpochTimeout(trial_timeout), waiting=waiting)
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
     search.allow(todo)
     try:

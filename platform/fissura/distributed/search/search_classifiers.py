@@ -13,7 +13,7 @@ from fissura.distributed.search.classifier_trials import SETTING_SECONDS, judge_
 from fissura.distributed.search.conclude_classifiers import conclude_classifiers
 from fissura.distributed.search.search_result import SearchResult, outcome
 from fissura.distributed.search.searcher import StudySearch
-from fissura.distributed.search.status_line import Standing
+from fissura.distributed.search.status_line import StatusLine
 from fissura.distributed.search.study_log import StudyLog
 from fissura.distributed.search.trial_inputs import Material
 from fissura.distributed.stopping import StopFile, stops_on_signals
@@ -109,7 +109,7 @@ def _run(
         return search.study
     if done:
         say(f"{done} trials are done, {plan.trials - done} to do")
-    standing = Standing(search, total=plan.trials, unit="settings", say=say)
+    standing = StatusLine(search, total=plan.trials, unit="settings", say=say)
     judge_all(
         search,
         material,

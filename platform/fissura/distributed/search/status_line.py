@@ -16,7 +16,7 @@ AT_LEAST_EVERY_SECONDS = 15.0
 Say = Callable[[str], None]
 
 
-class Standing:
+class StatusLine:
     """The standing of a search of `total` trials; `unit` is what its gauges count: epochs, or settings. What
     `also` gives ends the line. `best` gives the completed trials, best first, where somebody keeps them."""
 

@@ -29,7 +29,7 @@ MOST_SHARED = 8
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingFeatures:
     """The classifier's training images, as a recipe sees them; `features` lies in the object store."""
 
     features: ObjectRef
@@ -60,7 +60,7 @@ class Material:
         self._storage, self._cache = storage, cache
         self._workers, self._slots, self._address, self._say = workers, slots, address, say
         self._features: dict[str, Float32[np.ndarray, "n d"]] = {}
-        self._samples: dict[str, Sample] = {}
+        self._samples: dict[str, TrainingFeatures] = {}
         self._distances: dict[str, ObjectRef] = {}
         self._unread: set[int] = set()
 
@@ -146,7 +146,7 @@ class Material:
             self._features[key] = matrix
         return self._features[key]
 
-    def of(self, recipe: ClassifierRecipe) -> Sample:
+    def of(self, recipe: ClassifierRecipe) -> TrainingFeatures:
         """The classifier's training images with their folds.
 
         Raises:
@@ -163,7 +163,7 @@ class Material:
             check_features(features[rows])
             # distances of samples in this order are read without an index
             order = np.lexsort((labels, folds))
-            self._samples[key] = Sample(ray.put(features[rows[order]]), labels[order], folds[order])
+            self._samples[key] = TrainingFeatures(ray.put(features[rows[order]]), labels[order], folds[order])
         return self._samples[key]
 
     def distances(self, recipe: ClassifierRecipe) -> ObjectRef:

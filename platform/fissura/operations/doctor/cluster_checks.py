@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from fissura.distributed.processes import is_loopback
 from fissura.operations.doctor.facts import STORAGE_FOLDER, Facts, Seen
-from fissura.operations.doctor.findings import Fault, Finding, faults, span
+from fissura.operations.doctor.findings import Finding, NodeFault, faults, span
 
 SLOW_WRITE_SECONDS = 0.1
 SKEW_SECONDS = 1.0
@@ -20,10 +20,10 @@ def storage(seen: Seen) -> list[Finding]:
     shared = seen.shared
     path, found = shared.path, []
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         written = shared.written.get(node.node)
         if written is not None and written.problem:
-            yield Fault(
+            yield NodeFault(
                 "error",
                 f"{path}: cannot be written ({written.problem})",
                 "make room, mount it there, or mend its permissions",
@@ -35,13 +35,13 @@ def storage(seen: Seen) -> list[Finding]:
             if not shared.written[one].problem and one not in shared.saw.get(node.node, ())
         ]
         if unseen:
-            yield Fault(
+            yield NodeFault(
                 "error",
                 f"{path}: is not what other nodes have there: the files of {', '.join(unseen)} are not seen",
                 "mount the same file system at this path on every node; trials could not be found otherwise",
             )
         if written is not None and written.seconds > SLOW_WRITE_SECONDS:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"{path}: a small synced write takes {written.seconds * 1000:.0f} ms; each epoch makes some",
                 "use a faster disk, or an NFS export that is nearer",
@@ -49,7 +49,7 @@ def storage(seen: Seen) -> list[Finding]:
         for folder in node.folders:
             loose = {"nolock", "local_lock=all", "local_lock=flock", "local_lock=posix"} & set(folder.options)
             if folder.purpose == STORAGE_FOLDER and folder.filesystem.startswith("nfs") and loose:
-                yield Fault(
+                yield NodeFault(
                     "warning",
                     f"{path}: NFS mounted with {', '.join(sorted(loose))}: two searches could take one study",
                     "mount it with nfsvers=4.1 and without these options",
@@ -117,13 +117,13 @@ def clocks(seen: Seen) -> list[Finding]:
 def ports(seen: Seen) -> list[Finding]:
     """Nothing of Ray's can be used by whoever reaches the machine (ShadowRay, CVE-2023-48022)."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         open_ports = [one for one in node.listeners if not is_loopback(one.address)]
         for one in open_ports:
             place = f"{one.address}:{one.port}"
             closed = one.guarded
             if one.role == "dashboard":
-                yield Fault(
+                yield NodeFault(
                     "warning" if closed else "error",
                     f"the dashboard and its job port listen on {place}"
                     f"{'' if closed else ' without a token: who reaches it can run code here (ShadowRay)'}",
@@ -131,14 +131,14 @@ def ports(seen: Seen) -> list[Finding]:
                     f"{'' if closed else ', and with RAY_AUTH_MODE=token'}",
                 )
             elif one.role == "serve":
-                yield Fault(
+                yield NodeFault(
                     "warning",
                     f"a service listens on {place}",
                     "keep it behind a proxy with TLS, or on 127.0.0.1",
                 )
         rest = sorted({one.port for one in open_ports if one.role in ("head", "client") and not one.guarded})
         if rest:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"Ray's ports {', '.join(map(str, rest))} are open to the network without a token",
                 "start every node with RAY_AUTH_MODE=token, and let a firewall admit the nodes alone",
@@ -158,23 +158,23 @@ def ports(seen: Seen) -> list[Finding]:
 def tokens(seen: Seen) -> list[Finding]:
     """One token for all, that nobody else can read."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         token = node.token
         if token.permissions is not None and token.permissions & 0o077:
-            yield Fault(
+            yield NodeFault(
                 "error" if token.mode == "token" or node.ray is None else "warning",
                 f"{token.path} can be read by others (mode {token.permissions:04o}); it is a password",
                 f"`chmod 600 {shlex.quote(token.path)}`, and make a new one if others use the machine",
             )
         if node.ray and token.mode != "token":
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"RAY_AUTH_MODE={token.mode or 'unset'}: Ray asks nobody for a token",
                 "`ray get-auth-token --generate`, the same file on all nodes, and RAY_AUTH_MODE=token where"
                 " Ray is started",
             )
         if token.mode == "token" and not token.mark:
-            yield Fault(
+            yield NodeFault(
                 "error",
                 f"RAY_AUTH_MODE=token, and there is no token at {token.path}",
                 "copy the cluster's token there, with mode 0600",

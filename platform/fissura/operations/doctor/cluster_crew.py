@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fissura.operations import doctor
 from fissura.operations.doctor.crew import PATIENCE_SECONDS, Ask
-from fissura.operations.doctor.facts import Counted, Offset
+from fissura.operations.doctor.facts import Offset, RayResources
 
 PINGS = 5
 
@@ -52,10 +52,10 @@ class ClusterNodes:
         """The nodes that answer, by their address; those of one address by their identity too."""
         return tuple(name for name in self._nodes if name not in self.silent)
 
-    def counted(self, node: str) -> tuple[Counted | None, str]:
+    def counted(self, node: str) -> tuple[RayResources | None, str]:
         """What Ray counts on a node, and its session folder."""
         plain = self._nodes[node]["Resources"]
-        counts = Counted(plain.get("CPU", 0), plain.get("GPU", 0), plain.get("object_store_memory", 0))
+        counts = RayResources(plain.get("CPU", 0), plain.get("GPU", 0), plain.get("object_store_memory", 0))
         return counts, str(Path(self._nodes[node]["RayletSocketName"]).parent.parent)
 
     def ask(self, function: Ask, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:

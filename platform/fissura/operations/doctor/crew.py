@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, Protocol
 
-from fissura.operations.doctor.facts import Counted, Offset
+from fissura.operations.doctor.facts import Offset, RayResources
 
 PATIENCE_SECONDS = 60
 Ask = Callable[..., Any]
@@ -22,7 +22,7 @@ class Crew(Protocol):
         """The nodes that answer."""
         ...
 
-    def counted(self, node: str) -> tuple[Counted | None, str]:
+    def counted(self, node: str) -> tuple[RayResources | None, str]:
         """What Ray counts on a node, and its session folder; None and empty without a Ray."""
         ...
 
@@ -46,7 +46,7 @@ class ThisMachine:
         self.nodes: tuple[str, ...] = (socket.gethostname(),)
         self.silent: dict[str, str] = {}
 
-    def counted(self, node: str) -> tuple[Counted | None, str]:
+    def counted(self, node: str) -> tuple[RayResources | None, str]:
         """Nothing: no Ray is asked."""
         return None, ""
 

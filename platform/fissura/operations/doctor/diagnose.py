@@ -15,7 +15,15 @@ from fissura.distributed.environment import prepare_environment
 from fissura.distributed.reach import unreachable
 from fissura.operations.doctor.checks import judge
 from fissura.operations.doctor.crew import Crew, ThisMachine
-from fissura.operations.doctor.facts import CACHE_FOLDER, STORAGE_FOLDER, Asked, Facts, Seen, Shared, Written
+from fissura.operations.doctor.facts import (
+    CACHE_FOLDER,
+    STORAGE_FOLDER,
+    Facts,
+    NodeQuery,
+    Seen,
+    Shared,
+    Written,
+)
 from fissura.operations.doctor.findings import Finding
 from fissura.operations.doctor.probe import PACKAGES, take
 from fissura.operations.doctor.shared_storage import (
@@ -74,7 +82,7 @@ def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[So
     nonce = secrets.token_hex(16)
     folders = {CACHE_FOLDER: str(cache)} | ({STORAGE_FOLDER: str(storage)} if storage else {})
     asked = {
-        node: (Asked(node, nonce, *crew.counted(node), folders, str(Path.cwd())),) for node in crew.nodes
+        node: (NodeQuery(node, nonce, *crew.counted(node), folders, str(Path.cwd())),) for node in crew.nodes
     }
     facts = TypeAdapter(dict[str, Facts]).validate_python(crew.ask(take, asked))
     offsets = crew.offsets()

@@ -5,13 +5,13 @@ Sizes are bytes, times seconds. A node's facts cross to the driver as `asdict(..
 
 from dataclasses import dataclass, field
 
-from fissura.distributed.processes import Listener
+from fissura.distributed.processes import ListeningPort
 
 STORAGE_FOLDER, CACHE_FOLDER, SESSION_FOLDER = "storage", "cache", "Ray's session"
 
 
 @dataclass(frozen=True)
-class Counted:
+class RayResources:
     """What Ray counts on a node: what it will hand out, whatever is there."""
 
     cpus: float
@@ -20,14 +20,14 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Asked:
+class NodeQuery:
     """What a node is asked about: `folders` by purpose, and its Ray's session folder; None and empty without
     a Ray. `nonce` makes the mark of its token useless to anybody else; `started_in` is the driver's folder,
     which Ray puts on its workers' path."""
 
     node: str
     nonce: str
-    ray: Counted | None
+    ray: RayResources | None
     session: str
     folders: dict[str, str]
     started_in: str
@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Folder:
+class NodeFolder:
     """A folder as one node sees it. `problem` is why it cannot be used, or empty."""
 
     purpose: str
@@ -92,13 +92,13 @@ class Facts:
     versions: dict[str, str]
     code: str
     import_problem: str
-    ray: Counted | None
-    folders: tuple[Folder, ...]
+    ray: RayResources | None
+    folders: tuple[NodeFolder, ...]
     cpus: int
     cpu_limit: float | None
     memory: int
     memory_free: int
-    shm: Folder
+    shm: NodeFolder
     exposed: str
     files_limit: int
     files_open: int
@@ -106,7 +106,7 @@ class Facts:
     shadows: tuple[str, ...]
     tools: tuple[str, ...]
     clusters: tuple[str, ...]
-    listeners: tuple[Listener, ...]
+    listeners: tuple[ListeningPort, ...]
     token: Token
     gpus: Gpus
 

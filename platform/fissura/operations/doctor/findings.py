@@ -21,7 +21,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Fault:
+class NodeFault:
     """What is wrong with one node."""
 
     level: Literal["warning", "error"]
@@ -29,9 +29,9 @@ class Fault:
     remedy: str
 
 
-def faults(check: str, seen: Seen, judge: Callable[[Facts], Iterable[Fault]]) -> list[Finding]:
+def faults(check: str, seen: Seen, judge: Callable[[Facts], Iterable[NodeFault]]) -> list[Finding]:
     """What `judge` finds wrong, a line for each fault, whichever nodes have it."""
-    having: dict[Fault, list[str]] = {}
+    having: dict[NodeFault, list[str]] = {}
     for node in seen.nodes:
         for fault in judge(node):
             having.setdefault(fault, []).append(node.node)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fissura.operations.doctor.facts import SESSION_FOLDER, Facts, Seen
-from fissura.operations.doctor.findings import Fault, Finding, faults, size, span
+from fissura.operations.doctor.findings import Finding, NodeFault, faults, size, span
 from fissura.operations.doctor.probe import UNLIMITED
 
 GIB = 2**30
@@ -18,21 +18,21 @@ OTHERS_SHARE = 0.1
 def disk(seen: Seen) -> list[Finding]:
     """Room in the storage, the cache of prepared images, and Ray's session folder."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         for folder in node.folders:
             name = f"{folder.purpose} {folder.path}"
             if folder.problem:
-                yield Fault(
+                yield NodeFault(
                     "error", f"{name}: {folder.problem}", "mend its permissions, or name another folder"
                 )
             elif folder.free < LOW:
-                yield Fault(
+                yield NodeFault(
                     "error" if folder.free < EMPTY else "warning",
                     f"{name}: {size(folder.free)} free of {size(folder.total)}",
                     "free some, or name another folder",
                 )
             elif folder.purpose == SESSION_FOLDER and folder.free < (1 - SPILL_SHARE) * folder.total:
-                yield Fault(
+                yield NodeFault(
                     "warning",
                     f"{name}: more than {SPILL_SHARE:.0%} of the disk is used, so Ray spills nothing to it",
                     "free some, or start Ray with --temp-dir on another disk",
@@ -45,9 +45,9 @@ def disk(seen: Seen) -> list[Finding]:
 def sockets(seen: Seen) -> list[Finding]:
     """Ray gives its folders mode 0777, unless they lie in one that others do not get into."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         if node.exposed:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"{node.exposed} can be written by every user of the machine: any of them can take the place"
                 " of Ray's sockets, and so run code and read data",
@@ -61,9 +61,9 @@ def sockets(seen: Seen) -> list[Finding]:
 def memory(seen: Seen) -> list[Finding]:
     """Memory that is free."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         if node.memory_free < max(2 * GIB, 0.1 * node.memory):
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"{size(node.memory_free)} of memory free of {size(node.memory)}; Ray ends workers at 95 %",
                 "end what else runs there, or lower --concurrency",
@@ -76,21 +76,21 @@ def memory(seen: Seen) -> list[Finding]:
 def shared_memory(seen: Seen) -> list[Finding]:
     """Shared memory holds Ray's object store; Docker gives a container 64 MiB of it."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         store = node.ray.object_store if node.ray else 0.3 * node.memory
         remedy = (
             f"start the container with `--shm-size={max(1, round(store / GIB))}g`, or Ray with a smaller"
             " --object-store-memory"
         )
         if node.shm.total <= CONTAINER_SHM:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"{node.shm.path} has {size(node.shm.total)}, a container's default; Ray keeps its objects on"
                 " the disk then, much slower",
                 remedy,
             )
         elif node.shm.total < store:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"{node.shm.path} has {size(node.shm.total)}, Ray's object store wants {size(store)}",
                 remedy,
@@ -103,12 +103,12 @@ def shared_memory(seen: Seen) -> list[Finding]:
 def cpus(seen: Seen) -> list[Finding]:
     """Ray counts no more CPUs than the processes may use."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         counted = node.ray.cpus if node.ray else node.cpus
         usable = min(node.cpus, node.cpu_limit or node.cpus)
         if counted > usable:
             why = "its control group allows" if usable < node.cpus else "the machine has"
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"Ray counts {counted:g} CPUs, {why} {usable:g}: trials would share them unseen",
                 f"start Ray there with --num-cpus={max(1, int(usable))}, or give the container more",
@@ -121,19 +121,19 @@ def cpus(seen: Seen) -> list[Finding]:
 def threads(seen: Seen) -> list[Finding]:
     """Ray sets one thread a CPU of a worker, unless OMP_NUM_THREADS is set where it starts."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             value = node.settings.get(name, "").split(",")[0]
             if value.isdigit() and int(value) > 1 and node.ray is not None:
-                yield Fault(
+                yield NodeFault(
                     "warning",
                     f"{name}={value} on {node.cpus} CPUs: every worker takes as many, whatever its share",
                     f"`unset {name}` where Ray is started; Ray sets it for each worker",
                 )
             elif value.isdigit() and int(value) > node.cpus:
-                yield Fault("warning", f"{name}={value} on {node.cpus} CPUs", f"`unset {name}`")
+                yield NodeFault("warning", f"{name}={value} on {node.cpus} CPUs", f"`unset {name}`")
         if node.settings.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 "OMP_WAIT_POLICY=ACTIVE: threads that wait keep their CPU from other trials",
                 "unset it, or set it to PASSIVE, where Ray is started",
@@ -145,16 +145,16 @@ def threads(seen: Seen) -> list[Finding]:
 def open_files(seen: Seen) -> list[Finding]:
     """Each worker costs Ray's processes some open files."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         remedy = "`ulimit -n 65536` before Ray is started, as in cluster.yaml"
         if node.files_limit < FEW_FILES:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"ulimit -n is {node.files_limit}; Ray needs {FEW_FILES} or more for many workers",
                 remedy,
             )
         elif node.files_open > 0.8 * node.files_limit:
-            yield Fault("warning", f"{node.files_open} of {node.files_limit} files are open", remedy)
+            yield NodeFault("warning", f"{node.files_open} of {node.files_limit} files are open", remedy)
 
     ok = span(
         [node.files_limit for node in seen.nodes],
@@ -166,18 +166,18 @@ def open_files(seen: Seen) -> list[Finding]:
 def gpus(seen: Seen) -> list[Finding]:
     """Device files, nvidia-smi, PyTorch and Ray agree, and nobody else holds the memory."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         found = node.gpus
         if not found.device_files and not found.seen and not found.smi_problem:
             if node.ray and node.ray.gpus:
-                yield Fault(
+                yield NodeFault(
                     "error",
                     f"Ray counts {node.ray.gpus:g} GPUs, the machine shows none",
                     "start Ray there without --num-gpus, or give the container its GPUs (`--gpus all`)",
                 )
             return
         if found.smi_problem:
-            yield Fault(
+            yield NodeFault(
                 "error" if found.device_files else "warning",
                 f"nvidia-smi: {found.smi_problem}",
                 "reinstall the driver, or reboot after its update; start a container with `--gpus all`",
@@ -185,26 +185,26 @@ def gpus(seen: Seen) -> list[Finding]:
         if found.torch_count == 0 and (found.seen or found.device_files):
             built = f"built for CUDA {found.torch_cuda}" if found.torch_cuda else "built without CUDA"
             driver = f", driver {found.seen[0].driver}" if found.seen else ""
-            yield Fault(
+            yield NodeFault(
                 "error",
                 f"PyTorch ({built}) cannot use the GPUs{driver}: {found.torch_problem or 'no reason given'}",
                 "update the driver, or install a PyTorch built for a CUDA that it supports",
             )
         elif found.torch_problem:
-            yield Fault(
+            yield NodeFault(
                 "error",
                 f"PyTorch sees {found.torch_count} GPUs and fails on them: {found.torch_problem}",
                 "install a PyTorch built for these GPUs, or update the driver",
             )
         elif node.ray and node.ray.gpus != found.torch_count:
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"Ray counts {node.ray.gpus:g} GPUs, PyTorch sees {found.torch_count}",
                 f"start Ray there with --num-gpus={found.torch_count}, and look at CUDA_VISIBLE_DEVICES",
             )
         for number, gpu in enumerate(found.seen):
             if gpu.others > OTHERS_SHARE * gpu.total:
-                yield Fault(
+                yield NodeFault(
                     "warning",
                     f"GPU {number} ({gpu.name}): others hold {size(gpu.others)} of {size(gpu.total)}",
                     "end what else runs on it, or keep it from Ray with CUDA_VISIBLE_DEVICES",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fissura.distributed.processes import Process, command_line, environment, listeners, ray_processes
-from fissura.operations.doctor.facts import SESSION_FOLDER, Asked, Facts, Folder, Token
+from fissura.operations.doctor.facts import SESSION_FOLDER, Facts, NodeFolder, NodeQuery, Token
 from fissura.operations.doctor.gpus import look_at_gpus
 
 PACKAGES = ("fissura", "ray", "torch", "optuna", "numpy")
@@ -29,7 +29,7 @@ SETTINGS = (
 UNLIMITED = 2**62
 
 
-def take(asked: Asked) -> dict[str, Any]:
+def take(asked: NodeQuery) -> dict[str, Any]:
     """The facts of this node, plain."""
     everybody = ray_processes()
     processes = [one for one in everybody if asked.session in ("", one.session)]
@@ -68,16 +68,16 @@ def take(asked: Asked) -> dict[str, Any]:
     )
 
 
-def look_at_folder(purpose: str, path: str) -> Folder:
+def look_at_folder(purpose: str, path: str) -> NodeFolder:
     """A folder's room and file system; one that does not exist yet is judged by the first above it."""
     standing = next(one for one in (Path(path), *Path(path).parents) if one.exists())
     try:
         room = os.statvfs(standing)
     except OSError as error:
-        return Folder(purpose, path, problem=error.strerror or str(error))
+        return NodeFolder(purpose, path, problem=error.strerror or str(error))
     kind, options = _mount(str(standing.resolve()))
     writable = os.access(standing, os.W_OK | os.X_OK)
-    return Folder(
+    return NodeFolder(
         purpose, path, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize, kind, options,
         "" if writable else f"{standing} is read-only for {os.environ.get('USER') or os.geteuid()}",
     )  # fmt: skip

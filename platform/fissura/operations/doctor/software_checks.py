@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from packaging.specifiers import SpecifierSet
 
 from fissura.operations.doctor.facts import Facts, Seen
-from fissura.operations.doctor.findings import Fault, Finding, faults
+from fissura.operations.doctor.findings import Finding, NodeFault, faults
 from fissura.operations.doctor.probe import PACKAGES
 
 
@@ -27,17 +27,17 @@ def nodes(seen: Seen) -> list[Finding]:
 def versions(seen: Seen) -> list[Finding]:
     """The same Python, packages and source of fissura everywhere, within the ranges that fissura takes."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         install = "install fissura there with `pip install -c platform/constraints.txt -e .`"
         if node.import_problem:
-            yield Fault("error", f"fissura cannot be imported ({node.import_problem})", install)
+            yield NodeFault("error", f"fissura cannot be imported ({node.import_problem})", install)
         for name, found in (("python", node.python), *node.versions.items()):
             taken = seen.ranges.get(name, "")
             if not SpecifierSet(taken).contains(found, prereleases=True):
-                yield Fault("error", f"{name} {found} is outside of {taken}", install)
+                yield NodeFault("error", f"{name} {found} is outside of {taken}", install)
         for name in PACKAGES:
             if name not in node.versions and not (name == "fissura" and not node.import_problem):
-                yield Fault("error", f"{name} is not installed", install)
+                yield NodeFault("error", f"{name} is not installed", install)
 
     found = faults("versions", seen, judge)
     for name in ("python", *PACKAGES):
@@ -78,9 +78,9 @@ def _differing(name: str, having: dict[str, list[str]]) -> list[Finding]:
 def standard_platform(seen: Seen) -> list[Finding]:
     """`import platform` gives the standard library's module, and nothing waits to take its place."""
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         for path in node.shadows:
-            yield Fault(
+            yield NodeFault(
                 "error",
                 f"{path} hides the standard library's module `platform`, which Ray and PyTorch import",
                 "rename it, or start in another folder",
@@ -101,9 +101,9 @@ def ray_address(seen: Seen) -> list[Finding]:
             )
         ]  # fmt: skip
 
-    def judge(node: Facts) -> Iterator[Fault]:
+    def judge(node: Facts) -> Iterator[NodeFault]:
         if len(node.clusters) > 1 and (seen.address in (None, "auto")):
-            yield Fault(
+            yield NodeFault(
                 "warning",
                 f"{len(node.clusters)} Rays have their head here ({', '.join(node.clusters)})",
                 "name one with --address HOST:PORT or RAY_ADDRESS, or end the others by their process ids"

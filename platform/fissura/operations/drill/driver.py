@@ -1,9 +1,9 @@
 """The driver is killed, and the same work is asked for again."""
 
-from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
 from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
-from fissura.operations.drill.work import Work
+from fissura.operations.drill.work import DrillWork
 
 
 class DriverKilled:
@@ -12,7 +12,7 @@ class DriverKilled:
 
     name = "driver"
 
-    def run(self, ground: Ground, work: Work) -> Finding:
+    def run(self, ground: Ground, work: DrillWork) -> FaultCost:
         """Makes the fault, and gives what it cost."""
         expected = free_resources()
         with ground.started(work.begin(ground.folder)) as driver:

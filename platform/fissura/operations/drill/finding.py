@@ -7,7 +7,7 @@ MOST_EPOCHS_LOST = 1
 
 
 @dataclass(frozen=True)
-class Finding:
+class FaultCost:
     """What a fault cost the work that it fell upon; None: does not apply, or it did not come that far.
 
     `seconds` pass from the fault to the first progress after it. `epochs_lost` were begun before the fault

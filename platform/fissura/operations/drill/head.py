@@ -14,11 +14,11 @@ from ray.util import get_node_ip_address
 
 from fissura.distributed.cluster import connected
 from fissura.distributed.environment import private_folder
-from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.owned_processes import environment_of
 from fissura.operations.drill.sandbox import Ground, Stuck, free_resources, seconds_until_free
 from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
-from fissura.operations.drill.work import Work
+from fissura.operations.drill.work import DrillWork
 
 CPUS = 2
 STARTS = 3
@@ -30,12 +30,12 @@ class HeadRestarted:
 
     name = "head"
 
-    def run(self, ground: Ground, work: Work) -> Finding:
+    def run(self, ground: Ground, work: DrillWork) -> FaultCost:
         """Makes the fault, and gives what it cost; the ground's own cluster is left alone."""
         with private_folder() as folder:
             return self._on(Head(folder), ground, work)
 
-    def _on(self, head: "Head", ground: Ground, work: Work) -> Finding:
+    def _on(self, head: "Head", ground: Ground, work: DrillWork) -> FaultCost:
         try:
             head.start()
             ground = replace(ground, address=head.address)

@@ -7,11 +7,11 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.owned_processes import end_node
 from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
 from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
-from fissura.operations.drill.work import Work
+from fissura.operations.drill.work import DrillWork
 
 
 class NodeLost:
@@ -22,7 +22,7 @@ class NodeLost:
     def __init__(self, node: str) -> None:
         self._node = node
 
-    def run(self, ground: Ground, work: Work) -> Finding:
+    def run(self, ground: Ground, work: DrillWork) -> FaultCost:
         """Makes the fault, and gives what it cost."""
         lost = available_resources_per_node().get(self._node, {})
         expected = {name: free - lost.get(name, 0.0) for name, free in free_resources().items()}

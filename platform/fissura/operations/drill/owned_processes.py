@@ -15,7 +15,7 @@ MARK = "FISSURA_DRILL"
 LOOK_SECONDS = 60  # for all nodes to answer
 
 
-class Process(NamedTuple):
+class OwnedProcess(NamedTuple):
     """A Ray process of the drill: its node's id, its pid there, and its title (`ray::TrialActor.train`)."""
 
     node: str
@@ -38,18 +38,18 @@ class Marked:
         runtime = {"runtime_env": {"env_vars": {MARK: self._token}}}
         return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(runtime)}
 
-    def alive(self, title: str = "") -> list[Process]:
+    def alive(self, title: str = "") -> list[OwnedProcess]:
         """Those that run now and have `title` in their title."""
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         found = ray.get([_on(node, _find).remote(self._token) for node in nodes], timeout=LOOK_SECONDS)
         return [
-            Process(node, pid, name)
+            OwnedProcess(node, pid, name)
             for node, processes in zip(nodes, found, strict=True)
             for pid, name in processes
             if title in name
         ]
 
-    def kill(self, processes: Sequence[Process]) -> None:
+    def kill(self, processes: Sequence[OwnedProcess]) -> None:
         """Ends these processes with SIGKILL; one that has ended meanwhile is passed over."""
         nodes = {process.node for process in processes}
         ray.get(

@@ -13,13 +13,13 @@ from ray.exceptions import RayError
 from fissura.core.errors import FissuraError, ResourceError, SpecError
 from fissura.distributed.cluster import connected
 from fissura.operations.drill.driver import DriverKilled
-from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.head import HeadRestarted
 from fissura.operations.drill.node import NodeLost
 from fissura.operations.drill.owned_processes import Marked
 from fissura.operations.drill.sandbox import Ground
 from fissura.operations.drill.scenario import Scenario
-from fissura.operations.drill.work import ALL_WORK, Work
+from fissura.operations.drill.work import ALL_WORK, DrillWork
 from fissura.operations.drill.worker import WorkerKilled
 from fissura.training.runtime import usable_cpus
 
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 def run_drill(
     *, address: str | None, storage: Path, faults: Sequence[str], nodes: Sequence[str], say: Say
-) -> list[Finding]:
+) -> list[FaultCost]:
     """Makes the `faults` on the cluster at `address`, or on a Ray of this process's own where it is None.
 
     Each falls upon each work; "node" upon as many works as there are `nodes`, the ids of nodes that may be
@@ -44,7 +44,7 @@ def run_drill(
         ResourceError: no cluster answers, a node is not in it, or it has fewer than two CPUs.
     """
     check_faults(faults, nodes=nodes, address=address)
-    courses: list[tuple[Scenario, Work]] = [
+    courses: list[tuple[Scenario, DrillWork]] = [
         (fault, work)
         for name, fault in (("worker", WorkerKilled()), ("driver", DriverKilled()))
         if name in faults
@@ -53,9 +53,9 @@ def run_drill(
     courses += zip(map(NodeLost, nodes), ALL_WORK, strict=False)
     # Ray can be connected to one cluster at a time
     apart = [(HeadRestarted(), work) for work in ALL_WORK if "head" in faults]
-    total, findings = len(courses) + len(apart), list[Finding]()
+    total, findings = len(courses) + len(apart), list[FaultCost]()
 
-    def run(fault: Scenario, work: Work, cluster: str) -> None:
+    def run(fault: Scenario, work: DrillWork, cluster: str) -> None:
         number = len(findings) + 1
         say(f"{number}/{total} · {fault.name}, {work.name}")
         ground = Ground(folder / str(number), cluster, Marked())
@@ -81,12 +81,12 @@ def run_drill(
     return findings
 
 
-def course(fault: Scenario, work: Work, ground: Ground) -> Finding:
+def course(fault: Scenario, work: DrillWork, ground: Ground) -> FaultCost:
     """One fault upon one work; where it is not survived, the reason is the finding's problem."""
     try:
         return fault.run(ground, work)
     except (FissuraError, RayError) as error:
-        return Finding(fault.name, work.name, problems=(str(error),))
+        return FaultCost(fault.name, work.name, problems=(str(error),))
 
 
 def check_faults(faults: Sequence[str], *, nodes: Sequence[str], address: str | None) -> None:

@@ -3,9 +3,9 @@
 import time
 from typing import Protocol
 
-from fissura.operations.drill.finding import Finding
+from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.sandbox import Driver, Ground
-from fissura.operations.drill.work import State, Work, epochs_lost, gone_on
+from fissura.operations.drill.work import DrillWork, State, epochs_lost, gone_on
 
 
 class Scenario(Protocol):
@@ -13,7 +13,7 @@ class Scenario(Protocol):
 
     name: str
 
-    def run(self, ground: Ground, work: Work) -> Finding:
+    def run(self, ground: Ground, work: DrillWork) -> FaultCost:
         """Makes it, and gives what it cost.
 
         Raises:
@@ -25,7 +25,7 @@ class Scenario(Protocol):
 class Stopwatch:
     """Runs from the fault to the first progress after it."""
 
-    def __init__(self, ground: Ground, work: Work) -> None:
+    def __init__(self, ground: Ground, work: DrillWork) -> None:
         self._ground, self._work = ground, work
         self._begin = time.monotonic()
         self.state = work.state(ground.folder)
@@ -39,17 +39,17 @@ class Stopwatch:
         return time.monotonic() - self._begin
 
 
-def wait_for_middle(ground: Ground, work: Work, driver: Driver) -> None:
+def wait_for_middle(ground: Ground, work: DrillWork, driver: Driver) -> None:
     """Waits until a fault would fall into the middle of the work."""
     driver.wait(lambda: work.midway(work.state(ground.folder)), "the middle of the work")
 
 
 def finding(
-    fault: str, work: Work, *, before: State, after: State, seconds: float, resources_seconds: float
-) -> Finding:
+    fault: str, work: DrillWork, *, before: State, after: State, seconds: float, resources_seconds: float
+) -> FaultCost:
     """What the fault cost, from how far the work was at the fault and at the end."""
     kept = before.ended.keys() & after.ended.keys()
-    return Finding(
+    return FaultCost(
         fault,
         work.name,
         seconds=round(seconds, 1),

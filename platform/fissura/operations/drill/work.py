@@ -36,7 +36,7 @@ class State:
     doubled: int = 0
 
 
-class Work(Protocol):
+class DrillWork(Protocol):
     """Some work below a folder: the words of the `fissura` command that begins it and of the one that goes on
     with it, how many CPUs it keeps busy, what is in the title of the processes that do it, how far it is."""
 
@@ -146,7 +146,7 @@ class ClassifierSearch:
         return 2 <= len(state.ended) < SETTINGS // 2
 
 
-class Training:
+class DrillTraining:
     """One training over two workers of Ray Train."""
 
     name = "training"
@@ -174,7 +174,7 @@ class Training:
         return any(2 <= done[-1] < EPOCHS // 2 for done in state.epochs.values() if done)
 
 
-ALL_WORK: tuple[Work, ...] = (SegmentationSearch(), ClassifierSearch(), Training())
+ALL_WORK: tuple[DrillWork, ...] = (SegmentationSearch(), ClassifierSearch(), DrillTraining())
 
 
 def images(folder: Path) -> Path:

@@ -1,10 +1,10 @@
 """A worker process is killed."""
 
-from fissura.operations.drill.finding import Finding
-from fissura.operations.drill.owned_processes import Process
+from fissura.operations.drill.finding import FaultCost
+from fissura.operations.drill.owned_processes import OwnedProcess
 from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
 from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
-from fissura.operations.drill.work import Work
+from fissura.operations.drill.work import DrillWork
 
 
 class WorkerKilled:
@@ -12,12 +12,12 @@ class WorkerKilled:
 
     name = "worker"
 
-    def run(self, ground: Ground, work: Work) -> Finding:
+    def run(self, ground: Ground, work: DrillWork) -> FaultCost:
         """Makes the fault, and gives what it cost."""
         expected = free_resources()
         with ground.started(work.begin(ground.folder)) as driver:
             wait_for_middle(ground, work, driver)
-            found = list[Process]()
+            found = list[OwnedProcess]()
 
             def look() -> bool:
                 found[:] = ground.marked.alive(work.victim)

@@ -61,7 +61,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Question:
+class ForecastQuestion:
     """What is forecast: a search of `trials` trials of at most `epochs` epochs on `nodes` nodes.
 
     `losses` is how often a node is lost, an hour; `spread` the scatter of an epoch's time within a trial (see
@@ -81,7 +81,7 @@ class Question:
     seed: int = 0
 
 
-def forecast(question: Question, lanes: Lanes) -> Forecast:
+def forecast(question: ForecastQuestion, lanes: Lanes) -> Forecast:
     """Simulates the search `repetitions` times with these lanes."""
     played = [play(question, lanes, repetition=number) for number in range(question.repetitions)]
     hours = [one.seconds / 3600 * question.nodes for one in played]
@@ -99,7 +99,7 @@ def forecast(question: Question, lanes: Lanes) -> Forecast:
     )
 
 
-def play(question: Question, lanes: Lanes, *, repetition: int) -> Played:
+def play(question: ForecastQuestion, lanes: Lanes, *, repetition: int) -> Played:
     """One simulated search."""
     random = Random(derive(question.seed, "forecast", repetition))
     rule, spec = None, question.scheduler

@@ -84,7 +84,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Times:
+class MeasuredTimes:
     """What a study's trials measured, in seconds: `first` is what a trial's first epoch takes beyond its
     others, `actor` what the first trial takes beside its epochs, `spread` the standard deviation of an
     epoch's logarithm within a trial."""
@@ -101,7 +101,7 @@ def read_study(
     epochs: int,
     startup: int,
     phases: Callable[[Iterable[Mapping[str, Any]]], Iterable[range]] | None = None,
-) -> tuple[Measured, Times]:
+) -> tuple[Measured, MeasuredTimes]:
     """The courses and times of a study's trials; `phases` says which epochs the last phase has of the trials
     at these points, None: all.
 
@@ -147,7 +147,7 @@ def _steps(courses: Sequence[Course], epochs: int) -> tuple[list[float], float]:
     return steps, pstdev(residuals) / math.sqrt(2) if len(residuals) > 1 else 0.0
 
 
-def _times(trials: "Sequence[optuna.trial.FrozenTrial]") -> Times:
+def _times(trials: "Sequence[optuna.trial.FrozenTrial]") -> MeasuredTimes:
     from fissura.reports.report import took
 
     spans = [trial.user_attrs[SECONDS] for trial in trials]
@@ -158,7 +158,7 @@ def _times(trials: "Sequence[optuna.trial.FrozenTrial]") -> Times:
         for trial, span in zip(trials, spans, strict=True)
         if (seconds := took(trial)) is not None
     ]
-    return Times(
+    return MeasuredTimes(
         epoch=[fmean(span[1:] or span) for span in spans],
         first=max(0.0, median(first - fmean(rest) for first, rest in later)) if later else 0.0,
         actor=max(0.0, beside[0]) if beside else 0.0,
