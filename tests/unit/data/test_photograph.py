@@ -448,7 +448,7 @@ class TestABadImage:
 
         monkeypatch.setattr(Image.Image, "convert", exhausted)
         with pytest.raises(DataError, match="fits the memory that is free"):
-            decode(PLAIN["PNG"])
+            decode(PLAIN["grey PNG"])
 
     @pytest.mark.parametrize("kind", [GifImageFile, TiffImageFile])
     def test_has_not_all_its_pages_counted_since_there_may_be_millions(

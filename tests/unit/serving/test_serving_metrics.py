@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 
 from fissura.deploy.model import open_model
 from fissura.distributed.serving import host as serve_host
-from fissura.distributed.serving.host import Front, count_replicas, http_application
+from fissura.distributed.serving.host import Front, count_replicas
+from fissura.distributed.serving.ingress import http_application
 from fissura.distributed.serving.replica import Version
 from fissura.distributed.serving.sockets import line_path
 from fissura.serving.hosting import ReplicaCount

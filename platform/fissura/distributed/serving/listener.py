@@ -11,7 +11,8 @@ from ray import serve
 
 from fissura.core.errors import FissuraError
 from fissura.core.spec import Spec
-from fissura.distributed.serving.host import Front, http_application
+from fissura.distributed.serving.host import Front
+from fissura.distributed.serving.ingress import http_application
 from fissura.distributed.serving.replica import QUIET
 from fissura.serving.connection import BACKLOG, server_config
 
