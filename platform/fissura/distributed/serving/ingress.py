@@ -10,9 +10,7 @@ from fastapi import FastAPI
 from ray import serve
 
 from fissura.distributed.serving.host import Front, RayHost
-from fissura.distributed.serving.replica import (
-    QUIET,
-)
+from fissura.distributed.serving.replica import QUIET
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
 from fissura.serving.job_routes import job_routes
