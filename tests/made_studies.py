@@ -13,7 +13,7 @@ from fissura.classification.evaluation import evaluate_classifier
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.classification.run import close_classifier_run
 from fissura.data.content import content_digest
-from fissura.data.datasets import Folder
+from fissura.data.datasets.folder import Folder
 from fissura.data.labelled import image_keys, labelled_digest, parse_labelled
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.distributed.search.searcher import StudySearch

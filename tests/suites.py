@@ -23,6 +23,10 @@ from cluster.hosts import missing as lacks_for_hosts
 
 ROOT = Path(__file__).parents[1]
 INTEGRATION = "tests/integration"
+HELPERS = tuple(
+    f"tests/{name}.py"
+    for name in ("made_studies", "prometheus_process", "record", "serve_process", "serving_door")
+)
 DEBIAN = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
@@ -81,7 +85,7 @@ def suites(jobs: int) -> dict[str, Suite]:
     listed = (
         Suite("lint", ("ruff", "check", ".")),
         Suite("format", ("ruff", "format", "--check", ".")),
-        Suite("types", ("mypy", "platform/fissura", "dashboards")),
+        Suite("types", ("mypy", "platform/fissura", "dashboards", *HELPERS)),
         Suite("layers", ("lint-imports",)),
         Suite("quick", ("pytest", *parallel, "--durations=10", "-m", quick)),
         Suite("slow", ("pytest", *elsewhere, "-m", "slow and not pages and not attacks")),
@@ -153,7 +157,7 @@ def counts(report: Path) -> tuple[int, int, int]:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes as a table of Markdown."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("suite", "passed", "failed", "skipped", "seconds", ""),
         ("---", "--:", "--:", "--:", "--:", "---"),
     ]

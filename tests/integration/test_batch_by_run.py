@@ -23,7 +23,7 @@ from fissura.distributed.environment import prepare_environment
 prepare_environment(None)
 from fissura.distributed.batch import run_batch
 from fissura.batches.report import Terms
-from fissura.batches.source import Source
+from fissura.batches.source import ImageSource
 
 
 def die():
@@ -31,9 +31,9 @@ def die():
 
 
 images, run, out = map(Path, sys.argv[1:])
-known = Source.open(str(images))
+known = ImageSource.open(str(images))
 report = run_batch(
-    Source(known.label, {**known.readers, "deadly.png": die}), None, Terms(), run=run, out=out, failed="keep",
+    ImageSource(known.label, {**known.readers, "deadly.png": die}), None, Terms(), run=run, out=out, failed="keep",
     workers=2, gpus_per_worker=0.0, address=None, say=print, on_image=lambda *_: None,
 )
 print(report.result.done, report.result.failed, report.failures)

@@ -18,7 +18,7 @@ from fissura.distributed.processes import Process, is_loopback, listeners, ray_p
 from fissura.distributed.reach import unreachable
 from fissura.operations.doctor.crew import ThisMachine
 from fissura.operations.doctor.diagnose import version_ranges
-from fissura.operations.doctor.facts import Facts, Listener, NodeQuery
+from fissura.operations.doctor.facts import Facts, ListeningPort, NodeQuery
 from fissura.operations.doctor.gpus import look_at_gpus
 from fissura.operations.doctor.probe import exposed, look_at_folder, take
 from fissura.operations.doctor.shared_storage import (
@@ -128,7 +128,7 @@ def test_a_port_is_known_by_the_process_that_listens_on_it() -> None:
         ours = Process(os.getpid(), "python ray/dashboard/dashboard.py --session-dir=/s", "/s")
         found = {one.port: one for one in listeners([ours])}
         one, two = (found[each.getsockname()[1]] for each in (here, everywhere))
-    assert isinstance(one, Listener)
+    assert isinstance(one, ListeningPort)
     assert (one.role, one.address, is_loopback(one.address)) == ("dashboard", "127.0.0.1", True)
     assert not is_loopback(two.address)
 
