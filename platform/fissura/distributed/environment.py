@@ -43,9 +43,6 @@ def prepare_environment(address: str | None) -> None:
     if address is None and "ray" not in sys.modules:
         # ten looks a second at two or three replicas take a fortieth of a small machine
         os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.3")
-        # a process whose driver was killed waits so long, not 60 s, for a control store that ended with it; a
-        # driver whose control store died has said so by then
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
