@@ -32,8 +32,9 @@ def die():
 
 images, run, out = map(Path, sys.argv[1:])
 known = ImageSource.open(str(images))
+deadly = ImageSource(known.label, {**known.readers, "deadly.png": die})
 report = run_batch(
-    ImageSource(known.label, {**known.readers, "deadly.png": die}), None, Terms(), run=run, out=out, failed="keep",
+    deadly, None, Terms(), run=run, out=out, failed="keep",
     workers=2, gpus_per_worker=0.0, address=None, say=print, on_image=lambda *_: None,
 )
 print(report.result.done, report.result.failed, report.failures)

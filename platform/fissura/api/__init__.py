@@ -38,6 +38,7 @@ from fissura.api.studies import repair, report, verify
 from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable
+from fissura.core.progress import Say, silent
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
@@ -49,12 +50,7 @@ if TYPE_CHECKING:
     from fissura.reports.leaderboard import Leaderboard
     from fissura.reports.score import ScoreReport
 
-Say = Callable[[str], None]
 Count = Callable[[int, int], None]
-
-
-def silent(_: str) -> None:
-    """Says nothing."""
 
 
 def search(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fissura.api.given import AnyPath, Words, maybe_path, path_of, words_of
 from fissura.core.errors import SpecError
+from fissura.core.progress import Say, silent
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def batch(
     gpus_per_worker: float = 0.0,
     address: str | None = None,
     cache: AnyPath | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
     on_image: Callable[[int, int], None] | None = None,
 ) -> "BatchReport":
     """Scores images through the service at `endpoint`, or by `run` in a Ray Data job, into the folder `out`,
@@ -110,7 +111,7 @@ def _by_run(
     workers: int | None,
     gpus_per_worker: float,
     address: str | None,
-    say: Callable[[str], None],
+    say: Say,
     on_image: Callable[[int, int], None] | None,
 ) -> "BatchReport":
     from fissura.distributed.environment import check_temporary_folder, prepare_environment

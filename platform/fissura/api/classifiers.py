@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fissura.api.given import AnyPath, Data, Paths, Words, maybe_path, named_in, path_of, paths_of, words_of
 from fissura.core.brief import Rows
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.data.datasets import Named
@@ -14,12 +15,7 @@ if TYPE_CHECKING:
     from fissura.reports.interference import InterferenceTable
     from fissura.training.experiment import Experiment
 
-Say = Callable[[str], None]
 Count = Callable[[int, int], None]
-
-
-def silent(_: str) -> None:
-    """Says nothing."""
 
 
 def train_classifier(

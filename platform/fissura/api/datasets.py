@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from fissura.api.given import AnyPath, Data, maybe_path, named_in
 from fissura.core.brief import Brief, Rows
 from fissura.core.errors import SpecError
+from fissura.core.progress import Say, silent
 from fissura.core.spec import Spec
 from fissura.data.sample import SPLITS
 
@@ -78,7 +79,7 @@ def prepare(
     *,
     resize: "AnyResize | None" = None,
     cache: AnyPath | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
     on_image: Count | None = None,
 ) -> Preparation:
     """Reads every image of the data sets once, into the cache that all trials of this machine share.

@@ -1,18 +1,16 @@
 """The verb `demo`: the whole way on drawn cracks, as a function."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fissura.api.given import AnyPath, path_of
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.distributed.search.search_result import SearchResult
 
 
-def demo(
-    directory: AnyPath = Path("demo"), *, trials: int = 8, say: Callable[[str], None] = lambda _: None
-) -> "SearchResult":
+def demo(directory: AnyPath = Path("demo"), *, trials: int = 8, say: Say = silent) -> "SearchResult":
     """Draws synthetic cracks, searches the recipe `small_unet` on them, ranks and reports, below `directory`.
 
     What stands there already is not drawn or trained again.

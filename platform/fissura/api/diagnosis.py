@@ -1,11 +1,12 @@
 """The verb `doctor`: whether the nodes of a cluster, or this machine, are fit for a search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fissura.api.given import AnyPath, Data, maybe_path, named_in, path_of
 from fissura.core.brief import Rows
 from fissura.core.errors import DataError
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.operations.doctor.findings import Finding
@@ -17,7 +18,7 @@ def doctor(
     storage: AnyPath | None = None,
     data: Data = (),
     cache: AnyPath | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> "Rows[Finding]":
     """What every check says of all nodes of the cluster at `address`.
 

@@ -1,17 +1,16 @@
 """The verb `drill`: what faults cost on a cluster, tried out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fissura.api.given import AnyPath, path_of
 from fissura.core.brief import Rows
 from fissura.core.files import check_writable
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.operations.drill.finding import FaultCost
-
-Say = Callable[[str], None]
 
 
 def drill(
@@ -20,7 +19,7 @@ def drill(
     storage: AnyPath = Path("studies"),
     faults: Sequence[str] = ("worker", "driver"),
     nodes: Sequence[str] = (),
-    say: Say = lambda _: None,
+    say: Say = silent,
 ) -> "Rows[FaultCost]":
     """Makes faults in the cluster at `address`, on work of its own, and measures what they cost.
 

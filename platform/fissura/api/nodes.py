@@ -1,8 +1,7 @@
 """What runs on a cluster's nodes, beside the work itself."""
 
-from collections.abc import Callable
-
 from fissura.api.given import AnyPath
+from fissura.core.progress import Say, silent
 
 
 def spot_watch(
@@ -12,7 +11,7 @@ def spot_watch(
     every_seconds: float = 5.0,
     address: str = "auto",
     node: str | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> float:
     """Waits until this node, or the one of Ray's id `node`, is to be taken away, and tells Ray's head, so
     that its trials save their state and go on elsewhere; gives the seconds that are left.

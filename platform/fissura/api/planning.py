@@ -1,7 +1,7 @@
 """The verb `plan`: what a search will take, before it is begun."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fissura.api.given import AnyPath, Data, fixed_of, maybe_path, named_in, path_of
 from fissura.core.brief import Brief
 from fissura.core.errors import ResourceError, SpaceError, SpecError, UserError
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.data.datasets import Named
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from fissura.operations.forecast.forecast import Forecast, Lanes
     from fissura.spaces.space import LoadedSpace
 
-Say = Callable[[str], None]
 NODE_SECONDS = 180.0
 """Until a node of a cloud is up: booted, fissura installed, joined."""
 
@@ -108,7 +108,7 @@ def plan(
     gpus_per_trial: float | None = None,
     repetitions: int = 100,
     cache: AnyPath | None = None,
-    say: Say = lambda _: None,
+    say: Say = silent,
 ) -> Planned:
     """Simulates the search of `space` on `nodes`, many times, and says what it will take.
 

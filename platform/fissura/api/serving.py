@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from fissura.api.given import AnyPath, Paths, maybe_path, path_of, paths_of, texts_of
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.distributed.serving.replica import Replicas, Version
-
-Say = Callable[[str], None]
 
 
 def serve(
@@ -30,7 +29,7 @@ def serve(
     limits: Mapping[str, Any] | None = None,
     write_config: AnyPath | None = None,
     address: str | None = None,
-    say: Say = lambda _: None,
+    say: Say = silent,
     ready: Callable[[str], None] = lambda _: None,
 ) -> Path | None:
     """Serves runs (`RUN` or `NAME=RUN`) and the best runs of studies; the first is the default model.

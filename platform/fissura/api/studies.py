@@ -1,21 +1,15 @@
 """The verbs about a study that is there: its report, its repair, whether its files are as written."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fissura.api.given import AnyPath, path_of
 from fissura.core.files import check_writable
+from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
     from fissura.studies.repair import Repaired
     from fissura.studies.verification import Verified
-
-Say = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Says nothing."""
 
 
 def verify(path: AnyPath) -> "Verified":

@@ -1,7 +1,6 @@
 """A batch through an endpoint."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from fissura.batches.evaluation import Truth
@@ -10,6 +9,7 @@ from fissura.batches.report import BatchReport, Terms, question_of, report_of
 from fissura.batches.run import OnImage, Retry, score_all
 from fissura.batches.sink import Failed, open_sink
 from fissura.batches.source import ImageSource
+from fissura.core.progress import Say, silent
 
 
 async def through_endpoint(
@@ -26,7 +26,7 @@ async def through_endpoint(
     retry: Retry | None = None,
     stop: asyncio.Event | None = None,
     on_image: OnImage | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> BatchReport:
     """Scores the images of `source` by the model of this name (None: the default one) at `endpoint` into the
     folder `out`, and where they are labelled, the model by them.

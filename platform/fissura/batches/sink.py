@@ -25,6 +25,7 @@ from fissura.batches.rows import SCHEMA, NotRows, Row, failed_row, merged, read_
 from fissura.batches.scorer import Scored, Task
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable, remove_abandoned, replacing, write_json
+from fissura.core.progress import Say, silent
 from fissura.core.spec import Spec, digest
 from fissura.data.lock import claimed
 
@@ -62,7 +63,7 @@ def open_sink(
     rows: int = ROWS_A_PART,
     seconds: float = SECONDS_A_PART,
     clock: Callable[[], float] = time.monotonic,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> Iterator["Sink"]:
     """The folder `out` for the results of `names`, held for the block against other writers.
 
@@ -123,7 +124,7 @@ class Sink:
         failed: Failed,
         limits: tuple[int, float],
         clock: Callable[[], float],
-        say: Callable[[str], None],
+        say: Say,
     ) -> None:
         self.out, self.question = out, question
         self.stems = picture_stems(names)
@@ -199,7 +200,7 @@ class Sink:
             (self.out / PARTS).rmdir()
         return results
 
-    def _known(self, say: Callable[[str], None]) -> pa.Table:
+    def _known(self, say: Say) -> pa.Table:
         """Image and error of each row that stands there."""
         tables, columns = [], ["image", "error"]
         results = self.out / RESULTS

@@ -26,6 +26,7 @@ from fissura.batches.scorer import ModelCard, Result, Scored
 from fissura.batches.sink import Failed, Sink, open_sink
 from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, FissuraError
+from fissura.core.progress import Say
 from fissura.core.spec import Spec
 from fissura.deploy.model import open_model
 from fissura.distributed.batch_progress import Board, Standstill, told, watched
@@ -119,7 +120,7 @@ def run_batch(
     workers: int | None,
     gpus_per_worker: float,
     address: str | None,
-    say: Callable[[str], None],
+    say: Say,
     on_image: Progress,
 ) -> BatchReport:
     """Scores the images of `source` by a run into the folder `out`, and where they are labelled, the run by
@@ -170,7 +171,7 @@ def score_on_cluster(
     scoring: Scoring,
     *,
     workers: int,
-    say: Callable[[str], None],
+    say: Say,
     on_image: Progress,
     stop_requested: Callable[[], bool],
 ) -> None:

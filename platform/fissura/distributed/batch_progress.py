@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from fissura.core.progress import Say
 from fissura.deploy.model import Model, SegmentationModel
 
 EVERY_SECONDS = 15.0  # without a finished image, until the next line
@@ -52,7 +53,7 @@ def watched(model: Model, *, worker: int, tell: Callable[[int, str], Any]) -> Mo
 class Standstill:
     """Tells how far the images in work are, when none was finished for some time."""
 
-    def __init__(self, say: Callable[[str], None], total: int) -> None:
+    def __init__(self, say: Say, total: int) -> None:
         self._say, self._total = say, total
         self._done, self._since, self._begin = -1, time.monotonic(), time.monotonic()
 

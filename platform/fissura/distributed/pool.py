@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from fissura.core.errors import DataError, FissuraError, Interrupted
+from fissura.core.progress import Say
 from fissura.distributed.stopping import StopFile
 
 SECONDS_A_CHUNK = 10.0
@@ -47,7 +48,7 @@ class Pool:
         *,
         arguments: tuple[Any, ...] = (),
         least: int = 1,
-        say: Callable[[str], None],
+        say: Say,
         stop: StopFile | None = None,
     ) -> dict[str, str]:
         """Works until nothing is left; gives the reasons why items have no result, by key.

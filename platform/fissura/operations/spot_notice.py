@@ -4,7 +4,6 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated import autoscaler_pb2
 
 from fissura.core.errors import FissuraError, ResourceError
+from fissura.core.progress import Say
 from fissura.core.spec import Spec
 
 TOKEN, TOKEN_SECONDS = "/latest/api/token", 21_600
@@ -113,7 +113,7 @@ def drain(gcs_address: str, node: str, *, seconds: float) -> None:
         raise FissuraError(f"node {node}: Ray's head refused the notice ({reason})")
 
 
-def watch(source: SpotNotice, *, gcs_address: str, node: str, say: Callable[[str], None]) -> float:
+def watch(source: SpotNotice, *, gcs_address: str, node: str, say: Say) -> float:
     """Waits for the notice and passes it on; gives the seconds that the node had left then."""
     while (left := source.look()) is None:
         time.sleep(source.every_seconds)

@@ -1,6 +1,6 @@
 """What a study of classifiers gives its reader: tables and report, from the runs that were evaluated."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ from fissura.classification.evaluation import CONDITIONS, under
 from fissura.classification.run import Classifier
 from fissura.core import text
 from fissura.core.errors import DataError, UserError
+from fissura.core.progress import Say
 from fissura.data.cache import default_cache
 from fissura.data.labelled import KeyedImage, image_keys
 from fissura.records.class_store import ClassRecord, read_classes
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 TARGET_BYTES = 100_000
 """The paper's classifier is to take less."""
-
-Say = Callable[[str], None]
 
 
 def write_class_results(

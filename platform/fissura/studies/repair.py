@@ -1,7 +1,7 @@
 """A study whose own files are lost or damaged, made whole again from the folders of its runs."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from fissura.core.documents import read_json, read_sealed
 from fissura.core.errors import DataError, SpaceError, UserError
 from fissura.core.files import replacing
 from fissura.core.problems import summed_up
+from fissura.core.progress import Say
 from fissura.records.run_files import MANIFEST
 from fissura.records.trial_attributes import PAPER, REASON, RUN, SKIPPED, SWEPT
 from fissura.spaces.space import LoadedSpace
@@ -22,8 +23,6 @@ from fissura.training.checkpoint import METRICS, RECIPE, STATE, read_metrics
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,6 +1,6 @@
 """What a study gives its reader: leaderboard and report, from the runs that were evaluated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fissura.core.errors import DataError, UserError
+from fissura.core.progress import Say
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
 from fissura.records import store
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 KEPT_RUNS = 10
 REPORT = "report.html"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

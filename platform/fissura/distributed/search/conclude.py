@@ -1,6 +1,5 @@
 """The end of a search: the best runs judged on held-out images, then leaderboard and report."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import optuna
 import ray
 
 from fissura.core.errors import UserError
+from fissura.core.progress import Say
 from fissura.distributed.preflight import Slots
 from fissura.distributed.search.trial import TrialContext
 from fissura.records import store
@@ -18,7 +18,6 @@ from fissura.studies.study import Study, runs_to_keep
 from fissura.training.runtime import LocalRuntime
 
 EVALUATED_RUNS = 3
-Say = Callable[[str], None]
 
 
 def conclude(study: Study, trials: optuna.Study, *, slots: Slots, say: Say) -> Conclusion:

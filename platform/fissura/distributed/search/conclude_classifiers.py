@@ -1,6 +1,5 @@
 """The end of a search of classifiers: the best ones fitted, judged on test images, ranked and reported."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from fissura.classification.cross_validation_score import whitened
 from fissura.classification.evaluation import evaluate_classifier
 from fissura.classification.recipe import ClassifierRecipe, classifier_of
 from fissura.core.errors import UserError
+from fissura.core.progress import Say
 from fissura.distributed.search.trial_inputs import Material
 from fissura.distributed.training.fit_classifier import fit_run
 from fissura.records.class_store import CLEAN, FILE, read_classes
@@ -23,7 +23,6 @@ from fissura.studies.study import Study, best_trials, runs_to_keep
 from fissura.training.runtime import LocalRuntime
 
 FITTED_RUNS = 3
-Say = Callable[[str], None]
 
 
 def conclude_classifiers(

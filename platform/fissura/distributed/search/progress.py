@@ -7,9 +7,10 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from fissura.core.progress import Say
 from fissura.distributed.search.failures import LOW_ON_MEMORY, goes_on, last_error, reason_of
 from fissura.distributed.search.searcher import StudySearch
-from fissura.distributed.search.status_line import Say, StatusLine
+from fissura.distributed.search.status_line import StatusLine
 from fissura.distributed.search.study_log import StudyLog
 from fissura.segmentation.micro_batches import halve
 from fissura.studies.results import Checkpoints

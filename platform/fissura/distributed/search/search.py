@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from fissura.core.errors import ResourceError
+from fissura.core.progress import Say
 from fissura.data.cache import default_cache
 from fissura.data.content import notes_of
 from fissura.data.trainable import prepare_training
@@ -48,8 +49,6 @@ from fissura.studies.plan import Request, make_plan
 from fissura.studies.sources import change_of, masked
 from fissura.studies.study import Plan, Study, finished
 from fissura.training.runtime import pick_device
-
-Say = Callable[[str], None]
 
 
 def run_search(

@@ -1,11 +1,11 @@
 """A search of classifiers: backbones and features first, then settings in batches, then the best fitted."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from optuna.study import Study as OptunaStudy
 
+from fissura.core.progress import Say
 from fissura.data.labelled import check_classes
 from fissura.distributed.cluster import connected, this_machine
 from fissura.distributed.preflight import Hardware, Slots, check_all_backbones, plan_slots
@@ -20,8 +20,6 @@ from fissura.distributed.stopping import StopFile, stops_on_signals
 from fissura.spaces.space import Adaptive, LoadedSpace
 from fissura.studies.sources import change_of, labelled
 from fissura.studies.study import Plan, Study, finished
-
-Say = Callable[[str], None]
 
 
 def search_classifiers(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from fissura.core.progress import Say
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
 from fissura.records.trial_attributes import SKIPPED
@@ -13,7 +14,6 @@ from fissura.studies.study import best_trials
 
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0
-Say = Callable[[str], None]
 
 
 class StatusLine:

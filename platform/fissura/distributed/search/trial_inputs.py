@@ -1,6 +1,6 @@
 """What the trials of a classification study share, each made once: backbones, features, folds, distances."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from ray import ObjectRef
 from fissura.classification.cross_validation_score import check_features, fold_distances
 from fissura.classification.recipe import LEARNT, ClassifierRecipe
 from fissura.classification.roles import Roles, assign_roles, fold_of
+from fissura.core.progress import Say
 from fissura.core.seeding import derive
 from fissura.core.spec import digest
 from fissura.data.labelled import KeyedImage, LabelledDataset, common_classes, image_keys
@@ -21,8 +22,6 @@ from fissura.distributed.preflight import Slots
 from fissura.distributed.training.features import ExtractionWorkers, features_of
 from fissura.distributed.training.learn_backbone import learn_backbone
 from fissura.models.backbones import FeatureNetwork
-
-Say = Callable[[str], None]
 
 MOST_SHARED = 8
 """Distances that are kept at a time, of a backbone and a whitening each; one is folds x images squared."""

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from fissura.core.errors import DataError, FissuraError, ResourceError, UserError
 from fissura.core.files import write_text
+from fissura.core.progress import Say
 from fissura.core.signals import interrupted, terminable
 from fissura.deploy.model import open_model
 from fissura.distributed.cluster import connected, this_machine
@@ -26,8 +27,6 @@ from fissura.distributed.serving.proxy import controller_options, is_unbounded
 from fissura.distributed.serving.replica import QUIET, Hosting, Version, model_application
 from fissura.distributed.serving.watch import ends_with_ray
 from fissura.training.runtime import pick_device
-
-Say = Callable[[str], None]
 
 
 def check_versions(versions: Sequence[Version]) -> None:

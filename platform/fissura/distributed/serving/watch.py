@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ray._private import ray_constants, worker
 
 from fissura.core.errors import FissuraError
+from fissura.core.progress import Say
 from fissura.distributed.processes import command_line
 
 LOOK_EVERY_SECONDS = 1.0
@@ -40,7 +41,7 @@ class RayWatch:
     """Looks at the processes of the Ray that this process has started; what lies below the raylet is seen on
     Linux alone."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
         self._needed: dict[str, Descendant] = {}
         self._seen: set[Descendant] = set()
@@ -83,7 +84,7 @@ class RayWatch:
 
 
 @contextmanager
-def ends_with_ray(say: Callable[[str], None]) -> Iterator[None]:
+def ends_with_ray(say: Say) -> Iterator[None]:
     """A block that ends when the Ray of this process dies, wherever the main thread, which runs it, waits.
 
     What has died is said within seconds, and what is left is ended.

@@ -7,7 +7,7 @@ Workers write what they extract as parts of their own: whatever ends the driver,
 extracted again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from jaxtyping import Float32
 from fissura.classification.feature_store import FeatureStore
 from fissura.classification.features import SkippedImage, backbone_digest
 from fissura.core.errors import DataError
+from fissura.core.progress import Say
 from fissura.data.labelled import KeyedImage, LabelledDataset, image_keys
 from fissura.distributed.pool import Pool
 from fissura.distributed.preflight import Slots
@@ -31,7 +32,6 @@ from fissura.training.checkpoint import contiguous
 __all__ = ["Disturbance", "Extracted", "ExtractionWorkers", "extract_features", "features_of"]
 
 NAMED_PROBLEMS = 5
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

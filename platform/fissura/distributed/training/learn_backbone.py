@@ -1,6 +1,6 @@
 """The backbones of a study that are learnt from its own images, each once, its teacher before it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,13 @@ from fissura.classification.backbone_images import TrainingImages
 from fissura.classification.backbone_training import BackboneTraining
 from fissura.classification.distillation import Distillation
 from fissura.classification.roles import TENTHS, fold_of
+from fissura.core.progress import Say
 from fissura.core.spec import digest
 from fissura.data.labelled import KeyedImage
 from fissura.distributed.training.backbone import train_backbone_on_workers
 from fissura.models.backbones import Backbone
 from fissura.training.checkpoint import WEIGHTS
 from fissura.training.runtime import LocalRuntime
-
-Say = Callable[[str], None]
 
 
 def learn_backbone(

@@ -1,9 +1,10 @@
 """One classifier trained from images to a run directory: backbone, features, fit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fissura.classification.recipe import ClassifierRecipe
+from fissura.core.progress import Say
 from fissura.data.labelled import LabelledDataset, check_classes
 from fissura.distributed.cluster import connected
 from fissura.distributed.preflight import Slots
@@ -12,8 +13,6 @@ from fissura.distributed.training.fit_classifier import fit_run
 from fissura.models import check_weights
 from fissura.records.manifest import Manifest
 from fissura.records.run_files import MANIFEST, read_manifest
-
-Say = Callable[[str], None]
 
 
 def train_classifier(

@@ -4,13 +4,14 @@ import importlib.metadata
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from pydantic import TypeAdapter
 
+from fissura.core.progress import Say
 from fissura.distributed.environment import prepare_environment
 from fissura.distributed.reach import unreachable
 from fissura.operations.doctor.checks import judge
@@ -34,8 +35,6 @@ from fissura.operations.doctor.shared_storage import (
     write_token,
 )
 from fissura.studies.sources import Source
-
-Say = Callable[[str], None]
 
 
 def diagnose(

@@ -3,7 +3,7 @@
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from fissura.core.errors import FissuraError, ResourceError, SpecError
+from fissura.core.progress import Say
 from fissura.distributed.cluster import connected
 from fissura.operations.drill.driver import DriverKilled
 from fissura.operations.drill.finding import FaultCost
@@ -26,7 +27,6 @@ from fissura.training.runtime import usable_cpus
 FAULTS = ("worker", "driver", "head", "node")
 NEEDED_CPUS = 2
 REMOVING_SECONDS = 20.0
-Say = Callable[[str], None]
 
 
 def run_drill(

@@ -7,6 +7,7 @@ from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
+from fissura.core.progress import Say
 from fissura.operations.forecast.forecast import Lanes
 from fissura.operations.forecast.learning_curves import Assumed, Course, read_study
 from fissura.operations.forecast.measure import measure
@@ -23,7 +24,6 @@ SPREAD = 0.1
 """The scatter of an epoch's time within a trial, where nobody measured it."""
 PHASES = 200
 """Random trials of which the last phases are drawn."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

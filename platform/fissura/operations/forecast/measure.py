@@ -2,13 +2,13 @@
 
 import math
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fissura.core.errors import SpecError
+from fissura.core.progress import Say
 from fissura.core.seeding import derive
 from fissura.spaces.space import LoadedSpace
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fissura.segmentation.recipe import Recipe
 
 STEPS, VALIDATED, DRAWS = 8, 8, 100
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
