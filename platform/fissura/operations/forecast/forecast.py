@@ -37,14 +37,6 @@ class Lanes:
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Price of a node an hour, in any currency: `spot` with `preemptions` an hour."""
-
-    on_demand: float | None = None
-    spot: float | None = None
-
-
-@dataclass(frozen=True)
 class Forecast:
     """What a search with these lanes will take. `held` are the hours for which trials hold their GPUs, or
     their CPUs where they have none; `utilisation` is the share of slots and time spent in epochs."""
