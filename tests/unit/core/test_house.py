@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "platform" / "fissura"
 TOP_LEVEL = {
     *("pyproject.toml", "README.md", "Makefile", "LICENSE", "cluster.yaml", "cluster.kuberay.yaml"),
+    *("CONTRIBUTING.md",),
     *("platform", "search_spaces", "dashboards", "benchmarks", "docs", "tests"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -161,6 +162,18 @@ class TestConstraints:
 
     def test_pin_all_that_the_dependencies_pull_in(self) -> None:
         assert {name for name, _ in closure(REQUIREMENTS)} <= PINS.keys()
+
+
+def test_contributing_names_what_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    places = re.findall(r"`(?:python )?((?:platform|tests|search_spaces|docs)/[\w./]*)", text)
+    patterns = [re.sub("NAME|ROOM", "*", place).rstrip("/") for place in places]
+    assert len(patterns) > 15
+    assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
+    source = "\n".join(path.read_text() for path in [*MODULES, *(ROOT / "tests" / "contract").glob("*.py")])
+    names = set(re.findall(r"`([A-Z][A-Za-z]+|[A-Z]{4,}|[a-z]+_[a-z_]+)(?:\(\w*\))?`", text)) - {"NAME"}
+    assert {"AnyLoss", "LAYOUTS", "full_precision"} <= names
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", source)) == []
 
 
 # Spelt with brackets so that this file does not match itself.
