@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "platform" / "fissura"
 TOP_LEVEL = {
     *("pyproject.toml", "README.md", "Makefile", "LICENSE", "cluster.yaml", "cluster.kuberay.yaml"),
+    *("CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"),
     *("platform", "search_spaces", "dashboards", "benchmarks", "docs", "tests"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -93,6 +95,13 @@ class TestImports:
         assert module in loaded
         assert heavy.isdisjoint(loaded)
 
+    def test_the_version_is_that_of_the_installation_and_costs_no_import(self, tmp_path: Path) -> None:
+        version, *loaded = python(
+            "import sys, fissura; print(fissura.__version__, *sys.modules)", cwd=tmp_path
+        ).split()
+        assert version == importlib.metadata.version("fissura") == PROJECT["version"]
+        assert {"ray", "torch", "numpy", "pydantic", "fissura.api"}.isdisjoint(loaded)
+
     def test_of_third_parties_are_declared_dependencies(self) -> None:
         providers = importlib.metadata.packages_distributions()
         # what needs an extra imports it late, and says so where it is missing
@@ -163,6 +172,34 @@ class TestConstraints:
         assert {name for name, _ in closure(REQUIREMENTS)} <= PINS.keys()
 
 
+def test_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+
+
+def test_hooks_of_a_commit_are_programs_of_the_environment_and_download_nothing() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [hook for repository in repositories for hook in repository["hooks"]]
+    assert {repository["repo"] for repository in repositories} == {"local"}
+    assert {hook["language"] for hook in hooks} == {"system"}
+    programs = [Path(hook["entry"].split()[0]) for hook in hooks]
+    assert all(Path(sys.executable).with_name(program.name).exists() for program in programs)
+    assert {program.parent for program in programs} == {Path(".venv/bin")}
+
+
+def test_contributing_names_what_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    places = re.findall(r"`(?:python )?((?:platform|tests|search_spaces|docs)/[\w./]*)", text)
+    patterns = [re.sub("NAME|ROOM", "*", place).rstrip("/") for place in places]
+    assert len(patterns) > 15
+    assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
+    source = "\n".join(path.read_text() for path in [*MODULES, *(ROOT / "tests" / "contract").glob("*.py")])
+    names = set(re.findall(r"`([A-Z][A-Za-z]+|[A-Z]{4,}|[a-z]+_[a-z_]+)(?:\(\w*\))?`", text)) - {"NAME"}
+    assert {"AnyLoss", "LAYOUTS", "full_precision"} <= names
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", source)) == []
+
+
 # Spelt with brackets so that this file does not match itself.
 FORBIDDEN = re.compile(
     r"""(?<![\w.~$}])/(?:wor[k]|opt/pyp[i]|opt/wheel[s]|roo[t]|User[s])/"""
@@ -172,7 +209,7 @@ FORBIDDEN = re.compile(
 
 def texts() -> Iterator[Path]:
     """Every text file of the project, build outputs left out."""
-    for name in sorted({*TOP_LEVEL, ".ci", ".gitignore"}):
+    for name in sorted({*TOP_LEVEL, ".ci", ".gitignore", ".editorconfig", ".pre-commit-config.yaml"}):
         top = ROOT / name
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             built = any(part == "__pycache__" or part.endswith(".egg-info") for part in path.parts)

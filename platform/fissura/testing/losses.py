@@ -1,0 +1,223 @@
+"""What every segmentation loss is held to: its formula, its gradient, invalid pixels, extremes, precision."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fissura.losses import AmbiguityAware, AnyLoss, Clustering, Focal
+from fissura.testing.formulas import focal_gradient, formula_of
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+class LossSpec(Protocol):
+    """What a loss is described by: a `fissura.core.spec.Spec` with `build`."""
+
+    def build(self) -> nn.Module:
+        """The loss as a module."""
+
+    def plain(self) -> dict[str, Any]:
+        """The spec as JSON types alone."""
+
+    @classmethod
+    def load(cls, plain: dict[str, Any], *, source: str) -> "LossSpec":
+        """The spec that `plain` describes."""
+
+
+@dataclass(frozen=True)
+class LossCase:
+    """A loss and what is known of it.
+
+    `formula` takes NumPy arrays in the order of the module's `forward`, which `reads` says: (logits, target,
+    valid), (logits, log_variance, target, valid), or (logits, features, target, valid, ambiguous).
+    `gradient` gives the gradient of the logits where it is not that of the value. `right_costs` is what sure
+    and right logits may cost; None where they may cost anything.
+    """
+
+    loss: LossSpec
+    formula: Callable[..., float]
+    reads: Literal["logits", "log_variance", "features"] = "logits"
+    gradient: Callable[..., Tensor] | None = None
+    right_costs: float | None = 0.01
+
+
+def case_of(loss: AnyLoss) -> LossCase:
+    """The case of one of the project's losses."""
+    match loss:
+        case AmbiguityAware():  # a variance costs something too
+            return LossCase(loss, formula_of(loss), reads="log_variance", right_costs=None)
+        case Clustering():  # and so do pixels unlike their neighbours
+            return LossCase(loss, formula_of(loss), reads="features", right_costs=None)
+        case Focal(normaliser="constant"):
+            return LossCase(loss, formula_of(loss), gradient=partial(focal_gradient, loss=loss))
+        case _:
+            return LossCase(loss, formula_of(loss))
+
+
+class Batch(NamedTuple):
+    """All that any loss reads; `target`, `valid` and `ambiguous` hold only 0 and 1."""
+
+    logits: Float[Tensor, "b 1 h w"]
+    target: Float[Tensor, "b 1 h w"]
+    valid: Float[Tensor, "b 1 h w"]
+    log_variance: Float[Tensor, "b 1 h w"]
+    features: Float[Tensor, "b 3 h w"]
+    ambiguous: Float[Tensor, "b 1 h w"]
+
+    def of(self, case: LossCase) -> tuple[Tensor, ...]:
+        """What the loss of `case` reads, in the order of its `forward`."""
+        match case.reads:
+            case "logits":
+                return self.logits, self.target, self.valid
+            case "log_variance":
+                return self.logits, self.log_variance, self.target, self.valid
+            case "features":
+                return self.logits, self.features, self.target, self.valid, self.ambiguous
+
+    def to(self, dtype: torch.dtype) -> "Batch":
+        """What a network gives in `dtype`."""
+        return self._replace(
+            logits=self.logits.to(dtype),
+            log_variance=self.log_variance.to(dtype),
+            features=self.features.to(dtype),
+        )
+
+    def disturbed(self, nonsense: float) -> "Batch":
+        """Other labels, and `nonsense`, where pixels are invalid."""
+        kept = self.valid == 1
+        return Batch(
+            torch.where(kept, self.logits, nonsense),
+            torch.where(kept, self.target, 1 - self.target),
+            self.valid,
+            torch.where(kept, self.log_variance, nonsense),
+            torch.where(kept, self.features, nonsense),
+            torch.where(kept, self.ambiguous, 1 - self.ambiguous),
+        )
+
+
+def beside(logits: Tensor, target: Tensor, valid: Tensor, *, ambiguous: float = 0.3, seed: int = 0) -> Batch:
+    """A batch, with drawn values beside its maps; the share `ambiguous` of the pixels is ambiguous."""
+    b, _, h, w = logits.shape
+    draw = torch.Generator().manual_seed(seed)
+    chosen = (torch.rand(b, 1, h, w, generator=draw) < ambiguous).float()
+    log_variance = 0.5 * torch.randn(b, 1, h, w, generator=draw)
+    features = torch.randn(b, 3, h, w, generator=draw)
+    return Batch(logits, target, valid, log_variance, features, chosen).to(logits.dtype)
+
+
+def drawn_batch(seed: int = 0) -> Batch:
+    """Three images of 6 x 5 pixels in float64; the second has no crack."""
+    rng = np.random.default_rng(seed)
+    target = (rng.random((3, 1, 6, 5)) < 0.3).astype(np.float64)
+    target[1] = 0
+    logits = rng.normal(scale=3, size=target.shape)
+    valid = (rng.random(target.shape) < 0.8).astype(np.float64)
+    return beside(*map(torch.from_numpy, (logits, target, valid)))
+
+
+def value(case: LossCase, batch: Batch) -> Tensor:
+    """The loss of a batch."""
+    loss: Tensor = case.loss.build()(*batch.of(case))
+    return loss
+
+
+def is_its_formula(case: LossCase) -> None:
+    """Its value is that of the formula, in float64."""
+    batch = drawn_batch()
+    expected = case.formula(*(maps.numpy() for maps in batch.of(case)))
+    assert math.isclose(value(case, batch).item(), expected, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def has_the_gradient_of_its_value(case: LossCase) -> None:
+    """Its gradient is that of its value by differences, or the one that the case states."""
+    batch = drawn_batch()
+    logits = batch.logits.clone().requires_grad_()
+    if case.gradient is not None:
+        (gradient,) = torch.autograd.grad(value(case, batch._replace(logits=logits)), logits)
+        torch.testing.assert_close(gradient, case.gradient(logits, *batch.of(case)[1:]))
+    else:
+        assert torch.autograd.gradcheck(lambda z: value(case, batch._replace(logits=z)), (logits,))
+
+
+def counts_no_invalid_pixel(case: LossCase) -> None:
+    """Whatever stands at invalid pixels changes neither value nor gradient."""
+    batch = drawn_batch()
+    for nonsense in (1e4, math.inf, math.nan):
+        disturbed = batch.disturbed(nonsense)
+        logits = disturbed.logits.clone().requires_grad_()
+        cost = value(case, disturbed._replace(logits=logits))
+        (gradient,) = torch.autograd.grad(cost, logits)
+        assert cost.item() == value(case, batch).item(), nonsense
+        assert torch.all(gradient[batch.valid == 0] == 0), nonsense
+        assert torch.any(gradient[batch.valid == 1] != 0), nonsense
+
+
+def is_finite_at_the_extremes(case: LossCase) -> None:
+    """Empty and full masks, no valid pixel, logits of 50, and half precision have a finite loss."""
+    shape = (2, 1, 4, 4)
+    extremes = itertools.product((0.0, 1.0), (0.0, 1.0), (-50.0, 0.0, 50.0), (torch.float32, *HALVES))
+    for extreme in extremes:
+        crack, valid, logit, dtype = extreme
+        logits = torch.full(shape, logit, dtype=dtype, requires_grad=True)
+        cost = value(case, beside(logits, torch.full(shape, crack), torch.full(shape, valid)))
+        (gradient,) = torch.autograd.grad(cost, logits)
+        assert torch.isfinite(cost), extreme
+        assert torch.isfinite(gradient).all(), extreme
+        assert valid or (cost == 0 and torch.all(gradient == 0)), extreme
+
+
+def prefers_right_logits(case: LossCase) -> None:
+    """Sure and right logits cost less than sure and wrong ones."""
+    batch = drawn_batch()
+    sure = 20 * (2 * batch.target - 1)
+    right, wrong = (value(case, batch._replace(logits=z)) for z in (sure, -sure))
+    assert wrong > right + 0.5
+    assert case.right_costs is None or right < case.right_costs
+
+
+def is_computed_in_float32_under_autocast(case: LossCase) -> None:
+    """Of 300,000 pixels, whose sum is past the largest float16 and which a bfloat16 cannot count."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1, 500, 600, generator=draw)
+    target, valid = (torch.rand(2, 1, 1, 500, 600, generator=draw) < 0.9).float()
+    for dtype in HALVES:
+        batch = beside(logits.to(dtype), target, valid, ambiguous=0.01)
+        with torch.autocast("cpu", dtype=dtype):
+            cost = value(case, batch)
+        assert cost.dtype == torch.float32
+        wide = batch.to(torch.float64)._replace(target=target.double(), valid=valid.double())
+        assert math.isclose(cost.item(), value(case, wide).item(), rel_tol=1e-4), dtype
+
+
+def survives_its_plain_form(case: LossCase) -> None:
+    """The spec comes back from JSON types."""
+    assert type(case.loss).load(case.loss.plain(), source="its plain form") == case.loss
+
+
+LOSS_CHECKS: tuple[Callable[[LossCase], None], ...] = (
+    is_its_formula,
+    has_the_gradient_of_its_value,
+    counts_no_invalid_pixel,
+    is_finite_at_the_extremes,
+    prefers_right_logits,
+    is_computed_in_float32_under_autocast,
+    survives_its_plain_form,
+)
+
+
+def check_loss(case: LossCase) -> None:
+    """Holds a loss to all checks.
+
+    Raises:
+        AssertionError: of the first that does not hold.
+    """
+    for check in LOSS_CHECKS:
+        check(case)
