@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fissura.core.errors import SpecError
-from fissura.core.files import write_json
+from fissura.core.files import read_regular, write_json
 
 LIMIT_BYTES = 16 * 2**20
 LIMIT_DEPTH = 64
@@ -57,10 +57,10 @@ def read_json(path: Path, *, remedy: str, values: int = LIMIT_VALUES) -> dict[st
         SpecError: the file is missing or cannot be read, or holds no such object.
     """
     try:
-        size = path.stat().st_size
-        if size > LIMIT_BYTES:
-            raise SpecError(f"{path}: at most 16 MB, is {size} bytes; it is no file of this project")
-        plain = parse_json(path.read_bytes(), values=values)
+        data = read_regular(path, most=LIMIT_BYTES)
+        if len(data) > LIMIT_BYTES:
+            raise SpecError(f"{path}: at most 16 MB, is more; it is no file of this project")
+        plain = parse_json(data, values=values)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from None
     except ValueError as error:

@@ -1,10 +1,12 @@
 """Files that are whole or absent: written aside, then renamed."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,21 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """The bytes of a regular file, links followed; of a longer one `most` and one more.
+
+    A pipe would be waited for, and a device has no end.
+
+    Raises:
+        OSError: it cannot be read, or is none.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  of a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(most + 1)
 
 
 def check_writable(folder: Path) -> None:

@@ -23,7 +23,8 @@ from fissura.data.whole import END, SCAN, SEGMENT, jpeg_scans
 
 SIGNIFICANT_BITS = (8, 10, 12, 14)  # that values of 16 bits may take
 MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write some tens
-MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG
+MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG or the blocks of a GIF
+MAX_EXIF = 16  # segments of a JPEG, each of which is copied with all before it
 MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
 
 _REDUCED = {
@@ -34,7 +35,7 @@ _REDUCED = {
 }
 _DEEP_MODES = frozenset({"I;16", "I;16B", "RGB", "RGBA"})
 _TO_RGB = {(3, 3): cv2.COLOR_BGR2RGB, (4, 3): cv2.COLOR_BGRA2RGB, (4, 4): cv2.COLOR_BGRA2RGBA}
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"GIF8"
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,14 @@ def _check_blocks(data: bytes) -> None:
         blocks, junk = _png_blocks(data), 0
     elif data[: len(_JPEG)] == _JPEG:
         blocks, junk = _jpeg_blocks(data)
+    elif data[: len(_GIF)] == _GIF:
+        blocks, junk = _gif_blocks(data)
     else:
         return
     if blocks > MAX_BLOCKS or junk > MAX_JUNK_BYTES:
         raise DataError(
-            f"a PNG or JPEG holds at most {MAX_BLOCKS} blocks beside its pixels, and {MAX_JUNK_BYTES} bytes"
-            f" of no meaning: this one holds more; save it again without notes"
+            f"a PNG, JPEG or GIF holds at most {MAX_BLOCKS} blocks beside its pixels ({MAX_EXIF} of Exif),"
+            f" and {MAX_JUNK_BYTES} bytes of no meaning: this one holds more; save it again without notes"
         )
 
 
@@ -142,14 +145,33 @@ def _png_blocks(data: bytes) -> int:
 
 def _jpeg_blocks(data: bytes) -> tuple[int, int]:
     """The segments before the first scan, and the bytes between them; or numbers beyond the limits."""
-    blocks, junk, at = 0, 0, len(_JPEG)
+    blocks, junk, exif, at = 0, 0, 0, len(_JPEG)
     while blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
         found = SEGMENT.search(data, at)
         junk += (found.start() if found else max(at, len(data))) - at
         if found is None or found.group() in (SCAN, END):
             break
-        blocks += 1
+        exif += data[found.end() + 2 : found.end() + 8] == b"Exif\0\0"
+        blocks = blocks + 1 if exif <= MAX_EXIF else MAX_BLOCKS + 1
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return blocks, junk
+
+
+def _gif_blocks(data: bytes) -> tuple[int, int]:
+    """The pieces of notes before the first frame, and the bytes between; or numbers beyond the limits."""
+    blocks, junk, at = 0, 0, 13
+    if len(data) > 10 and data[10] & 0x80:
+        at += 3 * 2 ** ((data[10] & 7) + 1)
+    while at < len(data) and blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
+        if data[at : at + 1] in (b",", b";"):
+            break
+        if data[at : at + 1] != b"!":
+            junk, at = junk + 1, at + 1
+            continue
+        at += 2
+        while at < len(data) and data[at] and blocks <= MAX_BLOCKS:
+            blocks, at = blocks + 1, at + 1 + data[at]
+        at += 1
     return blocks, junk
 
 

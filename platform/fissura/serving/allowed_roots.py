@@ -62,7 +62,10 @@ class Roots:
             Refused: it is not below an allowed root, or is a run's, a study's or the service's own.
         """
         path = self.folder(text, what=what)
-        check_target(path, what=what)
+        try:
+            check_target(path, what=what)
+        except OSError:  # a name that no disk can have, or a folder that may not be looked into
+            raise _outside(what, text) from None
         for folder in self._closed:
             if path.is_relative_to(folder) or folder.is_relative_to(path):
                 raise _not_for_results(what, path, f"served runs lie in {folder}")

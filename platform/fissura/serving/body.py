@@ -169,14 +169,15 @@ def _check_parts(request: Request, parts: list[tuple[str, UploadFile | str]]) ->
         Refused: one is called otherwise, or is no file.
     """
     options, problems, query = parameters(request), [], []
-    for name, part in parts:
+    for named, part in parts:
+        name = _as_text(named)
         if name == FIELD and isinstance(part, str):
             problems.append(
                 f"`{FIELD}` is text, not a file: send the file itself (`curl -F {FIELD}=@wall.jpg`)"
             )
         elif name in options:
             problems.append(f"`{name}` is an option, and options go into the query")
-            query.append(f"{name}={quote(part) if isinstance(part, str) else '...'}")
+            query.append(f"{name}={quote(_as_text(part)) if isinstance(part, str) else '...'}")
         elif name != FIELD:
             problems.append(unknown(name, (FIELD, *options)))
     if problems:
@@ -190,9 +191,12 @@ def _check_parts(request: Request, parts: list[tuple[str, UploadFile | str]]) ->
 
 
 async def _upload(part: UploadFile) -> Upload:
-    # a client's own charset may make of a name what is no text elsewhere
-    name = (part.filename or "")[-MOST_NAME:].encode(errors="replace").decode()
-    return Upload(name or None, await part.read())
+    return Upload(_as_text((part.filename or "")[-MOST_NAME:]) or None, await part.read())
+
+
+def _as_text(decoded: str) -> str:
+    """What a client's own charset made, without what is no text elsewhere."""
+    return decoded.encode(errors="replace").decode()
 
 
 def _too_large(held: str, most: int) -> Refused:

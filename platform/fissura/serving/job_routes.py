@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 from fissura.batches.pictures import Kind
 from fissura.serving import schema
 from fissura.serving.allowed_roots import Roots
-from fissura.serving.jobs import ID, Jobs, State, Work
+from fissura.serving.job_files import ID, State, Work
+from fissura.serving.jobs import Jobs
 from fissura.serving.problems import Problem, Refused
 
 JobId = Annotated[str, Path(pattern=ID)]

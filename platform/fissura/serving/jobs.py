@@ -8,123 +8,35 @@ import asyncio
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from fissura.batches.pictures import Kind, draw_from
 from fissura.batches.run import BatchResult, score_all
-from fissura.batches.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
 from fissura.batches.sink import Question, open_sink
 from fissura.batches.source import ImageSource
-from fissura.core.errors import DataError, FissuraError, SpecError
-from fissura.core.files import write_json
-from fissura.core.spec import Spec
-from fissura.serving.allowed_roots import check_target
+from fissura.core.errors import DataError, FissuraError
+from fissura.serving.allowed_roots import Roots
 from fissura.serving.answering import Answering
-from fissura.serving.body import Upload
-from fissura.serving.hosting import Host, Hosted
+from fissura.serving.hosting import Host
+from fissura.serving.job_files import MOST_JOBS, Job, State, Work, read_jobs, write_job
+from fissura.serving.job_scorer import HostScorer
 from fissura.serving.problems import Problem, Refused
-from fissura.serving.query import Asked
 
-State = Literal["waiting", "running", "done", "cancelled", "failed"]
-ID = r"^[0-9a-f]{16}$"
-MOST_JOBS = 10_000
 MOST_LEFT_OUT = 100
 CONCURRENCY = 4
 WRITE_EVERY_SECONDS = 5.0
-
-
-class Work(Spec):
-    """What a job is to do: where its images are, where its results go, which model, and which pictures."""
-
-    images: str
-    out: Path
-    model: str | None = None
-    mm_per_pixel: float | None = Field(None, gt=0, lt=1e6)
-    pictures: tuple[Kind, ...] = ()
-
-
-class Job(Spec):
-    """A job and how it stands; `images` is None until they are listed, `created` in seconds since 1970.
-    `left_out` are files beside the images that are not read, for their suffix; the first MOST_LEFT_OUT."""
-
-    id: str = Field(pattern=ID)
-    work: Work
-    state: State = "waiting"
-    created: float
-    images: int | None = None
-    done: int = 0
-    failed: int = 0
-    left_out: tuple[str, ...] = ()
-    results: str | None = None
-    reason: str | None = None
-
-    def shown(self) -> dict[str, Any]:
-        """The job as a client sees it, in JSON types."""
-        plain = self.plain()
-        work = plain.pop("work")
-        return {**work, **plain, "source": work["images"]}
-
-
-@dataclass(frozen=True)
-class _HostScorer:
-    """Scores by a model of this service, among the requests that come in."""
-
-    answering: Answering
-    model: Hosted
-    work: Work
-
-    async def score(self, name: str, photograph: bytes) -> Scored:
-        """The result for the bytes of an image file, and its pictures."""
-        segments = self.model.task == "segmentation"
-        form: Literal["probability", "json"] = "probability" if segments and self.work.pictures else "json"
-        asked = Asked(form=form, mm_per_pixel=self.work.mm_per_pixel) if segments else Asked()
-        try:
-            [reply] = await self.answering.replies(self.model, [Upload(name, photograph)], asked)
-        except Refused as refused:
-            raise _as_outcome(refused.problem) from None
-        if reply.problem is not None:
-            raise _as_outcome(reply.problem)
-        result = Result.of(reply.result)
-        if result.run != self.model.card["run"]:
-            raise FissuraError(
-                "one model answers a whole job: another version took its place; bring the former back and"
-                " resume, or begin another job"
-            )
-        if reply.picture is None:
-            return Scored(result)
-        try:
-            pictures = await asyncio.to_thread(
-                draw_from,
-                photograph,
-                reply.picture,
-                threshold=result.threshold or 0.0,
-                kinds=self.work.pictures,
-            )
-        except DataError as error:
-            raise Unscorable(str(error)) from None
-        return Scored(result, pictures)
-
-
-def _as_outcome(problem: Problem) -> FissuraError:
-    text = f"{problem.title}: {problem.detail}; {problem.remedy}"
-    if problem.kind == "too-many-waiting":
-        return Busy(text, seconds=float(problem.retry_after or 1))
-    if problem.kind == "not-ready":
-        return Unreachable(text)
-    if problem.kind in ("failed", "too-slow"):
-        return Failing(text)
-    return Unscorable(text)
+RETRY_SECONDS = 30
 
 
 class Jobs:
-    """The jobs of a service, kept in a folder; one runs at a time, in the order in which they were asked."""
+    """The jobs of a service, kept in a folder; one runs at a time, in the order in which they were asked.
 
-    def __init__(self, folder: Path, host: Host, answering: Answering) -> None:
-        self._folder, self._host, self._answering = folder, host, answering
+    What they read and write lies below `roots`, when they are asked for and again when their turn comes.
+    """
+
+    def __init__(self, folder: Path, host: Host, answering: Answering, roots: Roots) -> None:
+        self._folder, self._host, self._answering, self._roots = folder, host, answering, roots
         self._jobs: dict[str, Job] = {}
         self.damaged: tuple[str, ...] = ()  # of files that tell of no job: each one's path, what is wrong
         self._stops: dict[str, asyncio.Event] = {}
@@ -133,7 +45,7 @@ class Jobs:
 
     async def start(self) -> None:
         """Takes in the jobs of the folder; those that had not ended go on."""
-        jobs, self.damaged = await asyncio.to_thread(_read_jobs, self._folder)
+        jobs, self.damaged = await asyncio.to_thread(read_jobs, self._folder)
         for line in self.damaged:
             logging.getLogger(__name__).warning("a job was lost: %s", line)
         for job in jobs:
@@ -186,7 +98,11 @@ class Jobs:
             )
         job = Job(id=secrets.token_hex(8), work=work, created=time.time())
         self._set(job)
-        await self._keep(job)
+        try:
+            await self._keep(job)
+        except Refused:
+            del self._jobs[job.id]
+            raise
         self._begin(job)
         return job
 
@@ -220,11 +136,15 @@ class Jobs:
                     "wait for it",
                 )
             )
-        job = job.model_copy(update={"state": "waiting", "reason": None})
-        self._set(job)
-        await self._keep(job)
-        self._begin(job)
-        return job
+        again = job.model_copy(update={"state": "waiting", "reason": None})
+        self._set(again)
+        try:
+            await self._keep(again)
+        except Refused:
+            self._set(job)
+            raise
+        self._begin(again)
+        return again
 
     def _holds(self, job: Job) -> bool:
         """Whether a job may still write: it waits, runs, or was cancelled and has not ended yet."""
@@ -253,6 +173,9 @@ class Jobs:
             await self._end(job_id, state="failed", reason=str(refused))
         except (FissuraError, OSError) as error:
             await self._end(job_id, state="failed", reason=" ".join(str(error).split())[:1000])
+        except Exception as error:
+            logging.getLogger(__name__).exception("job %s failed", job_id)
+            await self._end(job_id, state="failed", reason=f"{type(error).__name__}, see the service's log")
         else:
             if result.results is not None:
                 await self._end(job_id, state="done", result=result)
@@ -262,7 +185,7 @@ class Jobs:
 
     async def _score(self, job_id: str, stop: asyncio.Event) -> BatchResult:
         work = self._jobs[job_id].work
-        check_target(work.out.resolve(), what="out")  # it may have become a run's since it was asked for
+        await asyncio.to_thread(self._check_places, work)
         self._update(job_id, state="running", reason=None)
         model = self._host.models().named(work.model)
         source = await asyncio.to_thread(ImageSource.open, work.images)
@@ -295,16 +218,34 @@ class Jobs:
             self._update(job_id, done=done, failed=len(sink.failed))
             if time.monotonic() - written > WRITE_EVERY_SECONDS:
                 written = time.monotonic()
-                _write(self._folder, self._jobs[job_id])
+                write_job(self._folder, self._jobs[job_id])
 
-        with open_sink(work.out, question, names) as sink:
+        with ExitStack() as ending:
+            sink = await asyncio.to_thread(ending.enter_context, open_sink(work.out, question, names))
             return await score_all(
                 source,
-                _HostScorer(self._answering, model, work),
+                HostScorer(self._answering, model, work),
                 sink,
                 concurrency=CONCURRENCY,
                 on_image=on_image,
                 stop=stop,
+            )
+
+    def _check_places(self, work: Work) -> None:
+        """Looks again where a job reads and writes: folders may have become links or a run's since it was
+        asked for, and its file may be somebody else's.
+
+        Raises:
+            Refused: it is outside of the roots, or no place for results.
+            DataError: links lead from there to elsewhere.
+        """
+        self._roots.source(work.images, what="images")
+        entries = work.out.iterdir() if work.out.is_dir() else ()
+        links = [entry.name for entry in entries if entry.is_symlink()]
+        if links or self._roots.target(str(work.out), what="out") != work.out:
+            raise DataError(
+                f"{work.out}: results go into a folder that is there itself: links lead elsewhere from"
+                f" {', '.join(links[:3]) or 'above it'}; name another `out`"
             )
 
     async def _end(
@@ -315,7 +256,10 @@ class Jobs:
             if result.results is not None:
                 self._update(job_id, results=str(result.results))
         self._update(job_id, state=state, reason=reason)
-        await self._keep(self._jobs[job_id])
+        try:
+            await self._keep(self._jobs[job_id])
+        except Refused as refused:  # it goes on when the service starts again, and ends at once
+            logging.getLogger(__name__).error("the end of job %s is not kept: %s", job_id, refused)
 
     def _update(self, job_id: str, **changes: Any) -> None:
         self._set(self._jobs[job_id].model_copy(update=changes))
@@ -324,22 +268,15 @@ class Jobs:
         self._jobs[job.id] = job
 
     async def _keep(self, job: Job) -> None:
-        await asyncio.to_thread(_write, self._folder, job)
-
-
-def _write(folder: Path, job: Job) -> None:
-    write_json(folder / f"{job.id}.json", job.plain())
-
-
-def _read_jobs(folder: Path) -> tuple[list[Job], tuple[str, ...]]:
-    """The jobs of the folder, and a line for each file of which none can be read."""
-    jobs, damaged = [], list[str]()
-    for path in sorted(folder.glob("*.json"))[:MOST_JOBS]:
         try:
-            jobs.append(Job.load_file(path, remedy=_REMEDY))
-        except SpecError as error:
-            damaged.append(error.problems[0])
-    return jobs, tuple(damaged)
-
-
-_REMEDY = "remove it, and ask for the job again"
+            await asyncio.to_thread(write_job, self._folder, job)
+        except OSError as error:
+            raise Refused(
+                Problem(
+                    "not-ready",
+                    "a job is kept in a file of the service",
+                    f"it cannot be written ({error.strerror or error})",
+                    "make room on the disk of the service's first --root, and ask again",
+                    retry_after=RETRY_SECONDS,
+                )
+            ) from None

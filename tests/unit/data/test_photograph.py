@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -441,6 +442,35 @@ class TestABadImage:
     def test_has_more_than_the_readers_limit_whatever_the_caller_allows(self) -> None:
         with pytest.raises(DataError, match="at most 150 megapixels"):
             decode(REFUSED["160 megapixels"][0], max_pixels=2 * MAX_PIXELS)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pytest.param(
+                PLAIN["JPEG"][:2]
+                + (b"\xff\xe1" + (65_008).to_bytes(2) + b"Exif\0\0" + b"y" * 65_000) * 400
+                + PLAIN["JPEG"][2:],
+                id="a JPEG of 400 segments of Exif",
+            ),
+            pytest.param(
+                PLAIN["grey GIF"][:781] + b"\5" * 10_000_000 + PLAIN["grey GIF"][781:],
+                id="a GIF of 10 MB of junk",
+            ),
+            pytest.param(
+                PLAIN["grey GIF"][:781]
+                + b"!\xfe"
+                + (b"\xff" + b"c" * 255) * 8000
+                + b"\0"
+                + PLAIN["grey GIF"][781:],
+                id="a GIF of 2 MB of comments",
+            ),
+        ],
+    )
+    def test_of_notes_and_junk_is_refused_before_they_are_read(self, data: bytes) -> None:
+        begin = time.process_time()
+        with pytest.raises(DataError, match="save it again without notes"):
+            decode(data)
+        assert time.process_time() - begin < 0.5
 
     def test_does_not_fit_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def exhausted(*_: object) -> None:

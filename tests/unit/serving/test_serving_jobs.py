@@ -1,6 +1,8 @@
 """Batch work inside the service: what a job may name, how it ends, and that it goes on after any end."""
 
+import errno
 import json
+import os
 import shutil
 import sys
 import threading
@@ -23,6 +25,7 @@ from fissura.serving import jobs as jobs_module
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
 from fissura.serving.hosting import OneModel
+from fissura.serving.job_files import Job
 from fissura.serving.job_routes import job_routes
 from fissura.serving.jobs import CONCURRENCY, Jobs
 from fissura.serving.limits import Limits
@@ -56,7 +59,7 @@ def start(segmenter_run: Path, root: Path) -> Start:
         allowed = Roots([str(one) for one in roots])
         host = OneModel(worker, name=name)
         service = Service(host, limits=Limits(), roots=allowed)
-        jobs = Jobs(root / ".fissura-jobs", host, service.answering) if roots else None
+        jobs = Jobs(root / ".fissura-jobs", host, service.answering, allowed) if roots else None
         app = build_app(service, job_routes(jobs, allowed))
 
         @asynccontextmanager
@@ -191,15 +194,15 @@ def test_a_job_with_a_field_or_a_query_that_nobody_knows_is_refused_by_name(star
 
 def test_a_job_that_is_done_stays_done_while_its_end_is_being_written(start, root, monkeypatch):
     writing, written = threading.Event(), threading.Event()
-    real = jobs_module._write
+    real = jobs_module.write_job
 
-    def slowly(folder: Path, job: jobs_module.Job) -> None:
+    def slowly(folder: Path, job: Job) -> None:
         if job.state == "done":
             writing.set()
             assert written.wait(30)
         real(folder, job)
 
-    monkeypatch.setattr(jobs_module, "_write", slowly)
+    monkeypatch.setattr(jobs_module, "write_job", slowly)
     with start() as client:
         job = client.post("/v1/jobs", json=asked(root)).json()["id"]
         assert writing.wait(30)
@@ -320,6 +323,70 @@ class TestResultsLieInAFolderOfTheirOwn:
             assert "served is a run or a study" in again["reason"]
             assert client.post(f"/v1/jobs/{job['id']}/resume").status_code == 403
         assert set((house / "models" / "served").rglob("*")) == files
+
+
+class TestPlacesThatChange:
+    """What was allowed when a job was asked for is looked at again when its turn comes."""
+
+    def again(self, start: Start, root: Path, change: Any) -> dict[str, Any]:
+        """The job that goes on when the service starts again, after a `change` of its document."""
+        with start() as client:
+            job = ended(client, client.post("/v1/jobs", json=asked(root, pictures=["overlays"])).json()["id"])
+        path = root / ".fissura-jobs" / f"{job['id']}.json"
+        plain = json.loads(path.read_text()) | {"state": "waiting"}
+        change(plain["work"])
+        path.write_text(json.dumps(plain))
+        with start() as client:
+            return ended(client, job["id"])
+
+    def test_results_that_links_would_take_elsewhere_are_not_written(self, start, root, tmp_path) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+
+        def linked(_: dict[str, Any]) -> None:
+            shutil.rmtree(root / "found" / "overlays")
+            (root / "found" / "overlays").symlink_to(elsewhere)
+
+        job = self.again(start, root, linked)
+        assert job["state"] == "failed"
+        assert "links lead elsewhere from overlays" in job["reason"]
+        assert list(elsewhere.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["images", "out"])
+    def test_a_file_of_a_job_that_leaves_the_roots_is_not_followed(self, start, root, tmp_path, name) -> None:
+        (tmp_path / "outside").mkdir()
+        job = self.again(start, root, lambda work: work.update({name: str(tmp_path / "outside")}))
+        assert job["state"] == "failed"
+        assert "below a root that the service was started with" in job["reason"]
+        assert list((tmp_path / "outside").iterdir()) == []
+
+    def test_a_pipe_where_results_go_is_told_of_and_health_is_answered(self, start, root) -> None:
+        (root / "found").mkdir()
+        os.mkfifo(root / "found" / "batch.json")
+        with start() as client:
+            job = ended(client, client.post("/v1/jobs", json=asked(root)).json()["id"])
+            assert client.get("/healthz").status_code == 200
+        assert job["state"] == "failed"
+        assert "no regular file" in job["reason"]
+
+    def test_a_path_that_no_disk_can_have_is_outside_of_the_roots(self, start, root) -> None:
+        with start() as client:
+            answer = client.post("/v1/jobs", json=asked(root) | {"out": f"{root}/{'a' * 3000}"})
+        assert answer.status_code == 403
+
+
+def test_a_job_that_cannot_be_kept_is_none(start, root, monkeypatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with start() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs_module, "write_job", full)
+            answer = client.post("/v1/jobs", json=asked(root))
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+            assert "No space left on device" in answer.json()["detail"]
+            assert client.get("/v1/jobs").json() == {"jobs": [], "damaged": []}
+        assert ended(client, client.post("/v1/jobs", json=asked(root)).json()["id"])["state"] == "done"
 
 
 def test_the_folders_of_served_runs_are_for_reading_runs_alone(tmp_path: Path) -> None:

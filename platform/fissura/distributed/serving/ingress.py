@@ -25,7 +25,8 @@ def http_application(front: Front, refused: Mapping[str, int] | None = None) -> 
     service = Service(
         host, limits=front.limits, roots=run_roots, token_digest=front.token_digest, refused=refused
     )
-    jobs = Jobs(front.jobs, host, service.answering) if front.jobs else None
+    job_roots = Roots(front.roots, closed=[Path(folder) for folder in front.runs])
+    jobs = Jobs(front.jobs, host, service.answering, job_roots) if front.jobs else None
 
     @asynccontextmanager
     async def looking(_: FastAPI) -> AsyncIterator[None]:
@@ -38,7 +39,6 @@ def http_application(front: Front, refused: Mapping[str, int] | None = None) -> 
         if jobs is not None:
             await jobs.close()
 
-    job_roots = Roots(front.roots, closed=[Path(folder) for folder in front.runs])
     app = build_app(service, job_routes(jobs, job_roots))
     app.router.lifespan_context = looking
     return app

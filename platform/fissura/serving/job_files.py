@@ -1,0 +1,69 @@
+"""The jobs of a service as files: what each was asked, and how it stands."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fissura.batches.pictures import Kind
+from fissura.core.errors import SpecError
+from fissura.core.files import write_json
+from fissura.core.spec import Spec
+
+State = Literal["waiting", "running", "done", "cancelled", "failed"]
+
+
+ID = r"^[0-9a-f]{16}$"
+
+
+MOST_JOBS = 10_000
+
+
+class Work(Spec):
+    """What a job is to do: where its images are, where its results go, which model, and which pictures."""
+
+    images: str
+    out: Path
+    model: str | None = None
+    mm_per_pixel: float | None = Field(None, gt=0, lt=1e6)
+    pictures: tuple[Kind, ...] = ()
+
+
+class Job(Spec):
+    """A job and how it stands; `images` is None until they are listed, `created` in seconds since 1970.
+    `left_out` are files beside the images that are not read, for their suffix; the first MOST_LEFT_OUT."""
+
+    id: str = Field(pattern=ID)
+    work: Work
+    state: State = "waiting"
+    created: float
+    images: int | None = None
+    done: int = 0
+    failed: int = 0
+    left_out: tuple[str, ...] = ()
+    results: str | None = None
+    reason: str | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The job as a client sees it, in JSON types."""
+        plain = self.plain()
+        work = plain.pop("work")
+        return {**work, **plain, "source": work["images"]}
+
+
+def write_job(folder: Path, job: Job) -> None:
+    write_json(folder / f"{job.id}.json", job.plain())
+
+
+def read_jobs(folder: Path) -> tuple[list[Job], tuple[str, ...]]:
+    """The jobs of the folder, and a line for each file of which none can be read."""
+    jobs, damaged = [], list[str]()
+    for path in sorted(folder.glob("*.json"))[:MOST_JOBS]:
+        try:
+            jobs.append(Job.load_file(path, remedy=_REMEDY))
+        except SpecError as error:
+            damaged.append(error.problems[0])
+    return jobs, tuple(damaged)
+
+
+_REMEDY = "remove it, and ask for the job again"
