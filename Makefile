@@ -20,7 +20,7 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env lock licences audit clean
+.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env lock licences audit docs clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
@@ -34,6 +34,7 @@ help:
 	@echo 'make test-dashboards  the dashboards and alerts on a real Prometheus, and fissura dashboard in a browser'
 	@echo 'make bench      the benchmarks, one after the other; `make bench-scale` the one that takes the longest'
 	@echo 'make env        the environment alone; `make env LOCKED=1` takes every package by its hash'
+	@echo 'make docs       build/docs/index.html: the API, from the docstrings'
 	@echo 'make audit      known vulnerabilities of the packages in platform/locked.txt, where there is a network'
 	@echo 'make lock       platform/locked.txt anew from platform/constraints.txt; `make licences` docs/licences.md'
 	@echo 'make clean      remove the environment that make made, and the caches; never your results'
@@ -132,6 +133,10 @@ lock: env
 
 licences: env
 	@"$$VENV/bin/python" docs/licences.py
+
+docs: env
+	@"$$VENV/bin/python" docs/api.py build/docs
+	echo 'build/docs/index.html'
 
 audit: env
 	@scratch="$$(mktemp -d)"; trap 'rm -rf "$$scratch"' EXIT

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "platform" / "fissura"
 TOP_LEVEL = {
     *("pyproject.toml", "README.md", "Makefile", "LICENSE", "cluster.yaml", "cluster.kuberay.yaml"),
-    *("CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"),
+    *("CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "examples"),
     *("platform", "search_spaces", "dashboards", "benchmarks", "docs", "tests"),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
