@@ -471,8 +471,8 @@ def text_prediction(predictions, masks):
 
 
 def grey_label(predictions, masks):
-    save(masks / "b.png", crack() // 2)
-    return f"{masks}/b.png: a mask holds 0 and 255, or 0 and 1: this one holds [0, 127]; write 255"
+    save(masks / "b.png", crack() // 2 + np.eye(*crack().shape, dtype=np.uint8))
+    return f"{masks}/b.png: a mask holds 0 (background) and one level of crack, such as 255: this one holds"
 
 
 def no_predictions(predictions, masks):

@@ -138,8 +138,8 @@ def score_folders(
 
     A map is an 8-bit grey PNG, value / 255 the probability of crack; a pixel is predicted where that is at
     least `threshold` (0..1). Where all maps together hold 0 and one other level, they are masks: that level
-    is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and 255, or 0 and 1; of
-    a grey one what is above `mask_threshold` (0..254) is crack; a JPEG mask is thresholded, with a remark.
+    is crack, with a remark. Names are compared without their suffixes. A mask holds 0 and one level of crack;
+    of a grey one what is above `mask_threshold` (0..254) is crack; a JPEG mask is thresholded, with a remark.
     `valid` is a folder of masks of the valid pixels, one an image; the others are left out of the scores.
     `name` is what the result calls the masks, by default what their folder is called. `on_image` is told how
     many images are done, and of how many.

@@ -72,18 +72,9 @@ def read_mask(path: Path, *, threshold: int | None = None) -> tuple[UInt8[np.nda
     what is above `threshold` (0..254) is crack.
 
     Raises:
-        DataError: one line: the file is no mask of 0 and 255 or 0 and 1, and no JPEG of one.
+        DataError: one line: the file is no mask, as `decode_mask` reads those of data sets too.
     """
     reading = decode_mask(path, threshold=threshold)
-    if (
-        threshold is None
-        and reading.remark is None
-        and not (set(reading.levels) <= {0, 255} or set(reading.levels) <= {0, 1})
-    ):
-        raise DataError(
-            f"{path}: a mask holds 0 and 255, or 0 and 1: this one holds {sorted(reading.levels)}; "
-            "write 255 where there is a crack"
-        )
     return reading.mask, reading.remark
 
 

@@ -213,13 +213,22 @@ def test_a_bad_prediction_is_named_in_one_line(folders, name, fault, said):
 
 
 @pytest.mark.parametrize(
-    ("levels", "said"), [((0, 128, 255), "3"), ((0, 128), "0, 128"), ((0, 1, 255), "0, 1, 255")]
+    ("levels", "said"), [((0, 128, 255), "3"), ((64, 128), "64, 128"), ((0, 1, 255), "0, 1, 255")]
 )
 def test_a_mask_of_other_greys_is_named_in_one_line(folders, levels, said):
     save(folders[1] / "a.png", np.resize(np.array(levels, np.uint8), (24, 30)))
     (problem,) = problems(*folders)
     assert str(folders[1] / "a.png") in problem
     assert said in problem
+
+
+@pytest.mark.parametrize("crack", [1, 3, 128, 254])
+def test_a_mask_of_0_and_one_other_level_is_read_as_in_a_data_set(folders, crack):
+    expected = score_folders(*folders, protocol=parse_protocol("pixel")).plain()
+    for path in folders[1].iterdir():
+        save(path, np.asarray(Image.open(path)) // 255 * np.uint8(crack))
+    found = score_folders(*folders, protocol=parse_protocol("pixel")).plain()
+    assert [found[name] for name in ("micro", "macro")] == [expected[name] for name in ("micro", "macro")]
 
 
 def test_every_problem_is_named_at_once(folders, tmp_path):
