@@ -130,6 +130,7 @@ def _rebuild(study: Study, plan: Plan, done: Repaired, *, say: Say) -> None:
         _aside(path.with_name(f"{DATABASE}{end}"), done)
     with replacing(path) as scratch:
         storage = RDBStorage(database_url(scratch))
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the program says itself what it repaired
         made = optuna.create_study(
             storage=storage,
             study_name=plan.name,
