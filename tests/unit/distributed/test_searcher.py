@@ -182,6 +182,17 @@ class TestTelling:
         assert search.study.trials[0].state == TrialState.FAIL
         assert search.study.trials[0].user_attrs[REASON] == "the trial's process ended: killed"
 
+    @pytest.mark.parametrize("ending", [result(1, 0.5, interrupted=True, done=True), None])
+    def test_ends_when_its_last_trial_was_interrupted(
+        self, begin: Callable[..., StudySearch], ending: dict[str, Any] | None
+    ) -> None:
+        search = begin()
+        search.allow(1)
+        search.suggest("a")
+        assert search.suggest("b") is None
+        search.on_trial_complete("a", ending)
+        assert search.suggest("b") == Searcher.FINISHED
+
     def test_lets_a_trial_that_was_given_back_go_on_under_its_own_number(
         self, begin: Callable[..., StudySearch]
     ) -> None:

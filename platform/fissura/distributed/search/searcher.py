@@ -75,6 +75,7 @@ class StudySearch(OptunaSearch):
         self._curves: dict[str, dict[int, float]] = {}
         self._kept: dict[str, int] = {}
         self._left = math.inf
+        self._running = set[str]()  # of Tune's, which it may still give up
         with warnings.catch_warnings():  # what optuna-dashboard writes at its axes
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(metrics)
@@ -99,7 +100,7 @@ class StudySearch(OptunaSearch):
         """The next configuration that no trial has had; FINISHED where there is none, None where a trial may
         still be given back."""
         if not self._left:
-            return None if self._trials else Searcher.FINISHED
+            return None if self._running else Searcher.FINISHED
         for _ in range(MOST_SKIPPED):
             if self._stop_requested():
                 return Searcher.FINISHED
@@ -125,6 +126,7 @@ class StudySearch(OptunaSearch):
         self._numbers[run_id] = trial.number
         self._begun[trial_id] = time.monotonic()
         self._left -= 1
+        self._running.add(trial_id)
         return {
             "number": trial.number,
             "run_id": run_id,
@@ -172,6 +174,7 @@ class StudySearch(OptunaSearch):
 
         A crashed one (`error`) waits for `fail`, which knows the reason.
         """
+        self._running.discard(trial_id)
         result = result or {}
         if error or trial_id not in self._trials or result.get("interrupted"):
             return
