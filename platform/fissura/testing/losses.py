@@ -62,7 +62,7 @@ def case_of(loss: AnyLoss) -> LossCase:
             return LossCase(loss, formula_of(loss))
 
 
-class Batch(NamedTuple):
+class LossInputs(NamedTuple):
     """All that any loss reads; `target`, `valid` and `ambiguous` hold only 0 and 1."""
 
     logits: Float[Tensor, "b 1 h w"]
@@ -82,7 +82,7 @@ class Batch(NamedTuple):
             case "features":
                 return self.logits, self.features, self.target, self.valid, self.ambiguous
 
-    def to(self, dtype: torch.dtype) -> "Batch":
+    def to(self, dtype: torch.dtype) -> "LossInputs":
         """What a network gives in `dtype`."""
         return self._replace(
             logits=self.logits.to(dtype),
@@ -90,10 +90,10 @@ class Batch(NamedTuple):
             features=self.features.to(dtype),
         )
 
-    def disturbed(self, nonsense: float) -> "Batch":
+    def disturbed(self, nonsense: float) -> "LossInputs":
         """Other labels, and `nonsense`, where pixels are invalid."""
         kept = self.valid == 1
-        return Batch(
+        return LossInputs(
             torch.where(kept, self.logits, nonsense),
             torch.where(kept, self.target, 1 - self.target),
             self.valid,
@@ -103,17 +103,19 @@ class Batch(NamedTuple):
         )
 
 
-def beside(logits: Tensor, target: Tensor, valid: Tensor, *, ambiguous: float = 0.3, seed: int = 0) -> Batch:
+def beside(
+    logits: Tensor, target: Tensor, valid: Tensor, *, ambiguous: float = 0.3, seed: int = 0
+) -> LossInputs:
     """A batch, with drawn values beside its maps; the share `ambiguous` of the pixels is ambiguous."""
     b, _, h, w = logits.shape
     draw = torch.Generator().manual_seed(seed)
     chosen = (torch.rand(b, 1, h, w, generator=draw) < ambiguous).float()
     log_variance = 0.5 * torch.randn(b, 1, h, w, generator=draw)
     features = torch.randn(b, 3, h, w, generator=draw)
-    return Batch(logits, target, valid, log_variance, features, chosen).to(logits.dtype)
+    return LossInputs(logits, target, valid, log_variance, features, chosen).to(logits.dtype)
 
 
-def drawn_batch(seed: int = 0) -> Batch:
+def drawn_batch(seed: int = 0) -> LossInputs:
     """Three images of 6 x 5 pixels in float64; the second has no crack."""
     rng = np.random.default_rng(seed)
     target = (rng.random((3, 1, 6, 5)) < 0.3).astype(np.float64)
@@ -123,7 +125,7 @@ def drawn_batch(seed: int = 0) -> Batch:
     return beside(*map(torch.from_numpy, (logits, target, valid)))
 
 
-def value(case: LossCase, batch: Batch) -> Tensor:
+def value(case: LossCase, batch: LossInputs) -> Tensor:
     """The loss of a batch."""
     loss: Tensor = case.loss.build()(*batch.of(case))
     return loss
