@@ -15,7 +15,7 @@ from fissura.spaces.fields import ABSENT, Plain, assign, depth_then_kind, find, 
 from fissura.spaces.wording import shown
 
 CONTEXT_LIMIT = 512
-EFFORT_LIMIT = 10_000
+EFFORT_LIMIT = 7_500
 TELLING = 100  # steps that a problem costs, with the search for a near name
 
 

@@ -190,10 +190,10 @@ def _step(place: Place, part: str) -> Place | None:
             part = value["name"]
     else:
         member = _member(place)
-        if part == "kind" and any("kind" in one.model_fields for one in _members(place.annotation)):
+        if part == "kind" and any("kind" in _annotations(one) for one in _members(place.annotation)):
             annotation = str
-        elif member is not None and part in member.model_fields:
-            annotation = member.model_fields[part].annotation
+        elif member is not None and part in _annotations(member):
+            annotation = _annotations(member)[part]
         else:
             return None
         value = place.value.get(part, ABSENT) if isinstance(place.value, dict) else ABSENT
@@ -237,6 +237,11 @@ def _member(place: Place) -> type[Spec] | None:
     if len(members) == 1:
         return members[0]
     return next((one for one in members if place.value.get("kind") in _kinds(one)), None)
+
+
+@functools.cache
+def _annotations(member: type[Spec]) -> Mapping[str, Any]:
+    return {name: field.annotation for name, field in member.model_fields.items()}
 
 
 @functools.cache
