@@ -20,12 +20,13 @@ unexport HF_HUB_OFFLINE
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-all lint types layers quick test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env lock licences audit docs clean
+.PHONY: help demo test test-all lint types layers quick test-end-to-end test-slow test-faults test-cluster test-fuzz test-attacks test-dashboards bench bench-scale env lock licences audit docs clean
 
 help:
 	@echo 'make demo       draw synthetic cracks, search a small recipe, write the leaderboard and its report'
 	@echo 'make test       lint, types, layers, and the quick tests; stops at the first that fails'
 	@echo 'make test-all   lint, types, layers, and every suite; goes on after a failure and ends with a table of them'
+	@echo 'make test-end-to-end  searches, batches, services and the README on a real Ray, as people start them'
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make test-faults  faults of trials and of clusters, and what they cost; those of storage as root'
 	@echo 'make test-cluster  `ray up` on hosts of its own: as root, on Linux, with openssh-server, iproute2 and rsync'
@@ -50,7 +51,7 @@ test: env
 lint types layers quick: env
 	@"$$VENV/bin/python" tests/suites.py --jobs $(JOBS) $(subst lint,lint format,$@)
 
-test-slow test-cluster test-fuzz test-attacks test-dashboards: env
+test-end-to-end test-slow test-cluster test-fuzz test-attacks test-dashboards: env
 	@"$$VENV/bin/python" tests/suites.py $(@:test-%=%)
 
 test-faults: env

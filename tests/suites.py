@@ -80,7 +80,7 @@ def suites(jobs: int) -> dict[str, Suite]:
     )
     fuzz = f"{INTEGRATION}/test_serving_fuzz.py"
     elsewhere = [f"--ignore={path}" for path in (*faults, fuzz)]
-    quick = "not slow and not cluster and not pages and not attacks"
+    quick = "not slow and not end_to_end and not cluster and not pages and not attacks"
     durations = ("--tb=short", "--durations=0", "--durations-min=10")
     listed = (
         Suite("lint", ("ruff", "check", ".")),
@@ -88,6 +88,7 @@ def suites(jobs: int) -> dict[str, Suite]:
         Suite("types", ("mypy", "platform/fissura", "dashboards", *HELPERS)),
         Suite("layers", ("lint-imports",)),
         Suite("quick", ("pytest", *parallel, "--durations=10", "-m", quick)),
+        Suite("end-to-end", ("pytest", *parallel, *durations, "-m", "end_to_end and not slow", INTEGRATION)),
         Suite("slow", ("pytest", *elsewhere, "-m", "slow and not pages and not attacks")),
         Suite("faults", ("pytest", "-s", "-m", "not root", *faults)),
         Suite("storage", ("pytest", "-s", "-m", "root", *faults), lacks_for_mounts),

@@ -57,6 +57,7 @@ def words(images: Path, run: Path, out: Path, *more: str) -> list[str]:
     return [str(FISSURA), "batch", str(images), "--run", str(run), "--out", str(out), *more]
 
 
+@pytest.mark.end_to_end
 def test_each_image_has_a_row_and_its_map_is_the_predictor_s(
     images: Path, segmenter_run: Path, tmp_path: Path
 ) -> None:

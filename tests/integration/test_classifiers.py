@@ -72,6 +72,7 @@ def searched(place: Place) -> "tuple[dict, str]":
     return json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.end_to_end
 class TestASearch:
     def test_every_setting_is_judged_and_the_papers_own_is_the_first(self, searched) -> None:
         result, _ = searched

@@ -88,6 +88,7 @@ def parts(folder: Path) -> dict[str, int]:
     return {str(path): pq.read_metadata(path).num_rows for path in folder.rglob("*.parquet")}
 
 
+@pytest.mark.end_to_end
 class TestAnExtraction:
     def test_extracts_each_image_once_and_only_what_is_new(
         self, walls: ClassFolder, tmp_path: Path, run: Run

@@ -111,6 +111,7 @@ def test_fetching_says_within_seconds_where_there_is_no_network(
     assert not (workplace / "data/fetched").exists()
 
 
+@pytest.mark.end_to_end
 def test_the_real_example_runs_to_a_leaderboard(here: Callable[[str], Any], workplace: Path) -> None:
     check, search, board = (line.split(" ", 1)[1] for line in commands()[3:6])
 
@@ -139,7 +140,7 @@ def test_the_plan_that_stands_in_a_sentence_is_made(here: Callable[[str], Any]) 
     assert "at a time" in planned.out
 
 
-@pytest.mark.slow  # the quick suite runs the real example, and the demo without its search
+@pytest.mark.slow  # the quick suite runs the demo without its search
 def test_the_demo_ranks_a_search_and_trains_nothing_twice(tmp_path: Path) -> None:
     first = in_a_process(tmp_path, "demo --dir demo --trials 2")
     assert first.returncode == 0, first.stderr

@@ -123,6 +123,7 @@ def wait_for(done: Callable[[], bool], process: "subprocess.Popen[str]") -> None
         time.sleep(0.1)
 
 
+@pytest.mark.end_to_end
 class TestASearchThatIsStoppedAndKilled:
     """Ctrl-C, then `--resume`; kill -9 of the trials' processes, then of the driver; then `--extend`."""
 

@@ -125,6 +125,7 @@ class TestAService:
         assert all(reply.is_problem for reply in replies[1:3])
 
 
+@pytest.mark.end_to_end
 class TestTheNextVersion:
     def test_takes_over_and_goes_back_without_a_failed_request(
         self, service: Running, runs: Path, token_file: Path, fissura: Callable[..., Any]

@@ -260,6 +260,7 @@ def check_answer(name: str, response: Any, form: str, data: bytes) -> None:
     assert all(0 < len(document[part]) < 400 for part in ("title", "detail", "remedy")), (name, document)
 
 
+@pytest.mark.end_to_end
 class TestDamagedImages:
     def test_each_have_a_result_or_a_problem_and_nothing_is_left_of_them(self, worker: Worker) -> None:
         send_all(worker, 300)
@@ -342,6 +343,7 @@ def drawn_of(cases: st.SearchStrategy[Case[Any]], *, examples: int, call: Call) 
 
 
 @pytest.mark.usefixtures("images_in_bodies")
+@pytest.mark.end_to_end
 class TestRequestsDrawnFromTheInterface:
     def test_are_answered_as_it_says(self, worker: Worker) -> None:
         self.judge(worker, examples=30)
