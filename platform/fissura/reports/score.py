@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
+from fissura.core.problems import first
 from fissura.core.spec import digest
 from fissura.core.text import count
 from fissura.data.images import SUFFIXES
@@ -92,7 +93,7 @@ class ScoreReport(Brief):
         return [
             f"{count(len(self.images), 'image')}, {self.protocol}, {threshold}",
             *(scores or [f"  {NO_CRACK}"]),
-            *self.remarks[:3],
+            *first(self.remarks, noun="remark"),
         ]
 
     def plain(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fissura.cli.app import run
-from fissura.core.errors import SpecError
+from fissura.core.errors import DataError, SpecError
 from fissura.core.problems import summed_up
 from fissura.data.check import check, parse_source
 from fissura.data.content import content_digest
@@ -160,6 +160,12 @@ class TestFloods:
     def test_a_few_are_a_line_each(self) -> None:
         lines = [f"w{number}.png: bad" for number in range(3)]
         assert summed_up(lines) == lines
+
+    def test_are_as_short_in_the_text_of_an_error(self) -> None:
+        error = DataError(*(f"/data/masks/w{number}.png: bad" for number in range(5)), "other: worse")
+        assert str(error).splitlines() == summed_up(error.problems)
+        assert len(error.problems) == 6
+        assert len(str(error).splitlines()) == 2
 
     @pytest.mark.parametrize("command", ["check", "prepare"])
     def test_are_short_in_the_commands(
