@@ -120,6 +120,19 @@ def test_a_common_suffix_is_one_line_that_names_the_option_which_reads_it(
     assert report.crack_share == pytest.approx(MASK.mean())
 
 
+@pytest.mark.parametrize("prefix", ["gt_", "mask-"])
+def test_so_is_a_common_prefix(tmp_path: Path, prefix: str) -> None:
+    root = folder(tmp_path, MASK * 255)
+    for mask in (root / "masks").iterdir():
+        mask.rename(mask.with_name(f"{prefix}{mask.name}"))
+    (problem,) = check(Folder(root=root)).problems
+    option = f"folder:{root}?prefix={prefix}"
+    assert f"`{option}`" in problem
+    (dataset,) = parse_datasets([option])
+    assert check(dataset).problems == ()
+    assert "mask_prefix" not in Folder(root=root).plain()
+
+
 def test_masks_that_are_merely_missing_have_no_common_suffix(tmp_path: Path) -> None:
     root = folder(tmp_path, MASK * 255, count=3)
     (root / "masks" / "w1.png").rename(root / "masks" / "w12.png")
