@@ -81,7 +81,9 @@ def test_options_are_fields() -> None:
     [
         ("folder:/x?treshold=3", "`treshold` is no option of this kind of data; did you mean `threshold`?"),
         ("cfd:/x?suffix=_m", "`suffix` is no option of this kind of data"),
-        ("folder:/x?threshold=999", "less than or equal to 254"),
+        ("folder:/x?threshold=999", "`threshold` is a whole number from 0 to 254 (got '999')"),
+        ("folder:/x?threshold=abc", "`threshold` is a whole number from 0 to 254 (got 'abc')"),
+        ("folder:/x?test_share=1", "`test_share` is a number above 0 and below 1 (got '1')"),
         ("folder:/x?root=/y", "`root` is no option"),
     ],
 )
