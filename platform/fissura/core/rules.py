@@ -41,7 +41,10 @@ def rule_of(field: FieldInfo) -> str:
 
 
 def _range(bounds: Mapping[str, Any]) -> str:
-    shown = {name: f"{value:,}" for name, value in bounds.items()}
+    shown = {
+        name: f"{int(value):,}" if isinstance(value, int | float) and value == int(value) else str(value)
+        for name, value in bounds.items()
+    }
     if {"ge", "le"} <= bounds.keys():
         return f" from {shown['ge']} to {shown['le']}"
     if {"min_length", "max_length"} <= bounds.keys():
