@@ -237,7 +237,7 @@ def test_of_levels_that_are_classes_a_threshold_says_all(tmp_path: Path, levels:
 
 
 def test_a_mask_of_16_bits_is_told_what_a_mask_is_saved_as(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), DEEP)
+    write(tmp_path / "a.png", DEEP)
     with pytest.raises(DataError) as refused:
         decode_mask(tmp_path / "a.png")
     (line,) = refused.value.problems
