@@ -27,7 +27,6 @@ from fissura.cli import (
     studies,
 )
 from fissura.core.errors import FissuraError, Interrupted, UserError
-from fissura.core.problems import summed_up
 
 CONTROL_C = 130  # what typer makes of a KeyboardInterrupt
 DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -107,7 +106,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         lines, code = _usage(error), error.exit_code
     except UserError as error:
-        lines, code = [f"error: {problem}" for problem in summed_up(error.problems)], 2
+        lines, code = [f"error: {problem}" for problem in str(error).splitlines()], 2
         if len(error.problems) > 1:
             lines.append(f"{len(error.problems)} errors; nothing was started.")
     except Interrupted as error:

@@ -97,7 +97,7 @@ def _f1(standing: "Standing") -> dict[str, Any]:
     f1 = standing.scores.get("f1")
     return {
         "F1": f1 and f1.value,
-        "95 %": f1 and f"{f1.low:.4f}..{f1.high:.4f}",
+        "95 %": f1 and f1.span("{:.4f}".format, joint=".."),
         **{name: _value(standing, name) for name in ("precision", "recall")},
     }
 

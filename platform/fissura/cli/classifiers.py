@@ -68,7 +68,7 @@ def plain_rows(rows: "Sequence[ClassRow]") -> list[dict[str, Any]]:
     ]
 
 
-def _plain(scores: "Mapping[str, Interval]") -> dict[str, dict[str, float]]:
+def _plain(scores: "Mapping[str, Interval]") -> dict[str, dict[str, float | None]]:
     return {name: vars(score) for name, score in scores.items()}
 
 
@@ -87,7 +87,7 @@ def class_text(rows: "Sequence[ClassRow]") -> str:
 
 def _line(row: "ClassRow") -> dict[str, Any]:
     f1 = row.scores.get("f1")
-    scored = {"F1": f1.value, "95 %": f"{f1.low:.4f}..{f1.high:.4f}"} if f1 else {}
+    scored = {"F1": f1.value, "95 %": f1.span("{:.4f}".format, joint="..")} if f1 else {}
     shown = {name: row.scores.get(name) for name in ("accuracy", "false_alarm_rate", "missed_alarm_rate")}
     return {
         "rank": row.rank,

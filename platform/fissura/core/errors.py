@@ -13,6 +13,8 @@ FissuraError                  exit code 1: a failure
     └── ResourceError         the work does not fit the machine or the cluster
 """
 
+from fissura.core.problems import summed_up
+
 
 class FissuraError(Exception):
     """Base of all that the project raises."""
@@ -28,11 +30,14 @@ class Interrupted(FissuraError):
 
 class UserError(FissuraError):
     """A mistake that the reader can mend. Each problem states the rule, the value and the remedy in one
-    line."""
+    line; its text has equal ones in one line, with their count."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(summed_up(self.problems))
 
 
 class SpecError(UserError):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 ALIKE = 3  # equal problems that are still a line each
 EXAMPLES = 3
+MOST_SHOWN = 5  # lines, where there is room for a few
 _PARTICULARS = re.compile(r"[^\s`]*[/\\][^\s`]*|[^\s`]+\.\w{2,4}\b|\d+(?:\.\d+)?%?")
 
 
@@ -27,6 +28,13 @@ def summed_up(problems: Iterable[str]) -> list[str]:
         more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
         lines.append(f"{alike[0]} ({len(alike)} alike: {', '.join(names[:EXAMPLES])}{more})")
     return lines
+
+
+def first(problems: Iterable[str], *, noun: str) -> list[str]:
+    """The first lines of `summed_up`, and how many more there are: "and 4 more problems"."""
+    lines = summed_up(problems)
+    more = len(lines) - MOST_SHOWN
+    return [*lines[:MOST_SHOWN], *([f"and {more} more {noun}{'s' * (more != 1)}"] if more > 0 else [])]
 
 
 def _told_apart(paths: list[str]) -> list[str]:

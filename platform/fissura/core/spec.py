@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
+from fissura.core.rules import broken_rule
 
 MOST_PROBLEMS = 50
 MOST_VALUES = 20_000
@@ -58,12 +59,21 @@ class Spec(BaseModel):
         return cls.load(plain, source=str(path), remedy=remedy)
 
 
-def describe(error: ValidationError) -> list[str]:
-    """One line a problem, `MOST_PROBLEMS` of them: the dotted field, the rule, the value."""
+def describe(
+    error: ValidationError, *, spec: type[BaseModel] | None = None, names: Mapping[str, str] | None = None
+) -> list[str]:
+    """One line a problem, `MOST_PROBLEMS` of them: the dotted field, the rule, the value. The rules of `spec`
+    are in a reader's words; `names` gives what a field is called where the reader wrote it."""
     lines = []
     for problem in error.errors(include_url=False)[:MOST_PROBLEMS]:
-        field = ".".join(str(part) for part in problem["loc"]) or "(whole)"
-        lines.append(f"`{field:.200}`: {problem['msg']:.500} (got {problem['input']!r:.80})")
+        path = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+        field = spec.model_fields.get(path) if spec else None
+        rule = (
+            broken_rule((names or {}).get(path, path), problem, field)
+            if field
+            else (f"`{path:.200}`: {problem['msg']:.500}")
+        )
+        lines.append(f"{rule} (got {problem['input']!r:.80})")
     return lines
 
 

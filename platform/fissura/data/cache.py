@@ -34,7 +34,9 @@ from fissura.data.content import (
     Source,
     content_digest,
     digest_of,
+    gone,
     require_same,
+    said_of_changed,
     settled,
     signature,
     sources,
@@ -157,6 +159,7 @@ def _build(
         seen = looks(found, resize, pool)
         rules = mask_rules(found, resize, seen)
         turned: list[str] = []
+        datasets = [*{source.label: source.dataset for source in found}.values()]
         nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
             decoded = _decode_all(found, resize, rules, seen, pool)
@@ -172,9 +175,9 @@ def _build(
                 if on_sample is not None:
                     on_sample(done, len(found))
             if not problems:
-                problems = [f"{path}: changed while it was prepared; try again" for path in hashes.changed()]
+                problems = said_of_changed(datasets, hashes.changed(), doing="it was prepared")
             if problems:
-                raise DataError(*problems)
+                raise DataError(*(gone(datasets) or problems))
             with _writing(place.parent):
                 os.fsync(file.fileno())
                 said = [

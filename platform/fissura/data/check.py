@@ -12,6 +12,8 @@ import numpy as np
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
+from fissura.core.problems import first
+from fissura.core.text import count
 from fissura.data.check_lines import (
     MaskFacts,
     count_lines,
@@ -61,10 +63,13 @@ class CheckReport(Brief):
     duplicates: tuple[Duplicate, ...]
 
     def lines(self) -> list[str]:
-        """The data set, its images, how much is wrong with it, and the first problems."""
-        counts = ", ".join(f"{count} {split}" for split, count in self.samples.items())
-        found = f"{len(self.problems)} problems, {len(self.warnings)} warnings, {len(self.notes)} notes"
-        return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {found}", *self.problems[:3]]
+        """The data set, its images, how much is wrong with it, and what: equal problems, warnings and
+        notes in one line, and of each the first."""
+        counts = ", ".join(f"{number} {split}" for split, number in self.samples.items())
+        levels = (("problem", self.problems), ("warning", self.warnings), ("note", self.notes))
+        found = ", ".join(count(len(texts), level) for level, texts in levels)
+        said = (f"{level}: {line}" for level, texts in levels for line in first(texts, noun=level))
+        return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {found}", *said]
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each problem, warning and note."""

@@ -146,6 +146,24 @@ def require_same(datasets: Sequence[object], *, held: str, content: str) -> None
         )
 
 
+def gone(datasets: Sequence[Dataset]) -> list[str]:
+    """A line for each data set whose folder is no longer there."""
+    return [
+        f"{dataset.root}: the data's folder is no longer there, so it was moved, renamed or unmounted since"
+        " the work on it began; put it back, or name where it lies now with --data"
+        for dataset in datasets
+        if not dataset.root.is_dir()
+    ]
+
+
+def said_of_changed(datasets: Sequence[Dataset], changed: Sequence[Path], *, doing: str) -> list[str]:
+    """A line for each data set whose folder is gone, and one for each file that `changed` elsewhere while
+    `doing`."""
+    roots = [dataset.root for dataset in datasets if not dataset.root.is_dir()]
+    elsewhere = (path for path in changed if not any(path.is_relative_to(root) for root in roots))
+    return [*gone(datasets), *(f"{path}: changed while {doing}; try again" for path in elsewhere)]
+
+
 def signature(status: os.stat_result) -> Signature:
     """What changes when a file does: the ctime even where a tool sets the old size and mtime again."""
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)

@@ -136,7 +136,11 @@ def check_opaque(image: Image.Image) -> None:
         )
 
 
-def mode_problem(mode: str) -> str:
+Purpose = Literal["image", "mask"]
+
+
+def mode_problem(mode: str, *, of: Purpose = "image") -> str:
+    """What is wrong with a file whose pixels are of this mode, and what to do with it."""
     names = {
         "P": "palette colours",
         "PA": "palette colours",
@@ -144,21 +148,21 @@ def mode_problem(mode: str) -> str:
         "1": "1 bit",
     }
     held = names.get(mode, "more than 8 bits a channel" if mode.startswith("I") else f"{mode} pixels")
-    return (
-        f"an image holds 8-bit grey or RGB: this one holds {held}; convert it to 8-bit RGB (a mask: to 8-bit "
-        f"grey)"
-    )
+    if of == "mask":
+        remedy = "save it as 8-bit grey, 0 background and 255 crack"
+        return f"a mask holds 8-bit grey: this one holds {held}; {remedy}"
+    return f"an image holds 8-bit grey or RGB: this one holds {held}; convert it to 8-bit RGB"
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[Picture]:
+def open_file(path: Path, *, of: Purpose = "image") -> Iterator[Picture]:
     """`opened`, of at most 8 bits a channel; a DataError, of the block too, gets the file's name."""
     try:
         if not path.is_file():
             raise DataError("the file is missing (or no regular file); restore it, or remove its partner")
         with path.open("rb") as file, opened(file) as picture:
             if picture.bits > 8:
-                raise DataError(mode_problem("I"))
+                raise DataError(mode_problem("I", of=of))
             yield picture
     except DataError as error:
         raise DataError(*(f"{path}: {problem}" for problem in error.problems)) from None

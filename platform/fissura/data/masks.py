@@ -14,6 +14,7 @@ from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem
 _IN_SCORE = " (`--mask-threshold {}` of `fissura score`)"
 LOSSY_THRESHOLD = 127
 MOST_OF_INDICES = 3  # the lightest level of class indices 0 and 1 as JPEG
+MOST_CLASSES = 16  # levels of a mask that are classes, and no grey edges
 MOST_CUT_OFF = 0.1  # of the pixels of more than half the lightest level, by the threshold
 
 
@@ -50,7 +51,7 @@ def decode_mask(
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
     """
-    with open_file(path) as picture:
+    with open_file(path, of="mask") as picture:
         lossy = picture.image.format in {"JPEG", "MPO"}
         grey = _grey(picture)
     counts = count_levels(grey)
@@ -72,7 +73,9 @@ def decode_mask(
         share, remark = 0.0, None
     else:
         light = (grey > threshold).astype(np.uint8)
-        share = 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
+        # of levels that are classes the threshold that was named says all
+        classes = not lossy and len(levels) <= MOST_CLASSES and 255 not in levels
+        share = 0.0 if classes else 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
         remark = f"{share:.1%} of the pixels are grey, thresholded at {threshold}" if share else None
     return MaskReading(light if crack == "light" else 1 - light, levels, share, remark)
 
@@ -92,7 +95,7 @@ def read_levels(path: Path) -> UInt8[np.ndarray, "h w"]:
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
     """
-    with open_file(path) as picture:
+    with open_file(path, of="mask") as picture:
         return _grey(picture)
 
 
@@ -149,7 +152,7 @@ def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
     """The levels of a mask; of one in black and another colour 0 and 1."""
     image = picture.image
     if image.mode not in {"1", "P", *PLAIN_MODES}:
-        raise DataError(mode_problem(image.mode))
+        raise DataError(mode_problem(image.mode, of="mask"))
     check_opaque(image)
     if image.mode in {"1", "L", "LA"} or image.format in {"JPEG", "MPO"}:
         return picture.pixels("L")

@@ -70,7 +70,10 @@ def with_options(
     try:
         return spec.model_validate({**given, **values})
     except ValidationError as error:
-        raise SpecError(*(f"`{text}`: {problem}" for problem in describe(error))) from None
+        named = {field: option for option, field in fields.items()}
+        raise SpecError(
+            *(f"`{text}`: {problem}" for problem in describe(error, spec=spec, names=named))
+        ) from None
 
 
 def options_of(spec: type[Spec]) -> dict[str, str]:

@@ -156,11 +156,12 @@ class Walk:
         """
         if not images or not masks:
             return  # `files` has named the missing or empty folder, so its partners need no line each
-        if suffix := common_suffix(images, masks):
+        if affix := common_affix(images, masks):
+            which, text = affix
             self.problems.append(
-                f"{next(iter(masks.values())).parent}: a mask has the stem of its image: here the masks' end"
-                f" in `{suffix}` besides ({len(masks)} masks, {len(images)} images); rename them, or for your"
-                f" own folder name the suffix: `folder:{self.root}?suffix={suffix}`"
+                f"{next(iter(masks.values())).parent}: a mask has the stem of its image:"
+                f" {said_of_affix(affix)} ({len(masks)} masks, {len(images)} images); rename them, or for"
+                f" your own folder name the {which}: `folder:{self.root}?{which}={text}`"
             )
             return
         for stem, image in sorted(images.items()):
@@ -208,15 +209,29 @@ class Walk:
         return Found(tuple(samples), tuple(self.problems), (*self.notes, *self.left_out()))
 
 
-def common_suffix(images: Iterable[str], masks: Iterable[str]) -> str:
-    """What most masks without an image of their stem have behind the stem of an image without a mask; or
-    nothing.
+Affix = tuple[Literal["prefix", "suffix"], str]
+
+
+def common_affix(images: Iterable[str], masks: Iterable[str]) -> Affix | None:
+    """What most masks without an image of their stem have before or behind the stem of an image without a
+    mask; or nothing.
     """
     bare, spare = set(images) - set(masks), set(masks) - set(images)
-    ends = Counter(mask[cut:] for mask in spare for cut in range(1, len(mask)) if mask[:cut] in bare)
-    suffix, count = max(ends.items(), key=lambda end: (end[1], len(end[0])), default=("", 0))
-    most = max(len(bare), len(spare)) / 2
-    return suffix if count > most and not suffix[0].isdigit() else ""
+    found = Counter[Affix]()
+    for mask in spare:
+        for cut in range(1, len(mask)):
+            if mask[:cut] in bare and not mask[cut].isdigit():
+                found["suffix", mask[cut:]] += 1
+            if mask[cut:] in bare and not mask[cut - 1].isdigit():
+                found["prefix", mask[:cut]] += 1
+    affix, count = max(found.items(), key=lambda item: (item[1], len(item[0][1])), default=(None, 0))
+    return affix if count > max(len(bare), len(spare)) / 2 else None
+
+
+def said_of_affix(affix: Affix) -> str:
+    """What masks have besides the stems of their images, in a few words."""
+    which, text = affix
+    return f"here the masks {'begin with' if which == 'prefix' else 'end in'} `{text}` besides"
 
 
 def composed(name: str) -> str:

@@ -121,7 +121,12 @@ class Comparison:
             roc_auc(part.labels, decisions, weights=self._draws[i : i + step, rows])
             for i in range(0, len(self._draws), step)
         ]
-        return Bootstrapped(float(roc_auc(part.labels, decisions)[0]), np.concatenate(blocks))
+        replicates = np.concatenate(blocks)
+        alone = len(set(part.groups)) == 1
+        return Bootstrapped(
+            float(roc_auc(part.labels, decisions)[0]),
+            np.full_like(replicates, np.nan) if alone else replicates,
+        )
 
 
 def resample(
@@ -141,7 +146,8 @@ def resample(
 
     Returns:
         By name as SCORES, and `class_f1/0` and so on for single classes. A score is the mean over seeds of
-        each seed's own; nan in a replicate in which it is undefined, or that holds no image.
+        each seed's own; nan in a replicate in which it is undefined, or that holds no image, and in each
+        where all images that it is of are in one group.
     """
     seeds, groups, cells = counts.shape
     table = np.ascontiguousarray(counts.transpose(1, 0, 2)).reshape(groups, seeds * cells)
@@ -153,17 +159,27 @@ def resample(
     whole = class_rates(counts.sum(axis=1).reshape(seeds, classes, classes))
     drawn = class_rates(sums)
 
+    holds = counts.reshape(seeds, groups, classes, classes).any(axis=(0, 3))  # group, label
+    every = list(range(classes))
+    shares_of = {"false_alarm_rate": [0], "missed_alarm_rate": every[1:]}
+    if classes == 2:
+        shares_of["recall"] = [1]
+
     def score(
-        values: Float64[np.ndarray, "seed"], replicates: Float64[np.ndarray, "replicate seed"]
+        values: Float64[np.ndarray, "seed"], replicates: Float64[np.ndarray, "replicate seed"], of: list[int]
     ) -> Bootstrapped:
-        known = np.where(none, np.nan, replicates)
+        alone = np.count_nonzero(holds[:, of].any(axis=1)) == 1
+        known = np.where(none | alone, np.nan, replicates)
         return Bootstrapped(float(values.mean()), np.einsum("rs,rs->r", shares, known))
 
-    results = {name: score(getattr(whole, name), getattr(drawn, name)) for name in SCORES}
+    results = {
+        name: score(getattr(whole, name), getattr(drawn, name), shares_of.get(name, every)) for name in SCORES
+    }
     for name in CLASS_SCORES:
         values, replicates = getattr(whole, name), getattr(drawn, name)
         for index in range(classes):
-            results[f"{name}/{index}"] = score(values[:, index], replicates[..., index])
+            of = [index] if name == "class_recall" else every
+            results[f"{name}/{index}"] = score(values[:, index], replicates[..., index], of)
     return results
 
 

@@ -143,7 +143,7 @@ def found(rows: Rows) -> str:
 
 
 def _sentence(score: Interval) -> str:
-    return f"{score.value:.3f} (95 % interval {score.low:.3f} to {score.high:.3f})"
+    return f"{text.share(score.value)} ({score.sentence(text.share)})"
 
 
 def _explanation(rows: Rows) -> str:
@@ -222,7 +222,7 @@ def _class_scores(index: int) -> Callable[[ClassRow], TableCell]:
             return TableCell("—")
         precision, recall, f1 = (row.class_scores[name][index] for name in CLASS_SCORES)
         values = " / ".join(text.share(score.value) for score in (precision, recall, f1))
-        return TableCell(values, f"F1 {text.share(f1.low)}–{text.share(f1.high)}", f1.value)
+        return TableCell(values, f"F1 {f1.span(text.share)}", f1.value)
 
     return entry
 
@@ -296,7 +296,7 @@ def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
         "images": table.images,
     }  # fmt: skip
     lines: list[dict[str, Any]] = []
-    named: list[tuple[str, str, Mapping[str, Interval | Difference]]] = [
+    named: list[tuple[str, str, Mapping[str, Interval]]] = [
         *((row.model, "", row.scores) for row in table.rows),
         *((pair.after, pair.before, pair.differences) for pair in table.pairs),
     ]
@@ -308,7 +308,7 @@ def _flat_table(table: InterferenceTable) -> list[dict[str, Any]]:
     return lines
 
 
-def _ends(name: str, score: Interval | Difference | None) -> dict[str, float | None]:
+def _ends(name: str, score: Interval | None) -> dict[str, float | None]:
     """`name`, `name_low` and `name_high`, and `name_p` of a difference, as columns of a program's table."""
     if score is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}

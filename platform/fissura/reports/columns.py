@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -134,8 +135,7 @@ def _score(name: str) -> Callable[[Standing], TableCell]:
         score = standing.scores.get(name)
         if score is None or name not in FALSE_ALARMS:
             return score_entry(score)
-        value, low, high = (figure(name, number) for number in (score.value, score.low, score.high))
-        return TableCell(value, f"{low}–{high}", score.value)
+        return TableCell(figure(name, score.value), score.span(partial(figure, name)), score.value)
 
     return entry
 

@@ -78,5 +78,5 @@ def cross_data(own: Sequence[DataScore], others: Sequence[DataScore]) -> list[ht
 def _cell(f1: Interval | None) -> html.Cell:
     if f1 is None:
         return html.Cell("—", "")
-    ends = html.element("span.detail", f"{text.share(f1.low)}–{text.share(f1.high)}")
+    ends = html.element("span.detail", f1.span(text.share))
     return html.Cell(html.join(text.share(f1.value), ends), f1.value)

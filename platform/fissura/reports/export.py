@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +66,7 @@ def tile(table: Table) -> html.Html:
     """The table's best score in large print."""
     best = table.standings[0]
     by, score = table.ranked_by, best.scores[table.ranked_by]
-    interval = f"{figure(by, score.low)}–{figure(by, score.high)}"
+    interval = score.span(partial(figure, by))
     return html.tile(heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}")
 
 
@@ -80,7 +81,7 @@ def found(table: Table) -> str:
     tied = ties.get(equals, f" {equals} other configurations do not differ from it significantly.")
     names = [standing.recipe for standing in table.standings if standing.rank == 1]
     configurations = text.count(len(table.standings), "configuration")
-    interval = f"95 % interval {figure(by, score.low)} to {figure(by, score.high)}"
+    interval = score.sentence(partial(figure, by))
     remark = f" There is {table.remark}." if table.no_crack else ""
     return (
         f"On the {table.images} {table.condition.split} images of {table.data}, "

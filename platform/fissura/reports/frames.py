@@ -31,7 +31,7 @@ def leaders(tables: Sequence[Table], classes: Sequence[ClassRow], *, best_run: P
 
 
 def _score(title: str, score: Interval) -> str:
-    return f"{title} {score.value:.4f} ({score.low:.4f}..{score.high:.4f})"
+    return f"{title} {score.value:.4f} ({score.span('{:.4f}'.format, joint='..')})"
 
 
 def board_rows(tables: Sequence[Table], classes: Sequence[ClassRow]) -> list[dict[str, Any]]:

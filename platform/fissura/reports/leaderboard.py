@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -60,6 +60,15 @@ class Leaderboard(Brief):
     def rows(self) -> list[dict[str, Any]]:
         """Every number: a row for each configuration under each condition, classifiers last."""
         return board_rows(self.tables, self.classes)
+
+    def led_by(self, protocol: str) -> "Leaderboard":
+        """The same tables, of those of one data set and kind of threshold that of `protocol` first."""
+
+        def order(table: Table) -> tuple[object, ...]:
+            data, rest = _order(table.condition)[:3], _order(table.condition)[3:]
+            return data, table.condition.protocol != protocol, rest
+
+        return replace(self, tables=tuple(sorted(self.tables, key=order)))
 
     def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
         """The tables that `rows` stand in, in the order of the rows, and the others."""

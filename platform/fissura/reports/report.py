@@ -130,7 +130,7 @@ def _first_screen(
         )
     elif ranked:
         tiles.append(html.tile("On the Pareto front", str(len(ranked)), "trials that none other beats"))
-    tiles += [tile(table) for table in held_out]
+    tiles += [tile(table) for table in (rows.tables if rows else ())]
     others = [
         f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
     ]

@@ -13,10 +13,12 @@ from jaxtyping import UInt8
 
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
+from fissura.core.problems import first
 from fissura.core.spec import digest
 from fissura.core.text import count
 from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
+from fissura.data.walk import common_affix, said_of_affix
 from fissura.metrics import (
     Counts,
     Protocol,
@@ -92,7 +94,7 @@ class ScoreReport(Brief):
         return [
             f"{count(len(self.images), 'image')}, {self.protocol}, {threshold}",
             *(scores or [f"  {NO_CRACK}"]),
-            *self.remarks[:3],
+            *first(self.remarks, noun="remark"),
         ]
 
     def plain(self) -> dict[str, Any]:
@@ -158,6 +160,11 @@ def score_folders(
     if problems:
         raise DataError(*problems)
 
+    if affix := common_affix(maps, labels):
+        raise DataError(
+            f"{masks}: a mask has the name of its prediction: {said_of_affix(affix)} ({len(labels)} masks,"
+            f" {len(maps)} predictions); rename the masks, or the predictions alike"
+        )
     for missing in sorted(labels.keys() - maps.keys()):
         remedy = f"add {predictions / missing}.png, or remove the mask"
         problems.append(f"{labels[missing]}: a mask has a prediction of the same name; {remedy}")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from fissura.core.files import replacing, write_text
 from fissura.reports import html
-from fissura.reports.statistics import Difference, Interval
+from fissura.reports.statistics import Interval
 
 Format = Literal["parquet", "csv", "md", "html", "latex"]
 SUFFIXES: dict[Format, str] = {"parquet": "parquet", "csv": "csv", "md": "md", "html": "html", "latex": "tex"}
@@ -131,17 +131,12 @@ def sheet_of(
     )
 
 
-def score_entry(
-    score: Interval | Difference | None, *, signed: Literal["signed", "plain"] = "plain"
-) -> TableCell:
+def score_entry(score: Interval | None, *, signed: Literal["signed", "plain"] = "plain") -> TableCell:
     """A score or a change with its interval in small print."""
     if score is None:
         return TableCell("—")
-    form = "+.3f" if signed == "signed" else ".3f"
-    low, high = f"{score.low:{form}}", f"{score.high:{form}}"
-    return TableCell(
-        f"{score.value:{form}}", f"{low} to {high}" if signed == "signed" else f"{low}–{high}", score.value
-    )
+    form, joint = ("{:+.3f}", " to ") if signed == "signed" else ("{:.3f}", "–")
+    return TableCell(form.format(score.value), score.span(form.format, joint=joint), score.value)
 
 
 def markdown(sheet: Sheet) -> str:
@@ -224,8 +219,8 @@ def html_table(sheet: Sheet) -> html.Html:
             ]
         )
     column, spread = sheet.whisker or ("", ())
-    if known := [score for score in spread if score is not None]:
-        low, high = min(score.low for score in known), max(score.high for score in known)
+    if known := [end for score in spread if score is not None and score.ends for end in score.ends]:
+        low, high = min(known), max(known)
         place = titles.index(column) + 1
         for cells, score in zip(rows, spread, strict=True):
             cells.insert(place, _whisker(score, low=low, high=high))
@@ -243,10 +238,12 @@ def _cell(entry: TableCell, lines: Sequence[str]) -> html.Cell:
 
 def _whisker(score: Interval | None, *, low: float, high: float) -> html.Cell:
     """The cell of a score's interval, on the scale that the rows share."""
-    if score is None:
+    if score is None or score.ends is None:
         return html.Cell("—", "")
-    ends = [_across(value, low, high) for value in (score.low, score.value, score.high)]
-    return html.Cell(_draw_whisker(*ends), score.value)
+    start, end = score.ends
+    return html.Cell(
+        _draw_whisker(*(_across(value, low, high) for value in (start, score.value, end))), score.value
+    )
 
 
 def _across(value: float, low: float, high: float) -> float:

@@ -98,36 +98,59 @@ def _scores(means: Sums) -> dict[str, Scores]:
     }
 
 
+NO_INTERVAL = "no interval: one image or group alone"
+
+
 @dataclass(frozen=True)
 class Interval:
-    """A score and its 95 % interval."""
+    """A score and its 95 % interval; None where it rests on one image or group alone, drawn again and again,
+    which says nothing of others."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval, or None where there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def span(self, figure: Callable[[float], str], *, joint: str = "–") -> str:
+        """The interval as people read it, or that there is none."""
+        return joint.join(map(figure, self.ends)) if self.ends else NO_INTERVAL
+
+    def sentence(self, figure: Callable[[float], str]) -> str:
+        """The same within a sentence."""
+        return ("95 % interval " if self.ends else "") + self.span(figure, joint=" to ")
 
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """A score, and the same score in each replicate; nan in one in which it is undefined."""
+    """A score, and the same score in each replicate; nan in one in which it is undefined, and in all where
+    it rests on one image or group alone."""
 
     value: float
     replicates: Float64[np.ndarray, "replicate"]
 
     def interval(self) -> Interval:
         """The score with its percentile interval."""
-        low, high = np.nanquantile(self.replicates, [LEVEL / 2, 1 - LEVEL / 2])
-        return Interval(self.value, float(low), float(high))
+        return Interval(self.value, *_ends(self.replicates))
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The first configuration's score less the second's, its 95 % interval, and the two-sided p-value."""
+class Difference(Interval):
+    """The first configuration's score less the second's, its 95 % interval, and the two-sided p-value, which
+    is 1 where there is no interval."""
 
-    value: float
-    low: float
-    high: float
     p: float
+
+
+def _ends(replicates: Float64[np.ndarray, "replicate"]) -> tuple[float, float] | tuple[None, None]:
+    known = replicates[~np.isnan(replicates)]
+    if not known.size:
+        return None, None
+    low, high = np.quantile(known, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
 
 
 def draw(images: int, *, seed: int, replicates: int = REPLICATES) -> UInt8[np.ndarray, "replicate image"]:
@@ -170,10 +193,13 @@ def bootstrap(
     shares = draw(seeds, seed=seed, replicates=len(draws)) / seeds
     results = {}
     whole, drawn = _scores(features.mean(axis=1)), _scores(means)
+    free = np.count_nonzero(features[..., FEATURES.index("crack_free")].any(axis=0))
     for name, values in whole.items():
         value = float(values.mean())
         if not np.isnan(value):
-            results[name] = Bootstrapped(value, np.einsum("rs,rs->r", shares, drawn[name]))
+            alone = images == 1 or (free == 1 and name in FALSE_ALARMS)
+            replicates = np.einsum("rs,rs->r", shares, drawn[name])
+            results[name] = Bootstrapped(value, np.full_like(replicates, np.nan) if alone else replicates)
     return results
 
 
@@ -194,8 +220,7 @@ def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:
     Hinkley, Bootstrap Methods and their Application, 1997, eq. 4.11).
     """
     gaps = first.replicates - second.replicates
-    low, high = np.nanquantile(gaps, [LEVEL / 2, 1 - LEVEL / 2])
-    return Difference(first.value - second.value, float(low), float(high), _p_value(gaps))
+    return Difference(first.value - second.value, *_ends(gaps), _p_value(gaps))
 
 
 def _p_value(gaps: Float64[np.ndarray, "replicate"]) -> float:

@@ -17,7 +17,7 @@ from fissura.core.documents import read_json
 from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import check_writable, replacing
 from fissura.core.spec import MOST_VALUES
-from fissura.data.content import FileHashes, digest_of, require_same, sources
+from fissura.data.content import FileHashes, digest_of, gone, require_same, said_of_changed, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
@@ -75,6 +75,8 @@ def evaluate(
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    if content is not None and (lost := gone(datasets)):
+        raise DataChanged(*lost)
     check_writable(run)
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
@@ -120,7 +122,7 @@ def evaluate(
         for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
     if changed := hashes.changed():
-        raise DataChanged(*(f"{path}: changed while the run was scored on it; try again" for path in changed))
+        raise DataChanged(*said_of_changed(datasets, changed, doing="the run was scored on it"))
     for dataset in sorted({row.dataset for row in rows}):
         write_sums(run, prediction_folder(run, dataset, data_digest=content, split=split))
     write_run(run, rows, manifest)
@@ -270,7 +272,7 @@ def _count(
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
-        raise DataError(*problems)
+        raise DataChanged(*lost) if (lost := gone(datasets)) else DataError(*problems)
 
 
 def _row(

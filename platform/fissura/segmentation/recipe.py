@@ -120,6 +120,9 @@ class Given(Spec):
 MapRange = Literal["probability", "min_max"]
 AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
 
+OVERLAPS = ("val/dice", "val/iou")
+"""The metrics of validation images that are of the protocol `overlap`."""
+
 
 class Recipe(Experiment):
     """Everything that decides a training: the same recipe, data and seed give the same weights on the same
@@ -217,14 +220,17 @@ class Recipe(Experiment):
         """See `Experiment.measured`."""
         if not metric.startswith("val/"):
             return ""
-        # as `engine.validation.validate` does it
-        rules = {
-            "val/loss": "by the recipe's loss",
-            "val/dice": "under the protocol overlap at 0.5",
-            "val/iou": "under the protocol overlap at 0.5",
-        }
-        rule = rules.get(metric, f"under the protocol {self.protocols[0]}")
+        under = self.protocol_of(metric)
+        at = " at 0.5" if metric in OVERLAPS else ""
+        rule = f"under the protocol {under}{at}" if under else "by the recipe's loss"
         return f"on the validation split of {on}, {rule}"
+
+    def protocol_of(self, metric: str) -> str:
+        """The protocol that a metric of the validation images is of, as `segmentation.validation` does it;
+        "" for the loss, which is of none."""
+        if metric == "val/loss":
+            return ""
+        return "overlap" if metric in OVERLAPS else str(self.protocols[0])
 
     def maps_under(self, protocol: AnyProtocol) -> MapRange:
         """The maps that a finished model is judged by under a protocol: the stretched ones belong to the

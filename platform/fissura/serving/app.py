@@ -12,7 +12,7 @@ from fissura.serving import schema
 from fissura.serving.middleware import OPEN, Guard
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
-from fissura.serving.parameters import MOST_SHOWN, check_query, fields, shown, unknown
+from fissura.serving.parameters import MOST_SHOWN, check_query, rule, shown
 from fissura.serving.problems import Kind, Problem, Refused, problem_response
 from fissura.serving.query import Form
 from fissura.serving.service import Service
@@ -182,11 +182,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     rules, given = [], []
     for problem in error.errors()[: 2 * MOST_SHOWN]:  # each is compared with all known names
-        field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            rules.append(unknown(field.removeprefix("body."), fields(request)))
-        else:
-            rules.append(f"`{field}`: {problem['msg']}")
+        rules.append(rule(problem, request))
         given.append(f"{repr(problem.get('input'))[:80]} was sent")
     return problem_response(
         Problem("invalid-value", shown(rules), shown(given), "mend it; see /openapi.json")

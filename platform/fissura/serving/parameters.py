@@ -1,10 +1,13 @@
 """The names that a route knows: parameters of its query, fields of its body. Any other name is refused, since
 an option that is passed over unseen is a wrong answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fastapi import Request
+from pydantic.fields import FieldInfo
 
+from fissura.core.rules import broken_rule
 from fissura.core.spec import nearest
 from fissura.serving.problems import Problem, Refused
 
@@ -12,16 +15,27 @@ MOST_SHOWN = 5
 MOST_NAME = 60
 
 
-def parameters(request: Request) -> tuple[str, ...]:
+def parameters(request: Request) -> dict[str, FieldInfo]:
     """The query parameters that the route of a request takes."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
-    return tuple(sorted(field.alias for field in dependant.query_params)) if dependant else ()
+    known = sorted(dependant.query_params, key=lambda field: field.alias) if dependant else ()
+    return {field.alias: field.field_info for field in known}
 
 
-def fields(request: Request) -> tuple[str, ...]:
+def fields(request: Request) -> dict[str, FieldInfo]:
     """The fields of the JSON document that the route of a request takes."""
     body = getattr(request.scope.get("route"), "body_field", None)
-    return tuple(getattr(body.field_info.annotation, "model_fields", ())) if body else ()
+    return dict(getattr(body.field_info.annotation, "model_fields", {})) if body else {}
+
+
+def rule(problem: Mapping[str, Any], request: Request) -> str:
+    """The rule that a parameter or field breaks, under the name that the client wrote."""
+    place, *path = map(str, problem["loc"])
+    known = {"query": parameters, "body": fields}.get(place, lambda _: {})(request)
+    name = ".".join(path) or place
+    if problem["type"] == "extra_forbidden":
+        return unknown(name, known)
+    return broken_rule(name, problem, known.get(name))
 
 
 async def check_query(request: Request) -> None:

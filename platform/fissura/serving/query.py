@@ -40,7 +40,7 @@ def asked_of(query: Mapping[str, str | float | None], accept: str | None) -> Ask
     try:
         asked = Asked.model_validate({"form": form, **values})
     except ValidationError as error:
-        problem = describe(error)[0]
+        problem = describe(error, spec=Asked, names={"form": "answer"})[0]
         raise Refused(
             Problem("invalid-value", "a query keeps its types and ranges", problem, "mend the query")
         ) from None

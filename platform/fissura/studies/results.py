@@ -23,6 +23,7 @@ from fissura.reports.figures import Plot
 from fissura.reports.leaderboard import Leaderboard, leaderboard
 from fissura.reports.pictures import Load
 from fissura.reports.report import StudyFacts, write_report
+from fissura.segmentation.recipe import segmenter_of
 from fissura.studies.sources import called, described, masked
 from fissura.studies.study import Plan, Ranking, Study, best_trials, runs_to_keep
 from fissura.training.checkpoint import METRICS, STATE, WEIGHTS, read_metrics
@@ -50,7 +51,10 @@ def write_results(study: Study, trials: "optuna.Study", *, say: Say) -> Conclusi
     runs = store.read_runs([study.path])
     for skipped in runs.skipped:
         say(f"skipped {skipped.path}: {skipped.reason}")
-    board, others = of_data(leaderboard(runs.records), plan.content)
+    space = plan.load_space(study.path)
+    # what the search was for leads its tables, its pages and their first sentences
+    objective = segmenter_of(space.recipe_for(space.completed({}))).protocol_of(space.objectives[0].metric)
+    board, others = of_data(leaderboard(runs.records).led_by(objective), plan.content)
     load: Load | None = None
     missing = ""
     try:

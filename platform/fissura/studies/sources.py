@@ -72,7 +72,8 @@ def change_of(sources: Sequence[Source], *, content: str, directory: Path | None
         return ""
     return (
         f"the images, masks or labels changed while the study ran: they were {content}, and are {held} now;"
-        f" every trial of it saw {content}. Put them back before you go on with it"
+        f" every trial of it saw {content}. Put them back, or name with"
+        " --data where they lie now, before you go on with it"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,18 @@ def folder(tmp_path: Path) -> Path:
 
 def report(root: Path, kind: str = "folder") -> CheckReport:
     return check(parse_source(f"{kind}:{root}"))
+
+
+def test_a_printed_report_says_what_is_wrong_and_how_much_more_there_is(folder: Path) -> None:
+    (folder / "masks/train/0.png").unlink()
+    save(folder / "images/train/1.png", surface(6))
+    found = report(folder)
+    lines = str(found).splitlines()
+    assert f"1 problem, {len(found.warnings)} warning" in lines[1]
+    assert f"problem: {found.problems[0]}" in lines
+    assert f"warning: {found.warnings[0]}" in lines
+    many = replace(found, problems=tuple(f"{name}: {name}" for name in "abcdefgh"))
+    assert "and 3 more problems" in str(many).splitlines()
 
 
 def test_a_sound_set_has_facts_and_no_defect(folder: Path) -> None:

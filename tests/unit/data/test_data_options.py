@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fissura.cli.app import run
-from fissura.core.errors import SpecError
+from fissura.core.errors import DataError, SpecError
 from fissura.core.problems import summed_up
 from fissura.data.check import check, parse_source
 from fissura.data.content import content_digest
@@ -81,7 +81,9 @@ def test_options_are_fields() -> None:
     [
         ("folder:/x?treshold=3", "`treshold` is no option of this kind of data; did you mean `threshold`?"),
         ("cfd:/x?suffix=_m", "`suffix` is no option of this kind of data"),
-        ("folder:/x?threshold=999", "less than or equal to 254"),
+        ("folder:/x?threshold=999", "`threshold` is a whole number from 0 to 254 (got '999')"),
+        ("folder:/x?threshold=abc", "`threshold` is a whole number from 0 to 254 (got 'abc')"),
+        ("folder:/x?test_share=1", "`test_share` is a number above 0 and below 1 (got '1')"),
         ("folder:/x?root=/y", "`root` is no option"),
     ],
 )
@@ -118,6 +120,19 @@ def test_a_common_suffix_is_one_line_that_names_the_option_which_reads_it(
     report = check(dataset)
     assert report.problems == ()
     assert report.crack_share == pytest.approx(MASK.mean())
+
+
+@pytest.mark.parametrize("prefix", ["gt_", "mask-"])
+def test_so_is_a_common_prefix(tmp_path: Path, prefix: str) -> None:
+    root = folder(tmp_path, MASK * 255)
+    for mask in (root / "masks").iterdir():
+        mask.rename(mask.with_name(f"{prefix}{mask.name}"))
+    (problem,) = check(Folder(root=root)).problems
+    option = f"folder:{root}?prefix={prefix}"
+    assert f"`{option}`" in problem
+    (dataset,) = parse_datasets([option])
+    assert check(dataset).problems == ()
+    assert "mask_prefix" not in Folder(root=root).plain()
 
 
 def test_masks_that_are_merely_missing_have_no_common_suffix(tmp_path: Path) -> None:
@@ -160,6 +175,12 @@ class TestFloods:
     def test_a_few_are_a_line_each(self) -> None:
         lines = [f"w{number}.png: bad" for number in range(3)]
         assert summed_up(lines) == lines
+
+    def test_are_as_short_in_the_text_of_an_error(self) -> None:
+        error = DataError(*(f"/data/masks/w{number}.png: bad" for number in range(5)), "other: worse")
+        assert str(error).splitlines() == summed_up(error.problems)
+        assert len(error.problems) == 6
+        assert len(str(error).splitlines()) == 2
 
     @pytest.mark.parametrize("command", ["check", "prepare"])
     def test_are_short_in_the_commands(

@@ -229,6 +229,24 @@ def test_a_declared_threshold_reads_grey_levels_and_names_their_share(tmp_path: 
     assert reading.remark == "50.0% of the pixels are grey, thresholded at 127"
 
 
+@pytest.mark.parametrize("levels", [(1, 2), (0, 1, 2, 3), (38, 75)])
+def test_of_levels_that_are_classes_a_threshold_says_all(tmp_path: Path, levels: tuple[int, ...]) -> None:
+    reading = decode_mask(write(tmp_path / "a.png", np.array([levels], np.uint8)), threshold=levels[-2])
+    assert reading.mask.tolist() == [[0] * (len(levels) - 1) + [1]]
+    assert (reading.remark, reading.grey_share) == (None, 0.0)
+
+
+def test_a_mask_of_16_bits_is_told_what_a_mask_is_saved_as(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", DEEP)
+    with pytest.raises(DataError) as refused:
+        decode_mask(tmp_path / "a.png")
+    (line,) = refused.value.problems
+    assert line.endswith(
+        "a mask holds 8-bit grey: this one holds more than 8 bits a channel; save it as 8-bit grey, 0"
+        " background and 255 crack"
+    )
+
+
 def test_a_threshold_spares_masks_of_0_and_1(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_binary_mask(write(tmp_path / "a.png", MASK), threshold=127), MASK)
 

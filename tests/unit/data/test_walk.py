@@ -52,6 +52,28 @@ def test_val_goes_by_three_names_in_letters_of_any_size(tmp_path: Path, name: st
     assert [sample.split for sample in found.samples] == [*["train"] * 3, *["val"] * 2, "test"]
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_splits_may_lie_outside_of_images_and_masks(tmp_path: Path, name: str) -> None:
+    for split, stems in {"Train": "abc", name: "de", "test": "f"}.items():
+        pairs(tmp_path / split, stems)
+    save(tmp_path / "loose.png")
+    save(tmp_path / "test" / "more" / "x.png")
+    found = Folder(root=tmp_path).find()
+    assert found.problems == ()
+    assert [sample.split for sample in found.samples] == [*["train"] * 3, *["val"] * 2, "test"]
+    assert ["loose.png" in found.notes[0], "more (1 images)" in found.notes[1]] == [True, True]
+
+
+def test_predictions_and_masks_that_differ_by_an_ending_are_one_line(tmp_path: Path) -> None:
+    for stem in "abcde":
+        save(tmp_path / "maps" / f"{stem}.png", MASK)
+        save(tmp_path / "masks" / f"{stem}_label.png", MASK)
+    with pytest.raises(DataError) as refused:
+        score_folders(tmp_path / "maps", tmp_path / "masks", protocol=parse_protocol("pixel"))
+    (line,) = refused.value.problems
+    assert "the masks end in `_label` besides (5 masks, 5 predictions)" in line
+
+
 def test_images_and_masks_may_name_a_split_differently(tmp_path: Path) -> None:
     pairs(tmp_path, "abc", below="train")
     pairs(tmp_path, "de", below="valid")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fissura.cli.board import brief
 from fissura.core.errors import DataError
 from fissura.core.text import duration, scaled, shortened
 from fissura.metrics import Counts, sweep
@@ -22,6 +23,7 @@ from fissura.reports.gallery import Budget, gallery
 from fissura.reports.html import Html, element, page, script
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.pictures import MISSED, RIGHT, WRONG, overlay
+from fissura.reports.statistics import NO_INTERVAL
 
 
 class Reader(HTMLParser):
@@ -88,6 +90,21 @@ def test_configurations_are_ranked_and_their_seeds_are_one_row(board):
     assert good.scores["f1"].low <= good.scores["f1"].value <= good.scores["f1"].high
 
 
+def test_one_image_gives_no_interval_and_every_format_says_so(tmp_path, write_scored_run):
+    for name, lr, quality in (("a", 0.1, 0.9), ("b", 0.2, 0.8)):
+        write_scored_run(tmp_path / name, lr=lr, quality=quality, images=["001"])
+    board = leaderboard(read_runs([tmp_path]).records)
+    best, other = board.tables[0].standings
+    assert (best.scores["f1"].low, best.scores["f1"].high) == (None, None)
+    assert (best.group, other.group) == ("a", "a")
+    texts = [as_text(board, kind=kind) for kind in ("md", "html", "latex")]
+    for text in (*texts, repr(board), brief(board)):
+        assert NO_INTERVAL in text
+        assert "95 % interval 0" not in text
+    (row, _) = csv.DictReader(io.StringIO(as_text(board, kind="csv")))
+    assert (row["f1_low"], row["f1_high"]) == ("", "")
+
+
 def test_exact_ties_share_a_rank_in_every_format(tmp_path, write_scored_run):
     """Two configurations that predict the same differ in nothing that a rank could tell."""
     for name, lr, quality in (("a", 0.1, 0.9), ("b", 0.2, 0.9), ("c", 0.3, 0.8)):
@@ -119,6 +136,15 @@ def test_scores_are_those_of_the_rows(tmp_path, board):
 def test_the_same_runs_give_the_same_board_in_any_order(tmp_path, board):
     records = read_runs([tmp_path]).records
     assert leaderboard(records[::-1]) == board
+
+
+def test_the_protocol_of_a_search_s_objective_leads_and_the_others_follow(tmp_path, write_scored_run):
+    write_scored_run(tmp_path / "a", protocols=("pixel", "tolerant:2", "overlap"))
+    board = leaderboard(read_runs([tmp_path]).records)
+    led = board.led_by("tolerant:2")
+    assert [table.condition.protocol for table in led.tables] == ["tolerant:2", "pixel", "overlap"]
+    assert "under the protocol tolerant:2" in as_text(led, kind="html").partition("</header>")[0]
+    assert board.led_by("") == board
 
 
 def test_like_is_ranked_with_like_only(tmp_path, write_scored_run):

@@ -13,6 +13,7 @@ from fissura.reports.statistics import (
     FALSE_ALARMS,
     FEATURES,
     MEANS,
+    NO_INTERVAL,
     STATISTICS,
     Bootstrapped,
     Interval,
@@ -248,6 +249,23 @@ def test_images_without_a_crack_alone_have_false_alarms_and_no_other_score():
     }
     # both images, the first twice, the second twice
     assert result["false_alarms_per_megapixel"].interval() == Interval(2, 0, 5)
+
+
+def test_one_image_has_scores_without_an_interval_and_differs_from_nothing(rng):
+    good, bad = (bootstrap(scored(rng, images=1), draws=draw(1, seed=0), seed=0) for _ in range(2))
+    assert {score.interval().ends for score in good.values()} == {None}
+    assert good["f1"].interval().span("{:.3f}".format) == NO_INTERVAL
+    gap = difference(good["f1"], bad["f1"])
+    assert gap.value != 0
+    assert (gap.ends, gap.p) == (None, 1)
+    assert groups([good["f1"], bad["f1"]]) == ["a", "a"]
+
+
+def test_the_false_alarms_of_one_image_without_a_crack_have_no_interval(rng):
+    features = without_crack(scored(rng, images=5), [(2, 10, 400_000)])
+    result = bootstrap(features, draws=draw(6, seed=0), seed=0)
+    assert {result[name].interval().ends for name in FALSE_ALARMS} == {None}
+    assert result["f1"].interval().ends
 
 
 def test_a_replicate_without_a_crack_is_no_perfect_f1(rng):

@@ -532,7 +532,7 @@ class TestAProblem:
         document = problem(client.put("/v1/models/cracks", json={"runs": "/x", "y": 1}), 422, "invalid-value")
         assert "`runs` is not known; did you mean `run`?" in document["title"]
         assert "`y` is not known" in document["title"]
-        assert "`body.run`: Field required" in document["title"]
+        assert "`run` is needed" in document["title"]
 
     @pytest.mark.parametrize("media", ["image/jpg", "image/pjpeg", "image/x-png", "binary/octet-stream"])
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -598,6 +598,31 @@ class TestAProblem:
     def test_invalid_value(self, client: TestClient, query: dict[str, str]) -> None:
         document = problem(segment(client, query=query), 422, "invalid-value")
         assert next(iter(query)) in document["title"]
+
+    @pytest.mark.parametrize(
+        ("query", "rule"),
+        [
+            ({"threshold": "300"}, "`threshold` is a number from 0 to 1"),
+            ({"threshold": "abc"}, "`threshold` is a number from 0 to 1"),
+            ({"mm_per_pixel": "-1"}, "`mm_per_pixel` is a number above 0 and below 1,000,000"),
+            ({"answer": "svg"}, "`answer` is one of json, mask, probability, overlay"),
+            ({"model": ""}, "`model` is a text of 1 to 63 characters"),
+        ],
+    )
+    def test_an_invalid_value_is_told_by_its_rule_and_the_name_that_was_written(
+        self, client: TestClient, query: dict[str, str], rule: str
+    ) -> None:
+        document = problem(segment(client, query=query), 422, "invalid-value")
+        assert document["title"] == rule
+        assert document["detail"] == f"{next(iter(query.values()))!r} was sent"
+
+    def test_so_is_one_of_a_document(self, client: TestClient) -> None:
+        sent = {"run": 1, "threshold": 2, "default": "yes"}
+        document = problem(client.put("/v1/models/cracks", json=sent), 422, "invalid-value")
+        assert document["title"] == (
+            "`run` is a text of 1 to 4,096 characters; `threshold` is a number from 0 to 1; `default` is true"
+            " or false"
+        )
 
     @pytest.mark.parametrize(
         "body",

@@ -145,6 +145,25 @@ class TestASegmentation:
             evaluate(run, datasets=[dataset], device=CPU, content=content)
         assert not (run / store.FILE).exists()
 
+    @pytest.mark.parametrize("when", ["while", "before"])
+    def test_a_folder_that_is_renamed_is_one_line_that_names_the_option(
+        self, when: str, folder: Path, dataset: Dataset, tmp_path: Path, write_segmenter: Callable[..., Path]
+    ) -> None:
+        run, content = write_segmenter(tmp_path / "0123456789abcdef"), content_digest([dataset])
+        away = folder.with_name("away")
+
+        def rename(*_: int) -> None:
+            if folder.is_dir():
+                folder.rename(away)
+
+        if when == "before":
+            rename()
+        with pytest.raises(DataChanged) as changed:
+            evaluate(run, datasets=[dataset], device=CPU, content=content, on_image=rename)
+        (line,) = str(changed.value).splitlines()
+        assert line.startswith(f"{folder}: the data's folder is no longer there")
+        assert "--data" in line
+
 
 class TestAClassification:
     def test_an_image_is_what_its_key_names_or_ends_the_work(self, walls: ClassFolder) -> None:
@@ -155,7 +174,7 @@ class TestAClassification:
         with pytest.raises(DataChanged, match=f"{images[0].image.path}: changed since the work"):
             images[0].read()
         images[0].image.path.unlink()
-        with pytest.raises(DataChanged, match="put it back and go on"):
+        with pytest.raises(DataChanged, match="put it back, or name where the data lie now with --data"):
             images[0].read()
         images[0].image.path.write_bytes(content)
         np.testing.assert_array_equal(images[0].read(), pixels)

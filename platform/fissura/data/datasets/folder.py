@@ -12,7 +12,10 @@ from fissura.data.sample import Sample, Split
 from fissura.data.splits import carve
 from fissura.data.walk import Walk
 
-LAYOUT = "images/*.png and masks/*.png of equal stems, in train/, val/, test/ below both if there are splits"
+LAYOUT = (
+    "images/*.png and masks/*.png of equal stems; if there are splits, in train/, val/, test/ below both, or"
+    " both below each of these"
+)
 
 
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
@@ -22,16 +25,35 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
 }
 
 
-def gather_splits(walk: Walk, *, suffix: str = "") -> None:
-    """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, else all as "train".
-    `Train/` is `train/`.
+def gather_splits(walk: Walk, *, prefix: str = "", suffix: str = "") -> None:
+    """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, or by those that have
+    an `images/` where the root has none, else all as "train". `Train/` is `train/`.
 
-    `suffix` is what the stems of the masks have behind those of their images.
+    `prefix` and `suffix` are what the stems of the masks have before and behind those of their images.
     """
 
     def image_stem(stem: str) -> str:
-        return stem.removesuffix(suffix)
+        return stem.removeprefix(prefix).removesuffix(suffix)
 
+    def pair(split: Split, images: Sequence[str], masks: Sequence[str], valid: Sequence[str]) -> None:
+        walk.pair(
+            split,
+            images=walk.files(*images),
+            masks=walk.files(*masks, key=image_stem),
+            valid=walk.files(*valid, key=image_stem) if valid else None,
+        )
+
+    folders = walk.folders(".")
+    named = [
+        (split, folders[name]) for split, names in SPLIT_FOLDERS.items() for name in names if name in folders
+    ]
+    outside = [(split, folder) for split, folder in named if walk.has(f"{folder}/images")]
+    if outside and not walk.has("images"):
+        for split, folder in outside:
+            valid = [f"{folder}/valid"] if walk.has(f"{folder}/valid") else []
+            pair(split, [f"{folder}/images"], [f"{folder}/masks"], valid)
+        walk.watch(".", *(folder for _, folder in outside))
+        return
     spelled = {folder: walk.folders(folder) for folder in ("images", "masks", "valid")}
 
     def places(folder: str, names: Sequence[str]) -> list[str]:
@@ -44,24 +66,20 @@ def gather_splits(walk: Walk, *, suffix: str = "") -> None:
         if name in spelled["images"]
     ]
     for split, names in splits or [("train", [""])]:
-        walk.pair(
-            split,
-            images=walk.files(*places("images", names[:1])),
-            masks=walk.files(*places("masks", names), key=image_stem),
-            valid=walk.files(*places("valid", names), key=image_stem) if walk.has("valid") else None,
-        )
+        valid = places("valid", names) if walk.has("valid") else []
+        pair(split, places("images", names[:1]), places("masks", names), valid)
     walk.watch(".", "images", "masks", "valid")
 
 
 class Folder(Dataset):
     """Layout: `images/` and `masks/` with files of equal stems, either directly or in `train/`, `val/` (or
-    `valid/`, `validation/`), `test/` below both; optionally `valid/`, laid out alike, with masks of the
-    pixels that count.
+    `valid/`, `validation/`), `test/` below both, or both below each of these; optionally `valid/`, laid out
+    alike, with masks of the pixels that count.
 
-    Masks hold 0 and 255; `mask_threshold` (0..254) reads grey ones, above it is crack; `mask_suffix` is what
-    their stems have behind those of the images. In `--data` both are options,
-    `folder:ROOT?suffix=_mask&threshold=127`. Split: as the folders say; without them "test" and "val" are
-    drawn by seed, an image being its own group.
+    Masks hold 0 and 255; `mask_threshold` (0..254) reads grey ones, above it is crack; `mask_prefix` and
+    `mask_suffix` are what their stems have before and behind those of the images. In `--data` they are
+    options, `folder:ROOT?suffix=_mask&threshold=127`. Split: as the folders say; without them "test" and
+    "val" are drawn by seed, an image being its own group.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(
@@ -76,14 +94,17 @@ class Folder(Dataset):
     test_share: float = Field(0.2, gt=0, lt=1)
     mask_threshold: int | None = Field(None, ge=0, le=254)
     mask_suffix: str = ""
+    mask_prefix: str = ""
 
     @model_serializer(mode="wrap")
     def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a suffix as before there was one, so that the digests of data are what they were."""
-        return {key: value for key, value in plain(self).items() if key != "mask_suffix" or value}
+        """Without prefix and suffix as before there were any, so that the digests of data are what they
+        were."""
+        added = ("mask_prefix", "mask_suffix")
+        return {key: value for key, value in plain(self).items() if key not in added or value}
 
     def gather(self, walk: Walk) -> None:
-        gather_splits(walk, suffix=self.mask_suffix)
+        gather_splits(walk, prefix=self.mask_prefix, suffix=self.mask_suffix)
 
     def divide(self, samples: list[Sample]) -> list[Sample]:
         if {sample.split for sample in samples} == {"train"}:

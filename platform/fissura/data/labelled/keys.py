@@ -58,6 +58,11 @@ def read_keyed(dataset: LabelledDataset, image: LabelledImage, *, key: str) -> U
         same = _key(sha256(image.path), image) == key
     except OSError:
         same = False
+    if not same and not image.path.exists():
+        raise DataChanged(
+            f"{image.path}: is no longer there, so it was moved, renamed or unmounted since the work on the"
+            " images began; put it back, or name where the data lie now with --data"
+        )
     if not same:
         raise DataChanged(
             f"{image.path}: changed since the work on the images began, and old and new ones are never mixed;"

@@ -35,7 +35,8 @@ def conclude(study: Study, trials: optuna.Study, *, slots: Slots, say: Say) -> C
     context = TrialContext(
         study=study.path, datasets=plan.datasets, content=plan.content, cache=study.path, cpus=slots.cpus
     ).plain()
-    for problem in ray.get([task.remote(context, str(run)) for run in waiting]):
+    # what is wrong with the data is wrong for each run: it is said once
+    for problem in dict.fromkeys(ray.get([task.remote(context, str(run)) for run in waiting])):
         if problem:
             say(problem)
     return write_results(study, trials, say=say)

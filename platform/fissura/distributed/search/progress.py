@@ -44,6 +44,7 @@ class SearchProgress(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Logs what the trial is."""
+        self.standing.begun()
         number = self._search.number(trial.trial_id)
         self._note(f"trial {number} begins as run {trial.config['run_id']}")
 

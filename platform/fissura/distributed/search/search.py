@@ -205,27 +205,28 @@ def run_trials(
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
     search.allow(todo)
     try:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                scheduler=scheduler,
-                num_samples=-1,  # the search counts: it takes up again what Tune gives up
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                verbose=0,
-                callbacks=[progress, hangs, FreesWorkers(study.path), LostNodes()],
-                # the run directory is the checkpoint; Tune's own would lie in a folder of this machine, which
-                # no other node sees
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                # a crash that comes back is a failed trial; a node that is lost or taken away is not
-                failure_config=tune.FailureConfig(max_failures=1),
-            ),
-        ).fit()
+        with progress.standing.starting():
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=scheduler,
+                    num_samples=-1,  # the search counts: it takes up again what Tune gives up
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[progress, hangs, FreesWorkers(study.path), LostNodes()],
+                    # the run directory is the checkpoint; Tune's own would lie in a folder of this machine,
+                    # which no other node sees
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    # a crash that comes back is a failed trial; a node that is lost or taken away is not
+                    failure_config=tune.FailureConfig(max_failures=1),
+                ),
+            ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     say(progress.standing.line())

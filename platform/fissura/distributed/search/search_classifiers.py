@@ -108,16 +108,17 @@ def _run(
     if done:
         say(f"{done} trials are done, {plan.trials - done} to do")
     standing = StatusLine(search, total=plan.trials, unit="settings", say=say)
-    judge_all(
-        search,
-        material,
-        todo=plan.trials - done,
-        concurrent=slots.concurrent,
-        cpus=slots.cpus,
-        stop=stop,
-        standing=standing,
-        sequential=isinstance(space.definition.sampler, Adaptive),
-        seconds=trial_timeout or SETTING_SECONDS,
-    )
+    with standing.starting():
+        judge_all(
+            search,
+            material,
+            todo=plan.trials - done,
+            concurrent=slots.concurrent,
+            cpus=slots.cpus,
+            stop=stop,
+            standing=standing,
+            sequential=isinstance(space.definition.sampler, Adaptive),
+            seconds=trial_timeout or SETTING_SECONDS,
+        )
     say(standing.line())
     return search.study

@@ -2,10 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 
 from optuna.trial import FrozenTrial, TrialState
 
+from fissura.core import text
 from fissura.core.progress import Say
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
@@ -14,6 +17,8 @@ from fissura.studies.study import best_trials
 
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0
+FIRST_REMINDER_SECONDS = 15.0
+LONGEST_INTERVAL_SECONDS = 300.0
 
 
 class StatusLine:
@@ -35,6 +40,30 @@ class StatusLine:
         self.gauges = SearchGauges(search.study.study_name, metric=search.metrics[0])
         self._begin = self._looked = self._said = time.monotonic()
         self._line = ""
+        self._started = Event()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Says what the search waits for, at once and at rising intervals, until `begun` or a first epoch or
+        setting; from a thread, since Ray may block the search itself meanwhile."""
+        waited_for = f"the first of the {self._unit}: Ray's workers start, and load code and data"
+        self._say(f"waiting for {waited_for}")
+        thread = Thread(
+            target=remind, args=(self._say, waited_for), kwargs={"begins": self._begins}, daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            self.begun()
+            thread.join()
+
+    def begun(self) -> None:
+        """The first trial has begun: the search waits no longer."""
+        self._started.set()
+
+    def _begins(self, seconds: float) -> bool:
+        return self._started.wait(seconds) or self.gauges.epochs > 0
 
     def tick(self) -> None:
         """Looks every few seconds, and says the line; less often while it stays the same."""
@@ -65,3 +94,17 @@ class StatusLine:
             parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
         self.gauges.show(states, best=best[0].values[0] if best else None)
         return " · ".join([*parts, f"{self.gauges.epochs} {self._unit}", *self._also()])
+
+
+def remind(
+    say: Say,
+    waited_for: str,
+    *,
+    begins: Callable[[float], bool],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Says at rising intervals what is waited for, until it `begins` within one of them (in seconds)."""
+    begin, interval = clock(), FIRST_REMINDER_SECONDS
+    while not begins(interval):
+        say(f"still waiting, for {text.duration(clock() - begin)} now, for {waited_for}")
+        interval = min(2 * interval, LONGEST_INTERVAL_SECONDS)
