@@ -116,7 +116,7 @@ def test_a_served_file_that_is_damaged_is_refused_by_name_and_what_was_served_an
     shutil.copy2(kept, weights)
 
 
-def test_a_replica_that_dies_over_a_damaged_run_is_told_of_and_another_run_takes_its_place(
+def test_another_run_takes_the_place_of_one_whose_replica_died_and_whose_file_is_damaged(
     service: Running, runs: tuple[Path, Path], tmp_path: Path, measured: Callable[..., None]
 ) -> None:
     weights, kept = runs[0] / "weights.safetensors", tmp_path / "kept"
@@ -124,14 +124,9 @@ def test_a_replica_that_dies_over_a_damaged_run_is_told_of_and_another_run_takes
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0\0")
     try:
         os.kill(service.named(MODEL), signal.SIGKILL)
-        end = time.monotonic() + 30
-        replies = []
-        while time.monotonic() < end:
-            replies.append(asked(service.url, "POST", "/v1/segment", PHOTO))
-        assert {reply.status for reply in replies} <= {503, 504}
-        assert all(reply.is_problem for reply in replies)
         begin = time.monotonic()
-        assert put(service, runs[1]).status == 200
+        reply = put(service, runs[1])
+        assert reply.status == 200, reply.body
         assert asked(service.url, "POST", "/v1/segment", PHOTO).document["run"] == runs[1].name
         measured("another run in the place of a damaged one", seconds=time.monotonic() - begin)
     finally:
