@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,23 +118,28 @@ def test_150_megabytes_of_header_fields_are_refused_at_their_beginning(service: 
     assert service.segmented() == 200
 
 
+HALF_A_HEAD = b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nx: "
+
+
 @pytest.mark.parametrize(
-    ("kind", "data"),
+    ("kind", "data", "addresses"),
     [
-        ("silent", b""),
-        ("half a head", b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nx: "),
-        ("half an image", head("POST", "/v1/segment", "Content-Length: 268435456") + b"x"),
-        ("half a document", head("PUT", "/v1/models/a", JSON, "Content-Length: 999") + b"{"),
+        ("silent", b"", 1),
+        ("half a head", HALF_A_HEAD, 1),
+        ("half a head, of 40 addresses", HALF_A_HEAD, 40),
+        ("half an image", head("POST", "/v1/segment", "Content-Length: 268435456") + b"x", 1),
+        ("half a document", head("PUT", "/v1/models/a", JSON, "Content-Length: 999") + b"{", 1),
     ],
 )
 def test_thousands_of_connections_that_stand_still_keep_nobody_out(
-    service: Process, kind: str, data: bytes
+    service: Process, kind: str, data: bytes, addresses: int
 ) -> None:
-    before = service.megabytes
+    before, clients = service.megabytes, (f"127.0.0.{2 + number % addresses}" for number in count())
     with ExitStack() as crowd:
 
         def join() -> None:
             connection = crowd.enter_context(socket.socket())
+            connection.bind((next(clients), 0))
             connection.connect(("127.0.0.1", service.port))
             with suppress(ConnectionError):
                 connection.sendall(data)

@@ -18,7 +18,8 @@ import pytest
 from attacks import stranger
 from fissura.core.errors import ResourceError
 from fissura.distributed.environment import check_current_cluster
-from serve_process import FISSURA, descendants, serving
+from fissura.serving.allowed_roots import JOBS
+from serve_process import FISSURA, PHOTO, TOKEN, asked, descendants, serving
 
 pytestmark = [pytest.mark.attacks, pytest.mark.timeout(900)]
 
@@ -168,9 +169,22 @@ def test_another_user_is_refused_everything_of_a_test_s_cluster(measured: Callab
 def test_another_user_is_refused_everything_of_a_service(
     segmenter_run: Path, open_folder: Path, tmp_path: Path, measured: Callable[..., None]
 ) -> None:
-    with serving(tmp_path, f"walls={segmenter_run}", "--cpus-per-replica", "1") as running:
-        processes = {running.process.pid: ""} | descendants(running.process.pid)
-        assert_all_refused(processes, measured, "a service")
+    with (
+        tempfile.TemporaryDirectory(prefix="root-", dir="/tmp") as root,
+        serving(tmp_path, f"walls={segmenter_run}", "--cpus-per-replica", "1", "--root", root) as running,
+    ):
+        Path(root).chmod(0o755)
+        images = Path(root, "images")
+        images.mkdir()
+        (images / "wall.jpg").write_bytes(PHOTO)
+        asked_for = json.dumps({"images": str(images), "out": str(images.with_name("found"))}).encode()
+        reply = asked(running.url, "POST", "/v1/jobs", asked_for, media="application/json")
+        assert reply.status == 202
+        below = descendants(running.process.pid)
+        assert [pid for pid in below if TOKEN.encode() in Path(f"/proc/{pid}/environ").read_bytes()] == []
+        assert_all_refused({running.process.pid: ""} | below, measured, "a service")
+        tried, granted = attacked([Path(root, JOBS)], [])
+        assert (tried["file"] >= 1, granted) == (True, [])
     assert list(open_folder.iterdir()) == [], "nothing is left"
 
 

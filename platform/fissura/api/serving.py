@@ -139,9 +139,10 @@ def _jobs_folder(roots: Sequence[str]) -> Path | None:
     """Where jobs are kept: in the first folder among the roots, hidden from those who list its images.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: it cannot be written, or is another user's.
     """
     from fissura.serving.allowed_roots import JOBS
+    from fissura.serving.job_files import own_folder
 
     folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
     if not folders:
@@ -153,6 +154,8 @@ def _jobs_folder(roots: Sequence[str]) -> Path | None:
             f"--root {folders[0]}: jobs are kept in the first root, and this one is read-only; name one first"
             " that can be written"
         ) from None
+    if (folders[0] / JOBS).exists():
+        own_folder(folders[0] / JOBS)
     return folders[0] / JOBS
 
 

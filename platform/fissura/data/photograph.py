@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,13 +20,17 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, PLAIN_MODES, Picture, is_opaque, opened
-from fissura.data.whole import END, SCAN, SEGMENT, jpeg_scans
+from fissura.data.whole import END, MAX_SCANS, SCAN, SEGMENT, jpeg_scans
 
 SIGNIFICANT_BITS = (8, 10, 12, 14)  # that values of 16 bits may take
 MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write some tens
 MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG or the blocks of a GIF
 MAX_EXIF = 16  # segments of a JPEG, each of which is copied with all before it
-MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
+MAX_PROFILES = 16  # of a PNG, each of which may be a megabyte when it is inflated
+MAX_PIECES = 2**18  # of the pixels of a PNG; programs write 8 kilobytes or a row into one
+MAX_GIF_PIECES = 2**20  # of the pixels of a GIF, 255 bytes each
+MAX_VALUES = 2**20  # of a tag of a TIFF that is no text; a tile may have 16x16 pixels
+MAX_RUNS_BYTES = 2**24  # of a BMP in run lengths, which Pillow reads in Python
 
 _REDUCED = {
     "1": ("L", "1 bit a pixel: it shows black and white alone"),
@@ -36,6 +41,10 @@ _REDUCED = {
 _DEEP_MODES = frozenset({"I;16", "I;16B", "RGB", "RGBA"})
 _TO_RGB = {(3, 3): cv2.COLOR_BGR2RGB, (4, 3): cv2.COLOR_BGRA2RGB, (4, 4): cv2.COLOR_BGRA2RGBA}
 _PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"GIF8"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BYTES = frozenset({1, 2, 7})  # types of a TIFF's tags that stay bytes: texts, profiles, notes of makers
+_RUN_LENGTHS = (b"\1\0\0\0", b"\2\0\0\0")  # the compression of a BMP
+_PHOTOSHOP = 16  # blocks that one of Photoshop counts as, since it may hold thousands
 
 
 @dataclass(frozen=True)
@@ -116,29 +125,69 @@ def _check_kind(picture: Picture) -> None:
 
 
 def _check_blocks(data: bytes) -> None:
-    """Pillow reads the blocks before and behind the pixels one by one, and junk byte by byte: of a file of
-    some hundred megabytes that can be nothing else, for minutes."""
+    """Pillow reads the blocks before and behind the pixels one by one, junk byte by byte, and some of it in
+    Python: of a file of some hundred megabytes that can be nothing else, for minutes."""
+    blocks = junk = 0
     if data[: len(_PNG)] == _PNG:
-        blocks, junk = _png_blocks(data), 0
+        blocks = _png_blocks(data)
     elif data[: len(_JPEG)] == _JPEG:
         blocks, junk = _jpeg_blocks(data)
     elif data[: len(_GIF)] == _GIF:
         blocks, junk = _gif_blocks(data)
-    else:
-        return
+    elif data[:4] in _TIFF:
+        _check_tags(data)
+    elif data[:2] == b"BM" and data[30:34] in _RUN_LENGTHS and len(data) > MAX_RUNS_BYTES:
+        raise DataError(
+            f"a BMP in run lengths has at most {MAX_RUNS_BYTES} bytes: this one has {len(data)}; save it"
+            " as PNG"
+        )
     if blocks > MAX_BLOCKS or junk > MAX_JUNK_BYTES:
         raise DataError(
-            f"a PNG, JPEG or GIF holds at most {MAX_BLOCKS} blocks beside its pixels ({MAX_EXIF} of Exif),"
-            f" and {MAX_JUNK_BYTES} bytes of no meaning: this one holds more; save it again without notes"
+            f"a PNG, JPEG or GIF holds at most {MAX_BLOCKS} blocks beside its pixels ({MAX_EXIF} of Exif,"
+            f" {MAX_BLOCKS // _PHOTOSHOP} of Photoshop, {MAX_PROFILES} colour profiles), its pixels in"
+            f" {MAX_PIECES} or {MAX_GIF_PIECES} pieces, and {MAX_JUNK_BYTES} bytes of no meaning: this one"
+            " holds more; save it again without notes"
+        )
+
+
+def _check_tags(data: bytes) -> None:
+    """Looks at the first directory of a TIFF, whose values Pillow makes objects of Python.
+
+    Raises:
+        DataError: there are more than cameras, scanners and programs write.
+    """
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+    wide = 8 if 43 in data[2:4] else 4  # bytes of an offset: BigTIFF or not
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    begin, head = number(wide, wide), 8 if wide == 8 else 2
+    tags, size = number(begin, head), 4 + 2 * wide
+    counts = [
+        number(at + 4, wide)
+        for at in range(begin + head, begin + head + size * min(tags, MAX_BLOCKS), size)
+        if number(at + 2, 2) not in _BYTES
+    ]
+    # of more than the file can hold Pillow reads none
+    most = max((count for count in counts if count <= len(data)), default=0)
+    if tags > MAX_BLOCKS or most > MAX_VALUES:
+        raise DataError(
+            f"a TIFF has at most {MAX_BLOCKS} tags of at most {MAX_VALUES} values: this one has"
+            f" {tags} tags, of {most} values at most; save it again, in larger strips"
         )
 
 
 def _png_blocks(data: bytes) -> int:
     """The chunks that hold no pixels, and those that are empty; or a number beyond the limit."""
-    blocks, at = 0, len(_PNG)
+    blocks, pieces, profiles, at = 0, 0, 0, len(_PNG)
     while at + 8 <= len(data) and blocks <= MAX_BLOCKS:
-        length = int.from_bytes(data[at : at + 4])
-        blocks += length == 0 or data[at + 4 : at + 8] != b"IDAT"
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        pieces += 1
+        profiles += kind == b"iCCP"
+        blocks += length == 0 or kind != b"IDAT"
+        if pieces > MAX_PIECES or profiles > MAX_PROFILES:
+            return MAX_BLOCKS + 1
         at += length + 12
     return blocks
 
@@ -152,27 +201,41 @@ def _jpeg_blocks(data: bytes) -> tuple[int, int]:
         if found is None or found.group() in (SCAN, END):
             break
         exif += data[found.end() + 2 : found.end() + 8] == b"Exif\0\0"
-        blocks = blocks + 1 if exif <= MAX_EXIF else MAX_BLOCKS + 1
+        blocks += _PHOTOSHOP if found.group() == b"\xff\xed" else 1
+        if exif > MAX_EXIF:
+            blocks = MAX_BLOCKS + 1
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
     return blocks, junk
 
 
 def _gif_blocks(data: bytes) -> tuple[int, int]:
-    """The pieces of notes before the first frame, and the bytes between; or numbers beyond the limits."""
-    blocks, junk, at = 0, 0, 13
-    if len(data) > 10 and data[10] & 0x80:
-        at += 3 * 2 ** ((data[10] & 7) + 1)
+    """The pieces of notes before the second frame, and the bytes between; or numbers beyond the limits."""
+    blocks, junk, pieces, at = 0, 0, 0, 13 + _gif_colours(data, 10)
+    frames = 0
     while at < len(data) and blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
-        if data[at : at + 1] in (b",", b";"):
+        kind = data[at : at + 1]
+        if kind == b";" or (kind == b"," and frames):
             break
-        if data[at : at + 1] != b"!":
-            junk, at = junk + 1, at + 1
-            continue
-        at += 2
-        while at < len(data) and data[at] and blocks <= MAX_BLOCKS:
-            blocks, at = blocks + 1, at + 1 + data[at]
+        if kind == b",":
+            frames, at = 1, at + 11 + _gif_colours(data, at + 9)
+            while at < len(data) and data[at] and pieces <= MAX_GIF_PIECES:
+                pieces, at = pieces + 1, at + 1 + data[at]
+            if pieces > MAX_GIF_PIECES:
+                return MAX_BLOCKS + 1, junk
+        elif kind == b"!":
+            at += 2
+            while at < len(data) and data[at] and blocks <= MAX_BLOCKS:
+                blocks, at = blocks + 1, at + 1 + data[at]
+            blocks += 1
+        else:
+            junk += 1
         at += 1
     return blocks, junk
+
+
+def _gif_colours(data: bytes, at: int) -> int:
+    """The bytes of the colour table that the byte at `at` tells of."""
+    return 3 * 2 ** ((data[at] & 7) + 1) if len(data) > at and data[at] & 0x80 else 0
 
 
 def _check_scans(data: bytes) -> None:

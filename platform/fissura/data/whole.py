@@ -16,6 +16,8 @@ from PIL import Image, ImageFile, _imaging
 SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a JPEG marker with a length behind it, or the last
 SCAN, END = b"\xff\xda", b"\xff\xd9"
 EARLY = "its data end before the last pixel"
+MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
+MAX_JPEGS = 2**15  # strips or tiles in JPEG: 150 megapixels in tiles of 128x128 are 9,200
 
 _PNG, _JPEG = "fissura_png", "fissura_jpeg"
 _SEQUENTIAL, _PROGRESSIVE = (b"\xff\xc0", b"\xff\xc1"), b"\xff\xc2"
@@ -77,10 +79,16 @@ def jpeg_scans(data: bytes) -> JpegScans:
 
 def require_whole(image: Image.Image, file: BinaryIO) -> None:
     """Makes the decoding of `image`, as Pillow opened it from `file`, raise an OSError where its data end
-    early. For PNG and JPEG (MPO) that are not decoded yet; the JPEG pieces of a TIFF are decoded here, since
-    libtiff fills them up; other formats are left as they are."""
+    early. For PNG and JPEG (MPO) that are not decoded yet; the JPEG pieces of a TIFF are decoded by
+    themselves before, since libtiff fills them up; other formats are left as they are."""
     if image.format == "TIFF":
-        _check_pieces(image, file)
+
+        def load() -> Any:
+            del image.load
+            _check_pieces(image, file)
+            return image.load()
+
+        image.load = load  # type: ignore[method-assign]
         return
     if not isinstance(image, ImageFile.ImageFile) or len(image.tile) != 1:
         return
@@ -181,9 +189,18 @@ def _check_pieces(image: Image.Image, file: BinaryIO) -> None:
     height = tags.get(_TILE_LENGTH, 0) if tiled else min(tags.get(_ROWS_A_STRIP, image.height), image.height)
     number = -(-image.width // max(1, width)) * -(-image.height // max(1, height)) * tags.get(_SAMPLES, 1)
     tables, at = bytes(tags.get(_JPEG_TABLES, b""))[: -len(END)], file.tell()
-    for offset, length in list(zip(offsets, lengths, strict=False))[:number]:
+    pieces = list(zip(offsets, lengths, strict=False))[:number]
+    left = file.seek(0, io.SEEK_END)
+    if len(pieces) > MAX_JPEGS:
+        raise OSError(f"{len(pieces)} strips or tiles in JPEG, and at most {MAX_JPEGS} are read")
+    for offset, length in dict.fromkeys(pieces):
         file.seek(offset)
         data = file.read(length)
+        left -= len(data)
+        if left < 0:
+            raise OSError("its strips or tiles lie in one another")
+        if jpeg_scans(data).number > MAX_SCANS:
+            raise OSError(f"a strip or tile in JPEG of more than {MAX_SCANS} scans")
         source = io.BytesIO(tables + data[2:] if tables else data)
         with Image.open(source, formats=("JPEG",)) as piece:
             if piece.width > width or piece.height > height:

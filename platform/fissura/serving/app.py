@@ -156,7 +156,7 @@ def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[s
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["ProblemDocument"] = schema.ProblemDocument.model_json_schema()
     invalid = schema.problems("invalid-value", "unreadable-image")[422]
-    guarded = schema.problems("cross-site", "stood-still", "too-slow")
+    guarded = schema.problems("cross-site", "too-large", "stood-still", "too-slow")
     for method, operation in (pair for path in document["paths"].values() for pair in path.items()):
         operation["responses"]["422"] = invalid
         # of what only reads the body is not read, and a name that is not this machine's is refused alone

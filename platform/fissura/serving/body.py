@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message, Receive
@@ -38,18 +38,18 @@ class Upload(NamedTuple):
     data: bytes
 
 
-def claimed_length(request: Request, limits: Limits) -> int:
-    """The bytes that a request says its body has; 0 where it does not say.
+def claimed_length(headers: Headers, *, most: int) -> int:
+    """The bytes that the head of a request says its body has; 0 where it does not say.
 
     Raises:
-        Refused: more than a body may have.
+        Refused: more than the `most` that it may have.
     """
-    text = request.headers.get("content-length", "")
+    text = headers.get("content-length", "")
     # what comes in chunks is as long as it turns out to be, whatever else is said
-    if "transfer-encoding" in request.headers or not (text.isascii() and text.isdigit()):
+    if "transfer-encoding" in headers or not (text.isascii() and text.isdigit()):
         return 0
-    if len(text) > 19 or int(text) > limits.body_bytes:
-        raise _too_large(f"{text[:30]} bytes", limits.body_bytes)
+    if len(text) > 19 or int(text) > most:
+        raise _too_large(f"{text[:30]} bytes", most)
     return int(text)
 
 

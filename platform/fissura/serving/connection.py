@@ -143,6 +143,9 @@ class Connection(HttpToolsProtocol):
         """The head is whole, and the application begins."""
         if self._head_bytes + len(self.url) > HEAD_BYTES or len(self.headers) > FIELDS:
             self._fail(_LARGE_HEAD)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._fail(_malformed("it has one Host: this one has none, or several"))
         self._in_head, self._in_body = False, True
         self._begun = self.since = self.loop.time()
         self._loose_bytes = -SLICE_BYTES

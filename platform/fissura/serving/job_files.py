@@ -1,12 +1,15 @@
 """The jobs of a service as files: what each was asked, and how it stands."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from pydantic import Field
 
 from fissura.batches.pictures import Kind
-from fissura.core.errors import SpecError
+from fissura.core.errors import DataError, SpecError
 from fissura.core.files import write_json
 from fissura.core.spec import Spec
 
@@ -51,12 +54,45 @@ class Job(Spec):
         return {**work, **plain, "source": work["images"]}
 
 
+def own_folder(folder: Path) -> None:
+    """Makes the folder of jobs, or takes the one that is there. No other user enters it: who writes there
+    says what the service does next.
+
+    Raises:
+        DataError: it, or a link in its place, belongs to another user.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for owner in {folder.lstat().st_uid, folder.stat().st_uid} - {0, os.geteuid()}:
+        with TemporaryFile(dir=folder) as mine:  # storage may know its users by other numbers
+            if os.fstat(mine.fileno()).st_uid != owner:
+                raise DataError(
+                    f"{folder}: jobs are kept in a folder of the user who serves: this one belongs to another"
+                    f" (uid {owner}); remove it, or name another --root first"
+                )
+    with suppress(OSError):  # of storage without modes, or a folder of root's
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+
+
 def write_job(folder: Path, job: Job) -> None:
+    """Writes a job down.
+
+    Raises:
+        OSError: it cannot be.
+        DataError: as `own_folder`.
+    """
+    own_folder(folder)
     write_json(folder / f"{job.id}.json", job.plain())
 
 
 def read_jobs(folder: Path) -> tuple[list[Job], tuple[str, ...]]:
-    """The jobs of the folder, and a line for each file of which none can be read."""
+    """The jobs of the folder, and a line for each file of which none can be read.
+
+    Raises:
+        DataError: as `own_folder`.
+    """
+    if folder.exists():
+        own_folder(folder)
     jobs, damaged = [], list[str]()
     for path in sorted(folder.glob("*.json"))[:MOST_JOBS]:
         try:

@@ -270,12 +270,12 @@ class Jobs:
     async def _keep(self, job: Job) -> None:
         try:
             await asyncio.to_thread(write_job, self._folder, job)
-        except OSError as error:
+        except (OSError, DataError) as error:
             raise Refused(
                 Problem(
                     "not-ready",
                     "a job is kept in a file of the service",
-                    f"it cannot be written ({error.strerror or error})",
+                    f"it cannot be written ({getattr(error, 'strerror', None) or error})",
                     "make room on the disk of the service's first --root, and ask again",
                     retry_after=RETRY_SECONDS,
                 )

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fissura.serving.body import bounded
+from fissura.serving.body import bounded, claimed_length
 from fissura.serving.problems import Refused, failed, problem_response
 from fissura.serving.sites import check_host, check_site
 from fissura.serving.tokens import check_token
@@ -79,4 +79,5 @@ class Guard:
         if scope["path"] not in OPEN:
             check_token(service.token_digest, headers.get("authorization"))
         most = service.limits.body_bytes if scope["path"] in IMAGES else DOCUMENT_BYTES
+        claimed_length(headers, most=most)
         await self._app(scope, bounded(receive, most=most, limits=service.limits), send)

@@ -43,7 +43,7 @@ class Service:
         """The response to a request with images."""
         chosen = self.host.models().named(model, task=task)
         asked = asked_of(query, request.headers.get("accept"))
-        with self.gate.held(claimed=claimed_length(request, self.limits)) as arrived:
+        with self.gate.held(claimed=claimed_length(request.headers, most=self.limits.body_bytes)) as arrived:
             async with in_time(self.limits):
                 body = Request(request.scope, counted(request.receive, arrived))
                 uploads, is_batch = await read_images(body, self.limits)

@@ -4,7 +4,8 @@ import hashlib
 import hmac
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fissura.core.errors import SpecError
@@ -41,6 +42,17 @@ def read_token(path: Path | None, environment: Mapping[str, str] = os.environ) -
             f" {len(token)}; make one with `openssl rand -hex 32`"
         )
     return token
+
+
+@contextmanager
+def kept_to_itself() -> Iterator[None]:
+    """For the block no process that this one starts is given the variable FISSURA_TOKEN."""
+    token = os.environ.pop(VARIABLE, None)
+    try:
+        yield
+    finally:
+        if token is not None:
+            os.environ[VARIABLE] = token
 
 
 def check_exposure(host: str, token: str | None) -> None:

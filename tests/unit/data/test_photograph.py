@@ -23,12 +23,15 @@ from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, read_rgb, read_size
 from fissura.data.photograph import (
     MAX_BLOCKS,
+    MAX_GIF_PIECES,
     MAX_JUNK_BYTES,
-    MAX_SCANS,
+    MAX_PIECES,
+    MAX_RUNS_BYTES,
     Photograph,
     decode,
     read_header,
 )
+from fissura.data.whole import MAX_SCANS
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)
@@ -105,6 +108,34 @@ def tiled_tiff(side: int, tile: int) -> bytes:
     tags[324] = 8 + 2 + 12 * (len(tags) + 1) + 4
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + table + bytes(4) + raw
+
+
+def tagged_tiff(*tags: tuple[int, int, int, int], behind: bytes = b"") -> bytes:
+    """A grey TIFF of 8x8 pixels with more tags (number, type, values, where they are)."""
+    plain = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 8, 279: 64}
+    every = sorted(
+        {**{tag: (4, 1, value) for tag, value in plain.items()}, **{t[0]: t[1:] for t in tags}}.items()
+    )
+    table = b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in every)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(every)) + table + bytes(4) + behind
+
+
+def frame_of_gif(pieces: bytes, behind: bytes) -> bytes:
+    """A GIF whose one frame is in these pieces."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6)
+    return head + b"," + struct.pack("<HHHHB", 0, 0, 8, 8, 0) + b"\2" + pieces + b"\0" + behind + b";"
+
+
+def runs(data: bytes) -> bytes:
+    """A BMP of 12000x12000 pixels in run lengths."""
+    sizes = struct.pack("<IiiHHIIiiII", 40, 12_000, 12_000, 1, 8, 1, 0, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + sizes + bytes(1024) + data
+
+
+def behind_header(*chunks: bytes) -> bytes:
+    """A PNG with these chunks before its pixels."""
+    head, mark, rest = PLAIN["PNG"].partition(struct.pack(">I", 13) + b"IHDR")
+    return head + mark + rest[:17] + b"".join(chunks) + rest[17:]
 
 
 def animated(kind: str, *, frames: int = 2) -> bytes:
@@ -464,11 +495,54 @@ class TestABadImage:
                 + PLAIN["grey GIF"][781:],
                 id="a GIF of 2 MB of comments",
             ),
+            pytest.param(frame_of_gif(b"\1\x44", b"!\xfe\1a\0" * 10**6), id="a GIF with comments behind"),
+            pytest.param(frame_of_gif(b"\1\x44", b"x" * 10**7), id="a GIF with junk behind"),
+            pytest.param(frame_of_gif(b"\1\x44" * (MAX_GIF_PIECES + 10), b""), id="a GIF in single bytes"),
+            pytest.param(
+                behind_header(*[chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(10**6), 9))] * 1000),
+                id="a PNG of 1000 colour profiles of a megabyte",
+            ),
+            pytest.param(
+                behind_header(*[chunk(b"IDAT", b"x")] * (MAX_PIECES + 10)), id="a PNG in single bytes"
+            ),
+            pytest.param(
+                segments(
+                    (b"\xff\xed\xff\xf4Photoshop 3.0\0" + b"8BIM\0\1\0\0\0\0\0\0" * 5459 + b"8BIM") * 300
+                ),
+                id="a JPEG of a million blocks of Photoshop",
+            ),
         ],
     )
     def test_of_notes_and_junk_is_refused_before_they_are_read(self, data: bytes) -> None:
         begin = time.process_time()
         with pytest.raises(DataError, match="save it again without notes"):
+            decode(data)
+        assert time.process_time() - begin < 0.5
+
+    @pytest.mark.parametrize(
+        ("data", "says"),
+        [
+            pytest.param(runs(bytes(MAX_RUNS_BYTES)), "a BMP in run lengths", id="a BMP of empty rows"),
+            pytest.param(
+                tagged_tiff((258, 3, 10**7, 150), behind=b"\x08\0" * 10**7),
+                "TIFF",
+                id="bits of ten million samples",
+            ),
+            pytest.param(
+                tagged_tiff((273, 4, 10**7, 150), (279, 4, 10**7, 150), behind=bytes(4 * 10**7)),
+                "TIFF",
+                id="ten million strips",
+            ),
+            pytest.param(
+                b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 10**6) + bytes(20 * 10**6),
+                "TIFF",
+                id="a million tags",
+            ),
+        ],
+    )
+    def test_that_pillow_reads_in_python_is_refused_before_it_is(self, data: bytes, says: str) -> None:
+        begin = time.process_time()
+        with pytest.raises(DataError, match=says):
             decode(data)
         assert time.process_time() - begin < 0.5
 
@@ -492,6 +566,18 @@ class TestABadImage:
 
 
 class TestAFileOfFewNotes:
+    def test_is_read_where_its_pixels_are_in_pieces_of_some_bytes(self) -> None:
+        pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PHOTO), 0)
+        head, mark, rest = PLAIN["PNG"].partition(struct.pack(">I", 13) + b"IHDR")
+        pieces = b"".join(chunk(b"IDAT", pixels[at : at + 8]) for at in range(0, len(pixels), 8))
+        found = quietly(head + mark + rest[:17] + pieces + chunk(b"IEND", b""))
+        assert isinstance(found, Photograph)
+        np.testing.assert_array_equal(found.pixels, PHOTO)
+
+    def test_is_read_where_a_tag_of_no_meaning_claims_more_than_the_file_holds(self) -> None:
+        strip = tagged_tiff((273, 4, 1, 8 + 2 + 10 * 12 + 4), (40_000, 4, 2**31, 8), behind=bytes(64))
+        assert isinstance(quietly(strip), Photograph)
+
     def test_is_read(self) -> None:
         for data in (notes(MAX_BLOCKS - 10), segments(b"\xff\xfe\0\2" * (MAX_BLOCKS - 20))):
             assert isinstance(quietly(data), Photograph)

@@ -3,6 +3,7 @@ is."""
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from fissura.core.errors import DataError
 from fissura.data.images import read_rgb
 from fissura.data.masks import decode_mask
-from fissura.data.photograph import decode
-from fissura.data.whole import jpeg_scans
+from fissura.data.photograph import decode, read_header
+from fissura.data.whole import MAX_JPEGS, MAX_SCANS, jpeg_scans
 from fissura.reports.score_files import read_map
 
 KINDS = {
@@ -212,6 +214,58 @@ def test_half_a_tiff_is_refused(compression: str | None) -> None:
     whole = encoded(surface(64, 96, grain=4), kind="TIFF", compression=compression)
     with pytest.raises(DataError):
         decode(whole[: len(whole) // 2])
+
+
+def jpeg_tiles(tile: bytes, *, side: int, longer: int = 0) -> bytes:
+    """A TIFF of side x side pixels whose tiles of 16x16 are all the same JPEG."""
+    number = (side // 16) ** 2
+    table = 8 + 2 + 12 * 10 + 4
+    entries = [
+        (256, 1, side), (257, 1, side), (258, 1, 8), (259, 1, 7), (262, 1, 1), (277, 1, 1),
+        (322, 1, 16), (323, 1, 16), (324, number, table), (325, number, table + 4 * number),
+    ]  # fmt: skip
+    tags = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in entries)
+    places = struct.pack(f"<{number}I", *range(table + 8 * number, table + 9 * number))
+    if not longer:
+        places = struct.pack("<I", table + 8 * number) * number
+    lengths = struct.pack("<I", len(tile) + longer) * number
+    return struct.pack("<2sHIH", b"II", 42, 8, 10) + tags + bytes(4) + places + lengths + tile + bytes(longer)
+
+
+class TestATiffInJpeg:
+    TILE = encoded(surface(16, 16, grain=4), "L", kind="JPEG")
+
+    def test_may_have_many_tiles_that_are_one(self) -> None:
+        assert decode(jpeg_tiles(self.TILE, side=512)).pixels.shape == (512, 512, 3)
+
+    @pytest.mark.parametrize(
+        ("data", "says"),
+        [
+            pytest.param(jpeg_tiles(TILE, side=4096), f"at most {MAX_JPEGS}", id="65536 tiles"),
+            pytest.param(
+                jpeg_tiles(TILE, side=512, longer=10**6), "in one another", id="tiles in one another"
+            ),
+        ],
+    )
+    def test_that_would_take_minutes_is_refused(self, data: bytes, says: str) -> None:
+        begin = time.process_time()
+        with pytest.raises(DataError, match=says):
+            decode(data)
+        assert time.process_time() - begin < 1
+
+    def test_of_many_scans_is_refused(self) -> None:
+        whole = encoded(surface(16, 16, grain=4), "L", kind="JPEG", progressive=True)
+        begin = whole.rindex(b"\xff\xda")
+        again = whole[:-2] + whole[begin:-2] * MAX_SCANS + b"\xff\xd9"
+        with pytest.raises(DataError, match=f"more than {MAX_SCANS} scans"):
+            decode(jpeg_tiles(again, side=32))
+
+    def test_tells_its_size_without_being_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def decoded(*_: object) -> None:
+            raise AssertionError("it was decoded")
+
+        monkeypatch.setattr(JpegImageFile, "load", decoded)
+        assert read_header(jpeg_tiles(self.TILE, side=512)) == (512, 512)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -114,6 +114,10 @@ MALFORMED = [
     head("POST", "/v1/segment", "Content-Length: 5", "Transfer-Encoding: chunked"),
     head("POST", "/v1/segment", "Content-Length: -1"),
     CHUNKED + b"zz\r\n",
+    CHUNKED + b"f" * 17 + b"\r\n",
+    head("POST", "/v1/segment", f"Content-Length: {2**64}"),
+    b"GET /healthz HTTP/1.1\r\n\r\n",
+    head("GET", "/healthz", "Host: 127.0.0.1"),
 ]
 
 
@@ -121,6 +125,22 @@ MALFORMED = [
 def test_what_is_no_request_is_told_so_in_a_problem(door: Door, data: bytes) -> None:
     refused = sent(door.port, data)
     assert (refused.status, refused.kind) == (400, "malformed")
+
+
+def test_a_client_of_http_1_0_names_no_host(door: Door) -> None:
+    assert sent(door.port, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
+
+
+@pytest.mark.parametrize("length", [2**16 + 1, 2**62, 2**63])
+@pytest.mark.parametrize("request_line", ["PUT /v1/models/a", "POST /v1/models/a/rollback"])
+def test_a_document_that_claims_too_much_is_refused_before_any_of_it_is_waited_for(
+    door: Door, request_line: str, length: int
+) -> None:
+    method, _, path = request_line.partition(" ")
+    begin = time.monotonic()
+    refused = sent(door.port, head(method, path, f"Content-Length: {length}"))
+    assert (refused.status, refused.kind) == (413, "too-large")
+    assert time.monotonic() - begin < door.service.limits.idle_seconds / 2
 
 
 def test_an_upgrade_is_answered_as_if_none_was_asked_for(door: Door) -> None:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from fissura.core.errors import DataError
 from fissura.deploy.model import open_model
 from fissura.segmentation.predict import Predictor
 from fissura.serving import jobs as jobs_module
@@ -400,3 +401,32 @@ def test_the_folders_of_served_runs_are_for_reading_runs_alone(tmp_path: Path) -
         with pytest.raises(Refused, match=f"served runs lie in {models}"):
             inside.target(str(out), what="out")
     assert inside.target(str(data / "found"), what="out") == data / "found"
+
+
+class TestTheFolderOfJobs:
+    def test_is_entered_by_nobody_else(self, start: Start, root: Path) -> None:
+        with start() as client:
+            ended(client, client.post("/v1/jobs", json=asked(root)).json()["id"])
+        assert (root / ".fissura-jobs").stat().st_mode & 0o777 == 0o700
+
+    def test_of_an_earlier_version_is_closed_to_others(self, start: Start, root: Path) -> None:
+        (root / ".fissura-jobs").mkdir(mode=0o755)
+        with start():
+            assert (root / ".fissura-jobs").stat().st_mode & 0o777 == 0o700
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+    @pytest.mark.parametrize("link", [False, True], ids=["folder", "link"])
+    def test_that_is_another_users_is_refused_whenever_it_came(
+        self, start: Start, root: Path, tmp_path: Path, *, link: bool
+    ) -> None:
+        folder, planted = root / ".fissura-jobs", tmp_path / "planted"
+        planted.mkdir(mode=0o777)
+        os.chown(planted, 65534, 65534)
+        with start() as client:
+            (folder.symlink_to if link else planted.rename)(planted if link else folder)
+            refused = client.post("/v1/jobs", json=asked(root))
+            assert refused.status_code == 503
+            assert "belongs to another (uid 65534)" in refused.json()["detail"]
+            assert list(folder.iterdir()) == []
+        with pytest.raises(DataError, match="belongs to another"), start():
+            pass

@@ -3,6 +3,9 @@
 import ast
 import hmac
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from fissura.serving.tokens import (
     check_exposure,
     check_token,
     is_loopback,
+    kept_to_itself,
     read_token,
     token_digest,
 )
@@ -155,3 +159,13 @@ class TestAServiceThatOthersReach:
 def test_what_is_kept_of_a_token_is_not_the_token() -> None:
     assert TOKEN not in token_digest(TOKEN)
     assert len(token_digest(TOKEN)) == 64
+
+
+def test_it_is_in_no_environment_of_a_process_that_is_started_for_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FISSURA_TOKEN", TOKEN)
+    with kept_to_itself():
+        command = [sys.executable, "-c", "import os; print(*os.environ.values())"]
+        assert TOKEN not in subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert os.environ["FISSURA_TOKEN"] == TOKEN
