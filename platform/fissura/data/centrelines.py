@@ -24,6 +24,7 @@ STAIRS, DIRECTION, WIDTH = 1, 6, 20
 ROUGH, MOST_NODES = (8, 32, 128), 2**20
 # where the chords before a crack's tip are measured, and their mean at a round and at a flat end, in widths
 BEFORE_TIP, ROUND_END, FLAT_END = (1 / 16, 3 / 16), 0.8, 1.0
+FARTHEST = 12  # radii: so far a skeleton ends before a border that cuts its crack at 5 degrees
 THIN = 3.0  # pixels of width that are too few to show whether an end is round
 
 
@@ -61,13 +62,14 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
         return None
     rows, columns = skeleton
     graph = SkeletonGraph(rows, columns, _depths(mask, rows, columns)).without_spurs()
+    graph = graph.trimmed(_to_border(mask, graph))
     del mask
     points, alone = graph.smoothed(graph.points, rounds=STAIRS), graph.away_from_forks()
     along = graph.directions(points, rounds=DIRECTION)
     width = graph.averaged(_widths(plane, level, graph, along), over=alone, rounds=WIDTH)
     length = graph.lengths(points)
     rough = _roughness(graph, width, length)
-    length = length + _beyond_ends(plane, level, graph, along, width)
+    length = length + _beyond_ends(plane, level, graph, points, width)
     # a chord runs through what is finer, and about half of that is no width
     return Centrelines(graph.rows, graph.columns, points, rough * length, width / np.sqrt(rough), alone)
 
@@ -82,6 +84,13 @@ def _depths(mask: Plane, rows: Int64[np.ndarray, " n"], columns: Int64[np.ndarra
         inside = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
         depths = inside[rows + 1, columns + 1]
     return np.asarray(depths, dtype=np.float64)
+
+
+def _to_border(mask: Plane, graph: SkeletonGraph) -> Values:
+    """How far each node is from the nearest pixel beyond the image."""
+    height, width = mask.shape
+    across = np.minimum(graph.rows + 1, height - graph.rows)
+    return np.minimum(across, np.minimum(graph.columns + 1, width - graph.columns)).astype(np.float64)
 
 
 def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> Values:
@@ -100,18 +109,18 @@ def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> 
     return np.asarray(np.minimum(width, most))
 
 
-def _beyond_ends(plane: Plane, level: float, graph: SkeletonGraph, along: Points, width: Values) -> Values:
+def _beyond_ends(plane: Plane, level: float, graph: SkeletonGraph, points: Points, width: Values) -> Values:
     """How far the centreline goes on behind each end of the skeleton, 0 elsewhere: to the crack's tip where
     it ends flat or with the image, else to half a width before the tip, the middle of its round end."""
     beyond: Values = np.zeros(len(width))
     ends = np.flatnonzero(graph.degree == 1)
-    start, wide, most = graph.points[ends], np.maximum(width[ends], 1), 3 * graph.radius[ends] + 2
-    backwards = (graph.spread(graph.points, rounds=8) - graph.points)[ends]
-    outwards = along[ends] * np.where(np.sum(along[ends] * backwards, axis=1, keepdims=True) > 0, -1, 1)
-    reach = to_edge(plane, level=level, start=start, towards=outwards, within=graph.radius[ends], most=most)
-    across, nowhere = np.stack((-outwards[:, 1], outwards[:, 0]), 1), np.zeros(len(ends))
+    start, wide, within = points[ends], np.maximum(width[ends], 1), graph.radius[ends]
+    outwards = graph.outwards(points, ends)
+    nowhere = np.zeros(len(ends))
+    reach = to_edge(plane, level, start, outwards, nowhere, FARTHEST * within + 2)
+    across, most = np.stack((-outwards[:, 1], outwards[:, 0]), 1), 3 * within + 2
     near_tip = [start + (reach - share * wide)[:, None] * outwards for share in BEFORE_TIP]
-    ending = [chord(plane, level, points, across, nowhere, most) for points in near_tip]
+    ending = [chord(plane, level, places, across, nowhere, most) for places in near_tip]
     share = np.mean(ending, axis=0) / wide
     flat = np.where(wide < THIN, 0, np.clip((share - ROUND_END) / (FLAT_END - ROUND_END), 0, 1))
     tip = start + reach[:, None] * outwards

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Complex128, Float64, Int64
 from numba import njit
 
+from fissura.data.skeleton_ends import corners, outwards
+
 Nodes = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
@@ -54,6 +56,18 @@ class SkeletonGraph:
         return (
             self if stays.all() else SkeletonGraph(self.rows[stays], self.columns[stays], self.radius[stays])
         )
+
+    def trimmed(self, to_border: Values) -> "SkeletonGraph":
+        """The graph without what its ends have of the crack's corners: there the skeleton leaves the middle,
+        and the crack about it is narrower than the crack. `to_border` [n]: how far each node is from what is
+        beyond the image; a border cuts obliquely, and its corners reach far."""
+        gone = corners(self._starts, self._beside, self.points, self.radius, to_border)
+        stays = ~gone
+        return SkeletonGraph(self.rows[stays], self.columns[stays], self.radius[stays])
+
+    def outwards(self, points: Points, ends: Nodes) -> Points:
+        """The unit vector (x, y) from within the line to each of its `ends`, over 1.5 radii."""
+        return np.asarray(outwards(self._starts, self._beside, points, self.radius, ends))
 
     def averaged(self, values: Values, *, over: Bool[np.ndarray, " n"], rounds: int) -> Values:
         """The mean of the values of the nodes `over` about each node along the graph; where none of them is

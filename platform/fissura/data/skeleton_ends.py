@@ -1,0 +1,81 @@
+"""The ends of a skeleton's lines: walked from the tip inwards.
+
+Compiled with numba: a walk is a loop of a few steps.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numba import njit
+
+Nodes = Int64[np.ndarray, " n"]
+Values = Float64[np.ndarray, " n"]
+Points = Float64[np.ndarray, "n 2"]
+
+CORNER = 1.75  # radii of the crack: its corners are no longer
+CLEAR = 1.25  # radii, and a pixel, that the image's border is away from where it does not draw the skeleton
+MOST_TRIMMED = 3  # of so many parts of a line at most one is taken off an end
+BASE = 6, 1.5  # pixels, or radii if they are more, over which the direction of an end is taken
+
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_compiled
+def _inwards(starts: Nodes, beside: Nodes, end: int, most: int, path: Nodes) -> int:
+    """How many nodes from an end on, up to a fork, another end or `most`, were put into `path`."""
+    count, before, node = 0, -1, end
+    while count < most and starts[node + 1] - starts[node] <= 2:
+        path[count] = node
+        count += 1
+        after = -1
+        for place in range(starts[node], starts[node + 1]):
+            if beside[place] != before:
+                after = beside[place]
+        if after < 0:
+            break
+        before, node = node, after
+    return count
+
+
+@_compiled
+def outwards(starts: Nodes, beside: Nodes, points: Points, radius: Values, ends: Nodes) -> Points:
+    found, path = np.empty((len(ends), 2)), np.empty(len(points), np.int64)
+    for one in range(len(ends)):
+        over = int(max(BASE[0], BASE[1] * radius[ends[one]])) + 1
+        count = _inwards(starts, beside, ends[one], over, path)
+        inner = path[count - 1]
+        if count == 1:  # a fork is next to it
+            inner = beside[starts[ends[one]]]
+        dx, dy = points[ends[one]] - points[inner]
+        found[one, 0], found[one, 1] = dx / np.hypot(dx, dy), dy / np.hypot(dx, dy)
+    return found
+
+
+@_compiled
+def corners(
+    starts: Nodes, beside: Nodes, points: Points, radius: Values, to_border: Values
+) -> Bool[np.ndarray, " n"]:
+    """Which nodes lie in a corner between a side of the crack and its end."""
+    gone, path = np.zeros(len(points), np.bool_), np.empty(len(points), np.int64)
+    for end in range(len(points)):
+        if starts[end + 1] - starts[end] != 1:
+            continue
+        count = _inwards(starts, beside, end, len(points), path)
+        most, tip, trimmed = (count - 2) // MOST_TRIMMED, points[end], 0
+        while trimmed < most:
+            node = path[trimmed]
+            if np.hypot(points[node, 0] - tip[0], points[node, 1] - tip[1]) > CORNER * radius[node]:
+                break
+            trimmed += 1
+        cut = 0
+        while cut < most and to_border[path[cut]] <= CLEAR * radius[path[cut]] + 1:
+            cut += 1
+        if trimmed < cut:
+            # a crack that goes straight on is narrowed by the border; one that turns runs along it
+            node = path[cut]
+            inner = path[min(count - 1, cut + int(max(BASE[0], BASE[1] * radius[node])))]
+            (x, y), (dx, dy) = tip - points[node], points[node] - points[inner]
+            if abs(x * dy - y * dx) <= (radius[node] + 2) * np.hypot(dx, dy):
+                trimmed = cut
+        for place in range(trimmed):
+            gone[path[place]] = True
+    return gone
