@@ -90,7 +90,8 @@ def _to_border(mask: Plane, graph: SkeletonGraph) -> Values:
     """How far each node is from the nearest pixel beyond the image."""
     height, width = mask.shape
     across = np.minimum(graph.rows + 1, height - graph.rows)
-    return np.minimum(across, np.minimum(graph.columns + 1, width - graph.columns)).astype(np.float64)
+    along = np.minimum(graph.columns + 1, width - graph.columns)
+    return np.asarray(np.minimum(across, along), dtype=np.float64)
 
 
 def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> Values:

@@ -13,6 +13,10 @@ Points = Float64[np.ndarray, "n 2"]
 
 CORNER = 1.75  # radii of the crack: its corners are no longer
 CLEAR = 1.25  # radii, and a pixel, that the image's border is away from where it does not draw the skeleton
+STRAIGHT = (
+    1.5  # radii, and two pixels, that the corner is aside of a crack that goes straight on to the border
+)
+NARROWED = 0.8  # of the crack's radius: a skeleton that ends in a corner is nearer to its sides
 MOST_TRIMMED = 3  # of so many parts of a line at most one is taken off an end
 BASE = 6, 1.5  # pixels, or radii if they are more, over which the direction of an end is taken
 
@@ -51,6 +55,15 @@ def outwards(starts: Nodes, beside: Nodes, points: Points, radius: Values, ends:
 
 
 @_compiled
+def _radius_within(radius: Values, path: Nodes, place: int, count: int) -> float:
+    """The crack's radius further in on `path`: as far behind `place` as an end's direction is taken over."""
+    within = place
+    for _ in range(8):  # a corner's own radius is too small, and grows on the way
+        within = min(count - 1, place + int(BASE[0] + BASE[1] * radius[path[within]]))
+    return radius[path[within]]
+
+
+@_compiled
 def corners(
     starts: Nodes, beside: Nodes, points: Points, radius: Values, to_border: Values
 ) -> Bool[np.ndarray, " n"]:
@@ -60,6 +73,9 @@ def corners(
         if starts[end + 1] - starts[end] != 1:
             continue
         count = _inwards(starts, beside, end, len(points), path)
+        inner = _radius_within(radius, path, 0, count)
+        if radius[end] >= NARROWED * inner and to_border[end] > CLEAR * inner + 1:
+            continue
         most, tip, trimmed = (count - 2) // MOST_TRIMMED, points[end], 0
         while trimmed < most:
             node = path[trimmed]
@@ -67,14 +83,14 @@ def corners(
                 break
             trimmed += 1
         cut = 0
-        while cut < most and to_border[path[cut]] <= CLEAR * radius[path[cut]] + 1:
+        while cut < most and to_border[path[cut]] <= CLEAR * _radius_within(radius, path, cut, count) + 1:
             cut += 1
         if trimmed < cut:
             # a crack that goes straight on is narrowed by the border; one that turns runs along it
             node = path[cut]
-            inner = path[min(count - 1, cut + int(max(BASE[0], BASE[1] * radius[node])))]
-            (x, y), (dx, dy) = tip - points[node], points[node] - points[inner]
-            if abs(x * dy - y * dx) <= (radius[node] + 2) * np.hypot(dx, dy):
+            base = path[min(count - 1, cut + int(max(BASE[0], BASE[1] * radius[node])))]
+            (x, y), (dx, dy) = tip - points[node], points[node] - points[base]
+            if abs(x * dy - y * dx) <= (STRAIGHT * radius[node] + 2) * np.hypot(dx, dy):
                 trimmed = cut
         for place in range(trimmed):
             gone[path[place]] = True

