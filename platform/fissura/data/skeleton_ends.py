@@ -60,7 +60,7 @@ def _radius_within(radius: Values, path: Nodes, place: int, count: int) -> float
     within = place
     for _ in range(8):  # a corner's own radius is too small, and grows on the way
         within = min(count - 1, place + int(BASE[0] + BASE[1] * radius[path[within]]))
-    return radius[path[within]]
+    return float(radius[path[within]])
 
 
 @_compiled
