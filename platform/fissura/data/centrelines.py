@@ -53,8 +53,9 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
     How they err, over widths of 1 to 20 pixels and all angles. The length of straight and wavy lines by 3 %;
     their width by a fifth of a pixel from a map, by half a pixel from a mask, whose lines may have a row more
     or less than what they were drawn from (0.7 along diagonals). Rough lines: length by 5 %, and the largest
-    width may be 10 % too large, see `_roughness`. A flat end at an angle to the rows may count as round, half
-    a width short. Blobs have no length that means anything.
+    width may be 10 % too large, see `_roughness`. Where wide lines cross at
+    30 degrees or less, length may be 13 % short and the largest width that of both. Blobs have no length that
+    means anything.
     """
     mask = np.asarray(plane >= level, dtype=np.uint8)
     skeleton = thinned(mask, most=MOST_WORK)
