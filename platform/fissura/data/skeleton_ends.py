@@ -13,9 +13,7 @@ Points = Float64[np.ndarray, "n 2"]
 
 CORNER = 1.75  # radii of the crack: its corners are no longer
 CLEAR = 1.25  # radii, and a pixel, that the image's border is away from where it does not draw the skeleton
-STRAIGHT = (
-    1.5  # radii, and two pixels, that the corner is aside of a crack that goes straight on to the border
-)
+STRAIGHT = 1.5  # radii, and two pixels, that a corner is aside of a crack that goes straight on
 NARROWED = 0.8  # of the crack's radius: a skeleton that ends in a corner is nearer to its sides
 MOST_TRIMMED = 3  # of so many parts of a line at most one is taken off an end
 BASE = 6, 1.5  # pixels, or radii if they are more, over which the direction of an end is taken
