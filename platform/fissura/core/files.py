@@ -44,9 +44,11 @@ def read_regular(path: Path, *, most: int) -> bytes:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:  # noqa: PTH123  of a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        return file.read(most + 1)
+        # as much memory as is asked for is taken at once, also where none is left for `most`
+        return file.read(min(most, status.st_size) + 1)
 
 
 def check_writable(folder: Path) -> None:

@@ -31,10 +31,12 @@ def summed_up(problems: Iterable[str]) -> list[str]:
 
 
 def first(problems: Iterable[str], *, noun: str) -> list[str]:
-    """The first lines of `summed_up`, and how many more there are: "and 4 more problems"."""
+    """The first lines of `summed_up`, each said to be a `noun`, and how many more there are: "problem: ...",
+    "and 4 more problems"."""
     lines = summed_up(problems)
     more = len(lines) - MOST_SHOWN
-    return [*lines[:MOST_SHOWN], *([f"and {more} more {noun}{'s' * (more != 1)}"] if more > 0 else [])]
+    shown = [f"{noun}: {line}" for line in lines[:MOST_SHOWN]]
+    return [*shown, *([f"and {more} more {noun}{'s' * (more != 1)}"] if more > 0 else [])]
 
 
 def _told_apart(paths: list[str]) -> list[str]:

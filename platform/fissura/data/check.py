@@ -68,7 +68,7 @@ class CheckReport(Brief):
         counts = ", ".join(f"{number} {split}" for split, number in self.samples.items())
         levels = (("problem", self.problems), ("warning", self.warnings), ("note", self.notes))
         found = ", ".join(count(len(texts), level) for level, texts in levels)
-        said = (f"{level}: {line}" for level, texts in levels for line in first(texts, noun=level))
+        said = (line for level, texts in levels for line in first(texts, noun=level))
         return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {found}", *said]
 
     def rows(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from fissura.core import errors
 from fissura.core.errors import DataError, FissuraError, SpecError, UserError
-from fissura.core.files import remove_abandoned, replacing, sha256, write_json, write_text
+from fissura.core.files import read_regular, remove_abandoned, replacing, sha256, write_json, write_text
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec, digest, nearest
 
@@ -121,6 +122,15 @@ def test_a_name_that_is_not_known_is_answered_with_the_nearest(name: str, hint: 
 
 
 class TestFiles:
+    def test_a_small_one_is_read_in_little_memory_whatever_it_might_hold(self, tmp_path: Path) -> None:
+        (path := tmp_path / "a.json").write_bytes(b"{}")
+        tracemalloc.start()
+        try:
+            assert read_regular(path, most=2**28) == b"{}"
+            assert tracemalloc.get_traced_memory()[1] < 2**20
+        finally:
+            tracemalloc.stop()
+
     def test_replaces_a_file_at_once_and_leaves_no_other(self, tmp_path: Path) -> None:
         path = tmp_path / "deep" / "file.txt"
         write_text(path, "one")

@@ -156,7 +156,10 @@ def test_who_is_not_root_is_told_what_the_attacks_need(monkeypatch: pytest.Monke
 def test_an_unknown_suite_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         suites.main(["quick", "slwo"])
-    assert "no suite slwo; there are lint, format, types, layers, quick, slow," in capsys.readouterr().err
+    assert (
+        "no suite slwo; there are lint, format, types, layers, quick, end-to-end, slow,"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

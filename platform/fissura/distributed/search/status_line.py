@@ -17,6 +17,7 @@ from fissura.studies.study import best_trials
 
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0
+LOOK_EVERY_SECONDS = 1.0
 FIRST_REMINDER_SECONDS = 15.0
 LONGEST_INTERVAL_SECONDS = 300.0
 
@@ -40,7 +41,7 @@ class StatusLine:
         self.gauges = SearchGauges(search.study.study_name, metric=search.metrics[0])
         self._begin = self._looked = self._said = time.monotonic()
         self._line = ""
-        self._started = Event()
+        self._started = False
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -48,22 +49,26 @@ class StatusLine:
         setting; from a thread, since Ray may block the search itself meanwhile."""
         waited_for = f"the first of the {self._unit}: Ray's workers start, and load code and data"
         self._say(f"waiting for {waited_for}")
-        thread = Thread(
-            target=remind, args=(self._say, waited_for), kwargs={"begins": self._begins}, daemon=True
-        )
+        ended = Event()  # no attribute: Tune pickles its callbacks, and with them this line
+
+        def begins(seconds: float) -> bool:
+            until = time.monotonic() + seconds
+            while not (self._started or self.gauges.epochs) and (left := until - time.monotonic()) > 0:
+                if ended.wait(min(left, LOOK_EVERY_SECONDS)):
+                    return True
+            return self._started or self.gauges.epochs > 0
+
+        thread = Thread(target=remind, args=(self._say, waited_for), kwargs={"begins": begins}, daemon=True)
         thread.start()
         try:
             yield
         finally:
-            self.begun()
+            ended.set()
             thread.join()
 
     def begun(self) -> None:
         """The first trial has begun: the search waits no longer."""
-        self._started.set()
-
-    def _begins(self, seconds: float) -> bool:
-        return self._started.wait(seconds) or self.gauges.epochs > 0
+        self._started = True
 
     def tick(self) -> None:
         """Looks every few seconds, and says the line; less often while it stays the same."""
