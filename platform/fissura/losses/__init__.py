@@ -11,7 +11,7 @@ from fissura.losses.clustering import Clustering, ClusteringLoss
 from fissura.losses.dice import Dice, DiceLoss
 from fissura.losses.dice_bce import DiceBCE, DiceBCELoss
 from fissura.losses.focal import Focal, FocalLoss
-from fissura.losses.loss import SegmentationLoss
+from fissura.losses.loss import Criterion, LossSpec, SegmentationLoss
 from fissura.losses.neighbours import nearest_neighbours
 from fissura.losses.regions import ambiguous_region, marginal_region
 
@@ -25,12 +25,14 @@ __all__ = [
     "BCELoss",
     "Clustering",
     "ClusteringLoss",
+    "Criterion",
     "Dice",
     "DiceBCE",
     "DiceBCELoss",
     "DiceLoss",
     "Focal",
     "FocalLoss",
+    "LossSpec",
     "SegmentationLoss",
     "ambiguous_region",
     "clustering_bound",

@@ -6,13 +6,12 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fissura.core.spec import Spec
 from fissura.losses.bce import BCE
 from fissura.losses.dice import Dice
-from fissura.losses.loss import SegmentationLoss
+from fissura.losses.loss import LossSpec, SegmentationLoss
 
 
-class DiceBCE(Spec):
+class DiceBCE(LossSpec):
     """`dice_weight` x Dice + `bce_weight` x BCE; `smooth` and `over` are those of `Dice`."""
 
     kind: Literal["dice_bce"] = "dice_bce"

@@ -38,7 +38,7 @@ from fissura.records.store import Row, read_runs
 from fissura.reports.score import score_folders
 from fissura.segmentation.evaluation import evaluate, threshold_of
 from fissura.segmentation.fit import fit
-from fissura.segmentation.objective import objective_of
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.predict import Predictor
 from fissura.segmentation.recipe import Adam, Phase, Recipe
 from fissura.segmentation.validation import validate
@@ -455,7 +455,7 @@ class TestValidation:
         predictor, protocol = Predictor.open(run, device=CPU), Tolerant(distance=2)
         predictor.model.train()  # as an epoch leaves it
         judged = validate(
-            objective_of(predictor.model, DiceBCE()),
+            PhaseObjective(predictor.model, DiceBCE()),
             data=prepare([own], resize=Native(), directory=drawn.parent / "cache"),
             recipe=with_data(batch_size=batch_size),
             device=CPU,
@@ -481,7 +481,7 @@ class TestValidation:
         predictor, loss = Predictor.open(run, device=CPU), DiceBCE().build()
         data = prepare([own], resize=Native(), directory=drawn.parent / "cache")
         judged = validate(
-            objective_of(predictor.model, DiceBCE()), data=data, recipe=with_data(batch_size=1), device=CPU
+            PhaseObjective(predictor.model, DiceBCE()), data=data, recipe=with_data(batch_size=1), device=CPU
         )
         literal = []
         for index in data.indices("val"):
@@ -497,7 +497,7 @@ class TestValidation:
         predictor = Predictor.open(run, device=CPU)
         resize = Fixed(height=24, width=24, masks="nearest")
         judged = validate(
-            objective_of(predictor.model, DiceBCE()),
+            PhaseObjective(predictor.model, DiceBCE()),
             data=prepare([own], resize=resize, directory=tmp_path / "cache"),
             recipe=with_data(resize=resize).model_copy(update={"protocols": (Pixel(),)}),
             device=CPU,
