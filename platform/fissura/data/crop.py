@@ -15,8 +15,8 @@ Pixels = Num[np.ndarray, "h w *channels"]
 
 
 class Patch(NamedTuple):
-    """An image (RGB) or a part of one: its mask (1 crack), its valid pixels (1 counts), and other maps that go
-    with the mask, by name."""
+    """An image (RGB) or a part of one: its mask (1 crack), its valid pixels (1 counts), and other maps,
+    by name, that go with the mask."""
 
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]

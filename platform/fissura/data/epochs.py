@@ -164,12 +164,14 @@ class Epochs:
 
     def _image(self, index: int) -> Patch:
         patch = prepared_patch(self._data, index)
-        maps = {name: given.get(index) for name, given in self._maps.items()}
-        for name, pixels in maps.items():
+        maps = {}
+        for name, given in self._maps.items():
+            pixels = given.get(index)
             if pixels is None or pixels.shape != patch.mask.shape:
                 found = "none" if pixels is None else f"one of {pixels.shape}"
                 raise DataError(
                     f"{self._data.entries[index].name}: a map `{name}` of {patch.mask.shape} is needed, got"
                     f" {found}; give one for each training image"
                 )
+            maps[name] = pixels
         return patch._replace(maps=maps)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class ActivePhase:
                 self.objective.model, data=self._data, recipe=self._recipe, device=self._runtime.device
             )
             for name, maps in self.objective.criterion.finish_phase(predict).items():
-                keep(lambda name=name, maps=maps: write_maps(maps, self._run / file_of(name)))
+                keep(partial(write_maps, maps, self._run / file_of(name)))
         self._runtime.share([0.0])
 
     def load(self, path: Path) -> None:

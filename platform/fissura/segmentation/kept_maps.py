@@ -86,8 +86,10 @@ def read_maps(run: Path, name: str, *, data: PreparedData) -> ImageMaps:
         kept = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: not readable as safetensors ({error}); train the run again") from None
-    maps = {index: kept.get(str(index)) for index in data.indices("train")}
-    for index, pixels in maps.items():
+    maps = {}
+    for index in data.indices("train"):
+        pixels = kept.get(str(index))
         if pixels is None or pixels.shape != data.mask(index).shape:
             raise DataError(f"{path}: holds no {name} of training image {index}; train the run again")
+        maps[index] = pixels
     return maps

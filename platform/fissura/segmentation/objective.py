@@ -22,7 +22,7 @@ class PhaseObjective(nn.Module):
     def __init__(self, model: Segmenter, loss: LossSpec) -> None:
         super().__init__()
         self.model, self.criterion = model, loss.criterion(model.feature_channels)
-        self.register_load_state_dict_pre_hook(_as_named_before)
+        self.register_load_state_dict_pre_hook(_as_named_before)  # type: ignore[no-untyped-call]
 
     def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
         """What the loss reads of the network, image by image: the crack logits first."""

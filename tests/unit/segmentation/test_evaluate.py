@@ -19,7 +19,7 @@ from fissura.data.pipeline import Pipeline, RandomCrop
 from fissura.data.resize import Fixed, Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
-from fissura.losses import DiceBCE
+from fissura.losses import BCE, Dice, DiceBCE
 from fissura.metrics import (
     AnyProtocol,
     Flexible,
@@ -478,7 +478,7 @@ class TestValidation:
     def test_loss_is_the_mean_over_batches_and_ignores_the_padding(
         self, run: Path, own: Dataset, drawn: Path
     ) -> None:
-        predictor, loss = Predictor.open(run, device=CPU), DiceBCE().build()
+        predictor, dice, bce = Predictor.open(run, device=CPU), Dice().build(), BCE().build()
         data = prepare([own], resize=Native(), directory=drawn.parent / "cache")
         judged = validate(
             PhaseObjective(predictor.model, DiceBCE()), data=data, recipe=with_data(batch_size=1), device=CPU
@@ -490,7 +490,8 @@ class TestValidation:
             with torch.no_grad():
                 logits = predictor.model(unit)[..., :42, :50]
             target = torch.from_numpy(data.mask(index).astype(np.float32))[None, None]
-            literal.append(float(loss(logits, target, torch.ones_like(target))))
+            maps = logits, target, torch.ones_like(target)
+            literal.append(float(dice(*maps) + bce(*maps)))
         assert judged["val/loss"] == pytest.approx(np.mean(literal), rel=1e-4)
 
     def test_is_at_the_working_size(self, run: Path, own: Dataset, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fissura.data.datasets import parse_dataset
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal
+from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal, Term, WeightedSum
 from fissura.losses.clustering import AMBIGUOUS
 from fissura.models import UNet
 from fissura.recipes import load_recipe
@@ -38,11 +38,20 @@ LOSSES: tuple[AnyLoss, ...] = (
     Clustering(k=4, term="bound"),
     Clustering(k=4, term="exact"),
     Clustering(k=4, term="nnclr"),
+    WeightedSum(
+        terms=(
+            Term(name="dice", weight=0.3, loss=Dice()),
+            Term(name="doubt", weight=0.5, loss=AmbiguityAware()),
+            Term(name="clusters", loss=Clustering(k=4, term="nnclr")),
+        )
+    ),
 )
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
-def batch(images: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+def batch(
+    images: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     """Images with unequal numbers of cracks, valid and ambiguous pixels: where means of parts are no mean."""
     draw = torch.Generator().manual_seed(3)
     image = torch.rand(images, 3, 16, 16, generator=draw)
@@ -50,7 +59,12 @@ def batch(images: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tens
     target, hidden, unclear = (
         (torch.rand(images, 1, 16, 16, generator=draw) < share * scale).float() for scale in (1, 0.8, 0.4)
     )
-    return image.to(dtype), target.to(dtype), (1 - hidden).to(dtype), {AMBIGUOUS: unclear.to(dtype)}
+    return (
+        image.to(dtype),
+        target.to(dtype),
+        (1 - hidden).to(dtype),
+        {name: unclear.to(dtype) for name in (AMBIGUOUS, f"clusters.{AMBIGUOUS}")},
+    )
 
 
 def gradients(objective: nn.Module) -> list[Tensor]:
