@@ -106,7 +106,8 @@ class SumCriterion(Criterion):
             own = {name: maps[f"{term.name}.{name}"] for name in _below(term.name, maps)}
             read, readings = readings[: criterion.reads], readings[criterion.reads :]
             costs.append(term.weight * criterion((logits, *read), target, valid, own))
-        return reduce(torch.add, costs)
+        total: Tensor = reduce(torch.add, costs)
+        return total
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """What all terms leave."""
