@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -37,20 +37,20 @@ class WeightedSum(LossSpec):
     terms: tuple[Term, ...] = Field(default_factory=_dice_and_bce, min_length=1)
 
     @model_validator(mode="after")
-    def _terms_have_names_of_their_own(self) -> Self:
+    def _terms_have_names_of_their_own(self) -> "WeightedSum":
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise ValueError(f"each term needs a name of its own, got {names}")
         return self
 
     @model_validator(mode="after")
-    def _weighs_something(self) -> Self:
+    def _weighs_something(self) -> "WeightedSum":
         if not any(term.weight for term in self.terms):
             raise ValueError("all weights are 0: the loss would be 0; make one of them positive")
         return self
 
     @model_validator(mode="after")
-    def _each_map_is_left_once(self) -> Self:
+    def _each_map_is_left_once(self) -> "WeightedSum":
         names = [name for term in self.terms for name in term.loss.leaves]
         if len(set(names)) < len(names):
             raise ValueError(f"a map is left to later phases by one term, got {sorted(names)}")
