@@ -1,6 +1,6 @@
 """Any sum of losses: each term has a name, a weight and a loss of its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
@@ -103,7 +103,7 @@ class SumCriterion(Criterion):
         logits, *readings = outputs
         costs = []
         for term, criterion in self._terms:
-            own = {name: maps[f"{term.name}.{name}"] for name in _below(term.name, maps)}
+            own = _below(term.name, maps) if maps else maps
             read, readings = readings[: criterion.reads], readings[criterion.reads :]
             costs.append(term.weight * criterion((logits, *read), target, valid, own))
         total: Tensor = reduce(torch.add, costs)
@@ -118,7 +118,7 @@ class SumCriterion(Criterion):
         }
 
 
-def _below(term: str, names: Iterable[str]) -> list[str]:
-    """The names of a term's own maps."""
+def _below(term: str, maps: BatchMaps) -> BatchMaps:
+    """A term's own maps."""
     prefix = f"{term}."
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return {name.removeprefix(prefix): own for name, own in maps.items() if name.startswith(prefix)}
