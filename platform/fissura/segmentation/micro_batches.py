@@ -27,22 +27,6 @@ from fissura.losses.loss import BatchMaps
 from fissura.segmentation.objective import Maps, PhaseObjective
 
 FILE = "memory.json"
-# PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
-LACK_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "could not create a primitive",
-    "could not create a memory object",
-    "std::bad_alloc",
-    "STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a computation ended for want of memory, the device's or the machine's."""
-    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in LACK_OF_MEMORY)
-    )
 
 
 def micro_batch_of(run: Path, *, share: int) -> int:
@@ -58,8 +42,7 @@ def micro_batch_of(run: Path, *, share: int) -> int:
 
 
 def halve(run: Path, *, share: int) -> bool:
-    """Has the trainings of `run` that begin from now on compute half as many images at a time; False where it
-    is one already."""
+    """Halves the micro-batch of later trainings of `run`; False where it is one image already."""
     must_stand(run)
     now = micro_batch_of(run, share=share)
     if now == 1:

@@ -20,7 +20,7 @@ from fissura.losses.clustering import AMBIGUOUS
 from fissura.models import UNet
 from fissura.recipes import load_recipe
 from fissura.segmentation.fit import fit
-from fissura.segmentation.micro_batches import backward_in_parts, halve, is_out_of_memory, micro_batch_of
+from fissura.segmentation.micro_batches import backward_in_parts, halve, micro_batch_of
 from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
@@ -126,22 +126,6 @@ def test_running_statistics_move_once_a_part_and_not_in_the_first_pass() -> None
     backward_in_parts(objective, image, *maps, size=2, autocast=nullcontext(), scaler=SCALER)
     counted = {int(m.num_batches_tracked) for m in objective.modules() if isinstance(m, nn.BatchNorm2d)}
     assert counted == {2}
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (MemoryError("Unable to allocate 9 GiB"), True),
-        (RuntimeError("could not create a primitive"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("DefaultCPUAllocator"), False),
-    ],
-)
-def test_what_a_lack_of_memory_is(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
 
 
 def test_the_images_at_a_time_are_halved_down_to_one_and_stay_so(tmp_path: Path) -> None:
