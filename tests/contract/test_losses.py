@@ -50,6 +50,17 @@ def test_the_union_reads_each_plain_form(loss: AnyLoss) -> None:
     assert TypeAdapter(AnyLoss).validate_python(loss.plain()) == loss
 
 
+class Wrong(torch.nn.Module):
+    """A loss of any formula."""
+
+    def __init__(self, formula: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self._formula = formula
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        return self._formula(*maps)
+
+
 @pytest.mark.parametrize(
     ("check", "wrong"),
     [
@@ -64,7 +75,7 @@ def test_a_check_sees_a_loss_that_breaks_it(
     check: str, wrong: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = {one.__name__: one for one in LOSS_CHECKS}
-    monkeypatch.setattr(BCE, "build", lambda _: wrong)
+    monkeypatch.setattr(BCE, "build", lambda _: Wrong(wrong))
     with pytest.raises(AssertionError):
         named[check](case_of(BCE()))
 

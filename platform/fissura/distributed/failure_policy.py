@@ -1,7 +1,6 @@
 """What becomes of work that ended badly: what happened goes in; retry, requeue or fail comes out, as data.
 
-Nothing else decides: the trials of a search and the launches of Ray Train do as they are told here, each in
-its own way.
+The trials of a search and the launches of Ray Train do as they are told here, each in its own way.
 """
 
 import re
