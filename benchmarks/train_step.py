@@ -32,7 +32,7 @@ from fissura.data.datasets import parse_dataset
 from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.recipes import load_recipe
-from fissura.segmentation.objective import objective_of
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.spaces.fields import override
@@ -87,14 +87,14 @@ def literal(recipe: Recipe, data: PreparedData, device: torch.device) -> float:
     """Images a second of one epoch of the literal loop."""
     crop, phase = recipe.data.crop, recipe.phases[0]
     torch.manual_seed(0)
-    objective = objective_of(recipe.model.build().to(device), phase.loss)
+    objective = PhaseObjective(recipe.model.build().to(device), phase.loss)
     rate, decay = phase.optimizer.lr, phase.optimizer.weight_decay
     optimizer = torch.optim.SGD(objective.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
     batches = DataLoader(Patches(data, crop), batch_size=recipe.data.batch_size, shuffle=True)
     begin, images, total = time.perf_counter(), 0, 0.0
     for image, target in batches:
         target = target.to(device)
-        loss, _ = objective(image.to(device), target, torch.ones_like(target), None)
+        loss, _ = objective(image.to(device), target, torch.ones_like(target), {})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -117,10 +117,10 @@ def shipped(recipe: Recipe, data: PreparedData, folder: Path, runtime: LocalRunt
 def operations(recipe: Recipe, device: torch.device) -> float:
     """Floating-point operations of forward and backward pass, an image."""
     size = recipe.data.crop.size  # type: ignore[union-attr]
-    objective = objective_of(recipe.model.build().to(device), recipe.phases[0].loss)
+    objective = PhaseObjective(recipe.model.build().to(device), recipe.phases[0].loss)
     maps = torch.zeros(2, 1, size, size, device=device)
     with FlopCounterMode(display=False) as counter:
-        loss, _ = objective(torch.zeros(2, 3, size, size, device=device), maps, maps + 1, None)
+        loss, _ = objective(torch.zeros(2, 3, size, size, device=device), maps, maps + 1, {})
         loss.backward()
     return counter.get_total_flops() / 2
 

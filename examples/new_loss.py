@@ -19,12 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 import fissura.losses
-from fissura.core.spec import Spec
-from fissura.losses.loss import SegmentationLoss, full_precision
+from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 from fissura.testing.losses import LossCase, check_loss
 
 
-class Tversky(Spec):
+class Tversky(LossSpec):
     """`alpha` weighs false alarms, `beta` missed cracks; 0.5 and 0.5 is Dice."""
 
     kind: Literal["tversky"] = "tversky"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal
-from fissura.testing.losses import LOSS_CHECKS, LossCase, case_of, drawn_batch
+from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal, Term, WeightedSum
+from fissura.testing.losses import LOSS_CHECKS, LossCase, case_of, drawn_batch, value
 
 LOSSES = (
     BCE(),
@@ -23,6 +23,15 @@ LOSSES = (
     Clustering(k=3),
     Clustering(k=2, beta=1.5, term="exact"),
     Clustering(term="nnclr", temperature=0.5),
+    WeightedSum(),
+    WeightedSum(
+        terms=(
+            Term(name="focal", weight=0.7, loss=Focal()),
+            Term(name="both", weight=0.2, loss=DiceBCE(bce_weight=3.0)),
+            Term(name="doubt", weight=1.5, loss=AmbiguityAware()),
+            Term(name="clusters", loss=Clustering(k=3)),
+        )
+    ),
 )
 
 
@@ -41,6 +50,17 @@ def test_the_union_reads_each_plain_form(loss: AnyLoss) -> None:
     assert TypeAdapter(AnyLoss).validate_python(loss.plain()) == loss
 
 
+class Wrong(torch.nn.Module):
+    """A loss of any formula."""
+
+    def __init__(self, formula: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self._formula = formula
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        return self._formula(*maps)
+
+
 @pytest.mark.parametrize(
     ("check", "wrong"),
     [
@@ -55,7 +75,7 @@ def test_a_check_sees_a_loss_that_breaks_it(
     check: str, wrong: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = {one.__name__: one for one in LOSS_CHECKS}
-    monkeypatch.setattr(BCE, "build", lambda _: wrong)
+    monkeypatch.setattr(BCE, "build", lambda _: Wrong(wrong))
     with pytest.raises(AssertionError):
         named[check](case_of(BCE()))
 
@@ -78,6 +98,41 @@ def test_over_the_batch_an_empty_image_does_not_dominate() -> None:
     logits, valid = torch.where(target == 1, 20.0, -3.0), torch.ones_like(target)
     batch, image = (Dice(over=over).build()(logits, target, valid) for over in ("batch", "image"))
     assert batch < 0.6 * image
+
+
+@pytest.mark.parametrize(("dice", "bce"), [(1.0, 1.0), (0.3, 2.0), (0.0, 1.0)])
+def test_dice_and_bce_are_the_sum_of_the_two_to_the_bit(dice: float, bce: float) -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        batch = drawn_batch().to(dtype)
+        maps = batch.logits.requires_grad_(), batch.target.float(), batch.valid.float()
+        literal = dice * Dice(over="image").build()(*maps) + bce * BCE().build()(*maps)
+        (expected,) = torch.autograd.grad(literal, batch.logits)
+        loss = DiceBCE(dice_weight=dice, bce_weight=bce, over="image")
+        for spec in (loss, loss.sum):
+            cost = value(case_of(spec), batch._replace(target=maps[1], valid=maps[2]))
+            assert cost.item() == literal.item()
+            assert torch.equal(*torch.autograd.grad(cost, batch.logits), expected)
+
+
+@pytest.mark.parametrize(
+    ("terms", "rule"),
+    [
+        (
+            (Term(name="one", weight=0, loss=BCE()), Term(name="two", weight=0, loss=Dice())),
+            "all weights are 0",
+        ),
+        ((Term(name="one", loss=BCE()), Term(name="one", loss=Dice())), "a name of its own"),
+        (
+            tuple(Term(name=name, loss=AmbiguityAware()) for name in ("one", "two")),
+            "left to later phases by one",
+        ),
+        ((), "at least 1 item"),
+    ],
+    ids=["weightless", "twins", "two variances", "empty"],
+)
+def test_a_sum_that_means_nothing_is_refused(terms: tuple[Term, ...], rule: str) -> None:
+    with pytest.raises(ValidationError, match=rule):
+        WeightedSum(terms=terms)
 
 
 def test_a_loss_that_weighs_nothing_is_refused() -> None:

@@ -16,6 +16,7 @@ from fissura.core.errors import DataChanged, DataError
 from fissura.core.spec import digest
 from fissura.models.backbones import FeatureNetwork
 from fissura.training.allocator import return_memory
+from fissura.training.out_of_memory import is_out_of_memory
 
 FORMAT = 1  # raised when the same backbone and weights come to give other features
 BATCH_PIXELS = 1 << 24
@@ -195,7 +196,7 @@ def _compute(
         images = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
         computed = network(images).float().cpu().numpy()
     except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+        if not is_out_of_memory(error):
             raise
         computed = None
         return_memory()
@@ -210,11 +211,6 @@ def _compute(
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
             _compute(network, half, into=into, device=device, reasons=reasons)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    # PyTorch has no class of its own for a CPU's lack of memory
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _exact(device: torch.device) -> AbstractContextManager[None]:

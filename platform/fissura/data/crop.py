@@ -1,32 +1,32 @@
 """Which part of an image a training sample is, and how many samples an epoch draws from each image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Num, UInt8
 from pydantic import Field
 
 from fissura.core.errors import DataError
 from fissura.core.spec import Spec
 
-Pixels = UInt8[np.ndarray, "h w *channels"]
+Pixels = Num[np.ndarray, "h w *channels"]
 
 
 class Patch(NamedTuple):
-    """An image (RGB) or a part of one: its mask (1 crack), its valid pixels (1 counts) and, where there is
-    such a map, its ambiguous pixels (1 ambiguous)."""
+    """An image (RGB) or a part of one: its mask (1 crack), its valid pixels (1 counts), and other maps,
+    by name, that go with the mask."""
 
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
     valid: UInt8[np.ndarray, "h w"]
-    ambiguous: UInt8[np.ndarray, "h w"] | None = None
+    maps: Mapping[str, Num[np.ndarray, "h w"]] = {}
 
     def map(self, change: Callable[[Pixels], Pixels]) -> "Patch":
         """The patch with `change` made to each of its arrays."""
-        ambiguous = None if self.ambiguous is None else change(self.ambiguous)
-        return Patch(change(self.image), change(self.mask), change(self.valid), ambiguous)
+        maps = {name: change(pixels) for name, pixels in self.maps.items()}
+        return Patch(change(self.image), change(self.mask), change(self.valid), maps)
 
 
 Cutter = Callable[[np.random.Generator], Patch]

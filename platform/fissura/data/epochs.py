@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from torch import Tensor
 
 from fissura.core.errors import DataError
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (RGB), targets (1 crack), valid pixels (1 counts) and, where such maps were given, ambiguous
-    pixels (1 ambiguous) of one step of one worker."""
+    """Images (RGB), targets (1 crack), valid pixels (1 counts) and other maps, by name, of one step of one
+    worker."""
 
     image: UInt8[Tensor, "b 3 h w"]
     target: UInt8[Tensor, "b 1 h w"]
     valid: UInt8[Tensor, "b 1 h w"]
-    ambiguous: UInt8[Tensor, "b 1 h w"] | None = None
+    maps: Mapping[str, Num[Tensor, "b 1 h w"]]
 
 
 def collate(patches: Sequence[Patch], *, stride: int) -> Batch:
-    """One batch; all patches are padded to the largest, and to a multiple of `stride` pixels. It has
-    ambiguous pixels where its patches have."""
+    """One batch; all patches are padded to the largest, and to a multiple of `stride` pixels. All have
+    maps of the same names."""
     height, width = (
         math.ceil(max(patch.mask.shape[axis] for patch in patches) / stride) * stride for axis in (0, 1)
     )
@@ -47,9 +47,7 @@ def collate(patches: Sequence[Patch], *, stride: int) -> Batch:
         _images([patch.image for patch in patches], height, width),
         _maps([patch.mask for patch in patches], height, width),
         _maps([patch.valid for patch in patches], height, width),
-        None
-        if patches[0].ambiguous is None
-        else _maps([patch.ambiguous for patch in patches if patch.ambiguous is not None], height, width),
+        {name: _maps([patch.maps[name] for patch in patches], height, width) for name in patches[0].maps},
     )
 
 
@@ -68,9 +66,9 @@ def _images(
     return torch.from_numpy(batch)
 
 
-def _maps(maps: Sequence[UInt8[np.ndarray, "_ _"]], height: int, width: int) -> UInt8[Tensor, "b 1 h w"]:
+def _maps(maps: Sequence[Num[np.ndarray, "_ _"]], height: int, width: int) -> Num[Tensor, "b 1 h w"]:
     """The maps, with zeros to the full size."""
-    batch = np.zeros((len(maps), 1, height, width), np.uint8)
+    batch = np.zeros((len(maps), 1, height, width), maps[0].dtype)
     for place, pixels in zip(batch, maps, strict=True):
         place[0, : pixels.shape[0], : pixels.shape[1]] = pixels
     return torch.from_numpy(batch)
@@ -88,12 +86,12 @@ class Epochs:
     left out where the others have more, as batch normalisation needs two values a channel. A batch that the
     workers cannot share equally is filled up with its own first samples, so that all take equally many.
 
-    `ambiguous` holds a map in the size of the mask for each training entry, by its index in `data`; it moves
-    with the mask.
+    `maps` holds, by name, a map in the size of the mask for each training entry, by its index in `data`; it
+    is cropped, flipped and turned with the mask.
 
     Raises:
-        DataError: a training entry has no ambiguous map, or one of another size than its mask; the crop
-            cannot be had from the images.
+        DataError: a training entry lacks a map, or has one of another size than its mask; the crop cannot be
+            had from the images.
     """
 
     def __init__(
@@ -106,11 +104,11 @@ class Epochs:
         rank: int = 0,
         world_size: int = 1,
         threads: int = 1,
-        ambiguous: Mapping[int, UInt8[np.ndarray, "h w"]] | None = None,
+        maps: Mapping[str, Mapping[int, Num[np.ndarray, "h w"]]] = {},
     ) -> None:
         self._data, self._pipeline, self._stride, self._seed = data, pipeline, stride, seed
         self._rank, self._world_size, self._threads = rank, world_size, threads
-        self._ambiguous = ambiguous
+        self._maps = maps
         training = data.indices("train")
         images = [self._image(index) for index in training]
         counts = np.array(pipeline.crop.counts(images), np.int64)
@@ -166,13 +164,14 @@ class Epochs:
 
     def _image(self, index: int) -> Patch:
         patch = prepared_patch(self._data, index)
-        if self._ambiguous is None:
-            return patch
-        ambiguous = self._ambiguous.get(index)
-        if ambiguous is None or ambiguous.shape != patch.mask.shape:
-            found = "none" if ambiguous is None else f"one of {ambiguous.shape}"
-            raise DataError(
-                f"{self._data.entries[index].name}: an ambiguous map of {patch.mask.shape} is needed, got "
-                f"{found}; give one for each training image"
-            )
-        return patch._replace(ambiguous=ambiguous)
+        maps = {}
+        for name, given in self._maps.items():
+            pixels = given.get(index)
+            if pixels is None or pixels.shape != patch.mask.shape:
+                found = "none" if pixels is None else f"one of {pixels.shape}"
+                raise DataError(
+                    f"{self._data.entries[index].name}: a map `{name}` of {patch.mask.shape} is needed, got"
+                    f" {found}; give one for each training image"
+                )
+            maps[name] = pixels
+        return patch._replace(maps=maps)

@@ -9,13 +9,19 @@ from fissura.losses.bce import BCE, BCELoss
 from fissura.losses.cluster_terms import clustering_bound, clustering_exact, nearest_neighbour_contrast
 from fissura.losses.clustering import Clustering, ClusteringLoss
 from fissura.losses.dice import Dice, DiceLoss
-from fissura.losses.dice_bce import DiceBCE, DiceBCELoss
+from fissura.losses.dice_bce import DiceBCE
 from fissura.losses.focal import Focal, FocalLoss
-from fissura.losses.loss import SegmentationLoss
+from fissura.losses.loss import Criterion, LossSpec, SegmentationLoss
 from fissura.losses.neighbours import nearest_neighbours
 from fissura.losses.regions import ambiguous_region, marginal_region
+from fissura.losses.weighted_sum import Term, WeightedSum
 
-AnyLoss = Annotated[BCE | Dice | DiceBCE | Focal | AmbiguityAware | Clustering, Field(discriminator="kind")]
+AnyLoss = Annotated[
+    BCE | Dice | DiceBCE | Focal | AmbiguityAware | Clustering | WeightedSum, Field(discriminator="kind")
+]
+# a sum's terms are of the union that it belongs to
+Term.model_rebuild()
+WeightedSum.model_rebuild()
 
 __all__ = [
     "BCE",
@@ -25,13 +31,16 @@ __all__ = [
     "BCELoss",
     "Clustering",
     "ClusteringLoss",
+    "Criterion",
     "Dice",
     "DiceBCE",
-    "DiceBCELoss",
     "DiceLoss",
     "Focal",
     "FocalLoss",
+    "LossSpec",
     "SegmentationLoss",
+    "Term",
+    "WeightedSum",
     "ambiguous_region",
     "clustering_bound",
     "clustering_exact",

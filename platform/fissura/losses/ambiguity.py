@@ -3,18 +3,19 @@
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fissura.core.spec import Spec
-from fissura.losses.loss import full_precision
+from fissura.losses.loss import Criterion, ImageMaps, LossSpec, Predict, full_precision
 
+VARIANCE = "variance"
 FLOOR = -40.0  # the squared error that this log-variance fits is below what a float32 probability can show
 
 
-class AmbiguityAware(Spec):
+class AmbiguityAware(LossSpec):
     """The ambiguity-aware loss, the mean over the batch's valid pixels.
 
     `lam`, the paper's lambda, is the squared error above which a larger variance costs less. `distance` is
@@ -29,6 +30,33 @@ class AmbiguityAware(Spec):
     def build(self) -> "AmbiguityAwareLoss":
         """The loss as a module."""
         return AmbiguityAwareLoss(self)
+
+    def criterion(self, feature_channels: int) -> "AmbiguityCriterion":
+        """The loss with its std head."""
+        return AmbiguityCriterion(self.build(), feature_channels=feature_channels)
+
+    @property
+    def leaves(self) -> frozenset[str]:
+        """The variance map of each training image, as Phase I leaves it: sigma^2 / (1 + sigma^2), float16."""
+        return frozenset({VARIANCE})
+
+
+class AmbiguityCriterion(Criterion):
+    """Phase I of CIRL: the std head, a 1x1 convolution of the features, gives each pixel's log variance."""
+
+    reads = 1
+
+    def __init__(self, loss: "AmbiguityAwareLoss", *, feature_channels: int) -> None:
+        super().__init__(loss)
+        self.std_head = nn.Conv2d(feature_channels, 1, 1)
+
+    def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
+        """The log variances."""
+        return (self.std_head(features).float(),)
+
+    def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
+        """See `AmbiguityAware.leaves`: that is the sigmoid of the log variance."""
+        return {VARIANCE: {index: share.astype(np.float16) for index, share in predict(self.std_head)}}
 
 
 class AmbiguityAwareLoss(nn.Module):

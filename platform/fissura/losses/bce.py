@@ -6,11 +6,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from fissura.core.spec import Spec
-from fissura.losses.loss import SegmentationLoss, full_precision
+from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 
-class BCE(Spec):
+class BCE(LossSpec):
     """Binary cross-entropy, the mean over the batch's valid pixels."""
 
     kind: Literal["bce"] = "bce"

@@ -1,26 +1,31 @@
 """The clustering-inspired loss (Chen et al., CVPR 2024): ambiguous pixels learn from their neighbours."""
 
+from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor, nn
 
-from fissura.core.spec import Spec
+from fissura.losses.ambiguity import VARIANCE
 from fissura.losses.bce import BCE
 from fissura.losses.cluster_terms import centred_bound, centred_exact, nearest_neighbour_contrast
-from fissura.losses.loss import full_precision
+from fissura.losses.loss import BatchMaps, Criterion, ImageMaps, LossSpec, full_precision
 from fissura.losses.neighbours import nearest_neighbours
+from fissura.losses.regions import ambiguous_region
+
+AMBIGUOUS = "ambiguous"
 
 
-class Clustering(Spec):
+class Clustering(LossSpec):
     """Cross-entropy outside the ambiguous region, plus `beta` x a clustering term over it.
 
     `term` is the paper's upper bound on its clustering-inspired loss (`bound`), that loss itself (`exact`),
     or the contrast with the nearest neighbour, an ablation of the paper (`nnclr`). `k` neighbours are taken,
     by `nnclr` one; `temperature` is read by `nnclr` alone. `gamma` is the variance above which a marginal
-    pixel is ambiguous: the training draws the region with it, and the loss is given the region.
+    pixel is ambiguous: the region is drawn with it when the phase begins, and the loss is given the region.
     """
 
     kind: Literal["clustering"] = "clustering"
@@ -33,6 +38,46 @@ class Clustering(Spec):
     def build(self) -> "ClusteringLoss":
         """The loss as a module."""
         return ClusteringLoss(self)
+
+    def criterion(self, feature_channels: int) -> "ClusteringCriterion":
+        """The loss with the features that it reads."""
+        return ClusteringCriterion(self.build())
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """The variance maps of Phase I."""
+        return {VARIANCE: "ambiguity_aware"}
+
+    def maps(self, left: Mapping[str, ImageMaps], masks: ImageMaps) -> dict[str, ImageMaps]:
+        """The ambiguous region (Eq. 8) of each image, 1 inside, from its whole variance map and mask."""
+        regions = {}
+        for index, share in left[VARIANCE].items():
+            log_variance = torch.logit(torch.from_numpy(share.astype(np.float32)))[None, None]
+            target = torch.from_numpy(np.array(masks[index]))[None, None]
+            regions[index] = ambiguous_region(log_variance, target, gamma=self.gamma)[0, 0].numpy()
+        return {AMBIGUOUS: regions}
+
+
+class ClusteringCriterion(Criterion):
+    """Phase II of CIRL: the features of ambiguous pixels say which of them belong together."""
+
+    reads = 1
+
+    def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
+        """The features."""
+        return (features,)
+
+    def forward(
+        self,
+        outputs: tuple[Tensor, ...],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """See `Criterion.forward`; without a map, as in validation, no pixel is ambiguous."""
+        ambiguous = maps[AMBIGUOUS] if AMBIGUOUS in maps else torch.zeros_like(target)
+        loss: Tensor = self.loss(*outputs, target, valid, ambiguous)
+        return loss
 
 
 class ClusteringLoss(nn.Module):

@@ -7,11 +7,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from fissura.core.spec import Spec
-from fissura.losses.loss import SegmentationLoss, full_precision
+from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 
-class Dice(Spec):
+class Dice(LossSpec):
     """The soft Dice loss.
 
     `over` says what one coefficient is taken of: the pixels of the whole `batch`, so that images without a

@@ -2,18 +2,18 @@
 
 from typing import Literal
 
-from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from fissura.core.spec import Spec
 from fissura.losses.bce import BCE
 from fissura.losses.dice import Dice
-from fissura.losses.loss import SegmentationLoss
+from fissura.losses.loss import LossSpec
+from fissura.losses.weighted_sum import SumCriterion, Term, WeightedSum
 
 
-class DiceBCE(Spec):
-    """`dice_weight` x Dice + `bce_weight` x BCE; `smooth` and `over` are those of `Dice`."""
+class DiceBCE(LossSpec):
+    """`L = w_D L_Dice + w_B L_BCE`, with w_D = `dice_weight` and w_B = `bce_weight`: the `WeightedSum` of the
+    two under a name and fields of its own, which studies, search spaces and runs hold. `smooth` and `over`
+    are those of `Dice`."""
 
     kind: Literal["dice_bce"] = "dice_bce"
     dice_weight: float = Field(1.0, ge=0, le=1e6)
@@ -29,27 +29,17 @@ class DiceBCE(Spec):
             )
         return self
 
-    def build(self) -> "DiceBCELoss":
-        """The loss as a module."""
-        return DiceBCELoss(self)
+    @property
+    def sum(self) -> WeightedSum:
+        """The same loss, term by term."""
+        dice = Dice(smooth=self.smooth, over=self.over)
+        return WeightedSum(
+            terms=(
+                Term(name="dice", weight=self.dice_weight, loss=dice),
+                Term(name="bce", weight=self.bce_weight, loss=BCE()),
+            )
+        )
 
-
-class DiceBCELoss(SegmentationLoss):
-    """`L = w_D L_Dice + w_B L_BCE`, with w_D = `dice_weight` and w_B = `bce_weight`."""
-
-    def __init__(self, spec: DiceBCE) -> None:
-        super().__init__()
-        self.spec = spec
-        self.dice = Dice(smooth=spec.smooth, over=spec.over).build()
-        self.bce = BCE().build()
-
-    def forward(
-        self,
-        logits: Float[Tensor, "b 1 h w"],
-        target: Float[Tensor, "b 1 h w"],
-        valid: Float[Tensor, "b 1 h w"],
-    ) -> Float[Tensor, ""]:
-        """The loss of a batch."""
-        dice, bce = self.dice(logits, target, valid), self.bce(logits, target, valid)
-        total: Tensor = self.spec.dice_weight * dice + self.spec.bce_weight * bce
-        return total
+    def criterion(self, feature_channels: int) -> SumCriterion:
+        """The sum's."""
+        return self.sum.criterion(feature_channels)

@@ -8,13 +8,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from fissura.core.spec import Spec
-from fissura.losses.loss import SegmentationLoss, full_precision
+from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 NEVER = -1e30  # the logarithm of a weight of zero; finite, so that a class without pixels is no 0/0
 
 
-class Focal(Spec):
+class Focal(LossSpec):
     """The normalised focal loss; `alpha` weighs the background's half, `gamma` the hard pixels of each half.
 
     `normaliser` says what the gradient takes the weights for. `differentiated`, the formula as it stands:

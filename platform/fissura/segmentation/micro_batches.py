@@ -23,25 +23,10 @@ from fissura.core.documents import read_json
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.core.retry import must_stand
+from fissura.losses.loss import BatchMaps
 from fissura.segmentation.objective import Maps, PhaseObjective
 
 FILE = "memory.json"
-# PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
-LACK_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "could not create a primitive",
-    "could not create a memory object",
-    "std::bad_alloc",
-    "STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a computation ended for want of memory, the device's or the machine's."""
-    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in LACK_OF_MEMORY)
-    )
 
 
 def micro_batch_of(run: Path, *, share: int) -> int:
@@ -57,8 +42,7 @@ def micro_batch_of(run: Path, *, share: int) -> int:
 
 
 def halve(run: Path, *, share: int) -> bool:
-    """Has the trainings of `run` that begin from now on compute half as many images at a time; False where it
-    is one already."""
+    """Halves the micro-batch of later trainings of `run`; False where it is one image already."""
     must_stand(run)
     now = micro_batch_of(run, share=share)
     if now == 1:
@@ -80,7 +64,9 @@ def backward(
     model: nn.Module,
     objective: PhaseObjective,
     image: Tensor,
-    maps: tuple[Maps, Maps, Maps | None],
+    target: Maps,
+    valid: Maps,
+    maps: BatchMaps,
     *,
     size: int,
     autocast: AbstractContextManager[Any],
@@ -89,13 +75,14 @@ def backward(
 ) -> Tensor:
     """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
     the loss, and to `on_logits` the crack logits that it is of. `model` is the objective as the runtime
-    prepared it; `maps` are target, valid and ambiguous pixels."""
+    prepared it; `maps` are the loss's own."""
     if len(image) > size:
         return backward_in_parts(
-            objective, image, *maps, size=size, autocast=autocast, scaler=scaler, on_logits=on_logits
-        )
+            objective, image, target, valid, maps,
+            size=size, autocast=autocast, scaler=scaler, on_logits=on_logits,
+        )  # fmt: skip
     with autocast:
-        loss, logits = model(image, *maps)
+        loss, logits = model(image, target, valid, maps)
     on_logits(logits.detach())
     torch.autograd.backward(scaler.scale(loss))
     detached: Tensor = loss.detach()
@@ -107,7 +94,7 @@ def backward_in_parts(
     image: Tensor,
     target: Maps,
     valid: Maps,
-    ambiguous: Maps | None,
+    maps: BatchMaps,
     *,
     size: int,
     autocast: AbstractContextManager[Any],
@@ -125,7 +112,7 @@ def backward_in_parts(
     for buffer, before in zip(objective.buffers(), kept, strict=True):
         buffer.copy_(before)
     leaves = tuple(output.detach().requires_grad_() for output in outputs)
-    loss = objective.loss_of(leaves, target, valid, ambiguous)
+    loss = objective.loss_of(leaves, target, valid, maps)
     torch.autograd.backward(scaler.scale(loss))
     gradients = [None if leaf.grad is None else _parts(leaf.grad, size) for leaf in leaves]
     for number, part in enumerate(_parts(image, size)):

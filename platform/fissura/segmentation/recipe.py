@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec
 from fissura.data.pipeline import Pipeline
-from fissura.losses import AmbiguityAware, AnyLoss, Clustering
+from fissura.losses import AnyLoss
 from fissura.metrics import AnyProtocol
 from fissura.models import AnyModel
 from fissura.segmentation.inference import AnyInference, Whole
@@ -181,15 +181,18 @@ class Recipe(Experiment):
         return self
 
     @model_validator(mode="after")
-    def _ambiguity_is_learnt_before_it_is_clustered(self) -> Self:
-        learnt = False
+    def _phases_have_what_their_losses_need(self) -> Self:
+        left: set[str] = set()
         for phase, epochs in zip(self.phases, self.phase_epochs, strict=True):
-            if isinstance(phase.loss, Clustering) and epochs and not learnt:
-                raise ValueError(
-                    f"phase {phase.name} needs the variance that a phase with the loss `ambiguity_aware`"
-                    f" learnt before it; of {self.epochs} epochs the phases get {list(self.phase_epochs)}"
-                )
-            learnt = learnt or (isinstance(phase.loss, AmbiguityAware) and epochs > 0)
+            if not epochs:
+                continue
+            for name, kind in phase.loss.needs.items():
+                if name not in left:
+                    raise ValueError(
+                        f"phase {phase.name} needs the {name} that a phase with the loss `{kind}` learnt"
+                        f" before it; of {self.epochs} epochs the phases get {list(self.phase_epochs)}"
+                    )
+            left |= phase.loss.leaves
         return self
 
     def named_by(self) -> dict[str, Any]:

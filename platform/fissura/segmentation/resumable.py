@@ -9,10 +9,11 @@ import torch
 from fissura.core.errors import ResourceError, named
 from fissura.core.retry import persist
 from fissura.data.cache import PreparedData
-from fissura.segmentation.micro_batches import halve, is_out_of_memory
+from fissura.segmentation.micro_batches import halve
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.trainer import Record, Trainer
 from fissura.training.allocator import return_memory
+from fissura.training.out_of_memory import is_out_of_memory
 from fissura.training.runtime import Runtime
 
 # what PyTorch says where a channel has one value: a single image, reduced to 1x1

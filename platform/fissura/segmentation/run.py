@@ -2,19 +2,22 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from fissura.data.dataset import Dataset
 from fissura.records.manifest import DataFacts, Manifest
 from fissura.records.run_files import MANIFEST, check_files, facts_of, read_manifest, write_manifest
 from fissura.segmentation import micro_batches as memory
-from fissura.segmentation.ambiguity import VARIANCE
+from fissura.segmentation.kept_maps import file_of
+from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.training import tensorboard
 from fissura.training.checkpoint import METRICS, RECIPE, WEIGHTS
 
-FILES = (RECIPE, WEIGHTS, METRICS, VARIANCE, memory.FILE, tensorboard.FILE)
-"""What a training leaves, those of them that it needs."""
+
+def files_of(recipe: Recipe) -> tuple[str, ...]:
+    """What a training leaves, those of them that it needs."""
+    left = sorted({name for phase in recipe.phases for name in phase.loss.leaves})
+    return (RECIPE, WEIGHTS, METRICS, *map(file_of, left), memory.FILE, tensorboard.FILE)
 
 
 def close_run(
@@ -23,7 +26,7 @@ def close_run(
     """Writes the manifest of a finished training, once, by rank 0. `content` is the digest of the data's
     files."""
     if (trainer.run / MANIFEST).is_file():
-        check_files(trainer.run, FILES)
+        check_files(trainer.run, files_of(trainer.recipe))
         return read_manifest(trainer.run)
     now = datetime.now(UTC)
     manifest = Manifest.collect(
@@ -43,9 +46,10 @@ def close_run(
     )
     if trainer.rank != 0:
         return manifest
-    trainer.keep(lambda: _write(trainer.run, manifest))
+    files = files_of(trainer.recipe)
+    trainer.keep(
+        lambda: write_manifest(
+            trainer.run, manifest.model_copy(update={"files": facts_of(trainer.run, files)})
+        )
+    )
     return read_manifest(trainer.run)
-
-
-def _write(run: Path, manifest: Manifest) -> None:
-    write_manifest(run, manifest.model_copy(update={"files": facts_of(run, FILES)}))

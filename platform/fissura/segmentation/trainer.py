@@ -7,7 +7,6 @@ and is what a search compares.
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,9 @@ from fissura.core.files import remove_abandoned, write_json
 from fissura.core.retry import must_stand, persist
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
-from fissura.data.epochs import Batch, Epochs
-from fissura.losses import Clustering
 from fissura.records.run_files import MANIFEST
-from fissura.segmentation.ambiguity import VARIANCE, ambiguous_regions, variance_maps, write_variance
-from fissura.segmentation.micro_batches import backward, micro_batch_of
-from fissura.segmentation.objective import AmbiguityObjective, PhaseObjective, objective_of
+from fissura.segmentation.active_phase import ActivePhase
+from fissura.segmentation.micro_batches import micro_batch_of
 from fissura.segmentation.recipe import Phase, Recipe
 from fissura.segmentation.training_dice import TrainingDice
 from fissura.segmentation.validation import validate
@@ -35,10 +31,8 @@ from fissura.training.checkpoint import (
     STATE,
     WEIGHTS,
     Progress,
-    load_state,
     read_metrics,
     read_progress,
-    save_state,
     save_weights,
 )
 from fissura.training.runtime import Runtime, half_precision
@@ -93,17 +87,14 @@ class Trainer:
             Interrupted: the runtime asked to stop; the state is on disk, in mid-epoch if need be.
         """
         start = time.perf_counter()
-        phase = self.recipe.phases[self.progress.phase]
-        train = self._train(phase)
+        phase = self._active.phase
+        train = self._train()
         validation = self._validate()
         if not math.isfinite(validation["val/loss"]):
             raise Diverged(
                 f"the validation loss of epoch {self.progress.epoch + 1} is {validation['val/loss']}"
             )
-        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self._schedule.step(validation["val/loss"])
-        elif self._schedule is not None:
-            self._schedule.step()
+        self._active.end_epoch(validation["val/loss"])
         seconds = self.progress.seconds + time.perf_counter() - start
         record = {
             "epoch": self.progress.epoch + 1,
@@ -145,82 +136,51 @@ class Trainer:
         self._network = model.build()
         kind, half = self._runtime.device.type, half_precision(self.recipe.precision, self._runtime.device)
         self._scaler = torch.amp.GradScaler(kind, enabled=half is torch.float16)
-        self._autocast: AbstractContextManager[Any] = torch.autocast(
-            kind, dtype=half or torch.bfloat16, enabled=half is not None
-        )
         if self.rank == 0:
             self.run.mkdir(parents=True, exist_ok=True)
         if not resumed:
             self.progress = replace(self.progress, phase=self._phase_after(-1))
-        self._begin_phase()
+        self._active = self._begin_phase()
         if self.rank == 0:
             self.keep(lambda: remove_abandoned(self.run))
             # what it says of an earlier training, whose weights were removed, is not true of this one
             self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
         if resumed:
-            load_state(
-                self.run / STATE, objective=self._objective, optimizer=self._optimizer,
-                schedule=self._schedule, scaler=self._scaler,
-            )  # fmt: skip
+            self._active.load(self.run / STATE)
         elif self.rank == 0:
             self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
         if self.rank == 0:
             self.keep(lambda: begin_curves(self.run, self.history))
 
-    def _begin_phase(self) -> None:
-        phase, device = self.recipe.phases[self.progress.phase], self._runtime.device
-        self._objective: PhaseObjective = objective_of(self._network, phase.loss)
-        if device.type == "cuda":
-            self._objective = self._objective.to(memory_format=torch.channels_last)
-        self._model = self._runtime.prepare(self._objective)
-        trainable = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
-        self._optimizer = phase.optimizer.build(trainable)
-        epochs = self.recipe.phase_epochs[self.progress.phase]
-        self._schedule = phase.schedule.build(self._optimizer, epochs=epochs)
-        regions = None
-        if isinstance(phase.loss, Clustering):
-            regions = ambiguous_regions(self.run / VARIANCE, data=self._data, gamma=phase.loss.gamma)
-        self._epochs = Epochs(
-            self._data,
-            pipeline=self.recipe.data,
-            stride=self._network.stride,
-            seed=self.recipe.seed,
-            rank=self._runtime.rank,
-            world_size=self._runtime.world_size,
-            threads=max(1, min(4, self._runtime.cpus - 1)),
-            ambiguous=regions,
+    def _begin_phase(self) -> ActivePhase:
+        return ActivePhase(
+            self._network,
+            number=self.progress.phase,
+            recipe=self.recipe,
+            data=self._data,
+            run=self.run,
+            runtime=self._runtime,
+            scaler=self._scaler,
         )
-
-    def _end_phase(self) -> None:
-        """What the phases after this one need of it is kept."""
-        if self.rank == 0 and isinstance(self._objective, AmbiguityObjective):
-            maps = variance_maps(
-                self._objective, data=self._data, recipe=self.recipe, device=self._runtime.device
-            )
-            self.keep(lambda: write_variance(maps, self.run / VARIANCE))
-        # the others read what rank 0 wrote; two wrappers must not average the same gradients
-        self._runtime.share([0.0])
-        del self._model
 
     def _phase_after(self, phase: int) -> int:
         """The next phase that has epochs; the number of phases where there is none."""
         later = range(phase + 1, len(self.recipe.phases))
         return next((one for one in later if self.recipe.phase_epochs[one]), len(self.recipe.phases))
 
-    def _train(self, phase: Phase) -> Record:
-        self._model.train()
+    def _train(self) -> Record:
         number, loss_sum = self.progress.batch, self.progress.loss_sum
         images, waited, begin = 0, 0.0, time.perf_counter()
         pending: list[Tensor] = []
         dice = TrainingDice(self.progress, device=self.device)
-        batches = self._epochs.batches_of(self.progress.epoch, start=number)
+        batches = self._active.batches_of(self.progress.epoch, start=number)
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
             waited += time.perf_counter() - asked
             if batch is None:
                 break
-            pending.append(self._optimize(batch, dice))
+            pending.append(self._active.step(batch, size=self.micro_batch, on_logits=dice.add))
             number, images = number + 1, images + len(batch.image)
             stop = self._runtime.should_stop()
             if stop or len(pending) == CHECKED_STEPS:
@@ -235,7 +195,7 @@ class Trainer:
         return {
             "train/loss": self._runtime.mean(loss_sum / max(1, number)),
             "train/dice": dice.score(self._runtime.mean),
-            "lr": self._optimizer.param_groups[0]["lr"],
+            "lr": self._active.learning_rate,
             "images_per_second": images * self._runtime.world_size / seconds,
             "wait_share": waited / seconds,
         }
@@ -248,36 +208,15 @@ class Trainer:
             if not math.isfinite(value):
                 raise Diverged(
                     f"the training loss of step {step} of epoch {self.progress.epoch + 1} is {value}"
-                    f" (learning rate {self._optimizer.param_groups[0]['lr']:g})"
+                    f" (learning rate {self._active.learning_rate:g})"
                 )
         return math.fsum(values)
-
-    def _optimize(self, batch: Batch, dice: TrainingDice) -> Tensor:
-        device = self._runtime.device
-        image, target, valid = (
-            part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
-        )
-        unclear = None if batch.ambiguous is None else batch.ambiguous.to(device, non_blocking=True).float()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = backward(
-            self._model,
-            self._objective,
-            self.recipe.data.normalise(image),
-            (target.float(), valid.float(), unclear),
-            size=self.micro_batch,
-            autocast=self._autocast,
-            scaler=self._scaler,
-            on_logits=lambda logits: dice.add(logits, target, valid),
-        )
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        return loss
 
     def _validate(self) -> Record:
         record: Record = {}
         if self._runtime.rank == 0:
             record = validate(
-                self._objective,
+                self._active.objective,
                 data=self._data,
                 recipe=self.recipe,
                 device=self._runtime.device,
@@ -304,10 +243,12 @@ class Trainer:
                 done = replace(done, finished=reason)
         changed = done.phase != self.progress.phase
         if changed:
-            self._end_phase()
+            self._active.finish(self.keep)
+            # two wrappers must not average the same gradients
+            del self._active
         self.progress = done
         if changed:
-            self._begin_phase()
+            self._active = self._begin_phase()
 
     def _is_best(self, record: Record) -> bool:
         """Whether the epoch is the best of its phase so far."""
@@ -327,17 +268,7 @@ class Trainer:
 
     def _save(self, progress: Progress) -> None:
         if self._runtime.rank == 0:
-            self.keep(
-                lambda: save_state(
-                    self.run / STATE,
-                    objective=self._objective,
-                    optimizer=self._optimizer,
-                    schedule=self._schedule,
-                    scaler=self._scaler,
-                    progress=progress,
-                    history=self.history,
-                )
-            )
+            self.keep(lambda: self._active.save(self.run / STATE, progress=progress, history=self.history))
 
     def keep(self, write: Callable[[], None]) -> None:
         """Writes into the run directory, and waits for storage that is full or gone."""

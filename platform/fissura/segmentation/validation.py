@@ -49,7 +49,7 @@ def validate(
         outputs = outputs_in_parts(
             objective, pipeline.normalise(image), size=micro_batch or len(part), autocast=nullcontext()
         )
-        loss, logits = objective.loss_of(outputs, target.float(), valid.float(), None), outputs[0]
+        loss, logits = objective.loss_of(outputs, target.float(), valid.float(), {}), outputs[0]
         losses.append(float(loss))
         forward += time.perf_counter() - begin
         if not math.isfinite(losses[-1]):

@@ -29,6 +29,7 @@ from fissura.serving.problems import Problem, Refused, too_slow, unreadable
 from fissura.serving.query import MEDIA, Asked
 from fissura.serving.waiting import LaneName, Room, lane_of, settled
 from fissura.training.allocator import trim_memory
+from fissura.training.out_of_memory import is_out_of_memory
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -133,9 +134,8 @@ class Worker:
             return self.model(images, on_windows=on_windows)
         except UserError:
             raise
-        except RuntimeError as error:
-            # PyTorch has no class of its own for a CPU's lack of memory
-            if "DefaultCPUAllocator" in str(error) or "out of memory" in str(error):
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
                 raise Refused(_too_much_memory()) from None
             raise
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal
+from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal, WeightedSum
 
 Maps = Float[np.ndarray, "b 1 h w"]
 Features = Float[np.ndarray, "b c h w"]
@@ -115,6 +115,34 @@ def _term(loss: Clustering, p: Float[np.ndarray, "pixel 2"], features: Float[np.
     return total / size
 
 
+def weighted_sum(logits: Maps, *others: Features, loss: WeightedSum) -> float:
+    """The terms' formulas, each times its weight; takes what they read, then labels and valid pixels, then
+    their maps."""
+    reads, _ = _taken(loss)
+    readings, labels, maps = list(others[:reads]), others[reads : reads + 2], list(others[reads + 2 :])
+    total = 0.0
+    for term in loss.terms:
+        reads, own = _taken(term.loss)
+        read, readings = readings[:reads], readings[reads:]
+        given, maps = maps[:own], maps[own:]
+        total += term.weight * formula_of(term.loss)(logits, *read, *labels, *given)
+    return total
+
+
+def _taken(loss: AnyLoss) -> tuple[int, int]:
+    """How much a loss reads beside the logits, and its own maps."""
+    match loss:
+        case AmbiguityAware():
+            return 1, 0
+        case Clustering():
+            return 1, 1
+        case WeightedSum():
+            reads, maps = zip(*(_taken(term.loss) for term in loss.terms), strict=True)
+            return sum(reads), sum(maps)
+        case _:
+            return 0, 0
+
+
 def formula_of(loss: AnyLoss) -> Callable[..., float]:
     """The formula of one of the project's losses."""
     match loss:
@@ -130,3 +158,5 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
             return partial(ambiguity, loss=loss)
         case Clustering():
             return partial(clustering, loss=loss)
+        case WeightedSum():
+            return partial(weighted_sum, loss=loss)

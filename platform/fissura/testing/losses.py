@@ -5,46 +5,34 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from fissura.losses import AmbiguityAware, AnyLoss, Clustering, Focal
+from fissura.losses import AmbiguityAware, AnyLoss, Clustering, Focal, LossSpec, WeightedSum
+from fissura.losses.clustering import AMBIGUOUS
 from fissura.testing.formulas import focal_gradient, formula_of
 
 HALVES = (torch.float16, torch.bfloat16)
-
-
-class LossSpec(Protocol):
-    """What a loss is described by: a `fissura.core.spec.Spec` with `build`."""
-
-    def build(self) -> nn.Module:
-        """The loss as a module."""
-
-    def plain(self) -> dict[str, Any]:
-        """The spec as JSON types alone."""
-
-    @classmethod
-    def load(cls, plain: dict[str, Any], *, source: str) -> "LossSpec":
-        """The spec that `plain` describes."""
 
 
 @dataclass(frozen=True)
 class LossCase:
     """A loss and what is known of it.
 
-    `formula` takes NumPy arrays in the order of the module's `forward`, which `reads` says: (logits, target,
-    valid), (logits, log_variance, target, valid), or (logits, features, target, valid, ambiguous).
+    `formula` takes NumPy arrays: the logits, what the loss `reads` beside them, labels, valid pixels, and its
+    own `maps`, by their names; each map holds 0 and 1.
     `gradient` gives the gradient of the logits where it is not that of the value. `right_costs` is what sure
     and right logits may cost; None where they may cost anything.
     """
 
     loss: LossSpec
     formula: Callable[..., float]
-    reads: Literal["logits", "log_variance", "features"] = "logits"
+    reads: tuple[Literal["log_variance", "features"], ...] = ()
+    maps: tuple[str, ...] = ()
     gradient: Callable[..., Tensor] | None = None
     right_costs: float | None = 0.01
 
@@ -53,17 +41,32 @@ def case_of(loss: AnyLoss) -> LossCase:
     """The case of one of the project's losses."""
     match loss:
         case AmbiguityAware():  # a variance costs something too
-            return LossCase(loss, formula_of(loss), reads="log_variance", right_costs=None)
+            return LossCase(loss, formula_of(loss), reads=("log_variance",), right_costs=None)
         case Clustering():  # and so do pixels unlike their neighbours
-            return LossCase(loss, formula_of(loss), reads="features", right_costs=None)
+            return LossCase(loss, formula_of(loss), reads=("features",), maps=(AMBIGUOUS,), right_costs=None)
+        case WeightedSum():
+            return sum_case(loss)
         case Focal(normaliser="constant"):
             return LossCase(loss, formula_of(loss), gradient=partial(focal_gradient, loss=loss))
         case _:
             return LossCase(loss, formula_of(loss))
 
 
+def sum_case(loss: WeightedSum) -> LossCase:
+    """The case of a sum, from those of its terms, whose gradients must be those of their values."""
+    cases = {term.name: case_of(term.loss) for term in loss.terms}
+    right = [case.right_costs for case in cases.values()]
+    return LossCase(
+        loss,
+        formula_of(loss),
+        reads=tuple(read for case in cases.values() for read in case.reads),
+        maps=tuple(f"{name}.{own}" for name, case in cases.items() for own in case.maps),
+        right_costs=None if None in right else 0.01 * sum(term.weight for term in loss.terms),
+    )
+
+
 class LossInputs(NamedTuple):
-    """All that any loss reads; `target`, `valid` and `ambiguous` hold only 0 and 1."""
+    """All that any loss reads; `target`, `valid` and `ambiguous`, its map of any name, hold only 0 and 1."""
 
     logits: Float[Tensor, "b 1 h w"]
     target: Float[Tensor, "b 1 h w"]
@@ -73,14 +76,14 @@ class LossInputs(NamedTuple):
     ambiguous: Float[Tensor, "b 1 h w"]
 
     def of(self, case: LossCase) -> tuple[Tensor, ...]:
-        """What the loss of `case` reads, in the order of its `forward`."""
-        match case.reads:
-            case "logits":
-                return self.logits, self.target, self.valid
-            case "log_variance":
-                return self.logits, self.log_variance, self.target, self.valid
-            case "features":
-                return self.logits, self.features, self.target, self.valid, self.ambiguous
+        """What the loss of `case` reads, in the order of its formula."""
+        maps = (self.ambiguous,) * len(case.maps)
+        return (*self.outputs(case), self.target, self.valid, *maps)
+
+    def outputs(self, case: LossCase) -> tuple[Tensor, ...]:
+        """What it reads of a network: logits and readings."""
+        beside = {"log_variance": self.log_variance, "features": self.features}
+        return (self.logits, *(beside[name] for name in case.reads))
 
     def to(self, dtype: torch.dtype) -> "LossInputs":
         """What a network gives in `dtype`."""
@@ -127,7 +130,9 @@ def drawn_batch(seed: int = 0) -> LossInputs:
 
 def value(case: LossCase, batch: LossInputs) -> Tensor:
     """The loss of a batch."""
-    loss: Tensor = case.loss.build()(*batch.of(case))
+    criterion = case.loss.criterion(batch.features.shape[1])
+    maps = dict.fromkeys(case.maps, batch.ambiguous)
+    loss: Tensor = criterion(batch.outputs(case), batch.target, batch.valid, maps)
     return loss
 
 

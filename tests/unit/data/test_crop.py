@@ -183,11 +183,10 @@ class TestPadding:
     def test_never_shrinks(self) -> None:
         assert pad(numbered(9, 4), height=5, width=6)[0].shape == (9, 6, 3)
 
-    def test_of_ambiguous_pixels_is_0(self) -> None:
+    def test_of_other_maps_is_0(self) -> None:
         patches = [numbered(5, 7), numbered(9, 4)]
-        marked = [patch._replace(ambiguous=np.ones_like(patch.mask)) for patch in patches]
+        marked = [patch._replace(maps={"ones": np.ones_like(patch.mask)}) for patch in patches]
         batch = collate(marked, stride=4)
-        assert batch.ambiguous is not None
-        assert np.array_equal(batch.ambiguous, batch.valid)
-        assert np.array_equal(pad(marked[0], height=8, width=8).ambiguous, batch.valid[0, 0, :8])
-        assert collate(patches, stride=4).ambiguous is None
+        assert np.array_equal(batch.maps["ones"], batch.valid)
+        assert np.array_equal(pad(marked[0], height=8, width=8).maps["ones"], batch.valid[0, 0, :8])
+        assert collate(patches, stride=4).maps == {}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.numpy import save_file as save_maps
 
@@ -17,11 +18,13 @@ from fissura.data.pipeline import Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.losses import BCE, AmbiguityAware, Clustering, marginal_region
+from fissura.losses.ambiguity import AmbiguityCriterion
+from fissura.losses.clustering import AMBIGUOUS, ClusteringCriterion
 from fissura.metrics import Pixel
 from fissura.models import AnyModel, AttentionResUNet, BackboneUNet, DeepLabV3, UNet
 from fissura.recipes import cirl
-from fissura.segmentation.ambiguity import VARIANCE, ambiguous_regions
-from fissura.segmentation.objective import AmbiguityObjective, ClusteringObjective, objective_of
+from fissura.segmentation.kept_maps import read_maps
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Adam, Phase, Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.spaces.fields import override
@@ -33,6 +36,7 @@ BASES: tuple[AnyModel, ...] = (
     BackboneUNet(encoder="mobilenet_v2", weights="none", decoder_channels=(16, 8, 8, 8)),
     DeepLabV3(backbone="mobilenet_v3_large"),
 )
+VARIANCE = "variance.safetensors"
 TIMES = {"seconds", "images_per_second", "wait_share", "latency_ms"}
 
 
@@ -153,15 +157,15 @@ class TestTheSwitch:
     ) -> None:
         trainer = begin(tiny(), data, tmp_path / "run")
         for _ in range(2):
-            objective = trainer._objective
+            objective = trainer._active.objective
             trainer.step()
-        assert isinstance(objective, AmbiguityObjective)
-        assert isinstance(trainer._objective, ClusteringObjective)
+        assert isinstance(objective.criterion, AmbiguityCriterion)
+        assert isinstance(trainer._active.objective.criterion, ClusteringCriterion)
         objective.eval()
         for index in data.indices("train"):
             image = torch.from_numpy(np.array(data.image(index))).permute(2, 0, 1)[None] / 255
             with torch.no_grad():
-                log_variance = objective.std_head(objective.model.features(image))[0, 0].numpy()
+                log_variance = objective.criterion.std_head(objective.model.features(image))[0, 0].numpy()
             kept = load_file(trainer.run / VARIANCE)[str(index)]
             assert kept == pytest.approx(np.exp(log_variance) / (1 + np.exp(log_variance)), abs=1e-3)
 
@@ -173,7 +177,10 @@ class TestTheSwitch:
         variance = {i: rng.uniform(0.01, 3, data.mask(i).shape) for i in data.indices("train")}
         kept = {str(i): (v / (1 + v)).astype(np.float16) for i, v in variance.items()}
         save_maps(kept, tmp_path / VARIANCE)
-        regions = ambiguous_regions(tmp_path / VARIANCE, data=data, gamma=gamma)
+        left = {"variance": read_maps(tmp_path, "variance", data=data)}
+        masks = {i: data.mask(i) for i in variance}
+        regions = Clustering(gamma=gamma).maps(left, masks)[AMBIGUOUS]
+        assert regions.keys() == variance.keys()
         for index, region in regions.items():
             mask = torch.from_numpy(np.array(data.mask(index)))[None, None]
             marginal = marginal_region(mask)[0, 0].numpy()
@@ -184,10 +191,10 @@ class TestTheSwitch:
 
     def test_without_its_file_says_what_to_do(self, data: PreparedData, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="train the run again"):
-            ambiguous_regions(tmp_path / VARIANCE, data=data, gamma=0.4)
+            read_maps(tmp_path, "variance", data=data)
         save_maps({"0": np.zeros((2, 2), np.float16)}, tmp_path / VARIANCE)
         with pytest.raises(DataError, match="holds no variance of training image"):
-            ambiguous_regions(tmp_path / VARIANCE, data=data, gamma=0.4)
+            read_maps(tmp_path, "variance", data=data)
 
     @pytest.mark.parametrize("after", [3, 9, 13])
     def test_is_not_repeated_by_a_training_that_goes_on(
@@ -204,17 +211,39 @@ class TestTheSwitch:
 
 
 def test_the_std_head_is_trained_with_the_network() -> None:
-    objective = objective_of(UNet(width=4, depth=2).build(), AmbiguityAware())
+    objective = PhaseObjective(UNet(width=4, depth=2).build(), AmbiguityAware())
     maps = (torch.rand(2, 1, 16, 16) < 0.2).float()
-    loss, _ = objective(torch.rand(2, 3, 16, 16), maps, torch.ones_like(maps), None)
+    loss, _ = objective(torch.rand(2, 3, 16, 16), maps, torch.ones_like(maps), {})
     loss.backward()
     assert all(parameter.grad is not None for parameter in objective.parameters())
-    assert "std_head.weight" in objective.state_dict()
+    assert "criterion.std_head.weight" in objective.state_dict()
+
+
+def test_a_state_whose_std_head_lies_beside_the_network_is_gone_on_with(
+    whole: Trainer, data: PreparedData, tmp_path: Path
+) -> None:
+    """As versions wrote it in which the losses had no parts of their own."""
+    stopping = Trainer(tiny(), data=data, run=tmp_path / "run", runtime=Stops(after=6))
+    with pytest.raises(Interrupted):
+        finish(stopping)
+    path = tmp_path / "run" / "state.safetensors"
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    tensors = {name.replace(".criterion.", "."): tensor for name, tensor in load_file(path).items()}
+    assert "objective.std_head.weight" in tensors
+    save_maps(tensors, path, metadata=metadata)
+
+    again = finish(begin(tiny(), data, tmp_path / "run"))
+
+    assert history(again) == history(whole)
+    assert (again.run / "weights.safetensors").read_bytes() == (
+        whole.run / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_validation_has_no_ambiguous_pixels() -> None:
     network = UNet(width=4, depth=2).build().eval()
     image, maps = torch.rand(1, 3, 16, 16), (torch.rand(1, 1, 16, 16) < 0.2).float()
-    clustering, _ = objective_of(network, Clustering())(image, maps, torch.ones_like(maps), None)
-    plain, _ = objective_of(network, BCE())(image, maps, torch.ones_like(maps), None)
+    clustering, _ = PhaseObjective(network, Clustering())(image, maps, torch.ones_like(maps), {})
+    plain, _ = PhaseObjective(network, BCE())(image, maps, torch.ones_like(maps), {})
     assert clustering.item() == plain.item()

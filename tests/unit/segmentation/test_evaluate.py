@@ -19,7 +19,7 @@ from fissura.data.pipeline import Pipeline, RandomCrop
 from fissura.data.resize import Fixed, Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
-from fissura.losses import DiceBCE
+from fissura.losses import BCE, Dice, DiceBCE
 from fissura.metrics import (
     AnyProtocol,
     Flexible,
@@ -38,7 +38,7 @@ from fissura.records.store import Row, read_runs
 from fissura.reports.score import score_folders
 from fissura.segmentation.evaluation import evaluate, threshold_of
 from fissura.segmentation.fit import fit
-from fissura.segmentation.objective import objective_of
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.predict import Predictor
 from fissura.segmentation.recipe import Adam, Phase, Recipe
 from fissura.segmentation.validation import validate
@@ -455,7 +455,7 @@ class TestValidation:
         predictor, protocol = Predictor.open(run, device=CPU), Tolerant(distance=2)
         predictor.model.train()  # as an epoch leaves it
         judged = validate(
-            objective_of(predictor.model, DiceBCE()),
+            PhaseObjective(predictor.model, DiceBCE()),
             data=prepare([own], resize=Native(), directory=drawn.parent / "cache"),
             recipe=with_data(batch_size=batch_size),
             device=CPU,
@@ -478,10 +478,10 @@ class TestValidation:
     def test_loss_is_the_mean_over_batches_and_ignores_the_padding(
         self, run: Path, own: Dataset, drawn: Path
     ) -> None:
-        predictor, loss = Predictor.open(run, device=CPU), DiceBCE().build()
+        predictor, dice, bce = Predictor.open(run, device=CPU), Dice().build(), BCE().build()
         data = prepare([own], resize=Native(), directory=drawn.parent / "cache")
         judged = validate(
-            objective_of(predictor.model, DiceBCE()), data=data, recipe=with_data(batch_size=1), device=CPU
+            PhaseObjective(predictor.model, DiceBCE()), data=data, recipe=with_data(batch_size=1), device=CPU
         )
         literal = []
         for index in data.indices("val"):
@@ -490,14 +490,15 @@ class TestValidation:
             with torch.no_grad():
                 logits = predictor.model(unit)[..., :42, :50]
             target = torch.from_numpy(data.mask(index).astype(np.float32))[None, None]
-            literal.append(float(loss(logits, target, torch.ones_like(target))))
+            maps = logits, target, torch.ones_like(target)
+            literal.append(float(dice(*maps) + bce(*maps)))
         assert judged["val/loss"] == pytest.approx(np.mean(literal), rel=1e-4)
 
     def test_is_at_the_working_size(self, run: Path, own: Dataset, tmp_path: Path) -> None:
         predictor = Predictor.open(run, device=CPU)
         resize = Fixed(height=24, width=24, masks="nearest")
         judged = validate(
-            objective_of(predictor.model, DiceBCE()),
+            PhaseObjective(predictor.model, DiceBCE()),
             data=prepare([own], resize=resize, directory=tmp_path / "cache"),
             recipe=with_data(resize=resize).model_copy(update={"protocols": (Pixel(),)}),
             device=CPU,

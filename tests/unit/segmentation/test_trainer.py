@@ -27,7 +27,7 @@ from fissura.metrics import Pixel
 from fissura.models import UNet
 from fissura.records.run_files import read_manifest
 from fissura.segmentation.fit import fit
-from fissura.segmentation.objective import objective_of
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Phase, Plateau, Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.segmentation.validation import validate
@@ -146,7 +146,7 @@ import json, os, resource, signal, sys
 from pathlib import Path
 from fissura.core.errors import ResourceError
 from fissura.data.cache import PreparedData
-from fissura.segmentation.objective import objective_of
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Recipe
 from fissura.training.runtime import LocalRuntime
 from fissura.segmentation.trainer import Trainer
@@ -412,7 +412,7 @@ class TestKeeping:
         assert losses[trainer.progress.best_epoch - 1] == trainer.kept["val/loss"] == min(losses)
         network = recipe.model.build()
         load_weights(network, tmp_path / "run" / "weights.safetensors")
-        objective = objective_of(network, DiceBCE())
+        objective = PhaseObjective(network, DiceBCE())
         judged = validate(objective, data=data, recipe=recipe, device=torch.device("cpu"))
         for name in judged.keys() - TIMES:
             assert judged[name] == trainer.kept[name]

@@ -22,6 +22,7 @@ from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 from fissura.classification.cross_validation_score import FoldDistances, judge, judge_svms, shares_distances
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.core.errors import UserError, named
+from fissura.distributed.failure_policy import Event, Failure, decide
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
 from fissura.distributed.search.status_line import StatusLine
@@ -141,9 +142,11 @@ def _tell(
     try:
         results = ray.get(reference)
     except (RayError, UserError) as error:
-        if len(batch.asked) > 1 and not isinstance(error, RayTaskError | UserError):
+        # what ended the process of many is looked for setting by setting
+        decision = decide(_failure(error, batch), forgiven=1 if len(batch.asked) > 1 else 0)
+        if decision.action == "retry":
             return batch.asked
-        results = [{"failure": _reason(error, batch)}] * len(batch.asked)
+        results = [{"failure": decision.reason}] * len(batch.asked)
     seconds = batch.waited + time.monotonic() - batch.begun
     for (trial_id, _), result in zip(batch.asked, results, strict=True):
         if "failure" in result:
@@ -162,14 +165,17 @@ def _tell(
     return []
 
 
-def _reason(error: RayError | UserError, batch: SettingsBatch) -> str:
-    seconds = time.monotonic() - batch.begun
-    if isinstance(error, WorkerCrashedError) and seconds >= (1 + RETRIES) * batch.limit:
-        return (
+def _failure(error: RayError | UserError, batch: SettingsBatch) -> Failure:
+    if isinstance(error, RayTaskError | UserError):
+        return Failure(Event.MISTAKE, named(error))
+    seconds, tries = time.monotonic() - batch.begun, 1 + RETRIES
+    if len(batch.asked) == 1 and isinstance(error, WorkerCrashedError) and seconds >= tries * batch.limit:
+        return Failure(
+            Event.HUNG,
             f"hung: it was not judged within {batch.limit:.0f} s, so its process ended, in every try; give"
-            " slow settings more time with --trial-timeout, or leave them out of the space"
+            " slow settings more time with --trial-timeout, or leave them out of the space",
         )
-    return named(error)
+    return Failure(Event.CRASHED, named(error))
 
 
 def _judge(

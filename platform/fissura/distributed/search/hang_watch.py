@@ -9,6 +9,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from fissura.distributed.failure_policy import Event, Failure, decide
 from fissura.distributed.search.searcher import StudySearch
 
 FIRST_EPOCH_SECONDS = 4 * 3600.0
@@ -88,11 +89,12 @@ class HangWatch(Callback):
 
     def _end(self, trial: Trial, *, limit: float) -> None:
         del self._heard[trial.trial_id]
-        self._search.fail(
-            trial.trial_id,
-            reason=f"hung: no epoch was finished within {limit:.0f} s, so its process was killed; look into"
+        failure = Failure(
+            Event.HUNG,
+            f"hung: no epoch was finished within {limit:.0f} s, so its process was killed; look into"
             " Ray's logs of it, or give a slow epoch more time with --trial-timeout",
         )
+        self._search.fail(trial.trial_id, reason=decide(failure).reason)
         # a trial that hung once would hang again, and hold its CPUs or GPU as long
         trial.max_failures = 0
         ray.kill(trial.temporary_state.ray_actor)

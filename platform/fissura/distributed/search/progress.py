@@ -8,7 +8,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from fissura.core.progress import Say
-from fissura.distributed.search.failures import LOW_ON_MEMORY, goes_on, last_error, reason_of
+from fissura.distributed.search.failures import decision_of
 from fissura.distributed.search.searcher import StudySearch
 from fissura.distributed.search.status_line import StatusLine
 from fissura.distributed.search.study_log import StudyLog
@@ -73,8 +73,9 @@ class SearchProgress(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Logs why a trial is begun anew from its last state; for want of memory, with half as many images at
         a time."""
-        self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {reason_of(trial)}")
-        if LOW_ON_MEMORY in last_error(trial):
+        decision = decision_of(trial)
+        self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {decision.reason}")
+        if decision.halve:
             with suppress(OSError):
                 halve(
                     self._study.runs / trial.config["run_id"],
@@ -84,14 +85,15 @@ class SearchProgress(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tells the study why a trial's process ended; one that is to go on is given back to the search."""
         number = self._search.number(trial.trial_id)
+        decision = decision_of(trial)
         if self._search.ended(trial.trial_id):
             self._ended(trial)
-        elif goes_on(trial):
-            self._note(f"trial {number} waits to go on: {reason_of(trial)}")
+        elif decision.action != "fail":
+            self._note(f"trial {number} waits to go on: {decision.reason}")
             self._search.give_back(trial.trial_id)
             self._forget(trial)
         else:
-            reason = f"the trial's process ended: {reason_of(trial)}"
+            reason = f"the trial's process ended: {decision.reason}"
             self._note(f"trial {number} failed: {reason}")
             self._search.fail(trial.trial_id, reason=reason)
             self._ended(trial)

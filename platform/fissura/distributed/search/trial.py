@@ -10,12 +10,13 @@ import ray
 import torch
 from ray import tune
 
-from fissura.core.errors import FissuraError, Interrupted, named
+from fissura.core.errors import Interrupted
 from fissura.core.retry import must_stand, persist
 from fissura.core.spec import Spec
 from fissura.data.cache import PreparedData
 from fissura.data.datasets import AnyDataset
 from fissura.data.trainable import prepare_training
+from fissura.distributed.failure_policy import decide, raised
 from fissura.distributed.preemption import NodeNotice, Preempted
 from fissura.distributed.search.waiting import WaitingTrials
 from fissura.distributed.stopping import StopFile
@@ -123,14 +124,13 @@ class TrialActor(tune.Trainable):
                 training.step()
         except Preempted:
             raise
-        except Interrupted:
+        except Exception as error:
+            decision = decide(raised(error))
+            if decision.action == "fail":
+                return self._failed(decision.reason)
             if self._notice.noticed() and not self._runtime.stop.requested():
                 raise Preempted(LEAVING) from None
             return self._result(interrupted=True, done=True)
-        except FissuraError as error:
-            return self._failed(str(error))
-        except Exception as error:
-            return self._failed(named(error))
         trainer = training.trainer
         if trainer.finished:
             close_run(

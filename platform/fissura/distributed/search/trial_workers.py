@@ -15,22 +15,21 @@ from typing import Any
 import ray
 import ray.train
 from ray import tune
-from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerGroupStartupTimeoutError
 from ray.tune.experiment import Trial
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fissura.core.errors import FissuraError, Interrupted, named
+from fissura.core.errors import Interrupted
 from fissura.core.files import write_text
 from fissura.data.trainable import prepare_training
+from fissura.distributed.failure_policy import decide, of_workers
 from fissura.distributed.search.trial import TrialContext, epoch_result
 from fissura.distributed.search.waiting import WaitingTrials
 from fissura.distributed.stopping import StopFile
 from fissura.distributed.training.runtime import TrainRuntime
-from fissura.segmentation.micro_batches import is_out_of_memory
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.resumable import Training
 from fissura.segmentation.run import close_run
@@ -150,14 +149,15 @@ class WorkersTrial(tune.Trainable):
                 break
             except Exception as error:
                 release(self._run)
-                if waits_for_room(error):
-                    self._waiting.tell(self._config["number"], "the cluster has no room for its workers yet")
-                    continue
-                crashes += 1
-                again, reason = judged(error)
-                if not again or crashes > MAX_CRASHES:
-                    self._over = result(failure=reason, done=True)
-                    return
+                decision = decide(of_workers(error), crashes=crashes + 1, forgiven=MAX_CRASHES)
+                match decision.action:
+                    case "requeue":
+                        self._waiting.tell(self._config["number"], decision.reason)
+                    case "retry":
+                        crashes += 1
+                    case "fail":
+                        self._over = result(failure=decision.reason, done=True)
+                        return
         self._over = result(interrupted=True, done=True)
 
     def _trainer(self) -> TorchTrainer:
@@ -228,25 +228,6 @@ def work(config: dict[str, Any]) -> None:
 def result(*, interrupted: bool = False, failure: str = "", done: bool = False) -> Result:
     """How a trial stands, without an epoch."""
     return {"finished": False, "interrupted": interrupted, "failure": failure, "done": done}
-
-
-def waits_for_room(error: Exception) -> bool:
-    """Whether the workers never started, since the cluster had no room for them yet."""
-    return isinstance(error, ControllerError) and isinstance(
-        error.controller_failure, WorkerGroupStartupTimeoutError
-    )
-
-
-def judged(error: Exception) -> tuple[bool, str]:
-    """Whether to try again, as workers may only have been lost; and why they failed."""
-    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
-    causes = [one._base_exc if isinstance(one, UserExceptionWithTraceback) else one for one in failures]
-    for cause in causes:
-        if isinstance(cause, FissuraError):
-            return False, str(cause)
-        if is_out_of_memory(cause):
-            return False, f"out of memory ({named(cause)}); lower data.batch_size or the crop"
-    return True, f"its workers ended: {named(causes[0])}"
 
 
 def release(run: Path) -> None:

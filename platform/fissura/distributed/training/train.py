@@ -17,6 +17,7 @@ from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceEr
 from fissura.core.files import write_text
 from fissura.data.dataset import Dataset
 from fissura.distributed.cluster import Resources, connected
+from fissura.distributed.failure_policy import decide, of_workers
 from fissura.distributed.search.trial import TrialContext
 from fissura.distributed.stopping import StopFile, stops_on_signals
 from fissura.distributed.training.runtime import TrainRuntime
@@ -93,7 +94,7 @@ def train_on_workers(
                         raise Interrupted(
                             f"{run}: stopped on request; run the same command to go on"
                         ) from None
-                    if _epochs_done(run) == done:
+                    if _epochs_done(run) == done or decide(of_workers(error), forgiven=1).action == "fail":
                         raise FissuraError(f"{run}: the training failed: {error}") from error
     if not (run / MANIFEST).is_file():
         raise Interrupted(f"{run}: stopped on request; run the same command to go on")

@@ -1,4 +1,4 @@
-"""Maps of ambiguous pixels that go with the images; here they are 1 where a valid pixel is no crack."""
+"""Maps of a loss that go with the images; here they are 1, or a half, where a valid pixel is no crack."""
 
 from pathlib import Path
 from typing import Any
@@ -43,31 +43,32 @@ def maps(prepared: PreparedData) -> dict[int, Any]:
 @pytest.mark.parametrize(
     "crop", [RandomCrop(size=16), RandomCrop(size=48), CrackPatches(size=16, per_image=4), WholeImage()]
 )
-def test_ambiguous_pixels_move_with_the_mask(prepared: PreparedData, maps: dict[int, Any], crop: Any) -> None:
+def test_they_move_with_the_mask(prepared: PreparedData, maps: dict[int, Any], crop: Any) -> None:
     pipeline = Pipeline(resize=Native(), crop=crop, augmentation=ALL, batch_size=2)
-    these = Epochs(prepared, pipeline=pipeline, stride=8, seed=0, ambiguous=maps)
+    halves = {index: pixels.astype(np.float32) / 2 for index, pixels in maps.items()}
+    these = Epochs(prepared, pipeline=pipeline, stride=8, seed=0, maps={"ones": maps, "halves": halves})
     for batch in these.batches_of(0):
-        assert batch.ambiguous is not None
-        assert torch.equal(batch.ambiguous, (1 - batch.target) * batch.valid)
-        assert batch.ambiguous.any()
+        assert torch.equal(batch.maps["ones"], (1 - batch.target) * batch.valid)
+        assert torch.equal(batch.maps["halves"], batch.maps["ones"].float() / 2)
+        assert batch.maps["ones"].any()
 
 
-def test_ambiguous_pixels_change_nothing_else(prepared: PreparedData, maps: dict[int, Any]) -> None:
+def test_they_change_nothing_else(prepared: PreparedData, maps: dict[int, Any]) -> None:
     pipeline = Pipeline(resize=Native(), crop=RandomCrop(size=16), augmentation=ALL)
     plain, mapped = (
-        list(Epochs(prepared, pipeline=pipeline, stride=8, seed=0, ambiguous=given).batches_of(0))
-        for given in (None, maps)
+        list(Epochs(prepared, pipeline=pipeline, stride=8, seed=0, maps=given).batches_of(0))
+        for given in ({}, {"ones": maps})
     )
-    assert all(batch.ambiguous is None for batch in plain)
+    assert all(not batch.maps for batch in plain)
     for left, right in zip(plain, mapped, strict=True):
         assert all(torch.equal(*pair) for pair in zip(pixels(left), pixels(right), strict=True))
 
 
 @pytest.mark.parametrize("wrong", [None, np.ones((3, 3), np.uint8)])
-def test_ambiguous_pixels_must_be_given_for_each_training_image_in_its_size(
+def test_they_must_be_given_for_each_training_image_in_its_size(
     prepared: PreparedData, maps: dict[int, Any], wrong: Any
 ) -> None:
     index = prepared.indices("train")[2]
     maps = {key: value for key, value in {**maps, index: wrong}.items() if value is not None}
-    with pytest.raises(DataError, match=f"{prepared.entries[index].name}: an ambiguous map"):
-        Epochs(prepared, pipeline=Pipeline(resize=Native()), stride=8, seed=0, ambiguous=maps)
+    with pytest.raises(DataError, match=f"{prepared.entries[index].name}: a map `ones`"):
+        Epochs(prepared, pipeline=Pipeline(resize=Native()), stride=8, seed=0, maps={"ones": maps})

@@ -1,0 +1,136 @@
+"""One phase of a training at work: its objective, optimizer, schedule and batches."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fissura.data.cache import PreparedData
+from fissura.data.epochs import Batch, Epochs
+from fissura.models import Segmenter
+from fissura.segmentation.kept_maps import file_of, prediction, read_maps, write_maps
+from fissura.segmentation.micro_batches import backward
+from fissura.segmentation.objective import PhaseObjective
+from fissura.segmentation.recipe import Recipe
+from fissura.training.checkpoint import Progress, load_state, save_state
+from fissura.training.runtime import Runtime, half_precision
+
+
+class ActivePhase:
+    """The phase `number` of `recipe` on one worker, from its beginning.
+
+    Raises:
+        DataError: what an earlier phase left in `run` is missing, torn, or of other data.
+    """
+
+    def __init__(
+        self,
+        network: Segmenter,
+        *,
+        number: int,
+        recipe: Recipe,
+        data: PreparedData,
+        run: Path,
+        runtime: Runtime,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self.phase = phase = recipe.phases[number]
+        self._recipe, self._data, self._run, self._runtime = recipe, data, run, runtime
+        self._scaler = scaler
+        kind, half = runtime.device.type, half_precision(recipe.precision, runtime.device)
+        self._autocast: AbstractContextManager[Any] = torch.autocast(
+            kind, dtype=half or torch.bfloat16, enabled=half is not None
+        )
+        self.objective = PhaseObjective(network, phase.loss)
+        if kind == "cuda":
+            self.objective = self.objective.to(memory_format=torch.channels_last)
+        self._prepared = runtime.prepare(self.objective)
+        trainable = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        self._optimizer = phase.optimizer.build(trainable)
+        self._schedule = phase.schedule.build(self._optimizer, epochs=recipe.phase_epochs[number])
+        left = {name: read_maps(run, name, data=data) for name in phase.loss.needs}
+        self._epochs = Epochs(
+            data,
+            pipeline=recipe.data,
+            stride=network.stride,
+            seed=recipe.seed,
+            rank=runtime.rank,
+            world_size=runtime.world_size,
+            threads=max(1, min(4, runtime.cpus - 1)),
+            maps=phase.loss.maps(left, {index: data.mask(index) for index in data.indices("train")}),
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
+
+    def batches_of(self, epoch: int, *, start: int) -> Iterator[Batch]:
+        """The batches of `epoch` from number `start` on, for a network in training mode."""
+        self._prepared.train()
+        return self._epochs.batches_of(epoch, start=start)
+
+    def step(self, batch: Batch, *, size: int, on_logits: Callable[[Tensor, Tensor, Tensor], None]) -> Tensor:
+        """One step of the optimizer, at most `size` images at a time; gives the loss, and to `on_logits` the
+        crack logits, targets and valid pixels."""
+        device = self._runtime.device
+        image, target, valid = (
+            part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
+        )
+        maps = {name: part.to(device, non_blocking=True).float() for name, part in batch.maps.items()}
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = backward(
+            self._prepared,
+            self.objective,
+            self._recipe.data.normalise(image),
+            target.float(),
+            valid.float(),
+            maps,
+            size=size,
+            autocast=self._autocast,
+            scaler=self._scaler,
+            on_logits=lambda logits: on_logits(logits, target, valid),
+        )
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss
+
+    def end_epoch(self, validation_loss: float) -> None:
+        """Moves the learning rate."""
+        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self._schedule.step(validation_loss)
+        elif self._schedule is not None:
+            self._schedule.step()
+
+    def finish(self, keep: Callable[[Callable[[], None]], None]) -> None:
+        """Writes, through `keep`, what later phases need of this one, by rank 0; the others wait for it."""
+        if self._runtime.rank == 0:
+            predict = prediction(
+                self.objective.model, data=self._data, recipe=self._recipe, device=self._runtime.device
+            )
+            for name, maps in self.objective.criterion.finish_phase(predict).items():
+                keep(partial(write_maps, maps, self._run / file_of(name)))
+        self._runtime.share([0.0])
+
+    def load(self, path: Path) -> None:
+        """Goes on from a state that `save` wrote."""
+        load_state(
+            path, objective=self.objective, optimizer=self._optimizer, schedule=self._schedule,
+            scaler=self._scaler,
+        )  # fmt: skip
+
+    def save(self, path: Path, *, progress: Progress, history: list[dict[str, Any]]) -> None:
+        """Writes the state of the training.
+
+        Raises:
+            OSError: the file cannot be written; the one before it stands.
+        """
+        save_state(
+            path, objective=self.objective, optimizer=self._optimizer, schedule=self._schedule,
+            scaler=self._scaler, progress=progress, history=history,
+        )  # fmt: skip

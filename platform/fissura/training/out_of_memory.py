@@ -1,0 +1,20 @@
+"""Recognises that a computation ended for want of memory."""
+
+import torch
+
+# PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
+LACK_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "could not create a memory object",
+    "std::bad_alloc",
+    "STATUS_ALLOC_FAILED",
+    "out of memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation ended for want of memory, the device's or the machine's."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in LACK_OF_MEMORY)
+    )
