@@ -2,8 +2,8 @@
 
 The verbs of the command line are functions here: `search`, `train`, `evaluate`, `classify`, `interference`,
 `export`, `serve`, `rollout`, `batch`, `score`, `leaderboard`, `plan`, `report`, `dashboard`, `doctor`,
-`drill`, `demo`, `verify`, `repair`, and `check` and `prepare` of `fissura data`. They are imported when first
-used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
+`drill`, `demo`, `verify`, `repair`, and `check`, `prepare` and `prune` of `fissura data`. They are imported
+when first used, so that `import fissura` is quick and leaves PyTorch and Ray alone.
 """
 
 from importlib import import_module
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         leaderboard,
         plan,
         prepare,
+        prune,
         repair,
         report,
         rollout,
@@ -49,6 +50,7 @@ __all__ = [
     "leaderboard",
     "plan",
     "prepare",
+    "prune",
     "repair",
     "report",
     "rollout",

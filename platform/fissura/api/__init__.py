@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fissura.api.batches import batch
 from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
 from fissura.api.dashboards import dashboard
-from fissura.api.datasets import check, prepare
+from fissura.api.datasets import check, prepare, prune
 from fissura.api.demos import demo
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
@@ -319,6 +319,7 @@ __all__ = [
     "parse_protocols",
     "plan",
     "prepare",
+    "prune",
     "repair",
     "report",
     "rollout",

@@ -40,6 +40,22 @@ class Preparation(Brief):
         return [{"split": split, "images": count} for split, count in self.samples.items()]
 
 
+@dataclass(frozen=True, repr=False)
+class Pruning(Brief):
+    """What removing prepared images freed in the folder `cache`."""
+
+    cache: Path
+    freed_bytes: int
+
+    def lines(self) -> list[str]:
+        """How much, and where."""
+        return [f"{self.freed_bytes / 2**30:.2f} GiB freed: {self.cache}"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row."""
+        return [{"cache": str(self.cache), "freed_bytes": self.freed_bytes}]
+
+
 @overload
 def check(  # type: ignore[overload-overlap]  # a text is a sequence of texts to mypy
     data: "Named", *, resize: "AnyResize | None" = None, on_image: Count | None = None
@@ -119,3 +135,15 @@ def prepare(
     images = image_keys(labelled(sources), directory=folder)
     splits = Counter(str(keyed.image.split) for keyed in images)
     return Preparation(folder, digest_of_keyed(images), dict(splits))
+
+
+def prune(*, keep_gib: float, cache: AnyPath | None = None) -> Pruning:
+    """Removes prepared images, the least recently used first, until the others take `keep_gib` GiB at most.
+
+    What has them open goes on reading them; what begins later prepares its images again.
+    """
+    from fissura.data.cache import default_cache
+    from fissura.data.cache import prune as prune_cache
+
+    folder = maybe_path(cache) or default_cache()
+    return Pruning(folder, prune_cache(folder, keep_bytes=keep_gib * 2**30))

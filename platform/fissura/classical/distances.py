@@ -1,14 +1,10 @@
 """Squared distances between all samples: what every RBF kernel of a backbone's features is made of."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float, Float64, Int
 from numpy.typing import DTypeLike
 
 from fissura.core.errors import DataError, ResourceError
-from fissura.core.files import replacing
 
 # below this share of the squared norms a squared distance is the rounding of float64
 _ROUNDING = 1e-12
@@ -19,39 +15,29 @@ def squared_distances(
     *,
     dtype: DTypeLike = np.float32,
     block: int = 1024,
-    path: Path | None = None,
     memory: int = 8 * 2**30,
 ) -> Float[np.ndarray, "n n"]:
     """`|x_i - x_j|^2` for all pairs, symmetric, zero on the diagonal and between equal samples.
 
     Matrix products of float64 blocks (`block` samples a side, upper triangle only) of features shifted by the
     first sample, so that constant columns vanish exactly; rounded once, to `dtype`. The matrix takes
-    `n * n` values: up to `memory` bytes it is made in memory; a larger one needs `path`, where it is written
-    as a .npy file, whole or not at all, and comes back memory-mapped and read-only. With `path` that is the
-    case at any size.
+    `n * n` values, `memory` bytes at most.
 
     Raises:
         DataError: a value is not a finite number, or there is no sample.
-        ResourceError: the matrix is larger than `memory` and there is no `path`.
+        ResourceError: the matrix is larger than `memory`.
     """
     check_finite(features)
     count, kind = len(features), np.dtype(dtype)
-    if path is None:
-        needed = count * count * kind.itemsize
-        if needed > memory:
-            raise ResourceError(
-                f"distances: {count} samples need {needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB are "
-                "allowed in memory; give a path, so that they are kept in a file"
-            )
-        values: Float[np.ndarray, "n n"] = np.empty((count, count), dtype=kind)
-        _fill(values, features=features, block=block)
-        return values
-    with replacing(path) as scratch:
-        mapped = np.lib.format.open_memmap(scratch, mode="w+", dtype=kind, shape=(count, count))
-        _fill(mapped, features=features, block=block)
-        mapped.flush()
-    opened: Float[np.ndarray, "n n"] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return opened
+    needed = count * count * kind.itemsize
+    if needed > memory:
+        raise ResourceError(
+            f"distances: {count} samples need {needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB are "
+            "allowed in memory; take fewer images"
+        )
+    values: Float[np.ndarray, "n n"] = np.empty((count, count), dtype=kind)
+    _fill(values, features=features, block=block)
+    return values
 
 
 def mean_squared_distances(
@@ -72,11 +58,11 @@ def mean_squared_distances(
     return means
 
 
-def check_finite(features: Float[np.ndarray, "n d"], *, names: Sequence[str] | None = None) -> None:
+def check_finite(features: Float[np.ndarray, "n d"]) -> None:
     """Looks that all features are finite numbers.
 
     Raises:
-        DataError: they are not; it says how many, and in which samples (`names`, else their indices).
+        DataError: they are not; it says how many, and in which samples.
     """
     if features.ndim != 2 or len(features) == 0:
         raise DataError(
@@ -85,7 +71,7 @@ def check_finite(features: Float[np.ndarray, "n d"], *, names: Sequence[str] | N
     bad = ~np.isfinite(features)
     if bad.any():
         samples = np.flatnonzero(bad.any(axis=1))
-        shown = [names[sample] if names is not None else f"sample {sample}" for sample in samples[:5]]
+        shown = [f"sample {sample}" for sample in samples[:5]]
         more = f" and {len(samples) - 5} more" if len(samples) > 5 else ""
         raise DataError(
             f"features: all must be finite, and {bad.sum()} of {features.size} values are not, in "

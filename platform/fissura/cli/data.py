@@ -1,4 +1,4 @@
-"""The commands about data sets: `data list`, `data check`, `data prepare`, `data fetch`."""
+"""The commands about data sets: `data list`, `data check`, `data prepare`, `data prune`, `data fetch`."""
 
 import shlex
 import shutil
@@ -25,7 +25,7 @@ SizeOption = Annotated[
 ]
 
 app = typer.Typer(
-    help="Know, check, prepare and fetch data sets.\n\nExample: [bold]fissura data list[/bold]",
+    help="Know, check, prepare, prune and fetch data sets.\n\nExample: [bold]fissura data list[/bold]",
     no_args_is_help=True,
 )
 
@@ -101,6 +101,25 @@ def prepare(
         found = api.prepare(data, resize=_size(size), cache=cache, say=console.say, on_image=on_image)
     plain = {"cache": str(found.cache), "digest": found.digest, "samples": found.samples}
     console.result(plain, lambda: repr(found))
+
+
+@app.command()
+def prune(
+    keep: Annotated[float, typer.Option(min=0, metavar="GIB", help="Room for images that stay.")],
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the prepared images that were used least recently, until the others take --keep GiB at most.
+
+    What runs goes on; what begins later prepares its images again.
+
+    Example: [bold]fissura data prune --keep 20[/bold]
+    """
+    from fissura import api
+
+    console = Console.of(as_json)
+    found = api.prune(keep_gib=keep, cache=cache)
+    console.result({"cache": str(found.cache), "freed_bytes": found.freed_bytes}, lambda: repr(found))
 
 
 @app.command()

@@ -120,7 +120,7 @@ def _digest(content: str, resize: AnyResize) -> str:
     return digest_plain({"format": FORMAT, "content": content, "resize": resize.plain()})
 
 
-def prune(directory: Path, *, keep_bytes: int) -> int:
+def prune(directory: Path, *, keep_bytes: float) -> int:
     """Removes least recently used caches until the others hold at most `keep_bytes`; returns the bytes freed.
 
     Processes that have a removed cache open go on reading it. Nothing else in the folder is touched.

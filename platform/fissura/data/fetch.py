@@ -1,30 +1,35 @@
-"""Fetching a data set from its publisher, every file checked against a known size and SHA-256.
+"""Fetching a data set from its publisher with pooch, every file checked against a known size and SHA-256.
 
-A file arrives as `NAME.part` and takes its name only when it is right: a fetch that broke off goes on where
-it stood. The synthetic set is drawn instead.
+A file takes its name only when it is right: a fetch that broke off goes on with the files that are missing.
+The synthetic set is drawn instead.
 """
 
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from http.client import HTTPException, HTTPMessage, HTTPResponse
 from importlib.resources import files
+from io import BufferedWriter, FileIO
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO
-from urllib.error import HTTPError
-from urllib.parse import quote, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener, getproxies, proxy_bypass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from fissura.core.errors import DataError
 from fissura.core.files import sha256
 from fissura.data.lock import locked
 from fissura.data.synthetic import SyntheticSpec, write
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+    from pooch import Pooch
+    from requests import Response
+    from requests.exceptions import RequestException
 
 FETCHED = ("cfd", "synthetic")
 CFD_MIRROR = "https://raw.githubusercontent.com/cuilimeng/CrackForest-dataset/master"
@@ -124,7 +129,7 @@ def download(
         if not missing:
             return
         _check_network(mirror)
-        mirrored = _Mirror(mirror, directory)
+        mirrored = _Mirror(mirror, missing, directory)
         problems: list[str] = []
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             futures = {pool.submit(mirrored.fetch, each): each for each in missing}
@@ -158,110 +163,86 @@ def _remove_empty(known: tuple[KnownFile, ...], directory: Path, *, made: bool) 
             directory.rmdir()
 
 
-class _BrokenOffError(Exception):
-    """A transfer failed in a way that another attempt may mend."""
+class _WholeFile(BufferedWriter):
+    """A file that takes no byte more than it should have, and none once `stop` is set."""
+
+    def __init__(self, path: str, *, size: int, stop: threading.Event) -> None:
+        Path(path).unlink()  # pooch's own, which nobody but its maker could read
+        super().__init__(FileIO(path, "w"))
+        self._size, self._stop = size, stop
+
+    def write(self, chunk: "ReadableBuffer") -> int:
+        if self._stop.is_set() or self.tell() + memoryview(chunk).nbytes > self._size:
+            raise ValueError("no more is wanted")
+        return super().write(chunk)
 
 
 class _Mirror:
-    """Brings single files from a mirror into a folder. Threads may share it."""
+    """Brings single files from a mirror into a folder, each whole or not at all. Threads may share it."""
 
-    def __init__(self, address: str, directory: Path) -> None:
-        self._address, self._directory = address.rstrip("/"), directory
-        handlers = [ProxyHandler({})] if _is_loopback(address) else []
-        self._opener = build_opener(_Redirects(), *handlers)
+    def __init__(self, address: str, known: Sequence[KnownFile], directory: Path) -> None:
+        import pooch
+
+        pooch.get_logger().setLevel("WARNING")  # it tells of every file
         self.stop = threading.Event()
+        self._pooch = pooch.Pooch(
+            directory,
+            base_url=address,
+            registry={each.path: f"sha256:{each.sha256}" for each in known},
+            urls={each.path: f"{address.rstrip('/')}/{quote(each.path)}" for each in known},
+        )
+        self._request = pooch.HTTPDownloader(
+            chunk_size=CHUNK,
+            timeout=(PATIENCE, SILENCE),
+            headers={"User-Agent": "fissura", "Accept-Encoding": "identity"},
+            hooks={"response": _check_redirect},
+            proxies={"no_proxy": urlsplit(address).hostname} if _is_loopback(address) else None,
+        )
 
     def fetch(self, known: KnownFile) -> str | None:
         """None where the file stands now, else the problem in one line; empty where the fetch was stopped."""
-        url = f"{self._address}/{quote(known.path)}"
-        final = self._directory / known.path
-        part = final.with_name(final.name + ".part")
-        reason = ""
+        from requests.exceptions import RequestException
+
+        def download(url: str, path: str, pooch: "Pooch") -> None:
+            with _WholeFile(path, size=known.size, stop=self.stop) as file:
+                self._request(url, file, pooch)
+
+        url, reason = self._pooch.get_url(known.path), ""
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            (self._pooch.path / known.path).parent.mkdir(parents=True, exist_ok=True)
             for delay in (*DELAYS, 0):
                 if self.stop.is_set():
                     return ""
                 try:
-                    self._receive(url, known, part)
-                    break
-                except _BrokenOffError as error:
-                    reason = str(error)
+                    self._pooch.fetch(known.path, downloader=download)
+                    return None
+                except RequestException as error:
+                    reason = _reason(error)
                     self.stop.wait(delay)
-            else:
-                return f"{url}: {reason} ({len(DELAYS) + 1} attempts); {REMEDY}"
+        except ValueError:
             if self.stop.is_set():
                 return ""
-            if part.stat().st_size != known.size or sha256(part) != known.sha256:
-                part.unlink()
-                wanted = f"{known.size} bytes of SHA-256 {known.sha256}"
-                return f"{url}: what came is refused, it is not the {wanted}; {REMEDY}"
-            part.replace(final)
+            wanted = f"{known.size} bytes of SHA-256 {known.sha256}"
+            return f"{url}: what came is refused, it is not the {wanted}; {REMEDY}"
         except OSError as error:
-            return f"{final}: cannot be written: {error.strerror or error}"
-        return None
-
-    def _receive(self, url: str, known: KnownFile, part: Path) -> None:
-        """Completes `part`, to one byte too many where the mirror sends too much."""
-        start = part.stat().st_size if part.exists() else 0
-        if part.exists() and start == known.size:
-            return
-        start = start if start < known.size else 0
-        with (
-            self._open(url, part, start) as response,
-            part.open("ab" if response.status == 206 else "wb") as file,
-        ):
-            while file.tell() <= known.size and not self.stop.is_set():
-                chunk = _read(response, min(CHUNK, known.size + 1 - file.tell()))
-                if not chunk:
-                    break
-                file.write(chunk)
-            size = file.tell()
-        if size < known.size and not self.stop.is_set():
-            raise _BrokenOffError(f"broke off after {size} of {known.size} bytes")
-
-    def _open(self, url: str, part: Path, start: int) -> HTTPResponse:
-        """The answer to a request for the file from byte `start` on: 206 for that part, 200 for all of it."""
-        headers = {"User-Agent": "fissura"} | ({"Range": f"bytes={start}-"} if start else {})
-        request = Request(url, headers=headers)  # noqa: S310 (the scheme is checked)
-        try:
-            response: HTTPResponse = self._opener.open(request, timeout=SILENCE)
-        except HTTPError as error:
-            with error:
-                if error.code == 416:
-                    part.unlink()
-                raise _BrokenOffError(f"the mirror answers {error.code} {error.reason}") from None
-        except (OSError, HTTPException) as error:
-            raise _BrokenOffError(f"cannot be reached: {_reason(error)}") from None
-        span = response.headers.get("Content-Range", "")
-        if response.status == 206 and not span.startswith(f"bytes {start}-"):
-            response.close()
-            part.unlink(missing_ok=True)
-            raise _BrokenOffError(f"the mirror sends another range ({span}) than bytes {start}-")
-        return response
+            return f"{self._pooch.path / known.path}: cannot be written: {error.strerror or error}"
+        return f"{url}: {reason} ({len(DELAYS) + 1} attempts); {REMEDY}"
 
 
-def _read(response: HTTPResponse, size: int) -> bytes:
-    try:
-        return response.read(size)
-    except (OSError, HTTPException) as error:
-        raise _BrokenOffError(f"broke off: {_reason(error)}") from None
+def _reason(error: "RequestException") -> str:
+    if error.response is None:
+        return f"cannot be fetched: {error}"
+    return f"the mirror answers {error.response.status_code} {error.response.reason}"
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", error)) or type(error).__name__
-
-
-class _Redirects(HTTPRedirectHandler):
+def _check_redirect(response: "Response", **_: object) -> None:
     """Follows a mirror only to addresses that a mirror may have."""
+    from requests.exceptions import InvalidURL
 
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        if _permitted(newurl):
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
-        raise HTTPError(
-            req.full_url, code, f"with a redirect to {newurl:.200}, which is not https", headers, fp
+    target = urljoin(response.url, response.headers.get("Location", ""))
+    if response.is_redirect and not _permitted(target):
+        raise InvalidURL(
+            f"the mirror answers {response.status_code} with a redirect to {target:.200}, which is not https"
         )
 
 
@@ -307,7 +288,7 @@ def _check_network(mirror: str) -> None:
             socket.create_connection((host, port), timeout=PATIENCE).close()
             outcome.append("")
         except OSError as error:
-            outcome.append(_reason(error))
+            outcome.append(str(error) or type(error).__name__)
 
     # A thread, since looking up a name knows no time limit.
     attempt = threading.Thread(target=connect, daemon=True)

@@ -33,11 +33,6 @@ class MaskReading:
     remark: str | None = None
 
 
-def read_binary_mask(path: Path, *, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
-    """The mask of `decode_mask`: 0 background, 1 crack."""
-    return decode_mask(path, threshold=threshold).mask
-
-
 def decode_mask(
     path: Path, *, threshold: int | None = None, crack: Literal["light", "dark"] = "light"
 ) -> MaskReading:

@@ -77,19 +77,10 @@ def _follow(plain: Plain, model_type: type[Spec], path: str) -> tuple[Place, boo
     return place, True
 
 
-def set_path(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> Plain:
-    """A copy of `plain` with `value` at `path`; a new `kind` brings that kind's defaults with it.
-
-    Raises:
-        SpecError: there is no such field or no such kind.
-    """
-    changed = copy.deepcopy(plain)
-    assign(changed, path, value, model_type=model_type)
-    return changed
-
-
 def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> None:
-    """`set_path` in place; `value` itself is left alone, whatever is assigned beneath it later.
+    """Puts `value` at `path` of `plain`; a new `kind` brings that kind's defaults with it.
+
+    `value` itself is left alone, whatever is assigned beneath it later.
 
     Raises:
         SpecError: there is no such field or no such kind; `plain` is as it was.

@@ -145,6 +145,16 @@ class TestPrepare:
         assert found.to_pandas()["images"].sum() == 20
         assert fissura.prepare([Folder(root=images)], cache=tmp_path).digest == found.digest
 
+    def test_is_undone_by_prune_down_to_the_room_that_is_left(self, images: Path, tmp_path: Path) -> None:
+        held = fissura.prepare(images, cache=tmp_path).cache
+        size = sum(path.stat().st_size for path in held.iterdir())
+        assert fissura.prune(keep_gib=1, cache=tmp_path).freed_bytes == 0
+        assert held.is_dir()
+        pruned = fissura.prune(keep_gib=0, cache=str(tmp_path))
+        assert not held.exists()
+        assert pruned.freed_bytes == size
+        assert repr(pruned) == f"0.00 GiB freed: {tmp_path}"
+
     def test_names_the_files_that_are_left_out_each_time(self, images: Path, tmp_path: Path) -> None:
         data = tmp_path / "data"
         shutil.copytree(images, data)

@@ -38,18 +38,14 @@ class Mirror:
     address: str = ""
     content: dict[str, bytes] = field(default_factory=lambda: dict(CONTENT))
     faults: dict[str, list[str]] = field(default_factory=dict)
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
-
-    def asked(self, path: str) -> list[str | None]:
-        return [span for each, span in self.requests if each == path]
+    requests: list[str] = field(default_factory=list)
 
 
 def handler(mirror: Mirror) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.removeprefix("/set/").replace("%20", " ")
-            span = self.headers.get("Range")
-            mirror.requests.append((path, span))
+            mirror.requests.append(path)
             faults = mirror.faults.get(path, [])
             fault = faults.pop(0) if faults else ""
             data = mirror.content.get(path)
@@ -61,20 +57,12 @@ def handler(mirror: Mirror) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Location", fault.split()[1])
                 self.end_headers()
                 return
-            match = re.fullmatch(r"bytes=(\d+)-", span or "")
-            start = int(match[1]) if match and fault != "ignore range" else 0
-            if start > len(data):
-                self.send_error(416)
-                return
-            body = data[start:]
+            body = data
             if fault == "wrong byte":
                 body = body[:-1] + bytes((body[-1] ^ 1,))
             if fault == "too long":
                 body += b"more"
-            self.send_response(206 if start else 200)
-            if start:
-                shown = start + 1 if fault == "other range" else start
-                self.send_header("Content-Range", f"bytes {shown}-{len(data) - 1}/{len(data)}")
+            self.send_response(200)
             if fault not in {"no length", "too long"}:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -143,7 +131,7 @@ def test_files_that_are_right_are_not_asked_for_again(mirror: Mirror, get: Get, 
     mirror.requests.clear()
     (tmp_path / "set" / BIG).write_bytes(CONTENT[BIG][:-1] + b"x")
     assert get() == CONTENT
-    assert mirror.requests == [(BIG, None)]
+    assert mirror.requests == [BIG]
 
 
 def test_nothing_missing_needs_no_network(get: Get, tmp_path: Path) -> None:
@@ -155,49 +143,26 @@ def test_nothing_missing_needs_no_network(get: Get, tmp_path: Path) -> None:
 def test_passing_fault_is_overcome(mirror: Mirror, get: Get, fault: str) -> None:
     mirror.faults[BIG] = [fault]
     assert get() == CONTENT
-    assert len(mirror.asked(BIG)) == 2
+    assert mirror.requests.count(BIG) == 2
 
 
-def test_broken_transfer_goes_on_where_it_stood(mirror: Mirror, get: Get) -> None:
-    half, size = len(CONTENT[BIG]) // 2, len(CONTENT[BIG])
-    mirror.faults[BIG] = ["break off", "break off"]
-    assert get() == CONTENT
-    assert mirror.asked(BIG) == [None, f"bytes={half}-", f"bytes={half + (size - half) // 2}-"]
-
-
-def test_later_fetch_goes_on_where_an_earlier_one_stood(mirror: Mirror, get: Get, tmp_path: Path) -> None:
-    part = tmp_path / "set" / (BIG + ".part")
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT[BIG][:1000])
-    assert get() == CONTENT
-    assert mirror.asked(BIG) == ["bytes=1000-"]
-
-
-def test_part_that_is_complete_is_checked_and_taken(mirror: Mirror, get: Get, tmp_path: Path) -> None:
-    part = tmp_path / "set" / (BIG + ".part")
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT[BIG])
-    assert get() == CONTENT
-    assert mirror.asked(BIG) == []
-
-
-@pytest.mark.parametrize("fault", ["ignore range", "other range", "416"])
-def test_server_that_cannot_resume_sends_the_whole(
-    mirror: Mirror, get: Get, tmp_path: Path, fault: str
+def test_a_broken_fetch_goes_on_with_the_files_that_are_missing(
+    mirror: Mirror, get: Get, tmp_path: Path
 ) -> None:
-    part = tmp_path / "set" / (BIG + ".part")
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT[BIG][:1000])
-    mirror.faults[BIG] = [fault]
+    mirror.faults[BIG] = ["break off"] * 3
+    with pytest.raises(DataError, match=r"image/001\.jpg: .*\(3 attempts\)"):
+        get()
+    assert standing(tmp_path / "set") == {path: data for path, data in CONTENT.items() if path != BIG}
+    mirror.requests.clear()
     assert get() == CONTENT
+    assert mirror.requests == [BIG]
 
 
-def test_part_longer_than_the_file_starts_anew(mirror: Mirror, get: Get, tmp_path: Path) -> None:
-    part = tmp_path / "set" / (BIG + ".part")
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT[BIG] + b"more")
-    assert get() == CONTENT
-    assert mirror.asked(BIG) == [None]
+def test_files_can_be_read_by_whoever_reads_what_is_made_beside_them(get: Get, tmp_path: Path) -> None:
+    get()
+    (tmp_path / "made").touch()
+    usual = (tmp_path / "made").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "set").rglob("*") if path.is_file()} == {usual}
 
 
 def test_server_without_a_length_is_understood(mirror: Mirror, get: Get) -> None:
@@ -249,7 +214,7 @@ def test_lasting_fault_ends_after_three_attempts(mirror: Mirror, get: Get) -> No
     del mirror.content[BIG]
     with pytest.raises(DataError, match=r"image/001\.jpg: the mirror answers 404 .*\(3 attempts\)"):
         get()
-    assert len(mirror.asked(BIG)) == 3
+    assert mirror.requests.count(BIG) == 3
 
 
 def test_hopeless_mirror_is_given_up_soon(mirror: Mirror, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fissura.core.errors import DataError
 from fissura.data.images import read_rgb, read_size
-from fissura.data.masks import decode_mask, read_binary_mask
+from fissura.data.masks import decode_mask
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (24, 36, 3), dtype=np.uint8)
@@ -91,7 +91,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("read", [read_rgb, read_binary_mask], ids=["image", "mask"])
+@pytest.mark.parametrize("read", [read_rgb, decode_mask], ids=["image", "mask"])
 @pytest.mark.parametrize(("make", "says"), BAD.values(), ids=BAD.keys())
 def test_a_bad_file_gets_one_line_with_its_name_and_a_remedy(
     tmp_path: Path, make: Callable[[Path], Path], says: str, read: Callable[[Path], np.ndarray]
@@ -175,14 +175,14 @@ def test_a_mask_has_zero_and_one_other_level(tmp_path: Path, crack: int) -> None
 
 
 def test_a_mask_may_be_1_bit_or_rgb_of_equal_channels(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_binary_mask(write(tmp_path / "a.png", MASK * 255, "1")), MASK)
-    np.testing.assert_array_equal(read_binary_mask(write(tmp_path / "b.png", MASK * 255, "RGB")), MASK)
-    np.testing.assert_array_equal(read_binary_mask(write(tmp_path / "c.gif", MASK * 255)), MASK)
+    np.testing.assert_array_equal(decode_mask(write(tmp_path / "a.png", MASK * 255, "1")).mask, MASK)
+    np.testing.assert_array_equal(decode_mask(write(tmp_path / "b.png", MASK * 255, "RGB")).mask, MASK)
+    np.testing.assert_array_equal(decode_mask(write(tmp_path / "c.gif", MASK * 255)).mask, MASK)
 
 
 @pytest.mark.parametrize(("level", "crack"), [(0, 0), (255, 1), (1, 1)])
 def test_a_mask_of_one_level(tmp_path: Path, level: int, crack: int) -> None:
-    mask = read_binary_mask(write(tmp_path / "a.png", np.full((5, 7), level, np.uint8)))
+    mask = decode_mask(write(tmp_path / "a.png", np.full((5, 7), level, np.uint8))).mask
     np.testing.assert_array_equal(mask, np.full((5, 7), crack))
 
 
@@ -190,12 +190,12 @@ def test_a_mask_of_one_level(tmp_path: Path, level: int, crack: int) -> None:
 def test_grey_levels_in_a_lossless_mask_are_refused(tmp_path: Path, levels: list[int]) -> None:
     path = write(tmp_path / "a.png", np.resize(np.array(levels, np.uint8), (6, 6)))
     with pytest.raises(DataError, match="one level of crack"):
-        read_binary_mask(path)
+        decode_mask(path)
 
 
 def test_colours_in_a_mask_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="colours beside black"):
-        read_binary_mask(write(tmp_path / "a.png", PHOTO))
+        decode_mask(write(tmp_path / "a.png", PHOTO))
 
 
 @pytest.mark.parametrize("colour", [(128, 0, 0), (250, 50, 83), (84, 105, 77), (255, 255, 255), (90, 90, 90)])
@@ -248,7 +248,7 @@ def test_a_mask_of_16_bits_is_told_what_a_mask_is_saved_as(tmp_path: Path) -> No
 
 
 def test_a_threshold_spares_masks_of_0_and_1(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_binary_mask(write(tmp_path / "a.png", MASK), threshold=127), MASK)
+    np.testing.assert_array_equal(decode_mask(write(tmp_path / "a.png", MASK), threshold=127).mask, MASK)
 
 
 def test_a_jpeg_mask_is_thresholded_at_127_with_a_remark(tmp_path: Path) -> None:

@@ -21,32 +21,29 @@ from fissura.classification.feature_store import FeatureStore
 from fissura.classification.features import SkippedImage, backbone_digest
 from fissura.core.errors import DataError
 from fissura.core.progress import Say
-from fissura.data.labelled import KeyedImage, LabelledDataset, image_keys
+from fissura.data.labelled import KeyedImage, LabelledDataset
 from fissura.distributed.pool import Pool
 from fissura.distributed.preflight import Slots
 from fissura.distributed.stopping import StopFile
-from fissura.distributed.training.extractor import Disturbance, ExtractionContext, Extractor
+from fissura.distributed.training.extractor import ExtractionContext, Extractor
 from fissura.models.backbones import Backbone, FeatureNetwork
 from fissura.training.checkpoint import contiguous
-
-__all__ = ["Disturbance", "Extracted", "ExtractionWorkers", "extract_features", "features_of"]
 
 NAMED_PROBLEMS = 5
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """The images that have features, in the order given, their keys in `store`, and those that have none,
-    named `SOURCE/NAME`."""
+    """The images that have features in `store`, in the order given, and those that have none, named
+    `SOURCE/NAME`."""
 
     store: FeatureStore
     images: tuple[KeyedImage, ...]
-    keys: tuple[str, ...]
     skipped: tuple[SkippedImage, ...]
 
     def features(self) -> Float32[np.ndarray, "n d"]:
         """A row an image."""
-        return self.store.read(self.keys)
+        return self.store.read([each.key for each in self.images])
 
 
 class ExtractionWorkers(Pool):
@@ -62,36 +59,6 @@ class ExtractionWorkers(Pool):
         super().__init__(actor.remote, size=slots.concurrent)
 
 
-def extract_features(
-    datasets: Sequence[LabelledDataset],
-    *,
-    backbone: Backbone,
-    weights: Path | None,
-    seed: int,
-    directory: Path,
-    slots: Slots,
-    say: Say,
-    cache: Path | None = None,
-) -> Extracted:
-    """As `features_of`, of all images of the data sets, by workers of its own; `cache` remembers the files'
-    hashes.
-
-    Raises:
-        UserError: as `features_of`; also with all problems of the data sets.
-    """
-    images = image_keys(datasets, directory=cache)
-    with ExtractionWorkers(slots) as workers:
-        return features_of(
-            images,
-            backbone=backbone,
-            weights=weights,
-            seed=seed,
-            directory=directory,
-            workers=workers,
-            say=say,
-        )
-
-
 def features_of(
     images: Sequence[KeyedImage],
     *,
@@ -101,15 +68,13 @@ def features_of(
     directory: Path,
     workers: ExtractionWorkers,
     say: Say,
-    disturbance: Disturbance | None = None,
     batch_size: int = 32,
     stop: StopFile | None = None,
 ) -> Extracted:
     """The features of the images; those that `directory` lacks are extracted.
 
-    `weights` stands in for the backbone's own, and `seed` draws them where they are random. With
-    `disturbance`, the features are those of the disturbed images. An image that cannot be read is named and
-    skipped, and tried again by the next call.
+    `weights` stands in for the backbone's own, and `seed` draws them where they are random. An image
+    that cannot be read is named and skipped, and tried again by the next call.
 
     Raises:
         WeightsError: the backbone's weights cannot be had.
@@ -124,22 +89,21 @@ def features_of(
         backbone=backbone.model_copy(update={"weights": "none"}),
         backbone_digest=digest,
         directory=(directory / digest).absolute(),
-        disturbance=disturbance,
         batch_size=batch_size,
         cpus=workers.slots.cpus,
         gpu=workers.slots.gpus > 0,
     )
     store = context.store()
-    keys = [each.key if disturbance is None else disturbance.key(each.key) for each in images]
+    keys = [each.key for each in images]
     missing = set(store.missing(keys))
-    title = f"features of {backbone.kind}{f' under {disturbance.kind}' if disturbance else ''}"
+    title = f"features of {backbone.kind}"
     say(f"{title}: {len(set(keys))} images, {len(missing)} to extract")
     for part in store.skipped:
         say(f"{part.path}: passed over, {part.reason}")
     reasons: dict[str, str] = {}
     if missing:
         reasons = workers.run(
-            _items(images, keys, missing, context=context),
+            _items(images, missing, context=context),
             arguments=(context.plain(), _tensors(network)),
             least=batch_size,
             say=lambda text: say(f"{title}: {text}"),
@@ -147,19 +111,18 @@ def features_of(
         )
         store.compact()
         missing = set(store.missing(keys))
-    pairs = list(zip(images, keys, strict=True))
     skipped = tuple(
-        SkippedImage(f"{each.source}/{each.image.name}", reasons.get(key, "it was not extracted"))
-        for each, key in pairs
-        if key in missing
+        SkippedImage(f"{each.source}/{each.image.name}", reasons.get(each.key, "it was not extracted"))
+        for each in images
+        if each.key in missing
     )
-    kept = [(each, key) for each, key in pairs if key not in missing]
+    kept = tuple(each for each in images if each.key not in missing)
     if not kept:
         named = [f"{image.name}: {image.reason}" for image in skipped[:NAMED_PROBLEMS]]
         raise DataError(f"{title}: none of {len(images)} images has features", *named)
     for image in skipped:
         say(f"{image.name}: skipped, {image.reason}")
-    return Extracted(store, tuple(each for each, _ in kept), tuple(key for _, key in kept), skipped)
+    return Extracted(store, kept, skipped)
 
 
 def _built(backbone: Backbone, *, weights: Path | None, seed: int) -> FeatureNetwork:
@@ -176,18 +139,17 @@ def _tensors(network: FeatureNetwork) -> ray.ObjectRef:
 
 
 def _items(
-    images: Sequence[KeyedImage], keys: Sequence[str], missing: set[str], *, context: ExtractionContext
+    images: Sequence[KeyedImage], missing: set[str], *, context: ExtractionContext
 ) -> list[dict[str, Any]]:
     """What workers are told of each missing image, once a key."""
     place: dict[LabelledDataset, int] = {dataset: index for index, dataset in enumerate(context.datasets)}
     items = {
-        key: {
-            "key": key,
-            "content": each.key,
+        each.key: {
+            "key": each.key,
             "dataset": place[each.dataset],
             "image": asdict(each.image) | {"path": str(each.image.path)},
         }
-        for each, key in zip(images, keys, strict=True)
-        if key in missing
+        for each in images
+        if each.key in missing
     }
     return list(items.values())
