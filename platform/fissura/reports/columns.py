@@ -8,9 +8,9 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from fissura.core import text
+from fissura.reports.crack_scores import FALSE_ALARMS, STATISTICS
 from fissura.reports.sheet import APART, NAME, RUNS, Column, Sheet, TableCell, score_entry, sheet_of
 from fissura.reports.standings import Standing, Table
-from fissura.reports.statistics import FALSE_ALARMS, STATISTICS
 from fissura.reports.swept import Swept
 
 TITLES = {

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ from fissura.metrics.classification import class_rates, class_scores, confusion,
 from fissura.records import class_store
 from fissura.records.class_store import ClassifiedImage, ClassifierFacts, read_classes, write_classes
 from fissura.records.manifest import DataFacts, Manifest
-from fissura.reports.class_draws import difference, interval, resample
+from fissura.reports.class_draws import rates_of
 from fissura.reports.class_gallery import class_gallery, margins
 from fissura.reports.classification import class_table
 from fissura.reports.classification_export import as_text, found, sections, write_classification
 from fissura.reports.interference import interference_table
-from fissura.reports.statistics import draw
+from fissura.reports.statistics import Bootstrapped, Interval, bootstrap, difference, draw
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS = ClassifierFacts(classes=("sound", "cracked"), classifier_bytes=92_000, classifier_microseconds=41.25)
@@ -149,11 +150,16 @@ def counts_of(group: np.ndarray, labels: np.ndarray, predictions: np.ndarray) ->
     return np.array(each, dtype=float).reshape(1, len(each), 4)
 
 
+def resampled(counts: np.ndarray, *, draws: np.ndarray, seed: int) -> dict[str, Bootstrapped]:
+    """The scores of two classes."""
+    return bootstrap(counts, draws=draws, seed=seed, score=partial(rates_of, classes=2))
+
+
 class TestIntervals:
     def test_replicates_equal_a_literal_loop_over_groups(self, rng):
         group, labels, predictions = simulated(rng, 12)
         draws = draw(12, seed=1, replicates=100)
-        scores = resample(counts_of(group, labels, predictions), draws=draws, classes=2, seed=0)
+        scores = resampled(counts_of(group, labels, predictions), draws=draws, seed=0)
         for row, times in enumerate(draws):
             drawn = np.repeat(np.arange(len(group)), times[group])
             expected = theirs.f1_score(labels[drawn], predictions[drawn])
@@ -169,18 +175,18 @@ class TestIntervals:
             for unit, own in (("groups", group), ("images", np.arange(len(group)))):
                 counts = counts_of(own, labels, predictions)
                 draws = draw(counts.shape[1], seed=trial, replicates=1_000)
-                score = interval(resample(counts, draws=draws, classes=2, seed=0)["f1"])
+                score = resampled(counts, draws=draws, seed=0)["f1"].interval()
                 inside[unit] += score.low <= 0.75 <= score.high
         assert 0.92 <= inside["groups"] / trials <= 0.98
         assert inside["images"] / trials < inside["groups"] / trials - 0.03
 
     def test_what_a_draw_leaves_undefined_is_left_out(self):
         counts = np.array([[[0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 2]]], dtype=float)
-        scores = resample(counts, draws=draw(3, seed=0, replicates=1_000), classes=2, seed=0)
+        scores = resampled(counts, draws=draw(3, seed=0, replicates=1_000), seed=0)
         alarms = scores["false_alarm_rate"]
         # The only group with a sound image is missing from (2/3)^3 of the draws.
         assert np.isnan(alarms.replicates).mean() == pytest.approx(8 / 27, abs=0.05)
-        assert (interval(alarms).value, interval(alarms).low, interval(alarms).high) == (1, 1, 1)
+        assert alarms.interval() == Interval(1, 1, 1)
 
     def test_a_difference_of_models_that_err_alike_is_surer_than_either(self, rng):
         group, labels, predictions = simulated(rng, 80)
@@ -188,10 +194,10 @@ class TestIntervals:
         better[::12] = labels[::12]
         draws = draw(80, seed=0)
         first, second = (
-            resample(counts_of(group, labels, own), draws=draws, classes=2, seed=0)["f1"]
+            resampled(counts_of(group, labels, own), draws=draws, seed=0)["f1"]
             for own in (better, predictions)
         )
-        gap, own = difference(first, second), interval(first)
+        gap, own = difference(first, second), first.interval()
         assert gap.value == pytest.approx(
             theirs.f1_score(labels, better) - theirs.f1_score(labels, predictions)
         )
