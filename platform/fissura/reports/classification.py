@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from jaxtyping import Int64
@@ -45,6 +46,11 @@ class ClassRow(Ranked):
     def data(self) -> str:
         """The data set by its name and what it holds: "bridge (1a2b3c4d)"."""
         return text.data(self.data_name, self.test_set.data_digest)
+
+
+def tables_of(rows: Sequence[ClassRow]) -> list[list[ClassRow]]:
+    """The rows of `class_table` by test set and condition."""
+    return [list(own) for _, own in groupby(rows, key=lambda row: (row.test_set, row.condition))]
 
 
 def class_table(records: Sequence[ClassRecord]) -> list[ClassRow]:

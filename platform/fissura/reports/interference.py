@@ -7,8 +7,7 @@ from fissura.core import text
 from fissura.core.errors import DataError
 from fissura.records.class_store import CLEAN, ClassRecord
 from fissura.reports.class_draws import ClassEntry, Comparison, TestSet, comparisons
-from fissura.reports.columns import differing
-from fissura.reports.differences import differences
+from fissura.reports.differences import differences, differing
 from fissura.reports.statistics import Bootstrapped, Difference, Interval, difference
 
 TABLE_2 = ("clean_f1", "f1", "false_alarm_rate", "missed_alarm_rate")

@@ -28,6 +28,8 @@ from fissura.reports.class_gallery import class_gallery, margins
 from fissura.reports.classification import class_table
 from fissura.reports.classification_export import as_text, found, sections, write_classification
 from fissura.reports.interference import interference_table
+from fissura.reports.interference_export import as_text as text_of
+from fissura.reports.interference_export import found as found_of
 from fissura.reports.statistics import Bootstrapped, Interval, bootstrap, difference, draw
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -487,7 +489,7 @@ class TestInterference:
             pq.write_table(table.set_column(table.column_names.index("label"), "label", cracked), file)
         (table,) = interference_table(read_classes([before_and_after]).records)
         assert all("false_alarm_rate" not in row.scores for row in table.rows)
-        assert "| — |" in as_text([table], kind="md")
+        assert "| — |" in text_of([table], kind="md")
 
 
 class TestGallery:
@@ -578,13 +580,15 @@ class TestExport:
     def test_table_2_holds_models_and_changes(self, before_and_after):
         pair = configuration(before_and_after / "before"), configuration(before_and_after / "after")
         tables = interference_table(read_classes([before_and_after]).records, pairs=[pair])
-        lines = list(csv.DictReader(io.StringIO(as_text(tables, kind="csv"))))
+        lines = list(csv.DictReader(io.StringIO(text_of(tables, kind="csv"))))
         assert [bool(line["less"]) for line in lines] == [False, False, True]
         assert float(lines[2]["f1"]) == tables[0].pairs[0].differences["f1"].value
-        text = as_text(tables, kind="md")
+        text = text_of(tables, kind="md")
         assert "| Model | Clean F1 | Interference F1 | False alarms | Missed alarms |" in text
         assert f"| {tables[0].pairs[0].differences['f1'].value:+.3f} " in text
-        assert found(tables).startswith("On 237 disturbed images of metu2000 (dddddddd) the best of 2 models")
+        assert found_of(tables).startswith(
+            "On 237 disturbed images of metu2000 (dddddddd) the best of 2 models"
+        )
 
     @pytest.mark.parametrize("kind", ["parquet", "csv", "md", "html", "latex"])
     def test_the_command_exports_classifiers_in_every_format(self, before_and_after, tmp_path, fissura, kind):
@@ -655,6 +659,6 @@ class TestOneClass:
         records = read_classes([tmp_path]).records
         tables = interference_table(records, pairs=[tuple(configuration(tmp_path / name) for name in "ab")])
         assert set(tables[0].rows[0].scores) == {"false_alarm_rate"}
-        assert "no F1" in found(tables)
+        assert "no F1" in found_of(tables)
         for kind in ("md", "html", "latex", "csv"):
-            assert as_text(tables, kind=kind)
+            assert text_of(tables, kind=kind)
