@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fissura.batches.scorer import Result
 from fissura.core.files import replacing
+from fissura.records.table import NotRows, TableFormat, TableLimits
 from fissura.segmentation.crack_measures import SUMMARY, CrackMeasures, MeasuredCrack
 
 MAX_BYTES = 2**33  # of one file, decompressed: some ten million images
@@ -50,8 +50,11 @@ classification."""
 Row = dict[str, Any]
 
 
-class NotRows(Exception):
-    """Why a file holds no rows of this batch."""
+FORM = TableFormat(
+    schema=SCHEMA,
+    foreign="its columns are not those of a batch of this version",
+    limits=TableLimits(said="that results may have", bytes=MAX_BYTES),
+)
 
 
 def scored_row(name: str, result: Result) -> Row:
@@ -71,9 +74,7 @@ def failed_row(name: str, error: str, *, sha256: str | None) -> Row:
 def write_rows(path: Path, table: pa.Table, *, question: str) -> None:
     """Writes rows of `SCHEMA`, whole or not at all; `question` is the digest of what was asked."""
     with replacing(path) as scratch:
-        pq.write_table(
-            table.replace_schema_metadata({METADATA_KEY: question.encode()}), scratch, compression="zstd"
-        )
+        FORM.write_to(scratch, [table], metadata={METADATA_KEY: question.encode()})
 
 
 def read_rows(path: Path, *, question: str | None = None, columns: list[str] | None = None) -> pa.Table:
@@ -81,23 +82,14 @@ def read_rows(path: Path, *, question: str | None = None, columns: list[str] | N
 
     Raises:
         NotRows: the file is torn, or holds something else.
+        FileNotFoundError: there is none.
     """
-    try:
-        with pq.ParquetFile(path.absolute()) as file:
-            groups = range(file.metadata.num_row_groups)
-            size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-            if size > MAX_BYTES:
-                raise NotRows(f"it holds {size:,} bytes, more than the {MAX_BYTES:,} that results may have")
-            schema = file.schema_arrow
-            if schema.names != SCHEMA.names:
-                raise NotRows("its columns are not those of a batch of this version")
-            held = (schema.metadata or {}).get(METADATA_KEY, b"").decode("ascii", "replace")
-            if question is not None and held != question:
-                raise NotRows("it holds the results of another batch")
-            table = file.read(columns=columns, use_threads=False).replace_schema_metadata(None)
-            return table.cast(pa.schema([SCHEMA.field(name) for name in table.column_names]))
-    except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
-        raise NotRows(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
+    with FORM.opened(path) as file:
+        file.require_columns()
+        held = file.metadata.get(METADATA_KEY, b"").decode("ascii", "replace")
+        if question is not None and held != question:
+            raise NotRows("it holds the results of another batch")
+        return file.read(columns)
 
 
 def merged(tables: list[pa.Table]) -> pa.Table:

@@ -21,13 +21,14 @@ import pyarrow as pa
 from pydantic import Field
 
 from fissura.batches.pictures import KINDS, Kind, picture_path, picture_stems
-from fissura.batches.rows import SCHEMA, NotRows, Row, failed_row, merged, read_rows, scored_row, write_rows
+from fissura.batches.rows import SCHEMA, Row, failed_row, merged, read_rows, scored_row, write_rows
 from fissura.batches.scorer import Scored, Task
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable, remove_abandoned, replacing, write_json
 from fissura.core.progress import Say, silent
 from fissura.core.spec import Spec, digest
 from fissura.data.lock import claimed
+from fissura.records.table import NotRows
 
 QUESTION, PARTS, RESULTS = "batch.json", "results", "results.parquet"
 ROWS_A_PART, SECONDS_A_PART = 256, 30.0

@@ -4,24 +4,20 @@ It is uncompressed, since float features do not compress, and every page has its
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32, Int
 
 from fissura.core.documents import parse_json
 from fissura.core.files import replacing
+from fissura.records.table import NotRows, OpenTable, TableFormat
 
 METADATA_KEY = b"fissura.features"
 GROUP_BYTES = 1 << 24
-
-
-class NotAPart(Exception):
-    """Why a file is no part."""
 
 
 class AnotherBackbone(Exception):
@@ -36,63 +32,49 @@ class PartFormat:
         self._dimensions = dimensions
         self.rows_per_group = max(1, GROUP_BYTES // (4 * dimensions))
         element = pa.field("element", pa.float32(), nullable=False)
-        self._schema = pa.schema(
+        schema = pa.schema(
             [
                 pa.field("key", pa.string(), nullable=False),
                 pa.field("features", pa.list_(element, dimensions), nullable=False),
-            ],
-            metadata={METADATA_KEY: json.dumps(self._own).encode()},
+            ]
+        )
+        self._form = TableFormat(
+            schema=schema, foreign="its columns are not those of features", pages="plain"
         )
 
     def table(self, keys: Sequence[str], features: Float32[np.ndarray, "n d"]) -> pa.Table:
         """A table that can be written."""
         values = pa.array(np.ascontiguousarray(features, np.float32).ravel())
-        column = pa.FixedSizeListArray.from_arrays(values, type=self._schema.field("features").type)
-        return pa.table([pa.array(keys, pa.string()), column], schema=self._schema)
+        schema = self._form.schema
+        column = pa.FixedSizeListArray.from_arrays(values, type=schema.field("features").type)
+        return pa.table([pa.array(keys, pa.string()), column], schema=schema)
 
     def write(self, path: Path, tables: Iterable[pa.Table]) -> None:
         """Writes the tables one after the other, whole or not at all."""
-        with (
-            replacing(path) as scratch,
-            pq.ParquetWriter(
-                scratch,
-                self._schema,
-                compression="none",
-                use_dictionary=False,
-                write_statistics=False,
-                write_page_checksum=True,
-            ) as writer,
-        ):
-            for table in tables:
-                writer.write_table(table, row_group_size=self.rows_per_group)
+        metadata = {METADATA_KEY: json.dumps(self._own).encode()}
+        with replacing(path) as scratch:
+            self._form.write_to(scratch, tables, metadata=metadata, rows_per_group=self.rows_per_group)
 
     def tables(self, path: Path) -> Iterator[pa.Table]:
         """The row groups of a part."""
-        with pq.ParquetFile(path, memory_map=True) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, use_threads=False)
+        with self._form.opened(path) as file:
+            yield from file.groups()
 
     def keys(self, path: Path) -> list[str]:
         """The keys of a part, all of whose pages were compared with their checksums.
 
         Raises:
-            NotAPart: the file is torn, damaged or of another kind, or holds features that are not finite.
+            NotRows: the file is torn, damaged or of another kind, or holds features that are not finite.
             AnotherBackbone: it is a part of another backbone or width.
             FileNotFoundError: it is no longer there.
         """
         keys: list[str] = []
-        try:
-            with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-                self._check(file, size=path.stat().st_size)
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, use_threads=False)
-                    if not np.isfinite(self._values(table)).all():
-                        raise NotAPart("it holds features that are not finite")
-                    keys += table.column("key").to_pylist()
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise NotAPart(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
+        with self._form.opened(path, checksums="verified") as file:
+            self._check(file, size=path.stat().st_size)
+            for table in file.groups():
+                if not np.isfinite(self._values(table)).all():
+                    raise NotRows("it holds features that are not finite")
+                keys += table.column("key").to_pylist()
         return keys
 
     def copy(
@@ -105,28 +87,29 @@ class PartFormat:
     ) -> None:
         """Copies the part's `rows` to `places` of `into`; one row group is in memory at a time."""
         begin = 0
-        with pq.ParquetFile(path, memory_map=True) as file:
-            for group in range(file.num_row_groups):
-                end = begin + file.metadata.row_group(group).num_rows
+        with self._form.opened(path) as file:
+            for group, size in enumerate(file.group_rows):
+                end = begin + size
                 here = (rows >= begin) & (rows < end)
                 if here.any():
-                    table = file.read_row_group(group, columns=["features"], use_threads=False)
+                    table = file.read_group(group, ["features"])
                     into[places[here]] = self._values(table)[rows[here] - begin]
                 begin = end
 
-    def _check(self, file: pq.ParquetFile, *, size: int) -> None:
-        schema = file.schema_arrow
-        given = _described(schema)
+    def _check(self, file: OpenTable, *, size: int) -> None:
+        given = _described(file.metadata)
         if given is not None and given != self._own:
             raise AnotherBackbone(
                 f"a folder holds the features of one backbone, here {_which(self._own)}, and these are of"
                 f" {_which(given)}; name another folder, or move the file away"
             )
-        if given is None or not schema.remove_metadata().equals(self._schema.remove_metadata()):
-            raise NotAPart("its columns are not those of features")
+        if given is None:
+            raise NotRows(self._form.foreign)
+        file.require_columns()
         # a small file that claims many rows would fill the memory
-        if file.metadata.num_rows * 4 * self._dimensions > size:
-            raise NotAPart(f"it claims {file.metadata.num_rows:,} rows, more than {size:,} bytes can hold")
+        rows = sum(file.group_rows)
+        if rows * 4 * self._dimensions > size:
+            raise NotRows(f"it claims {rows:,} rows, more than {size:,} bytes can hold")
 
     def _values(self, table: pa.Table) -> Float32[np.ndarray, "n d"]:
         chunks = [chunk.flatten().to_numpy() for chunk in table.column("features").chunks]
@@ -134,10 +117,10 @@ class PartFormat:
         return np.asarray(values, np.float32).reshape(-1, self._dimensions)
 
 
-def _described(schema: pa.Schema) -> dict[str, Any] | None:
+def _described(metadata: Mapping[bytes, bytes]) -> dict[str, Any] | None:
     """What a part says about its backbone; None: it is no part."""
     try:
-        plain = parse_json((schema.metadata or {}).get(METADATA_KEY, b""))
+        plain = parse_json(metadata.get(METADATA_KEY, b""))
     except ValueError:
         return None
     return plain if isinstance(plain, dict) and plain.keys() == {"backbone", "dimensions"} else None

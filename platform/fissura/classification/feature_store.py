@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from fissura.classification.feature_part import AnotherBackbone, NotAPart, PartFormat
+from fissura.classification.feature_part import AnotherBackbone, PartFormat
 from fissura.core.errors import DataError
+from fissura.records.table import NotRows
 
 SUFFIX = ".parquet"
 MANY_PARTS = 16
@@ -144,7 +145,7 @@ class FeatureStore:
                 continue
             except AnotherBackbone as error:
                 refused.append(f"{path}: {error}")
-            except NotAPart as error:
+            except NotRows as error:
                 skipped.append(SkippedPart(path, str(error)))
         self._parts, self._skipped = parts, skipped
         if refused:

@@ -25,7 +25,7 @@ def interference(
     Example: [bold]fissura interference RUN RUN --data class_folder:/data/walls[/bold]
     """
     from fissura import api
-    from fissura.reports.classification_export import as_text
+    from fissura.reports.interference_export import as_text
 
     console = Console.of(as_json)
     with console.progress("classifying images") as on_image:
@@ -74,12 +74,12 @@ def _plain(scores: "Mapping[str, Interval]") -> dict[str, dict[str, float | None
 
 def class_text(rows: "Sequence[ClassRow]") -> str:
     """The scores of classifiers as text tables, one a test set and condition."""
+    from fissura.reports.classification import tables_of
+
     parts = []
-    for key in dict.fromkeys((row.test_set, row.condition) for row in rows):
-        own = [row for row in rows if (row.test_set, row.condition) == key]
-        test_set, condition = key
-        remark = f", {own[0].remark}" if own[0].remark else ""
-        parts.append(f"{own[0].data} {test_set.split}, {condition}, {own[0].images} images{remark}")
+    for own in tables_of(rows):
+        first, remark = own[0], f", {own[0].remark}" if own[0].remark else ""
+        parts.append(f"{first.data} {first.test_set.split}, {first.condition}, {first.images} images{remark}")
         parts.append(table([_line(row) for row in own]))
         parts.append("")
     return "\n".join(parts).rstrip()

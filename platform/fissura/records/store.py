@@ -1,27 +1,22 @@
-"""The store: one Parquet file a run, a row for each image and protocol, the manifest in its metadata."""
+"""The store of segmentation runs: one Parquet file a run, a row for each image and protocol."""
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int32
 
-from fissura.core.documents import parse_json
-from fissura.core.errors import DataError, SpecError
 from fissura.core.text import count, data
 from fissura.metrics.false_alarms import NO_CRACK
 from fissura.records.manifest import Manifest
-from fissura.records.run_files import rewriting, table_fault
-from fissura.records.table_file import NotARun, TooMuch, open_table, read_table, schema_of
+from fissura.records.run_table import LIMITS, Record, RunFacts, Runs, RunTable
+from fissura.records.table import TableFormat
 
 FILE = "run.parquet"
 PREDICTIONS = "predictions"
-METADATA_KEY = b"fissura"
 
 ThresholdSource = Literal["validation", "recipe", "given", "swept on test"]
 
@@ -74,7 +69,6 @@ CURVES = tuple(field.name for field in fields(Row) if field.name.startswith("cur
 ALARMS = ("alarm_components", "alarm_area")
 LATER = (*ALARMS, "data_name")  # columns that earlier versions did not write
 NULLABLE = ("dice", "iou", *CURVES, *LATER)
-KEY = ("data_digest", "split", "protocol")
 
 
 def _column_type(name: str) -> pa.DataType:
@@ -94,20 +88,13 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """One run as read from the disk: its directory, its manifest, and its rows as a table of `SCHEMA`."""
-
-    directory: Path
-    manifest: Manifest
-    table: pa.Table
-
-
-class Skipped(NamedTuple):
-    """A file that is no run, and why."""
-
-    path: Path
-    reason: str
+RunRecord = Record[RunFacts]
+TABLE = RunTable(
+    file=FILE,
+    form=TableFormat(schema=SCHEMA, foreign="its columns are not those of a run", later=LATER, limits=LIMITS),
+    key=("data_digest", "split", "protocol"),
+    facts=RunFacts,
+)
 
 
 def mean_scores(rows: Sequence[Row]) -> list[str]:
@@ -124,13 +111,6 @@ def mean_scores(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-class Runs(NamedTuple):
-    """What `read_runs` found: the runs, sorted by directory, and the files that it passed over."""
-
-    records: list[RunRecord]
-    skipped: list[Skipped]
-
-
 def prediction_path(run_dir: Path, *, dataset: str, data_digest: str, split: str, image: str) -> Path:
     """Where the 8-bit probability map of an image lies in a run directory."""
     return prediction_folder(run_dir, dataset, data_digest=data_digest, split=split) / f"{image}.png"
@@ -142,85 +122,10 @@ def prediction_folder(run_dir: Path, dataset: str, *, data_digest: str, split: s
 
 
 def write_run(run_dir: Path, rows: Iterable[Row], manifest: Manifest) -> Path:
-    """Writes `run.parquet`, whole or not at all, and gives its path.
-
-    Rows that stand there already are kept, but for those of a (data digest, split, protocol) that `rows`
-    holds anew. A run directory has one writer at a time.
-
-    Raises:
-        DataError: if the file that stands there is no run, or another run's.
-    """
-    path = run_dir / FILE
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
-    if path.exists():
-        try:
-            standing = _read(path)
-        except NotARun as error:
-            raise DataError(f"{path}: {error}; move it away, then write the run again") from None
-        if standing.manifest.run_id != manifest.run_id:
-            held, given = standing.manifest.run_id, manifest.run_id
-            raise DataError(f"{path}: it holds run {held!r}, not {given!r}; choose another directory")
-        renewed = set(_keys(table))
-        kept = [key not in renewed for key in _keys(standing.table)]
-        table = pa.concat_tables([standing.table.filter(pa.array(kept, pa.bool_())), table])
-    table = table.replace_schema_metadata(
-        {METADATA_KEY: json.dumps(manifest.origin, sort_keys=True).encode()}
-    )
-    with rewriting(run_dir, FILE) as scratch:
-        pq.write_table(table, scratch, compression="zstd")
-    return path
+    """Writes `run.parquet` as `RunTable.write` does."""
+    return TABLE.write(run_dir, rows, manifest, RunFacts())
 
 
-def read_runs(roots: Sequence[Path]) -> Runs:
-    """Every run under `roots`, which are run directories, study directories or run files, each run once.
-
-    A torn or foreign file is passed over, and named in `skipped`.
-
-    Raises:
-        DataError: with every root that does not exist.
-    """
-    missing = [root for root in roots if not root.exists()]
-    if missing:
-        raise DataError(*(f"{root}: no such run or study directory" for root in missing))
-    found = {path.resolve() for root in roots for path in ([root] if root.is_file() else root.rglob(FILE))}
-    records, skipped = [], []
-    for path in sorted(found):
-        try:
-            records.append(_read(path))
-        except NotARun as error:
-            skipped.append(Skipped(path, str(error)))
-    return Runs(records, skipped)
-
-
-def _read(path: Path) -> RunRecord:
-    if fault := table_fault(path):
-        raise NotARun(fault)
-    try:
-        with open_table(path, schema=SCHEMA) as file:
-            schema = schema_of(file)
-            lacking = [name for name in LATER if name not in schema.names]
-            known = pa.schema([field for field in SCHEMA if field.name not in lacking])
-            # Nullability and metadata may differ between writers; the names and types may not.
-            if schema.names != known.names or schema.types != known.types:
-                raise NotARun("its columns are not those of a run")
-            manifest = _manifest(schema.metadata)
-            table = read_table(file, schema=SCHEMA)
-    except TooMuch as error:
-        raise NotARun(str(error)) from None
-    except (pa.ArrowException, OSError, ValueError) as error:  # a null is a plain ValueError
-        raise NotARun(f"it is not a whole Parquet file ({str(error).splitlines()[0]})") from None
-    return RunRecord(path.parent, manifest, table)
-
-
-def _manifest(metadata: dict[bytes, bytes] | None) -> Manifest:
-    text = (metadata or {}).get(METADATA_KEY)
-    if text is None:
-        raise NotARun("it carries no manifest of a run")
-    try:
-        return Manifest.load(parse_json(text), source="manifest")
-    except (SpecError, ValueError) as error:
-        raise NotARun(f"its manifest is not valid ({str(error).splitlines()[0]})") from None
-
-
-def _keys(table: pa.Table) -> list[tuple[str, ...]]:
-    return list(zip(*(table.column(name).to_pylist() for name in KEY), strict=True))
+def read_runs(roots: Sequence[Path]) -> Runs[RunFacts]:
+    """Every run of a segmentation under `roots`, as `RunTable.read_all` finds them."""
+    return TABLE.read_all(roots)

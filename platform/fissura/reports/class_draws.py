@@ -8,20 +8,20 @@ share that draw too: what one seed gave with and without a change is one pair.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
-from pydantic import JsonValue
+import pyarrow as pa
+from jaxtyping import Float32, Float64, Int64
 
 from fissura.core.errors import DataError
 from fissura.core.seeding import derive
-from fissura.core.text import count
 from fissura.metrics.classification import SCORES, TELLING_APART, class_rates, one_class, roc_auc
 from fissura.records.class_store import CLEAN, ClassRecord, decisions_of
-from fissura.reports import statistics
 from fissura.reports.data_names import data_names
-from fissura.reports.statistics import BLOCK, Bootstrapped, Difference, Interval, draw
+from fissura.reports.ranking import Entry, divided, entry_of
+from fissura.reports.statistics import BLOCK, Bootstrapped, Scores, Sums, bootstrap, draw
 
 CLASS_SCORES = ("class_precision", "class_recall", "class_f1")
 
@@ -34,7 +34,7 @@ class TestSet(NamedTuple):
     split: str
 
 
-class Part(NamedTuple):
+class ClassPart(NamedTuple):
     """What one run made of one test set under one condition, sorted by image."""
 
     record: ClassRecord
@@ -46,17 +46,7 @@ class Part(NamedTuple):
     decisions: Float32[np.ndarray, "image pair"]
 
 
-class Entry(NamedTuple):
-    """One configuration under one condition, a part a seed; `complete` if they classified every image."""
-
-    parts: tuple[Part, ...]
-    complete: bool
-    notes: tuple[str, ...]
-
-    @property
-    def recipe(self) -> dict[str, JsonValue]:
-        """The recipe of the first seed in plain form."""
-        return self.parts[0].record.manifest.recipe
+ClassEntry = Entry[ClassPart]
 
 
 class Comparison:
@@ -68,32 +58,41 @@ class Comparison:
     """
 
     def __init__(
-        self, test_set: TestSet, parts: Mapping[tuple[str, str], list[Part]], *, data_name: str
+        self, test_set: TestSet, parts: Mapping[tuple[str, str], list[ClassPart]], *, data_name: str
     ) -> None:
         every = [part for several in parts.values() for part in several]
         _check_alike(every)
         names = sorted({group for part in every for group in part.groups})
         self.test_set, self.data_name = test_set, data_name
         self.classes = every[0].record.facts.classes
-        self.entries: dict[str, dict[str, Entry]] = {}
+        self.entries: dict[str, dict[str, ClassEntry]] = {}
         self._place = {name: index for index, name in enumerate(names)}
         self._seed = derive(0, *test_set, *names)
         self._draws = draw(len(names), seed=self._seed)
         for condition in sorted({condition for condition, _ in parts}, key=lambda c: (c != CLEAN, c)):
             here = {name: found for (c, name), found in sorted(parts.items()) if c == condition}
             images = {image for found in here.values() for part in found for image in part.images}
-            self.entries[condition] = {name: _entry(found, len(images)) for name, found in here.items()}
+            self.entries[condition] = {
+                name: entry_of(found, images=len(images), verb="classified") for name, found in here.items()
+            }
 
-    def resampled(self, *pooled: Entry) -> dict[str, Bootstrapped]:
+    def resampled(self, *pooled: ClassEntry) -> dict[str, Bootstrapped]:
         """Every score of one configuration over the images of all of `pooled`, which hold the same seeds.
 
-        Names as `resample`, and `roc_auc` for a single entry of two classes; without the undefined ones. Of
+        Names as `rates_of`, and `roc_auc` for a single entry of two classes; without the undefined ones. Of
         images of one class only accuracy and alarms are defined.
         """
         seeds = list(zip(*(entry.parts for entry in pooled), strict=True))
         counts = np.stack([np.sum([self._counts(part) for part in parts], axis=0) for parts in seeds])
         seed = derive(self._seed, "seeds", *(part.record.manifest.seed for part in pooled[0].parts))
-        scores = resample(counts, draws=self._draws, classes=len(self.classes), seed=seed)
+        classes = len(self.classes)
+        scores = bootstrap(
+            counts,
+            draws=self._draws,
+            seed=seed,
+            score=partial(rates_of, classes=classes),
+            alone=resting_on_one(counts, classes=classes),
+        )
         ranked = len(self.classes) == 2 and all(part.decisions.shape[1] == 1 for part in pooled[0].parts)
         if ranked and len(pooled) == 1:
             areas = [self._area(part) for part in pooled[0].parts]
@@ -105,16 +104,16 @@ class Comparison:
             scores = {name: own for name, own in scores.items() if not name.startswith(TELLING_APART)}
         return {name: score for name, score in scores.items() if not np.isnan(score.value)}
 
-    def _counts(self, part: Part) -> Float64[np.ndarray, "group cell"]:
+    def _counts(self, part: ClassPart) -> Float64[np.ndarray, "group cell"]:
         classes = len(self.classes)
         cells = (self._rows(part) * classes + part.labels) * classes + part.predictions
         size = len(self._place) * classes * classes
         return np.bincount(cells, minlength=size).reshape(len(self._place), -1).astype(np.float64)
 
-    def _rows(self, part: Part) -> Int64[np.ndarray, "image"]:
+    def _rows(self, part: ClassPart) -> Int64[np.ndarray, "image"]:
         return np.array([self._place[group] for group in part.groups])
 
-    def _area(self, part: Part) -> Bootstrapped:
+    def _area(self, part: ClassPart) -> Bootstrapped:
         rows, decisions = self._rows(part), part.decisions[:, 0]
         step = max(1, BLOCK // len(rows))
         blocks = [
@@ -129,74 +128,29 @@ class Comparison:
         )
 
 
-def resample(
-    counts: Float64[np.ndarray, "seed group cell"],
-    *,
-    draws: UInt8[np.ndarray, "replicate group"],
-    classes: int,
-    seed: int,
-) -> dict[str, Bootstrapped]:
-    """Every score of one configuration in every replicate: one matrix product of draws and counts.
+def rates_of(sums: Sums, *, classes: int) -> dict[str, Scores]:
+    """Every score of confusion matrices, each in one row, label by label; nan where it is undefined.
 
-    Args:
-        counts: of each group of images, its confusion matrix in one row, label by label.
-        draws: of the groups, the same for all that is to be compared.
-        classes: the number of classes.
-        seed: of the draw of seeds, where there is more than one.
-
-    Returns:
-        By name as SCORES, and `class_f1/0` and so on for single classes. A score is the mean over seeds of
-        each seed's own; nan in a replicate in which it is undefined, or that holds no image, and in each
-        where all images that it is of are in one group.
+    Names are those of SCORES, and `class_f1/0` and so on for single classes.
     """
-    seeds, groups, cells = counts.shape
-    table = np.ascontiguousarray(counts.transpose(1, 0, 2)).reshape(groups, seeds * cells)
-    step = max(1, BLOCK // groups)
-    blocks = [draws[i : i + step].astype(np.float64) @ table for i in range(0, len(draws), step)]
-    sums = np.concatenate(blocks).reshape(-1, seeds, classes, classes)
-    none = sums.sum(axis=(2, 3)) == 0
-    shares = draw(seeds, seed=seed, replicates=len(draws)) / seeds
-    whole = class_rates(counts.sum(axis=1).reshape(seeds, classes, classes))
-    drawn = class_rates(sums)
-
-    holds = np.asarray(counts.reshape(seeds, groups, classes, classes).any(axis=(0, 3)))  # group, label
-    every = list(range(classes))
-    shares_of = {"false_alarm_rate": [0], "missed_alarm_rate": every[1:]}
-    if classes == 2:
-        shares_of["recall"] = [1]
-
-    def score(
-        values: Float64[np.ndarray, "seed"], replicates: Float64[np.ndarray, "replicate seed"], of: list[int]
-    ) -> Bootstrapped:
-        alone = np.count_nonzero(holds[:, of].any(axis=1)) == 1
-        known = np.where(none | alone, np.nan, replicates)
-        return Bootstrapped(float(values.mean()), np.einsum("rs,rs->r", shares, known))
-
-    results = {
-        name: score(getattr(whole, name), getattr(drawn, name), shares_of.get(name, every)) for name in SCORES
-    }
+    matrices = sums.reshape(*sums.shape[:-1], classes, classes)
+    rates, nothing = class_rates(matrices), matrices.sum(axis=(-2, -1)) == 0
+    found = {name: getattr(rates, name) for name in SCORES}
     for name in CLASS_SCORES:
-        values, replicates = getattr(whole, name), getattr(drawn, name)
-        for index in range(classes):
-            of = [index] if name == "class_recall" else every
-            results[f"{name}/{index}"] = score(values[:, index], replicates[..., index], of)
-    return results
+        found |= {f"{name}/{index}": getattr(rates, name)[..., index] for index in range(classes)}
+    return {name: np.where(nothing, np.nan, values) for name, values in found.items()}
 
 
-def defined(scores: Sequence[Bootstrapped]) -> list[Bootstrapped]:
-    """The scores in those replicates in which each of them is defined."""
-    kept = np.all([np.isfinite(score.replicates) for score in scores], axis=0)
-    return [Bootstrapped(score.value, score.replicates[kept]) for score in scores]
-
-
-def interval(score: Bootstrapped) -> Interval:
-    """The score with its percentile interval, over the replicates in which it is defined."""
-    return defined([score])[0].interval()
-
-
-def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:
-    """The paired difference, over the replicates in which both are defined."""
-    return statistics.difference(*defined([first, second]))
+def resting_on_one(counts: Float64[np.ndarray, "seed group cell"], *, classes: int) -> list[str]:
+    """The scores of `rates_of` for which one group alone counts: the others hold no image of their labels."""
+    every = list(range(classes))
+    labels = dict.fromkeys(SCORES, every) | {"false_alarm_rate": [0], "missed_alarm_rate": every[1:]}
+    if classes == 2:
+        labels["recall"] = [1]
+    for name in CLASS_SCORES:
+        labels |= {f"{name}/{index}": [index] if name == "class_recall" else every for index in every}
+    holds = np.asarray(counts.reshape(*counts.shape[:-1], classes, classes).any(axis=(0, 3)))  # group, label
+    return [name for name, own in labels.items() if np.count_nonzero(holds[:, own].any(axis=1)) == 1]
 
 
 def comparisons(records: Sequence[ClassRecord]) -> list[Comparison]:
@@ -208,16 +162,11 @@ def comparisons(records: Sequence[ClassRecord]) -> list[Comparison]:
     Raises:
         DataError: two runs give one image another label or group, or name other classes.
     """
-    found: dict[TestSet, dict[tuple[str, str], list[Part]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[TestSet, dict[tuple[str, str], list[ClassPart]]] = defaultdict(lambda: defaultdict(list))
     names = (*TestSet._fields, "condition", "configuration")
     for record in records:
-        where: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        columns = [record.table.column(name).to_pylist() for name in names]
-        for index, key in enumerate(zip(*columns, strict=True)):
-            where[key].append(index)
-        for (*test_set, condition, configuration), indices in where.items():
-            part = _part(record, indices)
-            found[TestSet(*test_set)][condition, configuration].append(part)
+        for (*test_set, condition, configuration), rows in divided(record.table, names):
+            found[TestSet(*test_set)][condition, configuration].append(_part(record, rows))
     called = data_names(records)
     return [
         Comparison(test_set, found[test_set], data_name=called[test_set.dataset, test_set.data_digest])
@@ -225,9 +174,8 @@ def comparisons(records: Sequence[ClassRecord]) -> list[Comparison]:
     ]
 
 
-def _part(record: ClassRecord, indices: list[int]) -> Part:
-    rows = record.table.take(indices).sort_by("image")
-    return Part(
+def _part(record: ClassRecord, rows: pa.Table) -> ClassPart:
+    return ClassPart(
         record,
         rows.column("recipe")[0].as_py(),
         tuple(rows.column("image").to_pylist()),
@@ -238,7 +186,7 @@ def _part(record: ClassRecord, indices: list[int]) -> Part:
     )
 
 
-def _check_alike(parts: Sequence[Part]) -> None:
+def _check_alike(parts: Sequence[ClassPart]) -> None:
     known: dict[str, tuple[tuple[str, int], str]] = {}
     first = parts[0].record
     for part in parts:
@@ -257,23 +205,3 @@ def _check_alike(parts: Sequence[Part]) -> None:
                     f"image {image}: group and label are {held} in run {holder} and {own} in run {run}; "
                     "evaluate one of them again"
                 )
-
-
-def _entry(parts: Sequence[Part], images: int) -> Entry:
-    notes = []
-    newest = {
-        part.record.manifest.seed: part
-        for part in sorted(parts, key=lambda part: part.record.manifest.finished)
-    }
-    if len(newest) < len(parts):
-        several = f"{count(len(parts), 'run')} of {count(len(newest), 'seed')}"
-        notes.append(f"{several}: the newest of each seed counts")
-    chosen = [newest[seed] for seed in sorted(newest)]
-    whole = [part for part in chosen if len(part.images) == images]
-    for part in chosen:
-        if len(part.images) != images:
-            some = f"run {part.record.manifest.run_id} classified {len(part.images)} of {images} images"
-            notes.append(f"{some}: {'left out' if whole else 'not ranked'}")
-    # Without one whole run there is nothing to rank; the fullest is shown.
-    kept = whole or [max(chosen, key=lambda part: len(part.images))]
-    return Entry(tuple(kept), bool(whole), tuple(notes))

@@ -45,16 +45,12 @@ def class_gallery(
             table = _table(record, leader, condition)
             name = extremes(_by_name(table, leader))[0][1] if len(table) else middle
             shown.append((condition.replace("_", " ").capitalize(), name, condition))
-    budget, figures = Budget(), []
-    for label, name, condition in shown:
-        part = _picture(record, leader, label=label, name=name, condition=condition, load=load, judge=judge)
-        if len(part) > budget.left:
-            figures.append(element("p.none", "The other pictures are left out to keep this file small."))
-            break
-        budget.left -= len(part)
-        figures.append(part)
+    pictures = (
+        _picture(record, leader, label=label, name=name, condition=condition, load=load, judge=judge)
+        for label, name, condition in shown
+    )
     title = f"Images of the leader, {leader.recipe}: worst, median and best, and disturbed"
-    return [element("h4", title), element("div.gallery.six", *figures)]
+    return [element("h4", title), element("div.gallery.six", *Budget().kept(pictures))]
 
 
 def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, "image"]:

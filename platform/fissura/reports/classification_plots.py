@@ -4,17 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from fissura.core import text
 from fissura.reports.figures import ABOVE, COLOURS, DASHES, Plot, Undrawable
-from fissura.reports.plots import completed
-
-if TYPE_CHECKING:
-    from optuna import Study
 
 POINTS = 2_000  # of a t-SNE picture
 PERPLEXITY = 30.0  # van der Maaten and Hinton's default; less where there are few points
@@ -152,19 +148,6 @@ def _confusion(matrix: Int64[np.ndarray, "label prediction"], classes: Sequence[
         title_text="labelled", title_standoff=14, type="category", showgrid=False, autorange="reversed"
     )
     return figure
-
-
-def candidates(study: "Study") -> list[Candidate]:
-    """The completed trials of a search whose objectives are F1, bytes and microseconds, in that order."""
-    return [
-        Candidate(
-            label="<br>".join([f"trial {trial.number}", *(f"{k} = {v}" for k, v in trial.params.items())]),
-            f1=trial.values[0],
-            bytes=trial.values[1],
-            microseconds=trial.values[2],
-        )
-        for trial in completed(study)
-    ]
 
 
 def front(trials: Sequence[Candidate], *, cost: Cost) -> list[int]:

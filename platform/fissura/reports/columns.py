@@ -1,17 +1,16 @@
-"""The columns of a leaderboard: once as people read them, once as programs do."""
+"""The columns of segmentations: once as people read them, once as programs do."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
-from pydantic import JsonValue
 
 from fissura.core import text
-from fissura.reports.sheet import APART, NAME, RUNS, Column, Sheet, TableCell, score_entry, sheet_of
+from fissura.reports.crack_scores import FALSE_ALARMS, STATISTICS
+from fissura.reports.ranked_sheet import ends, number, ranked_sheet
+from fissura.reports.sheet import Column, Sheet, TableCell
 from fissura.reports.standings import Standing, Table
-from fissura.reports.statistics import FALSE_ALARMS, STATISTICS
 from fissura.reports.swept import Swept
 
 TITLES = {
@@ -31,66 +30,31 @@ SWEPT = ("ods", "ods_threshold", "ois_mean", "ois_sd", "average_precision")
 
 
 def sheet(table: Table) -> Sheet:
-    """The table as people read it, in the columns that it has something to say in.
-
-    Rank, name and what the table is ranked by come first, so that a narrow screen shows them.
-    """
+    """The table as people read it."""
     standings = table.standings
-    by = table.ranked_by
-    scored = [name for name in TITLES if any(name in standing.scores for standing in standings)]
-    if not table.no_crack:
-        scored = [name for name in scored if name != "false_pixels_per_megapixel"]
-    chosen = [Column("Rank", _rank, numeric=True), Column(NAME, lambda s: TableCell(s.recipe))]
-    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name == by]
-    if any(standing.differs for standing in standings):
-        every = [standing.differs for standing in standings]
-        chosen.append(Column(APART, lambda s: TableCell("\n".join(differing(s.differs, among=every)) or "—")))
-    chosen.append(Column("Group", lambda s: TableCell(s.group or "—")))
-    chosen += [Column(TITLES[name], _score(name), numeric=True) for name in scored if name != by]
+    hidden = () if table.no_crack else ("false_pixels_per_megapixel",)
+    measures: list[Column[Standing]] = []
     if any(standing.swept for standing in standings):
-        chosen += [
-            Column(
-                "ODS",
-                lambda s: _swept(s, lambda w: w.ods, lambda w: f"at {w.ods_threshold:.2f}"),
-                numeric=True,
-            ),
-            Column(
-                "OIS", lambda s: _swept(s, lambda w: w.ois_mean, lambda w: f"sd {w.ois_sd:.3f}"), numeric=True
-            ),
-            Column("AP", lambda s: _swept(s, lambda w: w.average_precision, lambda _: ""), numeric=True),
+        measures += [
+            _swept("ODS", lambda w: w.ods, lambda w: f"at {w.ods_threshold:.2f}"),
+            _swept("OIS", lambda w: w.ois_mean, lambda w: f"sd {w.ois_sd:.3f}"),
+            _swept("AP", lambda w: w.average_precision, lambda _: ""),
         ]
-    chosen += [
-        Column("Threshold", _threshold, numeric=True),
-        Column("Seeds", lambda s: TableCell(str(len(s.seeds)), value=len(s.seeds)), numeric=True),
-        Column("Weights", lambda s: TableCell(text.scaled(s.parameters), value=s.parameters), numeric=True),
-        Column("Training", lambda s: TableCell(text.duration(s.seconds), value=s.seconds), numeric=True),
+    measures.append(Column("Threshold", _threshold, numeric=True))
+    costs: list[Column[Standing]] = [
+        Column("Training", lambda s: number(text.duration(s.seconds), s.seconds), numeric=True)
     ]
     if any(standing.energy_joules is not None for standing in standings):
-        chosen.append(Column("Energy", _energy, numeric=True))
-    if any(standing.notes for standing in standings):
-        chosen.append(Column("Notes", lambda s: TableCell("; ".join(s.notes))))
-    chosen.append(Column(RUNS, lambda s: TableCell("\n".join(s.run_ids), ", ".join(s.code_versions))))
-    return sheet_of(
+        costs.append(Column("Energy", _energy, numeric=True))
+    return ranked_sheet(
         standings,
-        chosen,
+        titles={name: title for name, title in TITLES.items() if name not in hidden},
+        measures=measures,
+        costs=costs,
+        versions=lambda s: ", ".join(s.code_versions),
         heading=heading(table),
         caption=caption(table),
-        whisker=(TITLES[by], [standing.scores.get(by) for standing in standings]),
     )
-
-
-def differing(differs: Mapping[str, JsonValue], *, among: Iterable[Mapping[str, JsonValue]]) -> list[str]:
-    """`parameter = value` for each parameter in which a configuration differs from its neighbours `among`
-    which it is shown; of the path, what tells it apart from the others of the table."""
-    short = text.shortened(key for other in among for key in other)
-    return [f"{short[key]} = {plain(value)}" for key, value in differs.items()]
-
-
-def plain(value: Any) -> str:
-    """A parameter's value in one line."""
-    if isinstance(value, float):
-        return text.number(value)
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def heading(table: Table) -> str:
@@ -126,40 +90,22 @@ EXPLANATION = (
 )
 
 
-def _rank(standing: Standing) -> TableCell:
-    return TableCell("—" if standing.rank is None else str(standing.rank), value=standing.rank)
-
-
-def _score(name: str) -> Callable[[Standing], TableCell]:
-    def entry(standing: Standing) -> TableCell:
-        score = standing.scores.get(name)
-        if score is None or name not in FALSE_ALARMS:
-            return score_entry(score)
-        return TableCell(figure(name, score.value), score.span(partial(figure, name)), score.value)
-
-    return entry
-
-
-def figure(name: str, value: float) -> str:
-    """The value of a score: a share with three digits, or a rate of false alarms."""
-    return text.number(value) if name in FALSE_ALARMS else text.share(value)
-
-
 def _threshold(standing: Standing) -> TableCell:
     low, high = min(standing.thresholds), max(standing.thresholds)
     return TableCell(f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}", value=low)
 
 
-def _swept(standing: Standing, value: Callable[[Swept], float], detail: Callable[[Swept], str]) -> TableCell:
-    if standing.swept is None:
-        return TableCell("—")
-    return TableCell(text.share(value(standing.swept)), detail(standing.swept), value(standing.swept))
+def _swept(title: str, value: Callable[[Swept], float], detail: Callable[[Swept], str]) -> Column[Standing]:
+    def entry(standing: Standing) -> TableCell:
+        swept = standing.swept
+        return TableCell(text.share(value(swept)), detail(swept), value(swept)) if swept else TableCell("—")
+
+    return Column(title, entry, numeric=True)
 
 
 def _energy(standing: Standing) -> TableCell:
-    if standing.energy_joules is None:
-        return TableCell("—")
-    return TableCell(text.scaled(standing.energy_joules, "J"), value=standing.energy_joules)
+    joules = standing.energy_joules
+    return number("" if joules is None else text.scaled(joules, "J"), joules)
 
 
 def flat(tables: Iterable[Table]) -> pa.Table:
@@ -204,6 +150,6 @@ def _flat(table: Table, standing: Standing) -> dict[str, Any]:
     row["notes"] = [*([table.remark] if table.no_crack else []), *standing.notes]
     row["differs"] = json.dumps(dict(standing.differs), sort_keys=True)
     for name, score in standing.scores.items():
-        row |= {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+        row |= ends(name, score)
     swept = {} if standing.swept is None else {name: getattr(standing.swept, name) for name in SWEPT}
     return row | swept

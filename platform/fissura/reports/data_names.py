@@ -1,26 +1,12 @@
 """What the data sets that runs were scored on are called."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
-import pyarrow as pa
-
-from fissura.records.manifest import Manifest
+from fissura.records.run_table import Record
 
 
-class Record(Protocol):
-    """A run as read from the disk, of either task."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What produced the run."""
-
-    @property
-    def table(self) -> pa.Table:
-        """Its rows, with the columns `dataset`, `data_digest` and `data_name`."""
-
-
-def data_names(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+def data_names(records: Sequence[Record[Any]]) -> dict[tuple[str, str], str]:
     """The name of each data set by its label and digest: of several names of one content the first."""
     names: dict[tuple[str, str], str] = {}
     for record in records:

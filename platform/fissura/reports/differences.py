@@ -1,10 +1,13 @@
-"""In which parameters configurations differ."""
+"""In which parameters configurations differ, and how that reads."""
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
+
+from fissura.core import text
 
 
 def differences(recipes: Sequence[Mapping[str, JsonValue]]) -> list[dict[str, JsonValue]]:
@@ -38,3 +41,17 @@ def flatten(plain: Any, prefix: str = "") -> dict[str, JsonValue]:
     for key, value in items:
         flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat
+
+
+def differing(differs: Mapping[str, JsonValue], *, among: Iterable[Mapping[str, JsonValue]]) -> list[str]:
+    """`parameter = value` for each parameter in which a configuration differs from its neighbours `among`
+    which it is shown; of the path, what tells it apart from the others of the table."""
+    short = text.shortened(key for other in among for key in other)
+    return [f"{short[key]} = {plain(value)}" for key, value in differs.items()]
+
+
+def plain(value: Any) -> str:
+    """A parameter's value in one line."""
+    if isinstance(value, float):
+        return text.number(value)
+    return value if isinstance(value, str) else json.dumps(value)

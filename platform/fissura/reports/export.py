@@ -8,11 +8,12 @@ from typing import Literal
 
 from fissura.core import text
 from fissura.reports import html
-from fissura.reports.columns import EXPLANATION, TITLES, figure, flat, heading, sheet
+from fissura.reports.columns import EXPLANATION, TITLES, flat, heading, sheet
 from fissura.reports.gallery import Budget, gallery
 from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.pictures import Load
-from fissura.reports.sheet import ALL_FORMATS, Document, Format, document_text, html_table, write_document
+from fissura.reports.ranked_sheet import figure
+from fissura.reports.sheet import ALL_FORMATS, Document, Format, document_text, section, write_document
 from fissura.reports.standings import Table
 
 EMPTY = "No run has been scored yet."
@@ -94,10 +95,7 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
     """A section of HTML for each table, with pictures where `load` gives the images."""
     budget, drawn, parts = Budget(), set(), []
     for table in board.tables:
-        shown = sheet(table)
-        parts.append(html.element("h3", shown.heading))
-        parts.append(html.element("p.muted", shown.caption))
-        parts.append(html_table(shown))
+        parts += section(sheet(table))
         # The predictions are the same under every protocol: one gallery does for all of a split.
         pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
         if load and pictured not in drawn:

@@ -5,33 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from fissura.core.text import count
-from fissura.reports.classification import ClassRow
+from fissura.reports.classification import ClassRow, tables_of
 from fissura.reports.classification_export import TITLES as CLASS_TITLES
 from fissura.reports.columns import TITLES, flat
-from fissura.reports.standings import Table
-from fissura.reports.statistics import Interval
+from fissura.reports.ranked_sheet import ends
+from fissura.reports.standings import Ranked, Table
 
 
 def leaders(tables: Sequence[Table], classes: Sequence[ClassRow], *, best_run: Path | None) -> list[str]:
     """A line for each condition with its leader and how many it leads, and one with the best run."""
-    lines = []
-    for table in tables:
-        condition, first = table.condition, table.standings[0]
-        where = f"{table.data} {condition.split}, {condition.protocol}"
-        by, where = table.ranked_by, f"{where}, {table.remark}" if table.remark else where
-        score = _score(TITLES[by], first.scores[by])
-        lines.append(f"{where}: {first.recipe}, {score}, of {count(len(table.standings), 'configuration')}")
-    for key in dict.fromkeys((row.test_set, row.condition) for row in classes):
-        own = [row for row in classes if (row.test_set, row.condition) == key]
-        where = f"{own[0].data} {key[0].split}, {key[1]}"
-        named, where = own[0].ranked_by, f"{where}, {own[0].remark}" if own[0].remark else where
-        score = _score(CLASS_TITLES[named], own[0].scores[named])
-        lines.append(f"{where}: {own[0].recipe}, {score}, of {count(len(own), 'configuration')}")
+    shown: list[tuple[str, str, Sequence[Ranked]]] = [
+        (f"{table.data} {table.condition.split}, {table.condition.protocol}", table.remark, table.standings)
+        for table in tables
+    ]
+    for own in tables_of(classes):
+        first = own[0]
+        shown.append((f"{first.data} {first.test_set.split}, {first.condition}", first.remark, own))
+    lines = [
+        f"{where}, {remark}: {_leader(rows)}" if remark else f"{where}: {_leader(rows)}"
+        for where, remark, rows in shown
+    ]
     return [*(lines or ["no evaluated run"]), *([f"best run: {best_run}"] if best_run else [])]
 
 
-def _score(title: str, score: Interval) -> str:
-    return f"{title} {score.value:.4f} ({score.span('{:.4f}'.format, joint='..')})"
+def _leader(rows: Sequence[Ranked]) -> str:
+    first, by = rows[0], rows[0].ranked_by
+    score = first.scores[by]
+    title = TITLES[by] if by in TITLES else CLASS_TITLES[by]
+    interval = f"{score.value:.4f} ({score.span('{:.4f}'.format, joint='..')})"
+    return f"{first.recipe}, {title} {interval}, of {count(len(rows), 'configuration')}"
 
 
 def board_rows(tables: Sequence[Table], classes: Sequence[ClassRow]) -> list[dict[str, Any]]:
@@ -42,11 +44,7 @@ def board_rows(tables: Sequence[Table], classes: Sequence[ClassRow]) -> list[dic
 
 
 def _class_row(row: ClassRow) -> dict[str, Any]:
-    scores = {
-        f"{name}{end}": value
-        for name, score in row.scores.items()
-        for end, value in (("", score.value), ("_low", score.low), ("_high", score.high))
-    }
+    scores = {key: value for name, score in row.scores.items() for key, value in ends(name, score).items()}
     return {
         **row.test_set._asdict(),
         "data_name": row.data_name,

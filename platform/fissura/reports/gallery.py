@@ -1,6 +1,6 @@
 """The gallery of a table: its best configurations on the leader's worst, median and best image."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,16 @@ class Budget:
     """The bytes of pictures that a page may still hold."""
 
     def __init__(self, size: int = MAX_BYTES) -> None:
-        self.left = size
+        self._left = size
+
+    def kept(self, parts: Iterable[Html]) -> Iterator[Html]:
+        """The parts while there is room for them, then a line that says why there are no more."""
+        for part in parts:
+            if len(part) > self._left:
+                yield element("p.none", "The other pictures are left out to keep this file small.")
+                return
+            self._left -= len(part)
+            yield part
 
 
 def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
@@ -38,15 +47,9 @@ def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
     shown = [standing for standing in table.standings if standing.rank is not None][:CONFIGURATIONS]
     if not shown:
         return element("p.none", "No pictures: no configuration scored every image.")
-    parts = [LEGEND]
-    for label, name in extremes(shown[0].image_f1, bare=table.crack_free):
-        case = _case(table, shown, label=label, name=name, load=load)
-        if len(case) > budget.left:
-            parts.append(element("p.none", "The other pictures are left out to keep this file small."))
-            break
-        budget.left -= len(case)
-        parts.append(case)
-    return join(*parts)
+    chosen = extremes(shown[0].image_f1, bare=table.crack_free)
+    cases = (_case(table, shown, label=label, name=name, load=load) for label, name in chosen)
+    return join(LEGEND, *budget.kept(cases))
 
 
 def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list[tuple[str, str]]:

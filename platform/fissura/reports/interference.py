@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from fissura.core import text
 from fissura.core.errors import DataError
 from fissura.records.class_store import CLEAN, ClassRecord
-from fissura.reports.class_draws import Comparison, Entry, TestSet, comparisons, difference, interval
-from fissura.reports.columns import differing
-from fissura.reports.differences import differences
-from fissura.reports.statistics import Bootstrapped, Difference, Interval
+from fissura.reports.class_draws import ClassEntry, Comparison, TestSet, comparisons
+from fissura.reports.differences import differences, differing
+from fissura.reports.statistics import Bootstrapped, Difference, Interval, difference
 
 TABLE_2 = ("clean_f1", "f1", "false_alarm_rate", "missed_alarm_rate")
 """The scores of an interference table: F1 on clean images; the others on disturbed images of all kinds."""
@@ -120,7 +119,7 @@ def _interference(
             InterferenceRow(
                 model=called[name],
                 configuration=name,
-                scores={key: interval(score) for key, score in own.items()},
+                scores={key: score.interval() for key, score in own.items()},
             )
             for name, own in sorted(scores.items(), key=_best_first)
         ),
@@ -147,7 +146,7 @@ def _best_first(item: tuple[str, Mapping[str, Bootstrapped]]) -> tuple[float, st
     return -own["f1"].value if "f1" in own else 0.0, name
 
 
-def _same_seeds(entries: Sequence[Entry]) -> list[Entry]:
+def _same_seeds(entries: Sequence[ClassEntry]) -> list[ClassEntry]:
     """The entries with the seeds that all of them have, or nothing where there is none."""
     seeds = [{part.record.manifest.seed for part in entry.parts} for entry in entries]
     common = set.intersection(*seeds) if seeds else set()
@@ -159,7 +158,7 @@ def _same_seeds(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _called(entries: Mapping[str, Entry], models: Mapping[str, str]) -> dict[str, str]:
+def _called(entries: Mapping[str, ClassEntry], models: Mapping[str, str]) -> dict[str, str]:
     differs = differences([entry.recipe for entry in entries.values()])
     called = {}
     for (name, entry), own in zip(entries.items(), differs, strict=True):

@@ -1,39 +1,33 @@
 """The leaderboard: configurations ranked by their scores, like only with like."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
-from pydantic import JsonValue
 
-from fissura.core import text
 from fissura.core.brief import Brief
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol
 from fissura.records.store import Row, RunRecord, ThresholdSource
+from fissura.reports.crack_scores import COUNTS, MEANS, crack_scores, resting_on_one
 from fissura.reports.data_names import data_names
-from fissura.reports.differences import differences
 from fissura.reports.frames import board_rows, leaders
-from fissura.reports.standings import AlarmRate, Condition, Metric, Standing, Table
-from fissura.reports.statistics import (
-    COUNTS,
-    MEANS,
-    Bootstrapped,
-    bootstrap,
-    draw,
-    groups,
-    ranks,
-)
+from fissura.reports.ranking import Order, divided, entry_of, ranked
+from fissura.reports.standings import Condition, Metric, Ranked, Standing, Table
+from fissura.reports.statistics import bootstrap, draw
 from fissura.reports.swept import swept_of
 
 if TYPE_CHECKING:
     from fissura.reports.classification import ClassRow
+
+
+ORDERS = (Order("f1", -1), Order("false_alarms_per_megapixel", 1), Order("false_pixels_per_megapixel", 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,6 +88,10 @@ class _Part(NamedTuple):
     rows: pa.Table
 
     @property
+    def recipe(self) -> str:
+        return str(self.rows.column("recipe")[0])
+
+    @property
     def images(self) -> list[str]:
         names: list[str] = self.rows.column("image").to_pylist()
         return names
@@ -117,15 +115,6 @@ class _Part(NamedTuple):
         return values.astype(np.float64)
 
 
-class _Entry(NamedTuple):
-    """A configuration on its way into a table."""
-
-    parts: list[_Part]
-    complete: bool
-    scores: dict[str, Bootstrapped]
-    notes: list[str]
-
-
 def leaderboard(records: Sequence[RunRecord], *, metric: Metric = "f1") -> Leaderboard:
     """Ranks configurations by `metric`, one table a condition; a table that lacks `metric` goes by F1.
 
@@ -135,8 +124,8 @@ def leaderboard(records: Sequence[RunRecord], *, metric: Metric = "f1") -> Leade
     """
     found: dict[Condition, dict[str, list[_Part]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        for (condition, configuration), rows in _split(record.table):
-            found[condition][configuration].append(_Part(record, rows))
+        for (*key, configuration), rows in divided(record.table, (*Condition._fields, "configuration")):
+            found[Condition(*key)][configuration].append(_Part(record, rows))
     names = data_names(records)
     return Leaderboard(
         tuple(
@@ -146,115 +135,38 @@ def leaderboard(records: Sequence[RunRecord], *, metric: Metric = "f1") -> Leade
     )
 
 
-def _split(table: pa.Table) -> list[tuple[tuple[Condition, str], pa.Table]]:
-    columns = [table.column(name).to_pylist() for name in (*Condition._fields, "configuration")]
-    where: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for index, key in enumerate(zip(*columns, strict=True)):
-        where[key].append(index)
-    return [
-        ((Condition(*key[:-1]), key[-1]), table.take(indices).sort_by("image"))
-        for key, indices in where.items()
-    ]
-
-
 def _table(condition: Condition, found: dict[str, list[_Part]], metric: Metric, data_name: str) -> Table:
     names = sorted({name for parts in found.values() for part in parts for name in part.images})
     seed = derive(0, *condition, *names)
     draws = draw(len(names), seed=seed)
-    entries = []
-    for configuration, parts in found.items():
-        entry = _entry(parts, len(names))
+    entries = {name: entry_of(parts, images=len(names), verb="scored") for name, parts in found.items()}
+    scores = {}
+    for configuration, entry in entries.items():
         features = np.stack([part.features() for part in entry.parts])
-        own = draws if entry.complete else draw(features.shape[1], seed=seed)
-        scores = bootstrap(features, draws=own, seed=derive(seed, "seeds", configuration))
-        entries.append((configuration, entry._replace(scores=scores)))
-    ranked = [entry.scores for _, entry in entries if entry.complete]
-    by, sign = _ranking(ranked or [entry.scores for _, entry in entries], metric)
-
-    def place(pair: tuple[str, _Entry]) -> tuple[bool, float, str]:
-        configuration, entry = pair
-        # an incomplete one may hold no image that the score is of
-        value = entry.scores[by].value if by in entry.scores else math.inf
-        return not entry.complete, sign * value, configuration
-
-    entries.sort(key=place)
-    complete = [entry.scores[by] for _, entry in entries if entry.complete]
-    letters, places = groups(complete), ranks([score.value for score in complete])
-    differs = differences([entry.parts[0].record.manifest.recipe for _, entry in entries])
-    standings = [
-        _standing(
-            configuration,
-            entry,
-            rank=places[index] if entry.complete else None,
-            group=letters[index] if entry.complete else "",
-            differs=differs[index],
-            source=condition.threshold_source,
+        images = features.shape[1]
+        scores[configuration] = bootstrap(
+            features,
+            draws=draws if entry.complete else draw(images, seed=seed),
+            seed=derive(seed, "seeds", configuration),
+            score=partial(crack_scores, images=images),
+            alone=resting_on_one(features),
         )
-        for index, (configuration, entry) in enumerate(entries)
-    ]
+    rows = ranked(entries, scores, [Order(metric, -1), *ORDERS])
+    standings = [_standing(row, entry.parts, source=condition.threshold_source) for row, entry in rows]
     free = frozenset[str]().union(*(part.crack_free() for parts in found.values() for part in parts))
-    return Table(condition, by, len(names), tuple(standings), data_name, free)
+    return Table(condition, rows[0][0].ranked_by, len(names), tuple(standings), data_name, free)
 
 
-def _ranking(scores: Sequence[Mapping[str, Bootstrapped]], metric: Metric) -> tuple[Metric | AlarmRate, int]:
-    """What a table is ranked by, and whether more of it is better (-1) or less (1)."""
-    wanted: tuple[Metric, ...] = (metric, "f1")
-    for name in wanted:
-        if all(name in own for own in scores):
-            return name, -1
-    every = all("false_alarms_per_megapixel" in own for own in scores)
-    return ("false_alarms_per_megapixel" if every else "false_pixels_per_megapixel"), 1
-
-
-def _entry(parts: list[_Part], images: int) -> _Entry:
-    notes = []
-    newest: dict[int, _Part] = {}
-    for part in sorted(parts, key=lambda part: part.record.manifest.finished):
-        newest[part.record.manifest.seed] = part
-    repeats = len(parts) - len(newest)
-    if repeats:
-        several = f"{text.count(len(parts), 'run')} of {text.count(len(newest), 'seed')}"
-        notes.append(f"{several}: the newest of each seed counts")
-    chosen = [newest[seed] for seed in sorted(newest)]
-    whole = [part for part in chosen if len(part.images) == images]
-    for part in chosen:
-        if len(part.images) != images:
-            scored = f"run {part.record.manifest.run_id} scored {len(part.images)} of {images} images"
-            notes.append(f"{scored}: left out" if whole else f"{scored}: not ranked")
-    # Without one whole run there is nothing to rank; the fullest is shown.
-    return _Entry(whole or [max(chosen, key=lambda part: len(part.images))], bool(whole), {}, notes)
-
-
-def _standing(
-    configuration: str,
-    entry: _Entry,
-    *,
-    rank: int | None,
-    group: str,
-    differs: dict[str, JsonValue],
-    source: str,
-) -> Standing:
-    manifests = [part.record.manifest for part in entry.parts]
+def _standing(row: Ranked, parts: Sequence[_Part], *, source: str) -> Standing:
+    manifests = [part.record.manifest for part in parts]
     energies = [manifest.energy_joules for manifest in manifests if manifest.energy_joules is not None]
-    f1 = np.mean([part.rows.column("f1").to_numpy() for part in entry.parts], axis=0)
+    f1 = np.mean([part.rows.column("f1").to_numpy() for part in parts], axis=0)
     return Standing(
-        rank=rank,
-        recipe=entry.parts[0].rows.column("recipe")[0].as_py(),
-        configuration=configuration,
-        differs=differs,
-        seeds=tuple(manifest.seed for manifest in manifests),
-        images=len(f1),
-        scores={name: scores.interval() for name, scores in entry.scores.items()},
-        thresholds=tuple(part.rows.column("threshold")[0].as_py() for part in entry.parts),
-        swept=swept_of([part.rows for part in entry.parts]),
-        group=group,
-        parameters=manifests[0].parameters,
-        seconds=float(np.mean([manifest.seconds for manifest in manifests])),
+        **vars(replace(row, notes=(*((source,) if source == "swept on test" else ()), *row.notes))),
+        thresholds=tuple(part.rows.column("threshold")[0].as_py() for part in parts),
+        swept=swept_of([part.rows for part in parts]),
         energy_joules=float(np.mean(energies)) if len(energies) == len(manifests) else None,
-        run_ids=tuple(manifest.run_id for manifest in manifests),
-        directories=tuple(part.record.directory for part in entry.parts),
         code_versions=tuple(sorted({manifest.code_version for manifest in manifests})),
         manifests=tuple(manifests),
-        image_f1=dict(zip(entry.parts[0].images, f1.tolist(), strict=True)),
-        notes=(*((source,) if source == "swept on test" else ()), *entry.notes),
+        image_f1=dict(zip(parts[0].images, f1.tolist(), strict=True)),
     )

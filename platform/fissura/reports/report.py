@@ -11,7 +11,7 @@ from fissura.core.files import write_text
 from fissura.records.manifest import Manifest
 from fissura.records.trial_attributes import REASON, TOOK
 from fissura.reports import html
-from fissura.reports.columns import plain
+from fissura.reports.differences import plain
 from fissura.reports.export import found, sections, tile
 from fissura.reports.figures import Plot, draw_all, quiet
 from fissura.reports.leaderboard import Leaderboard

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fissura.core import text
 from fissura.records.trial_attributes import SWEPT
-from fissura.reports.columns import plain
+from fissura.reports.differences import plain
 from fissura.reports.figures import Plot, Undrawable
 from fissura.reports.plots import completed
 

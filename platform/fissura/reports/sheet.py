@@ -204,6 +204,11 @@ def latex(sheet: Sheet, *, explanation: str) -> str:
     return "\n".join(lines)
 
 
+def section(sheet: Sheet) -> list[html.Html]:
+    """The sheet with its heading and caption, as a section of a page."""
+    return [html.element("h3", sheet.heading), html.element("p.muted", sheet.caption), html_table(sheet)]
+
+
 def html_table(sheet: Sheet) -> html.Html:
     """The sheet as a sortable table in the pages' style; what tells a row apart stands below its name."""
     apart = sheet.titles.index(APART) if APART in sheet.titles else None

@@ -3,26 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
 from fissura.core import text
 from fissura.metrics.false_alarms import NO_CRACK
 from fissura.records.manifest import Manifest
-from fissura.reports.statistics import (
-    Interval,
-)
+from fissura.reports.statistics import Interval
 from fissura.reports.swept import Swept
 
-if TYPE_CHECKING:
-    pass
-
-
 Metric = Literal["f1", "macro_f1", "precision", "recall", "dice", "iou"]
-
-
-AlarmRate = Literal["false_alarms_per_megapixel", "false_pixels_per_megapixel"]
 
 
 class Condition(NamedTuple):
@@ -36,18 +27,17 @@ class Condition(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One configuration in a table.
+class Ranked:
+    """One configuration in a table of either task.
 
     `rank` is None where no seed scored every image; exact ties share one. `differs` holds the parameters, in
     dotted form, in which it differs from the table's other configurations of the same recipe. `scores` has
-    the names of `statistics.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou where the
-    protocol has them, none of which there is where no image holds a crack; and of `statistics.FALSE_ALARMS`,
-    where an image holds none. `seconds` and `energy_joules` are of one training, the mean over seeds.
-    `image_f1` is each image's F1, the mean over seeds. `seeds`, `thresholds`, `run_ids`, `directories` and
-    `manifests` go together.
+    the names of its task's, but for the undefined. `group` is the letter of its significance group by the
+    score `ranked_by`. `seconds` are of one training, the mean over seeds; `parameters` are as in the
+    manifest. `seeds`, `run_ids` and `directories` go together.
     """
 
+    ranked_by: str
     rank: int | None
     recipe: str
     configuration: str
@@ -55,18 +45,30 @@ class Standing:
     seeds: tuple[int, ...]
     images: int
     scores: Mapping[str, Interval]
-    thresholds: tuple[float, ...]
-    swept: Swept | None
     group: str
     parameters: int
     seconds: float
-    energy_joules: float | None
     run_ids: tuple[str, ...]
     directories: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing(Ranked):
+    """One configuration in a table of segmentations.
+
+    `scores` has the names of `crack_scores.STATISTICS`: micro precision, recall and f1, macro_*, dice and iou
+    where the protocol has them, none of which there is where no image holds a crack; and of
+    `crack_scores.FALSE_ALARMS`, where an image holds none. `energy_joules` are of one training, the mean over
+    seeds. `image_f1` is each image's F1, the mean over seeds. `thresholds` and `manifests` go with `seeds`.
+    """
+
+    thresholds: tuple[float, ...]
+    swept: Swept | None
+    energy_joules: float | None
     code_versions: tuple[str, ...]
     manifests: tuple[Manifest, ...]
     image_f1: Mapping[str, float]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Table:
     what people call the data set; `crack_free` are the images without a crack, by name."""
 
     condition: Condition
-    ranked_by: Metric | AlarmRate
+    ranked_by: str
     images: int
     standings: tuple[Standing, ...]
     data_name: str

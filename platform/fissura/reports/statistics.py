@@ -10,13 +10,11 @@ images anew for each seed would call the spread between images smaller than it i
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, UInt8
-
-from fissura.metrics.false_alarms import per_image, per_megapixel
 
 LEVEL = 0.05  # of every test; intervals cover 1 - LEVEL
 REPLICATES = 10_000
@@ -24,78 +22,10 @@ MAX_DRAWS = 200_000_000  # bytes of one matrix of draws
 ROUNDING = 1e-12  # the same counts summed in another order are a tie
 BLOCK = 4_000_000  # draws turned into floating point at a time
 
-COUNTS = ("true_positive", "false_positive", "found", "missed")
-MEANS = ("precision", "recall", "f1", "dice", "iou")
-# of an image without a crack 1, its false alarms and its valid pixels; of every other image 0
-ALARMS = ("crack_free", "alarm_components", "alarm_pixels", "alarm_area")
-FEATURES = COUNTS + MEANS + ALARMS
-
 Sums = Float64[np.ndarray, "... feature"]
 Scores = Float64[np.ndarray, "..."]
-
-
-def ratio(part: Scores, other: Scores, *, empty: Scores) -> Scores:
-    """part / (part + other), and `empty` where both are 0."""
-    whole = part + other
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), empty)
-
-
-def micro_precision(sums: Sums) -> Scores:
-    """tp / (tp + fp) of summed counts; with nothing predicted 1 if nothing was labelled either, else 0."""
-    nothing_labelled = (sums[..., 2] + sums[..., 3] == 0).astype(np.float64)
-    return ratio(sums[..., 0], sums[..., 1], empty=nothing_labelled)
-
-
-def micro_recall(sums: Sums) -> Scores:
-    """found / (found + missed) of summed counts; with nothing labelled 1 if nothing was predicted, else 0."""
-    nothing_predicted = (sums[..., 0] + sums[..., 1] == 0).astype(np.float64)
-    return ratio(sums[..., 2], sums[..., 3], empty=nothing_predicted)
-
-
-def micro_f1(sums: Sums) -> Scores:
-    """2PR / (P + R) of the micro precision and recall; 0 where both are 0."""
-    precision, recall = micro_precision(sums), micro_recall(sums)
-    whole = precision + recall
-    return np.where(whole > 0, 2 * precision * recall / np.where(whole > 0, whole, 1.0), 0.0)
-
-
-def _mean_of(name: str) -> Callable[[Sums], Scores]:
-    column = FEATURES.index(name)
-    return lambda means: means[..., column]
-
-
-# Each takes the means of FEATURES over images: a ratio of sums is the same ratio of means.
-STATISTICS: dict[str, Callable[[Sums], Scores]] = {
-    "precision": micro_precision,
-    "recall": micro_recall,
-    "f1": micro_f1,
-    **{f"macro_{name}": _mean_of(name) for name in ("precision", "recall", "f1")},
-    "dice": _mean_of("dice"),
-    "iou": _mean_of("iou"),
-}
-
-
-def _alarms(amount: str, rate: Callable[[Scores, Scores], Scores], of: str) -> Callable[[Sums], Scores]:
-    part, whole = FEATURES.index(amount), FEATURES.index(of)
-    return lambda means: rate(means[..., part], means[..., whole])
-
-
-# Of the images without a crack; undefined where there are none.
-FALSE_ALARMS: dict[str, Callable[[Sums], Scores]] = {
-    "false_alarms_per_image": _alarms("alarm_components", per_image, "crack_free"),
-    "false_alarms_per_megapixel": _alarms("alarm_components", per_megapixel, "alarm_area"),
-    "false_pixels_per_image": _alarms("alarm_pixels", per_image, "crack_free"),
-    "false_pixels_per_megapixel": _alarms("alarm_pixels", per_megapixel, "alarm_area"),
-}
-
-
-def _scores(means: Sums) -> dict[str, Scores]:
-    """Every score; nan where it is undefined: STATISTICS where no image holds a crack, 0/0, and FALSE_ALARMS
-    where each holds one."""
-    nothing = means[..., FEATURES.index("crack_free")] == 1
-    return {name: np.where(nothing, np.nan, statistic(means)) for name, statistic in STATISTICS.items()} | {
-        name: statistic(means) for name, statistic in FALSE_ALARMS.items()
-    }
+ScoreFunction = Callable[[Sums], Mapping[str, Scores]]
+"""Sums of features over images -> every score by name; nan where it is undefined."""
 
 
 NO_INTERVAL = "no interval: one image or group alone"
@@ -174,32 +104,36 @@ def bootstrap(
     *,
     draws: UInt8[np.ndarray, "replicate image"],
     seed: int,
+    score: ScoreFunction,
+    alone: Collection[str] = (),
 ) -> dict[str, Bootstrapped]:
-    """Every one of STATISTICS and FALSE_ALARMS for one configuration, but for those that its protocol lacks,
-    and those that its images leave undefined.
+    """Every score of one configuration, but for those that are undefined for one of its seeds.
 
-    A configuration's score is the mean over its seeds of each seed's own score.
+    A configuration's score is the mean over its seeds of each seed's own.
 
     Args:
-        features: columns as FEATURES; NaN where the protocol has no such value.
-        draws: of the images, the same for all that is to be compared.
+        features: of each image, or of each group of images that are drawn together.
+        draws: of the images or groups, the same for all that is to be compared.
         seed: of the draw of seeds, where there is more than one.
+        score: the task's.
+        alone: the scores that rest on one of the images or groups; drawn again and again, it says nothing of
+            others, and they have no interval.
     """
     seeds, images, width = features.shape
     table = np.ascontiguousarray(features.transpose(1, 0, 2)).reshape(images, seeds * width)
     rows = max(1, BLOCK // images)
     blocks = [draws[i : i + rows].astype(np.float64) @ table for i in range(0, len(draws), rows)]
-    means = (np.concatenate(blocks) / images).reshape(-1, seeds, width)
+    whole = score(features.sum(axis=1))
+    drawn = score(np.concatenate(blocks).reshape(-1, seeds, width))
     shares = draw(seeds, seed=seed, replicates=len(draws)) / seeds
     results = {}
-    whole, drawn = _scores(features.mean(axis=1)), _scores(means)
-    free = np.count_nonzero(features[..., FEATURES.index("crack_free")].any(axis=0))
     for name, values in whole.items():
         value = float(values.mean())
-        if not np.isnan(value):
-            alone = images == 1 or (free == 1 and name in FALSE_ALARMS)
+        if not math.isnan(value):
             replicates = np.einsum("rs,rs->r", shares, drawn[name])
-            results[name] = Bootstrapped(value, np.full_like(replicates, np.nan) if alone else replicates)
+            if images == 1 or name in alone:
+                replicates = np.full_like(replicates, np.nan)
+            results[name] = Bootstrapped(value, replicates)
     return results
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,7 @@ class TestARunOfAnEarlierVersion:
     def test_goes_by_the_root_in_its_manifest(self, tmp_path: Path, write_scored_run: Callable) -> None:
         (record,) = self.older(write_scored_run(tmp_path / "a"))
         data = record.manifest.data.model_copy(update={"datasets": ({"kind": "cfd", "root": "/data/road"},)})
-        moved = store.RunRecord(
-            record.directory, record.manifest.model_copy(update={"data": data}), record.table
-        )
+        moved = replace(record, manifest=record.manifest.model_copy(update={"data": data}))
         assert leaderboard([moved]).tables[0].data == "road (dddddddd)"
 
     def test_can_be_evaluated_anew(self, tmp_path: Path, write_scored_run: Callable) -> None:

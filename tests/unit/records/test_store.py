@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fissura.core.errors import DataError
-from fissura.records import store, table_file
+from fissura.records import store
 from fissura.records.energy import energy_meter
 from fissura.records.manifest import code_version, device_name, library_versions
+from fissura.records.run_table import LIMITS
 from fissura.records.store import SCHEMA, Row, mean_scores, read_runs
 
 
@@ -108,7 +110,8 @@ def test_what_is_no_run_is_named_and_passed_over(tmp_path, write_scored_run):
 
 def test_a_file_that_would_fill_the_memory_is_passed_over(tmp_path, write_scored_run, monkeypatch):
     write_scored_run(tmp_path / "a")
-    monkeypatch.setattr(table_file, "MAX_BYTES", 100)
+    tight = replace(store.TABLE.form, limits=replace(LIMITS, bytes=100))
+    monkeypatch.setattr(store, "TABLE", replace(store.TABLE, form=tight))
     assert "more than the 100 that a run may hold" in read_runs([tmp_path]).skipped[0].reason
 
 

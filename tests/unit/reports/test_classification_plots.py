@@ -4,15 +4,11 @@ import json
 import re
 
 import numpy as np
-import optuna
 import pytest
-from optuna.distributions import FloatDistribution
-from optuna.trial import TrialState, create_trial
 
 from fissura.reports import classification_plots as pictures
 from fissura.reports.classification_plots import (
     Candidate,
-    candidates,
     confusion_plot,
     feature_map,
     front,
@@ -156,15 +152,6 @@ class TestPareto:
         assert figure_of(pareto_plots(trials)[0])["data"][1]["x"] == [2]
         with pytest.raises(Undrawable, match="at least one completed trial"):
             pareto_plots(trials[:1])[0].draw()
-
-    def test_candidates_are_the_completed_trials_of_a_study(self):
-        study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
-        space = {"C": FloatDistribution(0, 10)}
-        study.add_trial(create_trial(values=[0.9, 92_000, 41], params={"C": 2.0}, distributions=space))
-        study.add_trial(create_trial(state=TrialState.FAIL, params={"C": 1.0}, distributions=space))
-        assert candidates(study) == [
-            Candidate(label="trial 0<br>C = 2.0", f1=0.9, bytes=92_000, microseconds=41)
-        ]
 
 
 class TestProgress:

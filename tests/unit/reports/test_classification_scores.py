@@ -5,6 +5,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,14 @@ from fissura.metrics.classification import class_rates, class_scores, confusion,
 from fissura.records import class_store
 from fissura.records.class_store import ClassifiedImage, ClassifierFacts, read_classes, write_classes
 from fissura.records.manifest import DataFacts, Manifest
-from fissura.reports.class_draws import difference, interval, resample
+from fissura.reports.class_draws import rates_of, resting_on_one
 from fissura.reports.class_gallery import class_gallery, margins
 from fissura.reports.classification import class_table
 from fissura.reports.classification_export import as_text, found, sections, write_classification
 from fissura.reports.interference import interference_table
-from fissura.reports.statistics import draw
+from fissura.reports.interference_export import as_text as text_of
+from fissura.reports.interference_export import found as found_of
+from fissura.reports.statistics import Bootstrapped, Interval, bootstrap, difference, draw
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS = ClassifierFacts(classes=("sound", "cracked"), classifier_bytes=92_000, classifier_microseconds=41.25)
@@ -149,11 +152,17 @@ def counts_of(group: np.ndarray, labels: np.ndarray, predictions: np.ndarray) ->
     return np.array(each, dtype=float).reshape(1, len(each), 4)
 
 
+def resampled(counts: np.ndarray, *, draws: np.ndarray, seed: int) -> dict[str, Bootstrapped]:
+    """The scores of two classes."""
+    score, alone = partial(rates_of, classes=2), resting_on_one(counts, classes=2)
+    return bootstrap(counts, draws=draws, seed=seed, score=score, alone=alone)
+
+
 class TestIntervals:
     def test_replicates_equal_a_literal_loop_over_groups(self, rng):
         group, labels, predictions = simulated(rng, 12)
         draws = draw(12, seed=1, replicates=100)
-        scores = resample(counts_of(group, labels, predictions), draws=draws, classes=2, seed=0)
+        scores = resampled(counts_of(group, labels, predictions), draws=draws, seed=0)
         for row, times in enumerate(draws):
             drawn = np.repeat(np.arange(len(group)), times[group])
             expected = theirs.f1_score(labels[drawn], predictions[drawn])
@@ -169,24 +178,24 @@ class TestIntervals:
             for unit, own in (("groups", group), ("images", np.arange(len(group)))):
                 counts = counts_of(own, labels, predictions)
                 draws = draw(counts.shape[1], seed=trial, replicates=1_000)
-                score = interval(resample(counts, draws=draws, classes=2, seed=0)["f1"])
+                score = resampled(counts, draws=draws, seed=0)["f1"].interval()
                 inside[unit] += score.low <= 0.75 <= score.high
         assert 0.92 <= inside["groups"] / trials <= 0.98
         assert inside["images"] / trials < inside["groups"] / trials - 0.03
 
     def test_what_a_draw_leaves_undefined_is_left_out(self):
         counts = np.array([[[0, 1, 0, 0], [0, 0, 1, 3], [0, 1, 0, 2]]], dtype=float)
-        scores = resample(counts, draws=draw(3, seed=0, replicates=1_000), classes=2, seed=0)
+        scores = resampled(counts, draws=draw(3, seed=0, replicates=1_000), seed=0)
         alarms = scores["false_alarm_rate"]
         # The two groups with a sound image are missing from (1/3)^3 of the draws.
         assert np.isnan(alarms.replicates).mean() == pytest.approx(1 / 27, abs=0.02)
-        assert (interval(alarms).value, interval(alarms).ends) == (1, (1, 1))
+        assert alarms.interval() == Interval(1, 1, 1)
 
     def test_one_group_says_nothing_of_the_spread_between_groups(self):
         counts = np.array([[[0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 2]]], dtype=float)
-        scores = resample(counts, draws=draw(3, seed=0, replicates=1_000), classes=2, seed=0)
-        alarms = interval(scores["false_alarm_rate"])  # of the only group with a sound image
-        assert (alarms.value, alarms.ends) == (1, None)
+        scores = resampled(counts, draws=draw(3, seed=0, replicates=1_000), seed=0)
+        # of the only group with a sound image
+        assert scores["false_alarm_rate"].interval() == Interval(1, None, None)
 
     def test_a_difference_of_models_that_err_alike_is_surer_than_either(self, rng):
         group, labels, predictions = simulated(rng, 80)
@@ -194,10 +203,10 @@ class TestIntervals:
         better[::12] = labels[::12]
         draws = draw(80, seed=0)
         first, second = (
-            resample(counts_of(group, labels, own), draws=draws, classes=2, seed=0)["f1"]
+            resampled(counts_of(group, labels, own), draws=draws, seed=0)["f1"]
             for own in (better, predictions)
         )
-        gap, own = difference(first, second), interval(first)
+        gap, own = difference(first, second), first.interval()
         assert gap.value == pytest.approx(
             theirs.f1_score(labels, better) - theirs.f1_score(labels, predictions)
         )
@@ -487,7 +496,7 @@ class TestInterference:
             pq.write_table(table.set_column(table.column_names.index("label"), "label", cracked), file)
         (table,) = interference_table(read_classes([before_and_after]).records)
         assert all("false_alarm_rate" not in row.scores for row in table.rows)
-        assert "| — |" in as_text([table], kind="md")
+        assert "| — |" in text_of([table], kind="md")
 
 
 class TestGallery:
@@ -578,13 +587,15 @@ class TestExport:
     def test_table_2_holds_models_and_changes(self, before_and_after):
         pair = configuration(before_and_after / "before"), configuration(before_and_after / "after")
         tables = interference_table(read_classes([before_and_after]).records, pairs=[pair])
-        lines = list(csv.DictReader(io.StringIO(as_text(tables, kind="csv"))))
+        lines = list(csv.DictReader(io.StringIO(text_of(tables, kind="csv"))))
         assert [bool(line["less"]) for line in lines] == [False, False, True]
         assert float(lines[2]["f1"]) == tables[0].pairs[0].differences["f1"].value
-        text = as_text(tables, kind="md")
+        text = text_of(tables, kind="md")
         assert "| Model | Clean F1 | Interference F1 | False alarms | Missed alarms |" in text
         assert f"| {tables[0].pairs[0].differences['f1'].value:+.3f} " in text
-        assert found(tables).startswith("On 237 disturbed images of metu2000 (dddddddd) the best of 2 models")
+        assert found_of(tables).startswith(
+            "On 237 disturbed images of metu2000 (dddddddd) the best of 2 models"
+        )
 
     @pytest.mark.parametrize("kind", ["parquet", "csv", "md", "html", "latex"])
     def test_the_command_exports_classifiers_in_every_format(self, before_and_after, tmp_path, fissura, kind):
@@ -655,6 +666,6 @@ class TestOneClass:
         records = read_classes([tmp_path]).records
         tables = interference_table(records, pairs=[tuple(configuration(tmp_path / name) for name in "ab")])
         assert set(tables[0].rows[0].scores) == {"false_alarm_rate"}
-        assert "no F1" in found(tables)
+        assert "no F1" in found_of(tables)
         for kind in ("md", "html", "latex", "csv"):
-            assert as_text(tables, kind=kind)
+            assert text_of(tables, kind=kind)

@@ -1,5 +1,7 @@
 """Intervals cover, differences are paired, groups hold what cannot be told apart; literal loops agree."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,13 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fissura.metrics import Counts, rates
-from fissura.reports.statistics import (
+from fissura.reports.crack_scores import (
     ALARMS,
     FALSE_ALARMS,
     FEATURES,
     MEANS,
-    NO_INTERVAL,
     STATISTICS,
+    crack_scores,
+    resting_on_one,
+)
+from fissura.reports.statistics import (
+    NO_INTERVAL,
     Bootstrapped,
     Interval,
     bootstrap,
@@ -39,6 +45,13 @@ def scored(rng: np.random.Generator, *, seeds: int = 1, images: int = 30, skill:
     none = [np.zeros(found.shape)] * len(ALARMS)
     own = [found, wrong, found, missed, precision, recall, f1, f1, f1 / (2 - f1), *none]
     return np.stack(own, axis=-1).astype(float)
+
+
+def bootstrapped(features: np.ndarray, *, draws: np.ndarray, seed: int) -> dict[str, Bootstrapped]:
+    """The scores of segmentations."""
+    score = partial(crack_scores, images=features.shape[1])
+    alone = resting_on_one(features)
+    return bootstrap(features, draws=draws, seed=seed, score=score, alone=alone)
 
 
 def literal_micro_f1(images: np.ndarray) -> float:
@@ -75,7 +88,7 @@ def test_blocks_of_draws_make_no_difference_to_their_law(monkeypatch):
 def test_replicates_equal_a_literal_loop_over_images(rng):
     features = scored(rng)
     draws = draw(30, seed=1, replicates=200)
-    result = bootstrap(features, draws=draws, seed=0)
+    result = bootstrapped(features, draws=draws, seed=0)
     for row, times in enumerate(draws):
         images = np.repeat(features[0], times, axis=0)
         assert result["f1"].replicates[row] == pytest.approx(literal_micro_f1(images))
@@ -86,7 +99,7 @@ def test_replicates_equal_a_literal_loop_over_images(rng):
 def test_seeds_share_the_images_that_are_drawn(rng):
     features = scored(rng, seeds=3)
     draws = draw(30, seed=1, replicates=100)
-    result = bootstrap(features, draws=draws, seed=7)["f1"]
+    result = bootstrapped(features, draws=draws, seed=7)["f1"]
     seeds_drawn = draw(3, seed=7, replicates=100)
     for row in range(100):
         values = [
@@ -100,7 +113,7 @@ def test_seeds_share_the_images_that_are_drawn(rng):
 
 def test_intervals_are_scipys(rng):
     features = scored(rng, images=60)
-    result = bootstrap(features, draws=draw(60, seed=1), seed=0)
+    result = bootstrapped(features, draws=draw(60, seed=1), seed=0)
 
     def micro(*columns, axis):
         means = np.stack([column.mean(axis=axis) for column in columns], axis=-1)
@@ -126,7 +139,7 @@ def test_95_percent_intervals_cover_95_times_in_100(rng):
         features = np.zeros((1, 50, len(FEATURES)))
         features[0, :, 6] = rng.beta(2, 5, 50)
         features[0, :, :4] = 1
-        interval = bootstrap(features, draws=draw(50, seed=trial, replicates=1_000), seed=0)[
+        interval = bootstrapped(features, draws=draw(50, seed=trial, replicates=1_000), seed=0)[
             "macro_f1"
         ].interval()
         inside += interval.low <= truth <= interval.high
@@ -145,7 +158,7 @@ def test_micro_scores_follow_the_rules_of_the_metrics(counts):
 def test_what_a_protocol_lacks_has_no_interval(rng):
     features = scored(rng)
     features[..., FEATURES.index("dice")] = np.nan
-    result = bootstrap(features, draws=draw(30, seed=0, replicates=100), seed=0)
+    result = bootstrapped(features, draws=draw(30, seed=0, replicates=100), seed=0)
     assert "dice" not in result
     assert "iou" in result
 
@@ -155,7 +168,7 @@ def test_the_difference_is_paired(rng):
     slightly_better = features.copy()
     slightly_better[..., 6] += 0.01 + rng.normal(0, 0.005, 40)
     draws = draw(40, seed=1)
-    better, base = (bootstrap(one, draws=draws, seed=0)["macro_f1"] for one in (slightly_better, features))
+    better, base = (bootstrapped(one, draws=draws, seed=0)["macro_f1"] for one in (slightly_better, features))
     # The intervals overlap by far; image by image there is no doubt.
     assert better.interval().low < base.interval().high
     gap = difference(better, base)
@@ -166,7 +179,7 @@ def test_the_difference_is_paired(rng):
 
 
 def test_a_difference_from_itself_is_none(rng):
-    one = bootstrap(scored(rng), draws=draw(30, seed=1), seed=0)["f1"]
+    one = bootstrapped(scored(rng), draws=draw(30, seed=1), seed=0)["f1"]
     gap = difference(one, one)
     assert (gap.value, gap.low, gap.high, gap.p) == (0, 0, 0, 1)
 
@@ -178,7 +191,7 @@ def test_where_nothing_differs_5_tests_in_100_say_it_does(rng):
         both[..., :4] = 1
         both[..., 6] = rng.normal(0.7, 0.1, (2, 1, 40))
         draws = draw(40, seed=trial, replicates=1_000)
-        first, second = (bootstrap(one, draws=draws, seed=0)["macro_f1"] for one in both)
+        first, second = (bootstrapped(one, draws=draws, seed=0)["macro_f1"] for one in both)
         false += difference(first, second).p < 0.05
     assert 0.02 <= false / trials <= 0.09
 
@@ -239,7 +252,7 @@ def without_crack(features: np.ndarray, alarms: list[tuple[int, int, int]]) -> n
 
 def test_images_without_a_crack_alone_have_false_alarms_and_no_other_score():
     features = without_crack(np.zeros((1, 0, len(FEATURES))), [(2, 10, 400_000), (0, 0, 600_000)])
-    result = bootstrap(features, draws=draw(2, seed=0), seed=0)
+    result = bootstrapped(features, draws=draw(2, seed=0), seed=0)
     assert set(result) == set(FALSE_ALARMS)
     assert {name: one.value for name, one in result.items()} == {
         "false_alarms_per_image": 1,
@@ -252,7 +265,7 @@ def test_images_without_a_crack_alone_have_false_alarms_and_no_other_score():
 
 
 def test_one_image_has_scores_without_an_interval_and_differs_from_nothing(rng):
-    good, bad = (bootstrap(scored(rng, images=1), draws=draw(1, seed=0), seed=0) for _ in range(2))
+    good, bad = (bootstrapped(scored(rng, images=1), draws=draw(1, seed=0), seed=0) for _ in range(2))
     assert {score.interval().ends for score in good.values()} == {None}
     assert good["f1"].interval().span("{:.3f}".format) == NO_INTERVAL
     gap = difference(good["f1"], bad["f1"])
@@ -263,7 +276,7 @@ def test_one_image_has_scores_without_an_interval_and_differs_from_nothing(rng):
 
 def test_the_false_alarms_of_one_image_without_a_crack_have_no_interval(rng):
     features = without_crack(scored(rng, images=5), [(2, 10, 400_000)])
-    result = bootstrap(features, draws=draw(6, seed=0), seed=0)
+    result = bootstrapped(features, draws=draw(6, seed=0), seed=0)
     assert {result[name].interval().ends for name in FALSE_ALARMS} == {None}
     assert result["f1"].interval().ends
 
@@ -271,7 +284,7 @@ def test_the_false_alarms_of_one_image_without_a_crack_have_no_interval(rng):
 def test_a_replicate_without_a_crack_is_no_perfect_f1(rng):
     features = without_crack(scored(rng, images=2), [(0, 0, 1000)] * 20)
     draws = draw(22, seed=0)
-    f1, plain = (bootstrap(own, draws=table, seed=0)["f1"] for own, table in (
+    f1, plain = (bootstrapped(own, draws=table, seed=0)["f1"] for own, table in (
         (features, draws), (features[:, :2], draws[:, :2][draws[:, :2].any(axis=1)])
     ))  # fmt: skip
     empty = ~draws[:, :2].any(axis=1)
@@ -285,4 +298,4 @@ def test_a_replicate_without_a_crack_is_no_perfect_f1(rng):
 
 
 def test_images_that_all_hold_a_crack_have_no_rate_of_false_alarms(rng):
-    assert not set(FALSE_ALARMS) & set(bootstrap(scored(rng), draws=draw(30, seed=0), seed=0))
+    assert not set(FALSE_ALARMS) & set(bootstrapped(scored(rng), draws=draw(30, seed=0), seed=0))

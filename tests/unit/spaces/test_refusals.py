@@ -17,6 +17,7 @@ from fissura.data.datasets import parse_datasets
 from fissura.data.labelled import parse_labelled
 from fissura.recipes import load_recipe
 from fissura.records import store
+from fissura.records.run_table import METADATA_KEY
 from fissura.segmentation.evaluation import _kept_thresholds
 from fissura.spaces import load_space, load_text, search_spaces
 from fissura.spaces.check import EFFORT_LIMIT, Effort
@@ -236,7 +237,7 @@ def test_a_table_of_few_bytes_that_stands_for_gigabytes_is_passed_over_within_a_
         for field in store.SCHEMA
     ]  # fmt: skip
     table = pa.table(columns, names=store.SCHEMA.names)
-    pq.write_table(table.replace_schema_metadata({store.METADATA_KEY: manifest[store.METADATA_KEY]}), path)
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: manifest[METADATA_KEY]}), path)
     assert path.stat().st_size < 20 * 2**20
     begin = time.process_time()
     (skipped,) = store.read_runs([tmp_path]).skipped
