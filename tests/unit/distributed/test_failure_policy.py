@@ -1,5 +1,9 @@
 """The table of failures: what happened, and what becomes of the work."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from ray.exceptions import ActorUnavailableError, RayActorError
@@ -17,6 +21,7 @@ from fissura.distributed.failure_policy import (
     raised,
 )
 from fissura.distributed.preemption import Preempted
+from fissura.distributed.search.failures import LostNodes, decision_of
 from fissura.training.out_of_memory import is_out_of_memory
 
 # the event, and what becomes of the work at its first, second and third crash of two that are forgiven
@@ -153,3 +158,39 @@ def test_what_ray_says_of_a_process(said: str, event: Event, reason: str) -> Non
 )
 def test_what_a_lack_of_memory_is(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def tune_trial(folder: Path, *said: str, failures: int) -> Any:
+    """A trial of Ray Tune's, which forgives one failure, and what Ray said of each."""
+    path = folder / "error.txt"
+    path.write_text(
+        "".join(f"Failure # {number} (occurred at noon)\n{text}\n" for number, text in enumerate(said, 1))
+    )
+    return SimpleNamespace(error_file=str(path), num_failures=failures, max_failures=1)
+
+
+CRASH, LOST = "its worker process has died.", "its node has died: lost"
+
+
+@pytest.mark.parametrize(
+    ("said", "failures", "action"),
+    [
+        ([CRASH], 1, "retry"),
+        ([CRASH, CRASH], 2, "fail"),
+        ([LOST, CRASH], 1, "retry"),
+        ([CRASH, LOST], 2, "requeue"),
+        ([], 1, "retry"),
+    ],
+    ids=["a crash", "two crashes", "a lost node before it", "a lost node after it", "nothing said"],
+)
+def test_a_trial_of_tune_s_is_decided_by_its_last_failure(
+    tmp_path: Path, said: list[str], failures: int, action: str
+) -> None:
+    assert decision_of(tune_trial(tmp_path, *said, failures=failures)).action == action
+
+
+@pytest.mark.parametrize(("said", "forgiven"), [(CRASH, 1), (LOST, 2)])
+def test_a_lost_node_is_one_failure_more_that_tune_forgives(tmp_path: Path, said: str, forgiven: int) -> None:
+    trial = tune_trial(tmp_path, said, failures=1)
+    LostNodes().on_trial_recover(0, [trial], trial)
+    assert trial.max_failures == forgiven
