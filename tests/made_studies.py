@@ -21,9 +21,9 @@ from fissura.records.class_store import CLEAN
 from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
-from fissura.studies.class_results import write_class_results
 from fissura.studies.results import write_results
 from fissura.studies.study import Plan, Study
+from fissura.tasks.classification.results import ClassificationResults
 from fissura.training.runtime import LocalRuntime
 
 CPU = torch.device("cpu")
@@ -156,5 +156,5 @@ def classification(place: Path) -> Study:
     evaluate_classifier(
         study.runs / run_id, images, content=content, split="test", conditions=(CLEAN,), device=CPU
     )
-    write_class_results(study, asked.study, images=images, say=lambda _: None)
+    write_results(study, asked.study, results=ClassificationResults(images=images), say=lambda _: None)
     return study

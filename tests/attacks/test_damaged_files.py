@@ -17,7 +17,7 @@ import made_studies
 from fissura.core.errors import UserError
 from fissura.deploy import export
 from fissura.distributed import batch
-from fissura.distributed.search import search, search_classifiers
+from fissura.distributed.search import search
 from fissura.records.trial_attributes import RUN
 from fissura.studies.study import Study
 
@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (search, search_classifiers, batch):
+    for module in (search, batch):
         monkeypatch.setattr(module, "connected", reached)
     monkeypatch.setattr(export, "check_edge", lambda: None)
     monkeypatch.setattr(export, "export_segmenter", reached)

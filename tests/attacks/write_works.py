@@ -34,12 +34,12 @@ from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
-from fissura.studies.class_results import write_class_results
 from fissura.studies.plan import Plan
 from fissura.studies.results import drop_checkpoints, write_results
 from fissura.studies.study import Study, best_trials, finished
 from fissura.studies.trial_records import read_records
 from fissura.studies.verification import verify
+from fissura.tasks.classification.results import ClassificationResults
 from fissura.training.runtime import LocalRuntime
 
 CPU = torch.device("cpu")
@@ -142,7 +142,7 @@ def classifiers(folder: Path, shared: Path) -> Facts:
             evaluate_classifier(
                 run, images, content=content, split="test", conditions=(class_store.CLEAN,), device=CPU
             )
-        write_class_results(study, search.study, images=images, say=lambda _: None)
+        write_results(study, search.study, results=ClassificationResults(images=images), say=lambda _: None)
     return study_facts(study, search.study) | {"features": digest_of(features)}
 
 

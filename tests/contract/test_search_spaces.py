@@ -9,7 +9,7 @@ import yaml
 
 from fissura.classification.recipe import LEARNT, classifier_of
 from fissura.core.errors import WeightsError
-from fissura.distributed.preflight import check_all_backbones, check_all_weights
+from fissura.distributed.preflight import check_all_weights
 from fissura.models import check_weights
 from fissura.models.weights import Hub
 from fissura.segmentation.recipe import segmenter_of
@@ -23,12 +23,6 @@ PRETRAINED = {
     (name, profile) for name in ("unet_backbones", "deeplab_focal", "cnn_svm") for profile in (None, "gpu")
 }
 """Those whose comments say that they start from ImageNet's weights."""
-
-
-def check_networks(space: LoadedSpace, *, hub: Hub) -> None:
-    """The check that a search makes before it starts anything."""
-    classifies = space.recipe.task == "classification"
-    (check_all_backbones if classifies else check_all_weights)(space, hub=hub)
 
 
 def points(space: LoadedSpace) -> list[dict[str, Any]]:
@@ -52,9 +46,9 @@ def test_fifty_points_build_and_no_network_is_needed_but_for_published_weights(
     recipes = [space.recipe_for(point) for point in points(space)]
     if (name, profile) in PRETRAINED:
         with pytest.raises(WeightsError, match="imagenet"):
-            check_networks(space, hub=no_hub)
+            check_all_weights(space, hub=no_hub)
         return
-    check_networks(space, hub=no_hub)
+    check_all_weights(space, hub=no_hub)
     for recipe in recipes:
         if recipe.task == "classification":
             assert classifier_of(recipe).backbone.weights in LEARNT

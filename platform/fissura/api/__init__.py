@@ -146,65 +146,27 @@ def train(
     many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. `say`
     is told what cracks lose at the working size, and of a classifier what becomes of its images.
     """
+    from fissura.core.tasks import task_named
     from fissura.data.cache import default_cache
-    from fissura.data.content import content_digest, notes_of
-    from fissura.data.datasets import parse_datasets
-    from fissura.data.trainable import prepare_training
-    from fissura.distributed.environment import check_temporary_folder, prepare_environment
-    from fissura.models import check_weights
+    from fissura.distributed.training.task_training import TrainingTerms
     from fissura.recipes import load_recipe
-    from fissura.records.trained import Trained
-    from fissura.segmentation.fit import fit
-    from fissura.segmentation.recipe import segmenter_of
     from fissura.spaces.fields import override
-    from fissura.training.runtime import LocalRuntime
 
     asked = override(load_recipe(str(recipe)), {**fixed_of(fixed), "seed": seed})
     root = path_of(storage).resolve()
     check_writable(root)
-    folder = maybe_path(cache) or default_cache()
-    if asked.task == "classification":
-        return train_classifier(
-            asked, data=named_in(data), storage=root, cache=folder, workers=workers,
-            cpus_per_worker=cpus_per_worker, address=address, say=say,
-        )  # fmt: skip
-    chosen, datasets = segmenter_of(asked), parse_datasets(named_in(data))
-    here = workers == 1 and address is None
-    if not here:
-        check_temporary_folder(address)
-    check_weights(chosen.model)
-    content = content_digest(datasets, directory=folder)
-    prepared = prepare_training(
-        datasets, resize=chosen.data.resize, directory=folder, content=content, on_sample=on_image
-    )
-    for remark in [*notes_of(datasets), *prepared.remarks]:
-        say(remark)
-    run = root / "runs" / chosen.run_id(content)
-    if here:
-        runtime = LocalRuntime(cpus=cpus_per_worker)
-
-        def counted(record: dict[str, Any]) -> None:
-            on_epoch({**record, "epochs": chosen.epochs})
-
-        manifest = fit(
-            chosen, datasets=datasets, run=run, cache=folder, content=content, runtime=runtime,
-            on_epoch=counted,
-        )  # fmt: skip
-        return Trained(run, manifest)
-    prepare_environment(address)
-    from fissura.distributed.training.train import train_on_workers
-
-    manifest = train_on_workers(
-        chosen,
-        datasets=datasets,
-        content=content,
-        run=run,
-        cache=folder,
+    terms = TrainingTerms(
+        data=named_in(data),
+        storage=root,
+        cache=maybe_path(cache) or default_cache(),
         workers=workers,
         cpus_per_worker=cpus_per_worker,
         address=address,
+        say=say,
+        on_epoch=on_epoch,
+        on_image=on_image,
     )
-    return Trained(run, manifest)
+    return task_named(asked.task).training(asked, terms)
 
 
 def evaluate(

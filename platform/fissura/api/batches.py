@@ -14,9 +14,9 @@ from fissura.core.progress import Say, silent
 from fissura.data.sample import Split
 
 if TYPE_CHECKING:
-    from fissura.batches.evaluation import Truth
     from fissura.batches.report import BatchReport, Terms
     from fissura.batches.source import ImageSource
+    from fissura.batches.task_batch import Truth
     from fissura.data.datasets import Named
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ def _by_run(
 def _opened(
     images: "Named", *, masks: Path | None, split: Split | None, cache: Path | None
 ) -> "tuple[ImageSource, Truth | None]":
-    from fissura.batches.evaluation import masks_in, names_a_data_set, open_test_set
+    from fissura.batches.evaluation import names_a_data_set, open_test_set
     from fissura.batches.source import ImageSource
     from fissura.data.cache import default_cache
 
@@ -142,7 +142,11 @@ def _opened(
             f"--split {split}: a folder has no splits; name a data set, KIND:ROOT, or leave it out"
         )
     source = ImageSource.open(str(images))
-    return source, None if masks is None else masks_in(masks, source)
+    if masks is None:
+        return source, None
+    from fissura.tasks.segmentation.batch import masks_in
+
+    return source, masks_in(masks, source)
 
 
 def _run(begin: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:

@@ -30,28 +30,11 @@ def train_classifier(
     say: Say = silent,
 ) -> "Trained":
     """Trains one classifier on labelled data; gives its run directory and manifest, as `train` does."""
-    from fissura.distributed.environment import check_temporary_folder, prepare_environment
+    from fissura.distributed.training.task_training import TrainingTerms
+    from fissura.distributed.training.train_classifier import train_classifier as train_one
 
-    check_temporary_folder(address)
-    prepare_environment(address)
-    from fissura.classification.recipe import classifier_of
-    from fissura.data.labelled import labelled_digest, parse_labelled
-    from fissura.distributed.training import train_classifier as job
-    from fissura.records.trained import Trained
-
-    datasets = parse_labelled(data)
-    run, manifest = job.train_classifier(
-        classifier_of(recipe),
-        datasets=datasets,
-        content=labelled_digest(datasets, directory=cache),
-        storage=storage,
-        cache=cache,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        address=address,
-        say=say,
-    )
-    return Trained(run, manifest)
+    terms = TrainingTerms(data, storage, cache, workers, cpus_per_worker, address, say)
+    return train_one(recipe, terms)
 
 
 def classify(

@@ -111,7 +111,7 @@ def prepare(
     from fissura.data.labelled import image_keys
     from fissura.data.labelled.keys import digest_of_keyed
     from fissura.data.resize import Native
-    from fissura.studies.sources import labelled, masked, parse_either
+    from fissura.data.sources import labelled, masked, parse_either
 
     folder = maybe_path(cache) or default_cache()
     sources = parse_either(named_in(data))

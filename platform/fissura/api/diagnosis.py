@@ -30,8 +30,8 @@ def doctor(
         UserError: no cluster answers, or a data set or folder is not there.
     """
     from fissura.data.cache import default_cache
+    from fissura.data.sources import parse_either
     from fissura.operations.doctor.diagnose import diagnose
-    from fissura.studies.sources import parse_either
 
     folder = None if storage is None else path_of(storage).resolve()
     if folder is not None and not folder.is_dir():

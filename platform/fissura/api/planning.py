@@ -223,11 +223,8 @@ def _space(name: str, *, profile: str, fixed: Mapping[str, Any], gpus: int) -> "
     if profile == "auto":
         profile = auto if auto in load_space(name).definition.profiles else "none"
     space = load_space(name, profile=None if profile == "none" else profile, fixed=fixed)
-    if space.recipe.task != "segmentation":
-        raise SpaceError(
-            f"{name}: searches classifiers, whose settings take milliseconds in batches of their own; a plan"
-            " is for a search of segmentation"
-        )
+    if space.recipe.no_plan:
+        raise SpaceError(f"{name}: {space.recipe.no_plan}; a plan is for a search of segmentation")
     return space
 
 

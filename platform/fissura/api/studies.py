@@ -30,13 +30,10 @@ def repair(study: AnyPath, *, say: Say = silent) -> "Repaired":
 
 def report(study: AnyPath, *, say: Say = silent) -> Path:
     """Writes the report of a study as one HTML file, and gives its path."""
-    from fissura.studies.class_results import write_class_results
     from fissura.studies.results import REPORT, write_results
-    from fissura.studies.sources import labelled
     from fissura.studies.study import find_study
 
     found = find_study(path_of(study))
     check_writable(found.path)
-    write = write_class_results if labelled(found.plan().datasets) else write_results
-    write(found, found.load(), say=say)
+    write_results(found, found.load(), say=say)
     return found.path / REPORT

@@ -3,12 +3,12 @@
 import asyncio
 from pathlib import Path
 
-from fissura.batches.evaluation import Truth
 from fissura.batches.http import open_endpoint
 from fissura.batches.report import BatchReport, Terms, question_of, report_of
 from fissura.batches.run import OnImage, Retry, score_all
 from fissura.batches.sink import Failed, open_sink
 from fissura.batches.source import ImageSource
+from fissura.batches.task_batch import Truth
 from fissura.core.progress import Say, silent
 
 

@@ -34,8 +34,8 @@ from fissura.batches.scorer import (
 )
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.spec import Spec, describe, nearest
+from fissura.core.tasks import task_named
 from fissura.data.images import MAX_PIXELS
-from fissura.segmentation.crack_measures import measure_map
 
 RESULT_HEADER = "Fissura-Result"
 MAX_HEADER_BYTES = 64 * 2**10
@@ -128,11 +128,12 @@ class HttpScorer:
     async def score(self, name: str, photograph: bytes) -> Scored:
         """The result for the bytes of an image file, and its pictures."""
         card, query = self.endpoint.card, {"model": self.endpoint.card.name}
-        if card.task == "segmentation":
+        task = task_named(card.task)
+        if task.batch.has_maps:
             query["answer"] = "probability" if self.pictures else "json"
             if self.mm_per_pixel is not None:
                 query["mm_per_pixel"] = repr(self.mm_per_pixel)
-        address = f"{self.endpoint.url}/v1/{'segment' if card.task == 'segmentation' else 'classify'}"
+        address = f"{self.endpoint.url}/v1/{task.address}"
         body, headers = await _asked(
             self.endpoint._session,
             "POST",
@@ -162,9 +163,8 @@ class HttpScorer:
     def _drawn(self, result: Result, photograph: bytes, body: bytes) -> Scored:
         probability = _map(body, size=(result.image.height, result.image.width))
         threshold = result.threshold or 0.0
-        # the header holds the first of its rows alone
-        measures = measure_map(probability, threshold=threshold, mm_per_pixel=self.mm_per_pixel)
-        result = Result.of({**result.model_dump(), "crack_table": measures.table()})
+        batch = task_named(result.task).batch
+        result = batch.with_map(result, probability, mm_per_pixel=self.mm_per_pixel)
         pictures: dict[Kind, bytes] = {"probabilities": body} if "probabilities" in self.pictures else {}
         try:
             pictures |= draw(photograph, probability, threshold=threshold, kinds=self.pictures)

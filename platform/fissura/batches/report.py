@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fissura.batches.evaluation import Labels, Masks, Truth, evaluate
+from fissura.batches.evaluation import evaluate
 from fissura.batches.pictures import KINDS, Kind
 from fissura.batches.rows import read_rows
 from fissura.batches.run import BatchResult
 from fissura.batches.scorer import ModelCard
 from fissura.batches.sink import Question
 from fissura.batches.source import ImageSource
+from fissura.batches.task_batch import Truth
 from fissura.core.brief import Brief
 from fissura.core.errors import SpecError
+from fissura.core.tasks import task_named
 from fissura.metrics import AnyProtocol, Pixel
 
 
@@ -65,17 +67,17 @@ def question_of(source: ImageSource, truth: Truth | None, terms: Terms, card: Mo
     Raises:
         SpecError: it does another task than the labels or the terms are for.
     """
-    needed = {Masks: "segmentation", Labels: "classification"}.get(type(truth), card.task)
-    if card.task != needed:
+    if truth is not None and card.task != truth.task:
         raise SpecError(
-            f"{source.label}: its truth is for {needed}, and the model `{card.name or card.run}` does"
+            f"{source.label}: its truth is for {truth.task}, and the model `{card.name or card.run}` does"
             f" {card.task}; name another model, or other images"
         )
     pictures = {*terms.keep}
-    if card.task == "classification":
+    if not task_named(card.task).batch.has_maps:
         wrong = {"--mm-per-pixel": terms.mm_per_pixel, "--keep": terms.keep, "--protocol": terms.protocols}
+        model = card.name or card.run
         problems = [
-            f"{option}: for a segmentation, and the model `{card.name or card.run}` classifies; leave it out"
+            f"{option}: for a model that gives maps, and `{model}` does {card.task}; leave it out"
             for option, value in wrong.items()
             if value
         ]
@@ -120,8 +122,7 @@ def report_of(
             truth,
             names=source.names(),
             protocols=terms.protocols or (Pixel(),),
-            threshold=question.threshold,
-            classes=card.classes,
+            card=card,
             facts={"data": source.label, **card.model_dump(include={"name", "version", "run"})},
         )
     return BatchReport(out, question, result, _failures(result.results), scores, source.left_out)

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fissura.batches.pictures import Kind
-from fissura.core.errors import FissuraError
+from fissura.core.errors import FissuraError, SpecError
 from fissura.core.spec import describe
+from fissura.core.tasks import task_named
 
-Task = Literal["segmentation", "classification"]
 
+class ToldDocument(BaseModel):
+    """A part of what a model says of an image."""
 
-class _Document(BaseModel):
     # a service of a later version may say more
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -26,12 +27,12 @@ class ModelCard(BaseModel):
     name: str | None = None
     version: int | None = None
     run: str
-    task: Task
+    task: str
     threshold: float | None = None
     classes: tuple[str, ...] = ()
 
 
-class ImageFacts(_Document):
+class ImageFacts(ToldDocument):
     """The image as the scorer read it: upright, sizes in pixels; `remarks` say what was odd about it."""
 
     height: int = Field(ge=1)
@@ -40,61 +41,34 @@ class ImageFacts(_Document):
     remarks: tuple[str, ...] = ()
 
 
-class CrackRow(_Document):
-    """One crack of the table of an image, see `fissura.segmentation.crack_measures.MeasuredCrack`."""
+class Result(ToldDocument):
+    """What a model says of one image: the service's result object, of whose kinds each task has one.
 
-    box: tuple[int, int, int, int]
-    area_px: int
-    length_px: float | None
-    mean_width_px: float | None
-    width_95_px: float | None
-    largest_width_px: float | None
-    orientation_degrees: float | None
-    length_mm: float | None
-    mean_width_mm: float | None
-    width_95_mm: float | None
-    largest_width_mm: float | None
-
-
-class Result(_Document):
-    """What a model says of one image: the service's result object.
-
-    Of a segmentation: the `threshold` (0..1), the measures of its `cracks` and the longest of them one by one
-    (none where a service of an earlier version does not tell). Of a classification: the name
-    of the class, and the decision value of each pair of classes. `seconds` is the time that it took.
+    `threshold` (0..1) is that of an answer with a map. `seconds` is the time that it took.
     """
 
     run: str
     version: int | None = None
-    task: Task
+    task: str
     image: ImageFacts
     seconds: float = Field(ge=0)
     threshold: float | None = Field(None, ge=0, le=1)
-    cracks: dict[str, int | float | None] | None = None
-    crack_table: tuple[CrackRow, ...] = ()
-    label: str | None = None
-    decisions: tuple[float, ...] | None = None
 
-    @model_validator(mode="after")
-    def _belongs_to_its_task(self) -> Self:
-        needed = (
-            (self.threshold, self.cracks) if self.task == "segmentation" else (self.label, self.decisions)
-        )
-        if None in needed:
-            raise ValueError(f"a result of a {self.task} holds what its task gives")
-        return self
-
-    @classmethod
-    def of(cls, plain: Any) -> Self:
+    @staticmethod
+    def of(plain: Any) -> "Result":
         """The result in JSON types.
 
         Raises:
             Disagreement: it is none.
         """
         try:
-            return cls.model_validate(plain)
+            task = task_named(Result.model_validate(plain).task)
+            return task.batch.result.model_validate(plain)
         except ValidationError as error:
-            raise Disagreement(f"a result object breaks a rule: {describe(error)[0]}") from None
+            problem = describe(error)[0]
+        except SpecError as error:
+            problem = str(error)
+        raise Disagreement(f"a result object breaks a rule: {problem}")
 
 
 @dataclass(frozen=True)

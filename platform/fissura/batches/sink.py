@@ -21,8 +21,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from fissura.batches.pictures import KINDS, Kind, picture_path, picture_stems
-from fissura.batches.rows import SCHEMA, Row, failed_row, merged, read_rows, scored_row, write_rows
-from fissura.batches.scorer import Scored, Task
+from fissura.batches.rows import Row, failed_row, merged, read_rows, schema, scored_row, write_rows
+from fissura.batches.scorer import Scored
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable, remove_abandoned, replacing, write_json
 from fissura.core.progress import Say, silent
@@ -48,7 +48,7 @@ class Question(Spec):
     model: str | None = None
     run: str
     version: int | None = None
-    task: Task
+    task: str
     threshold: float | None = Field(None, ge=0, le=1)
     mm_per_pixel: float | None = Field(None, gt=0)
     pictures: tuple[Kind, ...] = ()
@@ -236,7 +236,7 @@ class Sink:
 
     def _flush(self) -> None:
         if self._pending:
-            table = pa.Table.from_pylist(self._pending, schema=SCHEMA)
+            table = pa.Table.from_pylist(self._pending, schema=schema())
             write_rows(self.out / PARTS / f"part-{self._next:06d}.parquet", table, question=self._digest)
             self._pending = []
             self._next += 1

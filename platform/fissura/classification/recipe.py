@@ -1,7 +1,5 @@
 """A recipe of the second task: features of a backbone, whitened, and a classifier on them."""
 
-import contextlib
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -9,11 +7,10 @@ from pydantic import Field, model_validator
 from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, AnyClassifier, AnyWhitening, ZCAWhitening
 from fissura.classification.backbone_training import BackboneTraining
-from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
-from fissura.core.spec import MOST_VALUES
+from fissura.data.labelled import parse_labelled
 from fissura.models.backbones import Backbone
-from fissura.training.experiment import Experiment
+from fissura.training.experiment import Experiment, TaskInputs
 
 LEARNT = ("trained", "distilled")
 """Weights that are learnt from the user's own images."""
@@ -32,6 +29,9 @@ class ClassifierRecipe(Experiment):
     """
 
     task = "classification"
+    networks = ("backbone.", "training.")
+    leaves_runs = False
+    no_plan = "searches classifiers, whose settings take milliseconds in batches of their own"
     metrics: ClassVar[frozenset[str]] = frozenset(
         {"cv/f1", "cv/accuracy", "cv/precision", "cv/recall", "bytes", "microseconds"}
     )
@@ -70,13 +70,6 @@ class ClassifierRecipe(Experiment):
     def named_by(self) -> dict[str, Any]:
         return {**self.plain(), "training": self.training.named_by()}
 
-    @classmethod
-    def names(cls, path: Path) -> bool:
-        """Whether the JSON file at `path` is meant as one of these, right or not."""
-        with contextlib.suppress(SpecError):
-            return "classifier" in read_json(path, remedy="", values=MOST_VALUES)
-        return False
-
     @property
     def length(self) -> int:
         """A trial is one step."""
@@ -97,3 +90,6 @@ def classifier_of(experiment: Experiment) -> ClassifierRecipe:
     if isinstance(experiment, ClassifierRecipe):
         return experiment
     raise SpecError(f"recipe `{experiment.name}` segments images; name one that classifies them")
+
+
+CLASSIFICATION_INPUTS = TaskInputs(ClassifierRecipe, "classifier", parse_labelled)

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from fissura.classical import compact as compact_module
 from fissura.classical.compact import Compact, CompactError
-from fissura.classification.recipe import ClassifierRecipe
 from fissura.classification.run import CLASSIFIER, Classifier
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpecError
@@ -45,6 +44,8 @@ from fissura.segmentation.evaluation import threshold_of
 from fissura.segmentation.inference import Sliding, Whole
 from fissura.segmentation.predict import Predictor
 from fissura.segmentation.recipe import Recipe
+from fissura.training.checkpoint import RECIPE
+from fissura.training.experiment import task_of_file
 
 FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
@@ -89,7 +90,7 @@ class Probability(nn.Module):
 def export_run(
     run: Path, *, out: Path, quantise: Quantise = "none", threshold: float | None = None
 ) -> Bundle:
-    """Exports a finished run of either task to the new folder `out`.
+    """Exports a finished run to the new folder `out`.
 
     Args:
         quantise: "int8" adds a copy of the network with int8 weights.
@@ -102,23 +103,29 @@ def export_run(
         FissuraError: the exported network is not PyTorch's.
     """
     check_edge()
-    # a run that was trained elsewhere may come without its manifest
-    manifest = read_manifest(run) if (run / MANIFEST).is_file() else None
-    origin = {} if manifest is None else {"run": manifest.run_id, **trained_on(manifest.data)}
-    if ClassifierRecipe.names(run / "recipe.json"):
-        if threshold is not None:
-            raise DataError(f"{run}: a threshold is for segmentation, and this run classifies; leave it out")
-        classifier = Classifier.open(run, device=torch.device("cpu"))
-        classifier([np.zeros((64, 64, 3), np.uint8)])  # it gives numbers
-        return export_classifier(
-            classifier.network,
-            run / CLASSIFIER,
-            side=classifier.recipe.backbone.input_size,
-            recipe=classifier.recipe.plain(),
-            origin=origin,
-            out=out,
-            quantise=quantise,
-        )
+    task = task_of_file(run / RECIPE)
+    return task.model.export(run, out=out, quantise=quantise, threshold=threshold)
+
+
+def export_classification_run(run: Path, *, out: Path, quantise: Quantise) -> Bundle:
+    """See `export_run`."""
+    origin = _origin(run)
+    classifier = Classifier.open(run, device=torch.device("cpu"))
+    classifier([np.zeros((64, 64, 3), np.uint8)])  # it gives numbers
+    return export_classifier(
+        classifier.network,
+        run / CLASSIFIER,
+        side=classifier.recipe.backbone.input_size,
+        recipe=classifier.recipe.plain(),
+        origin=origin,
+        out=out,
+        quantise=quantise,
+    )
+
+
+def export_segmentation_run(run: Path, *, out: Path, quantise: Quantise, threshold: float | None) -> Bundle:
+    """See `export_run`."""
+    origin = _origin(run)
     predictor = Predictor.open(run, device=torch.device("cpu"))
     predictor(np.zeros((64, 64, 3), np.uint8))  # it gives numbers
     if threshold is None:
@@ -131,6 +138,14 @@ def export_run(
         out=out,
         quantise=quantise,
     )
+
+
+def _origin(run: Path) -> dict[str, Any]:
+    """What a card says of its run; one that was trained elsewhere may come without its manifest."""
+    if not (run / MANIFEST).is_file():
+        return {}
+    manifest = read_manifest(run)
+    return {"run": manifest.run_id, **trained_on(manifest.data)}
 
 
 def export_segmenter(

@@ -42,14 +42,14 @@ def latency_table(bundle: Path) -> list[BundlePart]:
     for file in sorted((name for name in card["files"] if name.endswith(".onnx")), key=len):
         opened = session(bundle / file, threads=1)
         seconds = _seconds(functools.partial(opened.run, None, {"images": image}))
-        what = "backbone" if card["task"] == "classification" else "network"
+        what = "backbone" if file.startswith("backbone.") else "network"
         kind = "int8" if ".int8." in file else "float32"
         size = (bundle / file).stat().st_size
         parts.append(BundlePart(f"{what} {kind}", file, size, 1000 * seconds, card["macs"]))
         if features is None:
             features = opened.run(None, {"images": image})[0]
-    if card["task"] == "classification":
-        path = bundle / "classifier.npz"
+    path = bundle / "classifier.npz"
+    if path.is_file():
         compact = Compact.load(path)
         seconds = _seconds(functools.partial(compact.predict, features))
         parts.append(

@@ -5,16 +5,15 @@ Evaluation, export, the service and batches share its predictor.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 
-from fissura.classification.recipe import ClassifierRecipe
 from fissura.classification.run import Classifier
 from fissura.core.errors import DataError
 from fissura.metrics import level_of
@@ -23,8 +22,12 @@ from fissura.records.run_files import read_manifest
 from fissura.segmentation.evaluation import threshold_of
 from fissura.segmentation.inference import OnWindows
 from fissura.segmentation.predict import Predictor
+from fissura.training.checkpoint import RECIPE
+from fissura.training.experiment import task_of_file
 
-Task = Literal["segmentation", "classification"]
+if TYPE_CHECKING:
+    from fissura.deploy.export import Bundle, Quantise
+
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
@@ -49,7 +52,66 @@ class Classified:
     decisions: tuple[float, ...]
 
 
-Answer = Segmented | Classified
+class Answer(Protocol):
+    """What a model says of one image; what of it is told, and drawn, its task knows."""
+
+
+class Model(Protocol):
+    """A finished run that answers for photographs. Where it `batches`, images go through it together."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        ...
+
+    @property
+    def batches(self) -> bool:
+        """Whether several images go through the network together."""
+        ...
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a reader wants to know of the model, in JSON types."""
+        ...
+
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> Sequence[Answer]:
+        """The answer for each RGB image, of any sizes. What `on_windows` raises ends it."""
+        ...
+
+    def watched(self, on_windows: OnWindows) -> Self:
+        """The same model, which tells `on_windows` of each image that it sees in windows."""
+        ...
+
+
+class TaskModel(Protocol):
+    """A task's part of what becomes of a finished run."""
+
+    def open(self, run: Path, *, device: torch.device, threshold: float | None) -> Model:
+        """See `open_model`."""
+        ...
+
+    def export(self, run: Path, *, out: Path, quantise: "Quantise", threshold: float | None) -> "Bundle":
+        """See `export_run`."""
+        ...
+
+
+def open_model(run: Path, *, device: torch.device, threshold: float | None = None) -> Model:
+    """The model of a finished run directory.
+
+    Args:
+        threshold: crack probability (0..1) of a segmentation; by default the recipe's, or the one that the
+            run's evaluation chose on validation images.
+
+    Raises:
+        DataError: no finished run, files of another one, or no threshold to be had.
+        SpecError: its recipe or manifest is not one of this version's.
+    """
+    return task_of_file(run / RECIPE).model.open(run, device=device, threshold=threshold)
 
 
 @dataclass(frozen=True)
@@ -59,7 +121,7 @@ class SegmentationModel:
     manifest: Manifest
     predictor: Predictor
     threshold: float
-    task: Task = "segmentation"
+    task: str = "segmentation"
 
     @property
     def batches(self) -> bool:
@@ -75,10 +137,14 @@ class SegmentationModel:
             "classes": ["background", "crack"],
         }
 
-    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Answer]:
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Segmented]:
         """The answer for each RGB image, of any sizes. What `on_windows` raises ends it."""
         maps = self.predictor.many(images, on_windows=on_windows)
         return [Segmented(probability, self.threshold) for probability in maps]
+
+    def watched(self, on_windows: OnWindows) -> "SegmentationModel":
+        """See `Model`."""
+        return replace(self, predictor=replace(self.predictor, on_windows=on_windows))
 
 
 @dataclass(frozen=True)
@@ -87,7 +153,7 @@ class ClassificationModel:
 
     manifest: Manifest
     classifier: Classifier
-    task: Task = "classification"
+    task: str = "classification"
     batches: bool = True
 
     @property
@@ -95,12 +161,12 @@ class ClassificationModel:
         """What a reader wants to know of the model, in JSON types."""
         return {**_card(self.manifest, self.task), "classes": list(self.classifier.compact.classes)}
 
-    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Answer]:
+    def __call__(self, images: Sequence[Pixels], *, on_windows: OnWindows | None = None) -> list[Classified]:
         """The answer for each RGB image, of any sizes, each of which is seen as one window."""
         places: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, image in enumerate(images):
             places[image.shape].append(place)
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Classified] = {}
         compact = self.classifier.compact
         class_of = dict(zip(compact.labels, compact.classes, strict=True))
         for alike in places.values():
@@ -111,35 +177,53 @@ class ClassificationModel:
                 answers[place] = Classified(class_of[int(label)], tuple(float(value) for value in values))
         return [answers[place] for place in range(len(images))]
 
+    def watched(self, on_windows: OnWindows) -> "ClassificationModel":
+        """Itself: an image is one window."""
+        return self
 
-Model = SegmentationModel | ClassificationModel
+
+class _SegmentationRuns:
+    """See `TaskModel`."""
+
+    def open(self, run: Path, *, device: torch.device, threshold: float | None) -> SegmentationModel:
+        manifest, predictor = read_manifest(run), Predictor.open(run, device=device)
+        if threshold is None:
+            threshold = threshold_of(run, predictor.recipe)
+        elif not 0 <= threshold <= 1:
+            raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+        return SegmentationModel(manifest, predictor, threshold)
+
+    def export(self, run: Path, *, out: Path, quantise: "Quantise", threshold: float | None) -> "Bundle":
+        from fissura.deploy import export
+
+        return export.export_segmentation_run(run, out=out, quantise=quantise, threshold=threshold)
 
 
-def open_model(run: Path, *, device: torch.device, threshold: float | None = None) -> Model:
-    """The model of a finished run directory.
+class _ClassificationRuns:
+    """See `TaskModel`."""
 
-    Args:
-        threshold: crack probability (0..1) of a segmentation; by default the recipe's, or the one that the
-            run's evaluation chose on validation images.
-
-    Raises:
-        DataError: no finished run, files of another one, or no threshold to be had.
-        SpecError: its recipe or manifest is not one of this version's.
-    """
-    manifest = read_manifest(run)
-    if ClassifierRecipe.names(run / "recipe.json"):
-        if threshold is not None:
-            raise DataError(f"{run}: a threshold is for segmentation, and this run classifies; leave it out")
+    def open(self, run: Path, *, device: torch.device, threshold: float | None) -> ClassificationModel:
+        manifest = read_manifest(run)
+        _check_no_threshold(run, threshold)
         return ClassificationModel(manifest, Classifier.open(run, device=device))
-    predictor = Predictor.open(run, device=device)
-    if threshold is None:
-        threshold = threshold_of(run, predictor.recipe)
-    elif not 0 <= threshold <= 1:
-        raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
-    return SegmentationModel(manifest, predictor, threshold)
+
+    def export(self, run: Path, *, out: Path, quantise: "Quantise", threshold: float | None) -> "Bundle":
+        from fissura.deploy import export
+
+        _check_no_threshold(run, threshold)
+        return export.export_classification_run(run, out=out, quantise=quantise)
 
 
-def _card(manifest: Manifest, task: Task) -> dict[str, Any]:
+SEGMENTATION_MODEL: TaskModel = _SegmentationRuns()
+CLASSIFICATION_MODEL: TaskModel = _ClassificationRuns()
+
+
+def _check_no_threshold(run: Path, threshold: float | None) -> None:
+    if threshold is not None:
+        raise DataError(f"{run}: a threshold is for segmentation, and this run classifies; leave it out")
+
+
+def _card(manifest: Manifest, task: str) -> dict[str, Any]:
     return {
         "task": task,
         "run": manifest.run_id,

@@ -18,13 +18,13 @@ import ray.data
 from pydantic import Field
 from ray.exceptions import RayError
 
-from fissura.batches.evaluation import Truth
 from fissura.batches.pictures import Kind, draw_from
 from fissura.batches.report import BatchReport, Terms, question_of, report_of
 from fissura.batches.run import BatchResult
 from fissura.batches.scorer import ModelCard, Result, Scored
 from fissura.batches.sink import Failed, Sink, open_sink
 from fissura.batches.source import ImageSource
+from fissura.batches.task_batch import Truth
 from fissura.core.errors import DataError, FissuraError
 from fissura.core.progress import Say
 from fissura.core.spec import Spec
@@ -62,9 +62,8 @@ class ScoringWorker:
         model = open_model(self._scoring.run, device=runtime.device, threshold=self._scoring.threshold)
         model = watched(model, worker=secrets.randbits(48), tell=board.write.remote)
         self._worker = Worker(model, Limits())
-        segments = model.task == "segmentation"
-        form = "probability" if segments and self._scoring.pictures else "json"
-        scale = self._scoring.mm_per_pixel if segments else None
+        # a model that has no maps was refused pictures and a scale before
+        form, scale = "probability" if self._scoring.pictures else "json", self._scoring.mm_per_pixel
         self._asked = Asked.load({"form": form, "mm_per_pixel": scale}, source="batch")
 
     def __call__(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

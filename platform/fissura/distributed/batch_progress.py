@@ -4,14 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from fissura.core.progress import Say
-from fissura.deploy.model import Model, SegmentationModel
+from fissura.deploy.model import Model
 
 EVERY_SECONDS = 15.0  # without a finished image, until the next line
 TOLD_EVERY_SECONDS = 1.0  # by a worker
@@ -36,8 +35,6 @@ class Board:
 
 def watched(model: Model, *, worker: int, tell: Callable[[int, str], Any]) -> Model:
     """The model, which tells of large images how many of their windows are done."""
-    if not isinstance(model, SegmentationModel):
-        return model
     last = 0.0
 
     def on_windows(done: int, total: int, height: int, width: int) -> None:
@@ -47,7 +44,7 @@ def watched(model: Model, *, worker: int, tell: Callable[[int, str], Any]) -> Mo
         last = time.monotonic()
         tell(worker, f"{done} of {total} windows of an image of {width}x{height}" if done < total else "")
 
-    return replace(model, predictor=replace(model.predictor, on_windows=on_windows))
+    return model.watched(on_windows)
 
 
 class Standstill:

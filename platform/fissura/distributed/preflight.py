@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fissura.classification.recipe import classifier_of
 from fissura.core.errors import ResourceError
 from fissura.distributed.cluster import Resources
 from fissura.models import check_weights
@@ -46,30 +45,22 @@ class Slots:
 
 
 def check_all_weights(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
-    """Looks whether the pretrained weights of every network of the space can be had.
+    """Looks whether the pretrained weights of every network of the space can be had, and those that one which
+    is learnt from the user's images starts from.
 
     Raises:
         WeightsError: with one line a network whose weights cannot.
     """
-    check_weights(*dict.fromkeys(segmenter_of(one).model for one in _recipes(space, "model.")), hub=hub)
+    check_weights(
+        *dict.fromkeys(wanted for recipe in _recipes(space) for wanted in recipe.weights_wanted), hub=hub
+    )
 
 
-def check_all_backbones(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
-    """Looks whether the pretrained weights of every backbone of the space can be had, and those that one
-    which is learnt from the user's images starts from.
-
-    Raises:
-        WeightsError: with one line a backbone whose weights cannot.
-    """
-    recipes = [classifier_of(one) for one in _recipes(space, "backbone.", "training.")]
-    check_weights(*dict.fromkeys(wanted for recipe in recipes for wanted in recipe.weights_wanted), hub=hub)
-
-
-def _recipes(space: LoadedSpace, *prefixes: str) -> Iterator[Experiment]:
-    """The recipes that the choices below `prefixes` lead to, each with each; `MOST_NETWORKS` at most."""
+def _recipes(space: LoadedSpace) -> Iterator[Experiment]:
+    """The recipes that the choices of networks lead to, each with each; `MOST_NETWORKS` at most."""
     points: list[Point] = [{}]
     for path, distribution in space.distributions.items():
-        if path.startswith(prefixes) and isinstance(distribution, Choice):
+        if path.startswith(space.recipe.networks) and isinstance(distribution, Choice):
             points = [
                 {**point, path: value} if value is not ABSENT else point
                 for point in points

@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fissura.classification.recipe import ClassifierRecipe
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
 from fissura.recipes import attention_resunet, cirl, cnn_svm, deeplab_focal, small_unet, unet_backbones
-from fissura.segmentation.recipe import Recipe
-from fissura.training.experiment import Experiment
+from fissura.training.experiment import Experiment, task_of_file
 
 RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
     {
@@ -43,8 +41,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         SpecError: there is none, or it breaks a rule.
     """
-    classifies = ClassifierRecipe.names(path)
-    return ClassifierRecipe.load_file(path) if classifies else Recipe.load_file(path)
+    return task_of_file(path).inputs.recipe.load_file(path)
 
 
 __all__ = ["RECIPES", "load_recipe", "read_experiment"]

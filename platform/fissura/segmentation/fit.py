@@ -41,14 +41,35 @@ def fit(
     meter = energy_meter()
     training = Training(recipe, data=data, run=run, runtime=runtime)
     whole = training.trainer.progress.seconds == 0
-    while not training.trainer.finished:
-        on_epoch(training.step())
+    cpus, manifest = runtime.cpus * runtime.world_size, None
+    while manifest is None:
+        done = training.trainer.finished
+        manifest = advance(
+            training,
+            datasets=datasets,
+            content=content,
+            cpus=cpus,
+            joules=lambda: meter.joules() if meter is not None and whole else None,
+        )
+        if not done:
+            on_epoch(training.trainer.history[-1])
         if meter is not None:
             meter.joules()  # a counter that starts again from 0 must be read before it does so twice
-    return close_run(
-        training.trainer,
-        datasets=datasets,
-        content=content,
-        cpus=runtime.cpus * runtime.world_size,
-        joules=meter.joules() if meter is not None and whole else None,
-    )
+    return manifest
+
+
+def advance(
+    training: Training,
+    *,
+    datasets: Sequence[Dataset],
+    content: str,
+    cpus: int,
+    joules: Callable[[], float | None] = lambda: None,
+) -> Manifest | None:
+    """Trains one epoch, unless all are done; gives the manifest of the run, closed, where no other follows.
+    This is the step of every loop over epochs: here, in a trial, in a trial of several workers."""
+    if not training.trainer.finished:
+        training.step()
+    if not training.trainer.finished:
+        return None
+    return close_run(training.trainer, datasets=datasets, content=content, cpus=cpus, joules=joules())

@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec
+from fissura.data.datasets import parse_datasets
 from fissura.data.pipeline import Pipeline
 from fissura.losses import AnyLoss
 from fissura.metrics import AnyProtocol
 from fissura.models import AnyModel
 from fissura.segmentation.inference import AnyInference, Whole
-from fissura.training.experiment import Experiment, KeptBy
+from fissura.training.experiment import Experiment, KeptBy, TaskInputs
 
 Parameters = list[torch.nn.Parameter]
 
@@ -142,6 +143,8 @@ class Recipe(Experiment):
     """
 
     task = "segmentation"
+    networks = ("model.",)
+    no_plan = ""
     metrics: ClassVar[frozenset[str]] = frozenset(
         {
             "val/loss",
@@ -205,6 +208,11 @@ class Recipe(Experiment):
         return plain
 
     @property
+    def weights_wanted(self) -> tuple[AnyModel, ...]:
+        """Its network."""
+        return (self.model,)
+
+    @property
     def kept_metric(self) -> KeptBy:
         """The metric that the kept model is chosen by."""
         return self.kept_by or "val/loss"
@@ -261,3 +269,6 @@ def segmenter_of(experiment: Experiment) -> Recipe:
     if isinstance(experiment, Recipe):
         return experiment
     raise SpecError(f"recipe `{experiment.name}` classifies images; name one that segments them")
+
+
+SEGMENTATION_INPUTS = TaskInputs(Recipe, "phases", parse_datasets)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive
 
 from fissura.core.errors import DataError
+from fissura.core.tasks import task_named
 from fissura.data.photograph import read_header
 from fissura.serving.body import Upload
 from fissura.serving.gate import Gate
@@ -27,7 +28,6 @@ from fissura.serving.worker import Reply
 
 Result = TypeVar("Result")
 RESULT_HEADER = "Fissura-Result"
-HEADER_CRACKS = 10  # of the table in a header, since proxies take a few thousand bytes alone
 GRACE_SECONDS = 1.0  # so that a request ends here, and in the replica by itself where this process is gone
 SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
 
@@ -172,9 +172,8 @@ def single(upload: Upload, reply: Reply) -> Response:
     result = result_of(upload, reply)
     if reply.picture is None:
         return JSONResponse(result)
-    if "crack_table" in result:
-        result["crack_table"] = result["crack_table"][:HEADER_CRACKS]
-    header = json.dumps(result, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    brief = task_named(result["task"]).service.brief(result)
+    header = json.dumps(brief, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Response(reply.picture, media_type=reply.media_type, headers={RESULT_HEADER: header})
 
 

@@ -1,6 +1,8 @@
 """The HTTP application: its routes, its errors, its headers. Whoever keeps the models is its `Host`."""
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Union
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -8,19 +10,25 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from fissura.core.tasks import Task, all_tasks
 from fissura.serving import schema
 from fissura.serving.middleware import OPEN, Guard
 from fissura.serving.model_routes import model_routes
 from fissura.serving.page import page
 from fissura.serving.parameters import MOST_SHOWN, check_query, rule, shown
 from fissura.serving.problems import Kind, Problem, Refused, problem_response
-from fissura.serving.query import Form
+from fissura.serving.query import Form, Parameter
 from fissura.serving.service import Service
 
 API_VERSION = "1"
 ModelName = Annotated[
     str | None, Query(description="By default the default model.", max_length=63, min_length=1)
 ]
+_PARAMETERS: dict[Parameter, Any] = {
+    "answer": Annotated[Form | None, Query(description="By default what `Accept` asks for.")],
+    "mm_per_pixel": Annotated[float | None, Query(gt=0, lt=1e6, allow_inf_nan=False)],
+    "threshold": Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)],
+}
 _ANSWER = schema.problems(
     "no-token", "malformed", "not-found", "not-acceptable", "too-large", "not-an-image-type",
     "unreadable-image", "too-many-waiting", "failed", "not-ready", "too-slow",
@@ -50,49 +58,46 @@ def build_app(service: Service, *more: APIRouter) -> FastAPI:
 
 
 def _scoring_routes(service: Service) -> APIRouter:
+    """An address a task."""
     router = APIRouter(prefix="/v1", tags=["images"])
-
-    @router.post(
-        "/segment",
-        openapi_extra=schema.IMAGES_BODY,
-        response_class=JSONResponse,
-        responses={
-            200: {
-                "model": schema.SegmentationResult | schema.BatchDocument,
-                "content": {"image/png": _PICTURE, "image/jpeg": _PICTURE, "application/zip": _PICTURE},
-                "description": "The cracks of one image, or of each image of a batch.",
-            },
-            **_ANSWER,
-        },
-    )
-    async def segment(
-        request: Request,
-        model: ModelName = None,
-        answer: Annotated[Form | None, Query(description="By default what `Accept` asks for.")] = None,
-        mm_per_pixel: Annotated[float | None, Query(gt=0, lt=1e6, allow_inf_nan=False)] = None,
-        threshold: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
-    ) -> Response:
-        """Finds the cracks in an image, or in each image of a multipart batch."""
-        query = {"answer": answer, "mm_per_pixel": mm_per_pixel, "threshold": threshold}
-        return await service.scored(request, model=model, task="segmentation", query=query)
-
-    @router.post(
-        "/classify",
-        openapi_extra=schema.IMAGES_BODY,
-        response_class=JSONResponse,
-        responses={
-            200: {
-                "model": schema.ClassificationResult | schema.BatchDocument,
-                "description": "The class of one image, or of each image of a batch.",
-            },
-            **_ANSWER,
-        },
-    )
-    async def classify(request: Request, model: ModelName = None) -> Response:
-        """Names the class of an image, or of each image of a multipart batch."""
-        return await service.scored(request, model=model, task="classification", query={"answer": "json"})
-
+    batch = schema.batch_document([task.service.document for task in all_tasks()])
+    for task in all_tasks():
+        own = task.service
+        pictures = dict.fromkeys(own.media, _PICTURE)
+        found = {
+            "model": Union[own.document, batch],  # noqa: UP007  of values
+            **({"content": {**pictures, "application/zip": _PICTURE}} if pictures else {}),
+            "description": own.answers,
+        }
+        router.add_api_route(
+            f"/{task.address}",
+            _scoring_route(service, task),
+            methods=["POST"],
+            openapi_extra=schema.IMAGES_BODY,
+            response_class=JSONResponse,
+            responses={200: found, **_ANSWER},
+        )
     return router
+
+
+def _scoring_route(service: Service, task: Task) -> Callable[..., Awaitable[Response]]:
+    """What answers at a task's address; its signature names the parameters that the task takes."""
+
+    async def scored(request: Request, model: ModelName = None, **query: Any) -> Response:
+        return await service.scored(request, model=model, task=task.name, query=query)
+
+    own = {name: _PARAMETERS[name] for name in task.service.parameters}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    scored.__name__, scored.__doc__ = task.address, task.service.asks
+    scored.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("request", kind, annotation=Request),
+            inspect.Parameter("model", kind, annotation=ModelName, default=None),
+            *(inspect.Parameter(name, kind, annotation=one, default=None) for name, one in own.items()),
+        ],
+        return_annotation=Response,
+    )
+    return scored
 
 
 def _open_routes(service: Service) -> APIRouter:

@@ -25,9 +25,9 @@ class HostScorer:
 
     async def score(self, name: str, photograph: bytes) -> Scored:
         """The result for the bytes of an image file, and its pictures."""
-        segments = self.model.task == "segmentation"
-        form: Literal["probability", "json"] = "probability" if segments and self.work.pictures else "json"
-        asked = Asked(form=form, mm_per_pixel=self.work.mm_per_pixel) if segments else Asked()
+        # one that has no maps was refused pictures and a scale before
+        form: Literal["probability", "json"] = "probability" if self.work.pictures else "json"
+        asked = Asked(form=form, mm_per_pixel=self.work.mm_per_pixel)
         try:
             [reply] = await self.answering.replies(self.model, [Upload(name, photograph)], asked)
         except Refused as refused:

@@ -16,6 +16,7 @@ from fissura.batches.run import BatchResult, score_all
 from fissura.batches.sink import Question, open_sink
 from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, FissuraError
+from fissura.core.tasks import task_named
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.answering import Answering
 from fissura.serving.hosting import Host
@@ -191,10 +192,11 @@ class Jobs:
         source = await asyncio.to_thread(ImageSource.open, work.images)
         if source.root is not None and work.out.is_relative_to(source.root):
             raise DataError(f"{work.out}: results lie outside of the images' folder; name another `out`")
-        if model.task == "classification" and (work.pictures or work.mm_per_pixel):
+        has_maps = task_named(model.task).batch.has_maps
+        if not has_maps and (work.pictures or work.mm_per_pixel):
             raise DataError(
-                f"`{model.name}`: of a classifier no picture and no scale can be asked; leave `pictures` and"
-                " `mm_per_pixel` out"
+                f"`{model.name}`: of a model for {model.task} no picture and no scale can be asked; leave"
+                " `pictures` and `mm_per_pixel` out"
             )
         question = Question.load(
             {

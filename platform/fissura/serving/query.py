@@ -1,7 +1,7 @@
 """What a request asks of a model: which answer, and on which terms."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
@@ -10,6 +10,8 @@ from fissura.core.spec import Spec, describe
 from fissura.serving.problems import Problem, Refused
 
 Form = Literal["json", "mask", "probability", "overlay"]
+Parameter = Literal["answer", "mm_per_pixel", "threshold"]
+"""What a query may hold beside the model's name; each task takes some of them, or none."""
 MEDIA: dict[Form, str] = {
     "json": "application/json",
     "mask": "image/png",
@@ -27,6 +29,21 @@ class Asked(Spec):
     form: Form = "json"
     mm_per_pixel: float | None = Field(None, gt=0, lt=1e6)
     threshold: float | None = Field(None, ge=0, le=1)
+
+
+def needless(asked: Asked, *, parameters: Sequence[Parameter]) -> list[str]:
+    """What is asked beyond these parameters, by name."""
+    default = Asked()
+    fields: dict[Parameter, str] = {
+        "answer": "form",
+        "mm_per_pixel": "mm_per_pixel",
+        "threshold": "threshold",
+    }
+    return [
+        name
+        for name, field in fields.items()
+        if name not in parameters and getattr(asked, field) != getattr(default, field)
+    ]
 
 
 def asked_of(query: Mapping[str, str | float | None], accept: str | None) -> Asked:

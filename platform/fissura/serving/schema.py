@@ -1,18 +1,24 @@
 """The documents of the service, as OpenAPI describes them."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from fissura.core.tasks import all_tasks
 from fissura.serving.body import FIELD, RAW_TYPES
 from fissura.serving.problems import MEDIA_TYPE, STATUS, Kind
 
 
-class _StrictDocument(BaseModel):
+class StrictDocument(BaseModel):
+    """A document without other fields than its own."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ProblemDocument(_StrictDocument):
+class ProblemDocument(StrictDocument):
     """What is wrong: `title` is the rule, `detail` what the request has, `remedy` what to do."""
 
     type: str = Field(pattern="^urn:fissura:problem:")
@@ -23,7 +29,7 @@ class ProblemDocument(_StrictDocument):
     retry_after: int | None = None
 
 
-class ImageDocument(_StrictDocument):
+class ImageDocument(StrictDocument):
     """One image; sizes in pixels, upright as its EXIF tag says."""
 
     name: str | None
@@ -33,7 +39,9 @@ class ImageDocument(_StrictDocument):
     remarks: list[str]
 
 
-class _Head(_StrictDocument):
+class ResultHead(StrictDocument):
+    """What the result of one image says, whatever the task."""
+
     model: str
     version: int
     run: str
@@ -41,67 +49,41 @@ class _Head(_StrictDocument):
     seconds: float
 
 
-class CrackDocument(_StrictDocument):
-    """One crack: `box` is left, top, width and height in pixels; 95 % of its length is at most `width_95`
-    wide; `orientation_degrees` is counter-clockwise from the image's rows, 0 to below 180."""
-
-    box: list[int] = Field(min_length=4, max_length=4)
-    area_px: int
-    length_px: float | None
-    mean_width_px: float | None
-    width_95_px: float | None
-    largest_width_px: float | None
-    orientation_degrees: float | None
-    length_mm: float | None
-    mean_width_mm: float | None
-    width_95_mm: float | None
-    largest_width_mm: float | None
-
-
-class SegmentationResult(_Head):
-    """What was found in one image. `cracks` measures all of them and says in `cracks` how many there are;
-    `crack_table` has the 100 longest, the longest first (10 in the header of a picture)."""
-
-    task: Literal["segmentation"]
-    threshold: float
-    cracks: dict[str, float | int | None]
-    crack_table: list[CrackDocument]
-
-
-class ClassificationResult(_Head):
-    """The class of one image."""
-
-    task: Literal["classification"]
-    label: str
-    decisions: list[float]
-
-
-class NamedImage(_StrictDocument):
+class NamedImage(StrictDocument):
     """The name that the client gave to an image."""
 
     name: str | None
 
 
-class ImageProblem(_StrictDocument):
+class ImageProblem(StrictDocument):
     """An image of a batch that has no result."""
 
     image: NamedImage
     problem: ProblemDocument
 
 
-class BatchDocument(_StrictDocument):
-    """The results of a batch, in the order in which its images were sent."""
+def batch_document(results: Sequence[type[BaseModel]]) -> type[BaseModel]:
+    """The results of a batch, of which each image has one of these documents, or a problem."""
+    one: Any = reduce(or_, (*results, ImageProblem))
+    return create_model(
+        "BatchDocument",
+        __base__=StrictDocument,
+        __doc__="The results of a batch, in the order in which its images were sent.",
+        results=(list[one], ...),
+    )
 
-    results: list[SegmentationResult | ClassificationResult | ImageProblem]
+
+def _name_tasks(plain: dict[str, Any]) -> None:
+    plain["enum"] = [task.name for task in all_tasks()]
 
 
-class ModelDocument(_StrictDocument):
+class ModelDocument(StrictDocument):
     """One hosted model."""
 
     name: str
     version: int
     previous: int | None
-    task: Literal["segmentation", "classification"]
+    task: Annotated[str, Field(json_schema_extra=_name_tasks)]
     run: str
     recipe: str | None
     parameters: int
@@ -113,14 +95,14 @@ class ModelDocument(_StrictDocument):
     code_version: str
 
 
-class ModelsDocument(_StrictDocument):
+class ModelsDocument(StrictDocument):
     """All hosted models."""
 
     default: str
     models: list[ModelDocument]
 
 
-class HealthDocument(_StrictDocument):
+class HealthDocument(StrictDocument):
     """The service is up."""
 
     status: Literal["up", "ready"]

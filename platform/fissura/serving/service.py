@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from fissura.core.tasks import task_named
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.answering import Answering, batch, in_time, single, unless_gone
 from fissura.serving.body import claimed_length, counted, read_images
@@ -42,7 +43,8 @@ class Service:
     ) -> Response:
         """The response to a request with images."""
         chosen = self.host.models().named(model, task=task)
-        asked = asked_of(query, request.headers.get("accept"))
+        pictures = "answer" in task_named(task).service.parameters
+        asked = asked_of(query if pictures else {**query, "answer": "json"}, request.headers.get("accept"))
         with self.gate.held(claimed=claimed_length(request.headers, most=self.limits.body_bytes)) as arrived:
             async with in_time(self.limits):
                 body = Request(request.scope, counted(request.receive, arrived))

@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.batches.pictures import jpeg, overlay, png
 from fissura.core.errors import DataError, ModelError, UserError
+from fissura.core.tasks import task_named
 from fissura.data.photograph import Photograph, decode, read_header
-from fissura.deploy.model import Answer, Classified, Model, Segmented
-from fissura.segmentation.crack_measures import measure_map
+from fissura.deploy.model import Answer, Model
 from fissura.serving.batcher import PixelBatcher, Wanted
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, too_slow, unreadable
-from fissura.serving.query import MEDIA, Asked
+from fissura.serving.query import MEDIA, Asked, needless
 from fissura.serving.waiting import LaneName, Room, lane_of, settled
 from fissura.training.allocator import trim_memory
 from fissura.training.out_of_memory import is_out_of_memory
@@ -57,7 +56,7 @@ class Worker:
     """
 
     def __init__(self, model: Model, limits: Limits, *, name: str = "default", version: int = 1) -> None:
-        self.model, self._limits = model, limits
+        self.model, self._limits, self._service = model, limits, task_named(model.task).service
         self._head = {"model": name, "version": version, "run": model.manifest.run_id, "task": model.task}
         most = limits.batch_pixels if model.batches else 1
         self._lanes: dict[LaneName, _LaneThreads] = {
@@ -102,30 +101,40 @@ class Worker:
             try:
                 decoded = await lane.helping(decode, photograph, max_pixels=self._limits.pixels)
                 found = await lane.batcher.submit(decoded.pixels, pixels=height * width)
-                if isinstance(found, Segmented) and asked.threshold is not None:
-                    found = Segmented(found.probability, asked.threshold)
-                result = await lane.helping(_result, found, decoded, photograph, asked)
-                if not isinstance(found, Segmented) or asked.form == "json":
+                result = await lane.helping(self._result, found, decoded, photograph, asked)
+                if asked.form == "json":
                     return Reply(result)
-                picture = await lane.helping(_picture, found, decoded, asked)
+                picture = await lane.helping(self._service.picture, found, decoded, asked)
                 return Reply(result, picture, MEDIA[asked.form])
             finally:
                 if height * width > LARGE_PIXELS:
-                    found = decoded = None  # type: ignore[assignment]
+                    found = decoded = None
                     await settled(asyncio.wrap_future(lane.helpers.submit(trim_memory)))
 
     def _check(self, asked: Asked) -> None:
-        if self.model.task == "classification" and asked != Asked():
+        beyond = needless(asked, parameters=self._service.parameters)
+        if beyond:
             raise Refused(
                 Problem(
                     "invalid-value",
-                    "of a classifier only a class can be asked",
-                    "a picture, a scale or a threshold was asked for",
-                    "leave `answer`, `mm_per_pixel` and `threshold` out",
+                    f"a model for {self.model.task} is asked for what it gives",
+                    f"{', '.join(f'`{name}`' for name in beyond)} asks for more",
+                    "leave it out",
                 )
             )
 
-    def _answers(self, images: Sequence[Pixels], wanted: Wanted) -> list[Answer]:
+    def _result(self, found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) -> dict[str, Any]:
+        height, width = decoded.pixels.shape[:2]
+        image = {
+            "name": None,
+            "height": height,
+            "width": width,
+            "sha256": hashlib.sha256(photograph).hexdigest(),
+            "remarks": list(decoded.remarks),
+        }
+        return {"image": image, **self._service.result(found, asked)}
+
+    def _answers(self, images: Sequence[Pixels], wanted: Wanted) -> Sequence[Answer]:
         def on_windows(*_: int) -> None:
             if not wanted():
                 raise _Unwanted
@@ -202,29 +211,3 @@ def _too_much_memory() -> Problem:
         "this one does not when it is worked on",
         "make it smaller, or start the service with lower --max-pixels and more memory",
     )
-
-
-def _result(found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) -> dict[str, Any]:
-    height, width = decoded.pixels.shape[:2]
-    image = {
-        "name": None,
-        "height": height,
-        "width": width,
-        "sha256": hashlib.sha256(photograph).hexdigest(),
-        "remarks": list(decoded.remarks),
-    }
-    if isinstance(found, Classified):
-        return {"image": image, "label": found.label, "decisions": list(found.decisions)}
-    measures = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=asked.mm_per_pixel)
-    return {
-        "image": image,
-        "threshold": found.threshold,
-        "cracks": measures.plain(),
-        "crack_table": measures.table(),
-    }
-
-
-def _picture(found: Segmented, decoded: Photograph, asked: Asked) -> bytes:
-    if asked.form == "overlay":
-        return jpeg(overlay(decoded.pixels, found.mask))
-    return png(found.probability if asked.form == "probability" else found.mask.astype(np.uint8) * 255)

@@ -196,6 +196,8 @@ class LoadedSpace(Parameters):
     def kept_by_objective(self) -> "LoadedSpace":
         """The space whose trials keep the model that is best by the first of its objectives that is a
         validation metric, where there is one."""
+        if "kept_by" not in type(self.recipe).model_fields:
+            return self
         known: tuple[KeptBy, ...] = get_args(KeptBy)
         names = [one.metric for one in self.objectives]
         metrics = sorted((one for one in known if one in names), key=names.index)

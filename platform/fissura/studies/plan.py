@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from fissura.core.errors import DataError, SpaceError
 from fissura.core.files import check_writable
+from fissura.core.tasks import Task, task_named
 from fissura.data.datasets import Named
+from fissura.data.sources import ImageData, digest_sources, moved_to, root_of
 from fissura.records.trial_attributes import RUN, SKIPPED
 from fissura.spaces.load import load_space
 from fissura.spaces.space import LoadedSpace
 from fissura.spaces.sweep import plan_sweep, run_of
-from fissura.studies.sources import Source, digest_sources, moved_to, parse_sources, root_of
 from fissura.studies.study import Plan, Study, find_study
 
 
@@ -65,7 +66,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         plan = study.plan()
         study.check_trials()
         space = plan.load_space(study.path / "study.json")
-        datasets = _standing(study, plan, request.data, task=space.recipe.task, cache=cache)
+        datasets = _standing(study, plan, request.data, task=task_named(space.recipe.task), cache=cache)
         plan = plan.model_copy(update={"trials": plan.trials + request.extend, "datasets": datasets})
         return study, *_with_sweep(request, plan, space, taken=_taken(study, plan, space))
     if request.space is None:
@@ -73,8 +74,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
             "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
         )
     space = _load(request.space, request, auto=profile).kept_by_objective()
-    task = space.recipe.task
-    datasets = parse_sources(request.data, task=task)
+    datasets = task_named(space.recipe.task).inputs.parse(request.data)
     study = Study(storage / (request.name or space.name))
     if study.exists:
         raise SpaceError(
@@ -107,9 +107,9 @@ def _standing(
     plan: Plan,
     data: Sequence[Named],
     *,
-    task: Literal["segmentation", "classification"],
+    task: Task,
     cache: Path,
-) -> tuple[Source, ...]:
+) -> tuple[ImageData, ...]:
     """The data sets of a study where they lie now: of what it was planned for, wherever that was.
 
     Raises:
@@ -130,7 +130,7 @@ def _standing(
                 " or begin a new study under another --name"
             )
         return plan.datasets
-    given = parse_sources(data, task=task)
+    given = task.inputs.parse(data)
     # the same files under the name of another kind, or without an option, are read as the study reads them
     if len(given) == len(plan.datasets):
         moved = tuple(

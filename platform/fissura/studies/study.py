@@ -25,7 +25,9 @@ from fissura.core.errors import SpaceError, UserError, named
 from fissura.core.files import write_json, write_text
 from fissura.core.retry import OnWait, must_stand
 from fissura.core.spec import Spec
+from fissura.core.tasks import Task, task_named
 from fissura.data.lock import claimed
+from fissura.data.sources import AnySource
 from fissura.records.trial_attributes import PAPER, RUN, SKIPPED
 from fissura.spaces.distributions import Scalar
 from fissura.spaces.load import load_text
@@ -33,7 +35,6 @@ from fissura.spaces.space import LoadedSpace, Metric
 from fissura.spaces.strict_yaml import write_value
 from fissura.spaces.sweep import Sweep
 from fissura.studies.database import DATABASE, database_fault, database_url
-from fissura.studies.sources import AnySource
 from fissura.studies.trial_records import RECORDS, append_records, read_records
 from fissura.training.experiment import KeptBy
 
@@ -79,6 +80,10 @@ class Plan(Spec):
             objectives=self.objectives,
         )
         return replace(space, kept_by=self.kept_by)
+
+    def task(self, source: Path) -> Task:
+        """The task of its recipe; see `load_space`."""
+        return task_named(self.load_space(source).recipe.task)
 
     def command(self, place: Path) -> str:
         """The command lines that make the study at `place`, an absolute path, anew beside it: the first

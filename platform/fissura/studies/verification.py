@@ -13,7 +13,6 @@ from fissura.core.text import count
 from fissura.records.run_files import MANIFEST, RESTORE, faults_of, read_manifest
 from fissura.records.trial_attributes import RUN
 from fissura.studies.database import DATABASE
-from fissura.studies.sources import masked
 from fissura.studies.study import PLAN, SPACE, Plan, Study
 from fissura.studies.trial_records import TrialRecord, read_records
 from fissura.training.checkpoint import METRICS, RECIPE
@@ -70,9 +69,8 @@ def verify(path: Path) -> Verified:
     for run in sorted(path for path in study.runs.glob("*/") if not path.name.startswith(".")):
         if any((run / name).is_file() for name in (MANIFEST, METRICS)):
             runs, files = runs + 1, files + _verify_run(run, faults, remarks)
-    # of classifiers the best ones alone have a run
-    if trials is not None and plan is not None and masked(plan.datasets):
-        faults += _missing(study, trials)
+    if trials is not None and plan is not None:
+        faults += _missing(study, plan, trials)
     return Verified(path, runs, files, tuple(faults), tuple(remarks))
 
 
@@ -134,9 +132,18 @@ def _differences(study: Study, file: Path, record: TrialRecord, trials: "list[Fr
         )
 
 
-def _missing(study: Study, trials: "list[FrozenTrial]") -> Iterator[str]:
-    """The runs of completed trials that are gone."""
-    for trial in trials:
-        if trial.state.name == "COMPLETE" and not (study.runs / trial.user_attrs[RUN] / MANIFEST).is_file():
-            run = study.runs / trial.user_attrs[RUN]
-            yield f"{run}: the run of trial {trial.number} is not whole; {RESTORE}"
+def _missing(study: Study, plan: Plan, trials: "list[FrozenTrial]") -> Iterator[str]:
+    """The runs of completed trials that are gone; of some tasks the best trials alone leave one."""
+    gone = [
+        (trial.number, study.runs / trial.user_attrs[RUN])
+        for trial in trials
+        if trial.state.name == "COMPLETE" and not (study.runs / trial.user_attrs[RUN] / MANIFEST).is_file()
+    ]
+    try:
+        if not gone or not plan.load_space(study.path / PLAN).recipe.leaves_runs:
+            return
+    except UserError as error:
+        yield from error.problems
+        return
+    for number, run in gone:
+        yield f"{run}: the run of trial {number} is not whole; {RESTORE}"

@@ -1,11 +1,23 @@
 """What a recipe of any task is: a frozen description with a name and a seed, and the digests that name it."""
 
+import contextlib
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fissura.core.spec import Spec, digest
+from fissura.core.documents import read_json
+from fissura.core.errors import SpecError
+from fissura.core.spec import MOST_VALUES, Spec, digest
+from fissura.core.tasks import Task, all_tasks
+
+if TYPE_CHECKING:
+    from fissura.data.datasets import Named
+    from fissura.data.sources import ImageData
+    from fissura.models.weights import ModelSpec
 
 KeptBy = Literal["val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall"]
 """What the kept model of a segmentation can be chosen by."""
@@ -15,11 +27,17 @@ class Experiment(Spec):
     """Base of the recipes: everything that decides a training.
 
     The same recipe, data and seed give the same result on the same machine. `task` says what it does with an
-    image; `metrics` are what its trials report, and so what a search can make best.
+    image; `metrics` are what its trials report, and so what a search can make best. The parameters below
+    `networks` choose the networks whose `weights_wanted` must be there. Where it `leaves_runs`, each
+    completed trial has one, else the best alone. `no_plan` says why the time of a search cannot be forecast,
+    where it cannot.
     """
 
-    task: ClassVar[Literal["segmentation", "classification"]]
+    task: ClassVar[str]
     metrics: ClassVar[frozenset[str]]
+    networks: ClassVar[tuple[str, ...]]
+    leaves_runs: ClassVar[bool] = True
+    no_plan: ClassVar[str] = "has trials that are not timed by their epochs"
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     seed: int = Field(0, ge=0, lt=2**32)
@@ -28,6 +46,11 @@ class Experiment(Spec):
     @abstractmethod
     def length(self) -> int:
         """Epochs of a trial; 1 where a trial is a single step."""
+
+    @property
+    @abstractmethod
+    def weights_wanted(self) -> "tuple[ModelSpec, ...]":
+        """The networks whose pretrained weights, or files of them, it needs."""
 
     @abstractmethod
     def measured(self, metric: str, *, on: str) -> str:
@@ -51,3 +74,21 @@ class Experiment(Spec):
     def named_by(self) -> dict[str, Any]:
         """The plain form, of which its digests are."""
         return self.plain()
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """What goes into a task: the class of its recipes, the field that no other task's have, and how its data
+    sets are read from what `--data` names (raises a `UserError` with all problems at once)."""
+
+    recipe: type[Experiment]
+    mark: str
+    parse: "Callable[[Sequence[Named]], tuple[ImageData, ...]]"
+
+
+def task_of_file(path: Path) -> Task:
+    """The task of the recipe in the JSON file at `path`, right or not; of one that shows none the first."""
+    plain: Any = {}
+    with contextlib.suppress(SpecError):
+        plain = read_json(path, remedy="", values=MOST_VALUES)
+    return next((task for task in all_tasks() if task.inputs.mark in plain), all_tasks()[0])

@@ -10,15 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
-from fissura.batches.evaluation import (
-    Labels,
-    Masks,
-    evaluate,
-    masks_in,
-    names_a_data_set,
-    open_test_set,
-)
-from fissura.batches.rows import SCHEMA, write_rows
+from fissura.batches.evaluation import evaluate, names_a_data_set, open_test_set
+from fissura.batches.rows import schema, write_rows
+from fissura.batches.scorer import ModelCard
 from fissura.batches.source import ImageSource
 from fissura.core.errors import DataError, SpecError
 from fissura.data.datasets import parse_dataset
@@ -26,6 +20,8 @@ from fissura.data.labelled import parse_labelled
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.metrics import parse_protocol
 from fissura.reports.score import score_folders
+from fissura.tasks.classification.batch import Labels
+from fissura.tasks.segmentation.batch import Masks, masks_in
 
 PROTOCOLS = tuple(parse_protocol(text) for text in ("pixel", "tolerant:2", "overlap", "flexible:1"))
 SHAPE = 20, 30
@@ -52,7 +48,7 @@ def folders(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 def results(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    write_rows(folder / "results.parquet", pa.Table.from_pylist(rows, schema=SCHEMA), question="q")
+    write_rows(folder / "results.parquet", pa.Table.from_pylist(rows, schema=schema()), question="q")
     return folder / "results.parquet"
 
 
@@ -62,8 +58,7 @@ def evaluated(
     rows = [{"image": name, "error": "torn" if name in failed else None} for name in source.names()]
     plain: dict[str, Any] = {
         "protocols": PROTOCOLS,
-        "threshold": 0.4,
-        "classes": (),
+        "card": ModelCard(run="r", task="segmentation", threshold=0.4),
         "facts": {"data": "walls"},
     }
     out = folders / "out"
@@ -230,7 +225,7 @@ class TestLabels:
         ]
         return evaluate(
             tmp_path, results(tmp_path, rows), truth, names=list("abcde"),
-            protocols=(), threshold=None, classes=classes, facts={},
+            protocols=(), card=ModelCard(run="r", task="classification", classes=classes), facts={},
         )  # fmt: skip
 
     def test_score_as_scikit_learn_does(self, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fissura.batches.pictures import bare_name, picture_path, picture_stems
-from fissura.batches.rows import SCHEMA, read_rows
+from fissura.batches.rows import read_rows, schema
 from fissura.batches.scorer import Disagreement, Result, Scored
 from fissura.batches.sink import Question, open_sink
 from fissura.core.errors import DataError, SpecError
@@ -76,7 +76,7 @@ class TestARow:
         cracks: dict[str, Any] = SEGMENTED["cracks"]
         assert cracks["area_px"] == 4
         assert row == {
-            **dict.fromkeys(SCHEMA.names),
+            **dict.fromkeys(schema().names),
             "image": "a.jpg",
             "sha256": "a" * 64,
             "height": 4,
@@ -107,7 +107,7 @@ class TestARow:
             torn, missing = rows(sink.finish())
         sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         assert torn == {
-            **dict.fromkeys(SCHEMA.names),
+            **dict.fromkeys(schema().names),
             "image": "a.jpg",
             "error": "it is torn",
             "sha256": sha256,
@@ -225,7 +225,7 @@ class TestImagesThatFailed:
             sink.add("a.jpg", scored())
             sink.finish()
         table = read_rows(out / "results.parquet")
-        failed = pa.Table.from_pylist([{"image": "a.jpg", "error": "torn"}], schema=SCHEMA)
+        failed = pa.Table.from_pylist([{"image": "a.jpg", "error": "torn"}], schema=schema())
         (out / "results").mkdir()
         pq.write_table(failed.replace_schema_metadata(metadata(out)), out / "results/part-000007.parquet")
         with opened(out) as sink:

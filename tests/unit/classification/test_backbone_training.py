@@ -27,7 +27,7 @@ from fissura.classification.distillation import Distilled
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.core.errors import DataError, Diverged, ResourceError, SpecError, WeightsError
 from fissura.core.spec import digest
-from fissura.distributed.preflight import check_all_backbones
+from fissura.distributed.preflight import check_all_weights
 from fissura.distributed.training import learn_backbone as learn
 from fissura.models.backbones import resized
 from fissura.models.weights import Hub
@@ -443,7 +443,7 @@ class TestStartingWeights:
             "cnn_svm", profile="cpu", fixed={"training.start": "imagenet", "backbone.weights": weights}
         )
         with pytest.raises(WeightsError, match="mobilenet_v3"):
-            check_all_backbones(space, hub=Hub(endpoint="http://127.0.0.1:9", cache=tmp_path, seconds=0.5))
+            check_all_weights(space, hub=Hub(endpoint="http://127.0.0.1:9", cache=tmp_path, seconds=0.5))
 
     def test_that_are_random_leave_the_names_of_earlier_runs(self) -> None:
         recipe = ClassifierRecipe(name="walls")

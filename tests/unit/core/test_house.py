@@ -14,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from fissura.core.tasks import TASKS
+
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "platform" / "fissura"
 TOP_LEVEL = {
@@ -230,6 +232,18 @@ def test_no_file_names_a_place_on_one_machine_or_a_package_registry() -> None:
         if FORBIDDEN.search(line)
     ]
     assert not found
+
+
+def test_no_task_is_named_in_a_comparison() -> None:
+    names = set(TASKS)
+    found = [
+        f"{relative(path)}:{node.lineno}: {ast.unparse(node)}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        and any(isinstance(part, ast.Constant) and part.value in names for part in ast.walk(node))
+    ]
+    assert not found, "ask the `Task` for its part; see docs/design.md"
 
 
 def imported(tree: ast.Module) -> set[str]:

@@ -32,7 +32,6 @@ from fissura.metrics import level_of
 from fissura.segmentation.crack_measures import measure_map
 from fissura.segmentation.predict import Predictor
 from fissura.serving.allowed_roots import Roots
-from fissura.serving.answering import HEADER_CRACKS
 from fissura.serving.app import build_app
 from fissura.serving.hosting import Hosted, Models, OneModel
 from fissura.serving.limits import Limits
@@ -41,6 +40,7 @@ from fissura.serving.query import Asked
 from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Reply, Worker
+from fissura.tasks.segmentation.service import HEADER_CRACKS
 
 CPU = torch.device("cpu")
 TOKEN = "correct-horse-battery-staple"  # noqa: S105

@@ -15,6 +15,7 @@ from fissura.cli.options import parse_sets
 from fissura.core.errors import SpaceError, UserError
 from fissura.data.datasets import parse_datasets
 from fissura.data.labelled import parse_labelled
+from fissura.data.sources import parse_either
 from fissura.recipes import load_recipe
 from fissura.records import store
 from fissura.records.run_table import METADATA_KEY
@@ -22,7 +23,6 @@ from fissura.segmentation.evaluation import _kept_thresholds
 from fissura.spaces import load_space, load_text, search_spaces
 from fissura.spaces.check import EFFORT_LIMIT, Effort
 from fissura.spaces.strict_yaml import ITEM_LIMIT, read
-from fissura.studies.sources import parse_either
 
 SECONDS = 1.0
 HEAD = "recipe: unet_backbones\nobjective: {metric: val/f1, mode: max}\n"

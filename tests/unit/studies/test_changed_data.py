@@ -18,6 +18,7 @@ from fissura.data.dataset import Dataset
 from fissura.data.datasets import parse_dataset
 from fissura.data.labelled import ClassFolder, image_keys, labelled_digest
 from fissura.data.resize import Fixed, Native
+from fissura.data.sources import change_of
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.distributed.search.trial import TrialActor, TrialContext
 from fissura.models.backbones import Backbone
@@ -25,7 +26,6 @@ from fissura.recipes import load_recipe
 from fissura.records import class_store, store
 from fissura.segmentation.evaluation import evaluate
 from fissura.spaces.fields import override
-from fissura.studies.sources import change_of
 
 CPU = torch.device("cpu")
 SMALL = {"model.width": 4, "model.depth": 2, "data.crop.size": 32, "epochs": 1}

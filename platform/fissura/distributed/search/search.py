@@ -11,43 +11,25 @@ from optuna.study import Study as OptunaStudy
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
-from fissura.core.errors import ResourceError
 from fissura.core.progress import Say
+from fissura.core.tasks import task_named
 from fissura.data.cache import default_cache
-from fissura.data.content import notes_of
-from fissura.data.trainable import prepare_training
+from fissura.data.sources import change_of
 from fissura.distributed.cluster import connected, this_machine
-from fissura.distributed.preflight import (
-    Hardware,
-    Slots,
-    check_all_weights,
-    check_batches,
-    check_disk,
-    plan_slots,
-)
-from fissura.distributed.search.conclude import conclude
+from fissura.distributed.preflight import Hardware, check_all_weights, plan_slots
 from fissura.distributed.search.failures import LostNodes
 from fissura.distributed.search.hang_watch import EpochTimeout, HangWatch
 from fissura.distributed.search.progress import SearchProgress
-from fissura.distributed.search.schedulers import scheduler_for
-from fissura.distributed.search.search_classifiers import search_classifiers
 from fissura.distributed.search.search_result import SearchResult, outcome
 from fissura.distributed.search.searcher import StudySearch
 from fissura.distributed.search.study_log import StudyLog
-from fissura.distributed.search.trial import TrialActor, TrialContext
-from fissura.distributed.search.trial_workers import (
-    ACTOR_RESOURCES,
-    FreesWorkers,
-    WorkersContext,
-    WorkersTrial,
-)
+from fissura.distributed.search.task_trials import EVALUATED_RUNS, SearchTerms, TaskTrials
+from fissura.distributed.search.trial_workers import FreesWorkers
 from fissura.distributed.search.waiting import WaitingTrials
 from fissura.distributed.stopping import StopFile, stops_on_signals
-from fissura.segmentation.recipe import segmenter_of
-from fissura.spaces.space import LoadedSpace
 from fissura.studies.plan import Request, make_plan
-from fissura.studies.sources import change_of, masked
-from fissura.studies.study import Plan, Study, finished
+from fissura.studies.results import write_results
+from fissura.studies.study import Study, finished, runs_to_keep
 from fissura.training.runtime import pick_device
 
 
@@ -75,113 +57,58 @@ def run_search(
     study, plan, space = make_plan(request, folder, profile="cpu" if local_cpu else "gpu")
     for note in space.notes:
         say(note)
-    if space.recipe.task == "classification":
-        if hardware.workers_per_trial > 1:
-            raise ResourceError(
-                f"--workers-per-trial {hardware.workers_per_trial}: a classifier is fitted on one node; leave"
-                " it out (backbones and features use all nodes as it is)"
-            )
-        return search_classifiers(study, plan, space, hardware, folder, trial_timeout=trial_timeout, say=say)
+    stop = StopFile(study.path)
+    terms = SearchTerms(study, plan, space, hardware, folder, stop, trial_timeout, say, on_image)
+    task = task_named(space.recipe.task).trials(terms)
     if hardware.address is None:
         # what does not fit is refused before a Ray is started
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
-    datasets = masked(plan.datasets)
-    prepared = prepare_training(
-        datasets,
-        resize=segmenter_of(space.recipe_for(space.paper_point())).data.resize,
-        directory=folder,
-        content=plan.content,
-        on_sample=on_image,
-    )
-    for remark in [*notes_of(datasets), *prepared.remarks]:
-        say(remark)
-    stop = StopFile(study.path)
+    task.prepare()
     with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
-        slots = plan_slots(resources, hardware, trials=plan.trials)
-        check_disk(segmenter_of(space.recipe_for(space.paper_point())), storage=study.path, slots=slots)
-        check_batches(space, workers=slots.workers)
+        at_a_time = task.place(plan_slots(resources, hardware, trials=plan.trials))
         study.write(plan)
         stop.clear()
         say(
             f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
-            f"{f', profile {plan.profile}' if plan.profile else ''}; {slots.concurrent} at a time,"
-            f"{f' {slots.workers} workers each, of' if slots.workers > 1 else ''}"
-            f" {slots.cpus} CPUs and {slots.gpus:g} GPUs each"
+            f"{f', profile {plan.profile}' if plan.profile else ''}; {at_a_time}"
         )
         with stops_on_signals(stop):
-            optuna_study = _run(
-                plan, space, study, slots, folder, stop=stop, say=say, trial_timeout=trial_timeout
-            )
+            trials = _run(terms, task)
             interrupted = stop.requested()
             if interrupted:
-                say("stopping: running trials have saved their state; the results so far are being written")
-            conclusion = conclude(study, optuna_study, slots=slots, say=say)
+                say("stopping: what was running goes on with --resume; the results so far are being written")
+            results = task.evaluate(trials, runs_to_keep(trials, best=EVALUATED_RUNS))
+            conclusion = write_results(study, trials, results=results, say=say)
         if change := change_of(plan.datasets, content=plan.content, directory=folder):
             say(change)
         stop.clear()
-    return outcome(
-        study,
-        plan,
-        space,
-        optuna_study,
-        conclusion,
-        interrupted=interrupted,
-        seconds=time.monotonic() - begin,
-    )
+    seconds = time.monotonic() - begin
+    return outcome(study, plan, space, trials, conclusion, interrupted=interrupted, seconds=seconds)
 
 
-def _run(
-    plan: Plan,
-    space: LoadedSpace,
-    study: Study,
-    slots: Slots,
-    cache: Path,
-    *,
-    stop: StopFile,
-    say: Say,
-    trial_timeout: float | None,
-) -> OptunaStudy:
+def _run(terms: SearchTerms, task: TaskTrials) -> OptunaStudy:
     """Runs the trials that are still to do."""
-    context = TrialContext(
-        study=study.path, datasets=plan.datasets, content=plan.content, cache=cache, cpus=slots.cpus
-    )
-    trainable = tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus})
-    if slots.workers > 1:
-        context = WorkersContext(**dict(context), workers=slots.workers, gpu=slots.gpus > 0)
-        trainable = tune.with_resources(WorkersTrial, ACTOR_RESOURCES)
-    storage = study.storage(on_wait=lambda reason: say(reason) if reason else None)
+    plan, study, say = terms.plan, terms.study, terms.say
     search = StudySearch(
-        space,
-        storage=storage,
+        terms.space,
+        storage=study.storage(on_wait=lambda reason: say(reason) if reason else None),
         study_name=plan.name,
         seed=plan.seed,
         content=plan.content,
-        context=context.plain(),
-        stop_requested=stop.requested,
+        context=task.context(),
+        stop_requested=terms.stop.requested,
         sweep=plan.swept,
         on_end=study.keep_record,
     )
     study.keep_missing(search.study)
-    earlier = finished(search.study)
-    todo = plan.trials - len(earlier)
-    if todo <= 0:
+    done = len(finished(search.study))
+    if done >= plan.trials:
         say(f"all {plan.trials} trials are done; add some with --extend N")
         return search.study
-    if earlier:
-        say(f"{len(earlier)} trials are done, {todo} to do")
-    scheduler = scheduler_for(space, epochs=space.longest, earlier=earlier)
-    run_trials(
-        trainable,
-        search,
-        study,
-        todo=todo,
-        scheduler=scheduler,
-        concurrent=slots.concurrent,
-        total=plan.trials,
-        say=say,
-        trial_timeout=trial_timeout,
-    )
+    if done:
+        say(f"{done} trials are done, {plan.trials - done} to do")
+    task.run(search, todo=plan.trials - done)
     return search.study
 
 

@@ -1,124 +1,134 @@
-"""A search of classifiers: backbones and features first, then settings in batches, then the best fitted."""
+"""Searches of classifiers: backbones and features first, then settings in batches, then the best fitted."""
 
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from optuna.study import Study as OptunaStudy
+import numpy as np
+import optuna
 
-from fissura.core.progress import Say
+from fissura.classification.cross_validation_score import whitened
+from fissura.classification.evaluation import evaluate_classifier
+from fissura.classification.recipe import ClassifierRecipe, classifier_of
+from fissura.core.errors import ResourceError, UserError
 from fissura.data.labelled import check_classes
-from fissura.distributed.cluster import connected, this_machine
-from fissura.distributed.preflight import Hardware, Slots, check_all_backbones, plan_slots
+from fissura.data.sources import labelled
+from fissura.distributed.preflight import Slots
 from fissura.distributed.search.classifier_trials import SETTING_SECONDS, judge_all
-from fissura.distributed.search.conclude_classifiers import conclude_classifiers
-from fissura.distributed.search.search_result import SearchResult, outcome
 from fissura.distributed.search.searcher import StudySearch
 from fissura.distributed.search.status_line import StatusLine
-from fissura.distributed.search.study_log import StudyLog
+from fissura.distributed.search.task_trials import SearchTerms
 from fissura.distributed.search.trial_inputs import Material
-from fissura.distributed.stopping import StopFile, stops_on_signals
-from fissura.spaces.space import Adaptive, LoadedSpace
-from fissura.studies.sources import change_of, labelled
-from fissura.studies.study import Plan, Study, finished
+from fissura.distributed.training.fit_classifier import fit_run
+from fissura.records.class_store import CLEAN, FILE, read_classes
+from fissura.records.trial_attributes import RUN
+from fissura.reports.classification_plots import feature_map
+from fissura.reports.figures import Plot
+from fissura.spaces.space import Adaptive
+from fissura.studies.study import best_trials
+from fissura.studies.task_results import TaskResults
+from fissura.tasks.classification.results import ClassificationResults
+from fissura.training.runtime import LocalRuntime
 
 
-def search_classifiers(
-    study: Study,
-    plan: Plan,
-    space: LoadedSpace,
-    hardware: Hardware,
-    cache: Path,
-    *,
-    trial_timeout: float | None,
-    say: Say,
-) -> SearchResult:
-    """Runs a search of classifiers to its end, or to a stop that was asked for. A setting that takes longer
-    than `trial_timeout` seconds (None: an hour) fails.
+class ClassificationTrials:
+    """See `TaskTrials`."""
 
-    Raises:
-        UserError: anything that would make it fail; no trial was begun.
-    """
-    begin = time.monotonic()
-    check_classes(labelled(plan.datasets), directory=cache)
-    check_all_backbones(space)
-    if hardware.address is None:
-        plan_slots(this_machine(), hardware, trials=plan.trials)
-    stop = StopFile(study.path)
-    with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
-        slots = plan_slots(resources, hardware, trials=plan.trials)
-        study.write(plan)
-        stop.clear()
-        say(
-            f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
-            f"{f', profile {plan.profile}' if plan.profile else ''}; {slots.concurrent} batches at a time"
-        )
-        material = Material(
-            labelled(plan.datasets),
-            storage=study.path.parent,
-            cache=cache,
-            content=plan.content,
+    _slots: Slots
+    _material: Material
+
+    def __init__(self, terms: SearchTerms) -> None:
+        self._terms = terms
+        self._datasets = labelled(terms.plan.datasets)
+        workers = terms.hardware.workers_per_trial
+        if workers > 1:
+            raise ResourceError(
+                f"--workers-per-trial {workers}: a classifier is fitted on one node; leave it out (backbones"
+                " and features use all nodes as it is)"
+            )
+
+    def prepare(self) -> None:
+        """Features are made on the cluster; here the classes are looked at alone."""
+        check_classes(self._datasets, directory=self._terms.cache)
+
+    def place(self, slots: Slots) -> str:
+        """See `TaskTrials`."""
+        terms = self._terms
+        self._slots = slots
+        self._material = Material(
+            self._datasets,
+            storage=terms.study.path.parent,
+            cache=terms.cache,
+            content=terms.plan.content,
             workers=1,
             slots=slots,
-            address=hardware.address,
-            say=say,
+            address=terms.hardware.address,
+            say=terms.say,
         )
-        with stops_on_signals(stop):
-            trials = _run(
-                plan, space, study, material, slots, trial_timeout=trial_timeout, stop=stop, say=say
+        return f"{slots.concurrent} batches at a time"
+
+    def context(self) -> Mapping[str, Any]:
+        """Nothing: the settings of a batch share what lies in the object store."""
+        return {}
+
+    def run(self, search: StudySearch, *, todo: int) -> None:
+        """Judges settings by cross-validation. One that takes longer than the search's time (by default an
+        hour) fails."""
+        terms, slots = self._terms, self._slots
+        standing = StatusLine(search, total=terms.plan.trials, unit="settings", say=terms.say)
+        with standing.starting():
+            judge_all(
+                search,
+                self._material,
+                todo=todo,
+                concurrent=slots.concurrent,
+                cpus=slots.cpus,
+                stop=terms.stop,
+                standing=standing,
+                sequential=isinstance(terms.space.definition.sampler, Adaptive),
+                seconds=terms.trial_timeout or SETTING_SECONDS,
             )
-            interrupted = stop.requested()
-            if interrupted:
-                say("stopping: the results so far are being written")
-            conclusion = conclude_classifiers(study, trials, space, material, cpus=slots.cpus, say=say)
-        if change := change_of(plan.datasets, content=plan.content, directory=cache):
-            say(change)
-        stop.clear()
-    seconds = time.monotonic() - begin
-    return outcome(study, plan, space, trials, conclusion, interrupted=interrupted, seconds=seconds)
+        terms.say(standing.line())
+
+    def evaluate(self, trials: optuna.Study, runs: Sequence[str]) -> TaskResults:
+        """Fits the settings of `runs` to all training images first, as a trial fits folds alone."""
+        terms, material, cpus = self._terms, self._material, self._slots.cpus
+        ended = {trial.user_attrs[RUN]: trial for trial in best_trials(trials)}
+        pictures: list[Plot] = []
+        for run_id in runs:
+            trial, run = ended[run_id], terms.study.runs / run_id
+            recipe = classifier_of(terms.space.recipe_for(terms.space.completed(trial.params)))
+            scores = {name: value for name, value in trial.user_attrs.items() if name.startswith("cv/")}
+            try:
+                fit_run(run, recipe, material, scores=scores, cpus=cpus)
+                if not (run / FILE).is_file():
+                    evaluate_classifier(
+                        run,
+                        material.images,
+                        content=material.content,
+                        split="test",
+                        conditions=(CLEAN,),
+                        device=LocalRuntime(cpus=cpus).device,
+                    )
+                pictures = pictures or [_feature_map(run, recipe, material)]
+            except UserError as error:
+                terms.say(f"run {run_id}: {error}")
+        return ClassificationResults(images=material.images, pictures=pictures)
 
 
-def _run(
-    plan: Plan,
-    space: LoadedSpace,
-    study: Study,
-    material: Material,
-    slots: Slots,
-    *,
-    trial_timeout: float | None,
-    stop: StopFile,
-    say: Say,
-) -> OptunaStudy:
-    """Judges the settings that are still to do."""
-    search = StudySearch(
-        space,
-        storage=study.storage(on_wait=lambda reason: say(reason) if reason else None),
-        study_name=plan.name,
-        seed=plan.seed,
-        content=plan.content,
-        context={},
-        stop_requested=stop.requested,
-        sweep=plan.swept,
-        on_end=study.keep_record,
+def _feature_map(run: Path, recipe: ClassifierRecipe, material: Material) -> Plot:
+    """The whitened features of the test images that `run` classified, in two dimensions."""
+    table = read_classes([run]).records[0].table
+    row_of = {(one.source, one.image.name): row for row, one in enumerate(material.images)}
+    columns = [table.column(name).to_pylist() for name in ("dataset", "image")]
+    tested = np.array([row_of[key] for key in zip(*columns, strict=True)])
+    learnt = material.roles(recipe).classifier
+    features = material.features(recipe)[np.concatenate([learnt, tested])]
+    training = np.arange(len(features)) < len(learnt)
+    return feature_map(
+        whitened(features, whitening=recipe.whitening, training=training)[~training],
+        labels=table.column("label").to_numpy(),
+        predictions=table.column("prediction").to_numpy(),
+        classes=material.classes,
+        names=columns[1],
     )
-    study.keep_missing(search.study)
-    done = len(finished(search.study))
-    if done >= plan.trials:
-        say(f"all {plan.trials} trials are done; add some with --extend N")
-        return search.study
-    if done:
-        say(f"{done} trials are done, {plan.trials - done} to do")
-    standing = StatusLine(search, total=plan.trials, unit="settings", say=say)
-    with standing.starting():
-        judge_all(
-            search,
-            material,
-            todo=plan.trials - done,
-            concurrent=slots.concurrent,
-            cpus=slots.cpus,
-            stop=stop,
-            standing=standing,
-            sequential=isinstance(space.definition.sampler, Adaptive),
-            seconds=trial_timeout or SETTING_SECONDS,
-        )
-    say(standing.line())
-    return search.study

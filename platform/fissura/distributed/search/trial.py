@@ -20,9 +20,9 @@ from fissura.distributed.failure_policy import decide, raised
 from fissura.distributed.preemption import NodeNotice, Preempted
 from fissura.distributed.search.waiting import WaitingTrials
 from fissura.distributed.stopping import StopFile
+from fissura.segmentation.fit import advance
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.resumable import Training
-from fissura.segmentation.run import close_run
 from fissura.segmentation.trainer import Trainer
 from fissura.training.runtime import LocalRuntime
 
@@ -120,8 +120,8 @@ class TrialActor(tune.Trainable):
             if self._notice.noticed():
                 raise Preempted(LEAVING)
             training = self._training or self._open()
-            if not training.trainer.finished:
-                training.step()
+            context = self._context
+            advance(training, datasets=context.datasets, content=context.content, cpus=context.cpus)
         except Preempted:
             raise
         except Exception as error:
@@ -132,14 +132,6 @@ class TrialActor(tune.Trainable):
                 raise Preempted(LEAVING) from None
             return self._result(interrupted=True, done=True)
         trainer = training.trainer
-        if trainer.finished:
-            close_run(
-                trainer,
-                datasets=self._context.datasets,
-                content=self._context.content,
-                cpus=self._context.cpus,
-                joules=None,
-            )
         told, self._told = self._told, len(trainer.history)
         return self._result(
             **epoch_result(trainer, told=told),

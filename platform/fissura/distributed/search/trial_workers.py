@@ -30,9 +30,9 @@ from fissura.distributed.search.trial import TrialContext, epoch_result
 from fissura.distributed.search.waiting import WaitingTrials
 from fissura.distributed.stopping import StopFile
 from fissura.distributed.training.runtime import TrainRuntime
+from fissura.segmentation.fit import advance
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.resumable import Training
-from fissura.segmentation.run import close_run
 
 # in a run's folder, while it trains: the name of its workers' resources, and what Ray Train keeps
 WORKERS, RAY_TRAIN = "workers", "ray-train"
@@ -207,15 +207,11 @@ def work(config: dict[str, Any]) -> None:
             context.datasets, resize=recipe.data.resize, directory=context.cache, content=context.content
         )
         training = Training(recipe, data=data, run=run, runtime=runtime)
-        told = 0
-        while not (told and training.trainer.finished):
+        told, cpus, manifest = 0, context.cpus * context.workers, None
+        while manifest is None:
             begin = time.perf_counter()
-            if not training.trainer.finished:
-                training.step()
+            manifest = advance(training, datasets=context.datasets, content=context.content, cpus=cpus)
             trainer = training.trainer
-            if trainer.finished:
-                cpus = context.cpus * context.workers
-                close_run(trainer, datasets=context.datasets, content=context.content, cpus=cpus, joules=None)
             if runtime.rank == 0:
                 seconds = time.perf_counter() - begin
                 results.put(result() | epoch_result(trainer, told=told) | {"step_seconds": seconds})

@@ -1,53 +1,45 @@
 """One classifier trained from images to a run directory: backbone, features, fit."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from fissura.classification.recipe import ClassifierRecipe
-from fissura.core.progress import Say
-from fissura.data.labelled import LabelledDataset, check_classes
-from fissura.distributed.cluster import connected
-from fissura.distributed.preflight import Slots
-from fissura.distributed.search.trial_inputs import Material
-from fissura.distributed.training.fit_classifier import fit_run
+from fissura.classification.recipe import classifier_of
+from fissura.data.labelled import check_classes, labelled_digest, parse_labelled
+from fissura.distributed.environment import check_temporary_folder, prepare_environment
+from fissura.distributed.training.task_training import TaskTraining, TrainingTerms
 from fissura.models import check_weights
-from fissura.records.manifest import Manifest
 from fissura.records.run_files import MANIFEST, read_manifest
+from fissura.records.trained import Trained
+from fissura.training.experiment import Experiment
 
 
-def train_classifier(
-    recipe: ClassifierRecipe,
-    *,
-    datasets: Sequence[LabelledDataset],
-    content: str,
-    storage: Path,
-    cache: Path | None,
-    workers: int,
-    cpus_per_worker: int | None,
-    address: str | None,
-    say: Say,
-) -> tuple[Path, Manifest]:
-    """Trains `recipe` into `storage/runs`; a backbone that is learnt is learnt by `workers` workers, and its
-    features are extracted on every node.
+def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
+    """See `TaskTraining`. A backbone that is learnt is learnt by the workers, and its features are extracted
+    on every node."""
+    check_temporary_folder(terms.address)
+    prepare_environment(terms.address)
+    from fissura.distributed.cluster import connected
+    from fissura.distributed.preflight import Slots
+    from fissura.distributed.search.trial_inputs import Material
+    from fissura.distributed.training.fit_classifier import fit_run
 
-    Raises:
-        UserError: images, labels or hardware that it cannot be trained with.
-    """
-    run = storage / "runs" / recipe.run_id(content)
+    chosen, datasets = classifier_of(recipe), parse_labelled(terms.data)
+    content = labelled_digest(datasets, directory=terms.cache)
+    run = terms.storage / "runs" / chosen.run_id(content)
     if (run / MANIFEST).is_file():
-        return run, read_manifest(run)
-    check_classes(datasets, directory=cache)
-    check_weights(*recipe.weights_wanted)
-    with connected(address) as resources:
-        cpus = cpus_per_worker or max(1, resources.node_cpus // workers)
+        return Trained(run, read_manifest(run))
+    check_classes(datasets, directory=terms.cache)
+    check_weights(*chosen.weights_wanted)
+    with connected(terms.address) as resources:
+        cpus = terms.cpus_per_worker or max(1, resources.node_cpus // terms.workers)
         material = Material(
             datasets,
-            storage=storage,
-            cache=cache,
+            storage=terms.storage,
+            cache=terms.cache,
             content=content,
-            workers=workers,
+            workers=terms.workers,
             slots=Slots(max(1, resources.cpus // cpus), cpus, 1.0 if resources.gpus else 0.0),
-            address=address,
-            say=say,
+            address=terms.address,
+            say=terms.say,
         )
-        return run, fit_run(run, recipe, material, scores={}, cpus=cpus)
+        return Trained(run, fit_run(run, chosen, material, scores={}, cpus=cpus))
+
+
+CLASSIFICATION_TRAINING: TaskTraining = train_classifier

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from pydantic import TypeAdapter
 
 from fissura.core.progress import Say
+from fissura.data.sources import ImageData
 from fissura.distributed.environment import prepare_environment
 from fissura.distributed.reach import unreachable
 from fissura.operations.doctor.checks import judge
@@ -34,11 +35,10 @@ from fissura.operations.doctor.shared_storage import (
     try_locks,
     write_token,
 )
-from fissura.studies.sources import Source
 
 
 def diagnose(
-    *, address: str | None, storage: Path | None, cache: Path, sources: Sequence[Source], say: Say
+    *, address: str | None, storage: Path | None, cache: Path, sources: Sequence[ImageData], say: Say
 ) -> list[Finding]:
     """What every check says of the cluster at `address`, or of this machine alone where it is None.
 
@@ -76,7 +76,7 @@ def version_ranges() -> dict[str, str]:
     return {"python": own["Requires-Python"]} | ranges
 
 
-def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[Source], say: Say) -> Seen:
+def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[ImageData], say: Say) -> Seen:
     say(f"asking {len(crew.nodes)} node{'s' * (len(crew.nodes) != 1)}")
     nonce = secrets.token_hex(16)
     folders = {CACHE_FOLDER: str(cache)} | ({STORAGE_FOLDER: str(storage)} if storage else {})
@@ -119,7 +119,7 @@ def _share(crew: Crew, storage: Path, nonce: str) -> Shared:
 
 
 def _read(
-    crew: Crew, sources: Sequence[Source], cache: Path, *, say: Say
+    crew: Crew, sources: Sequence[ImageData], cache: Path, *, say: Say
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """Each data set's digest by node, and the problems by node."""
     digests: dict[str, dict[str, str]] = {}

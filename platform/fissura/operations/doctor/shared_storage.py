@@ -120,7 +120,7 @@ def read_data(plain: dict[str, Any], cache: str) -> tuple[str, str]:
     from pydantic import TypeAdapter
 
     from fissura.core.errors import UserError
-    from fissura.studies.sources import AnySource, digest_sources
+    from fissura.data.sources import AnySource, digest_sources
 
     try:
         source = TypeAdapter[AnySource](AnySource).validate_python(plain)

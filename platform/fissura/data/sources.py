@@ -1,8 +1,8 @@
-"""The images of a study, whatever its task: how they are named, and the digest of what they hold."""
+"""Data sets of both families, with masks and with labels: their names, and the digest of what they hold."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -23,21 +23,10 @@ from fissura.data.labelled.squares import CutSquares
 from fissura.data.naming import name_of, told_apart
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
-Source = Dataset | LabelledDataset
+ImageData = Dataset | LabelledDataset
 
 
-def parse_sources(
-    texts: Sequence[Named], *, task: Literal["segmentation", "classification"]
-) -> tuple[Source, ...]:
-    """The data sets that `--data` names, with masks or with labels as the task needs.
-
-    Raises:
-        UserError: with all problems at once.
-    """
-    return parse_datasets(texts) if task == "segmentation" else parse_labelled(texts)
-
-
-def parse_either(texts: Sequence[Named]) -> tuple[Source, ...]:
+def parse_either(texts: Sequence[Named]) -> tuple[ImageData, ...]:
     """The data sets by their own kinds, those with masks first; the path of a folder is of the kind `folder`.
 
     Raises:
@@ -51,7 +40,7 @@ def parse_either(texts: Sequence[Named]) -> tuple[Source, ...]:
     )
 
 
-def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
+def digest_sources(sources: Sequence[ImageData], *, directory: Path | None) -> str:
     """Sixteen hex digits that name what the data sets hold, which all have masks, or all labels.
 
     Raises:
@@ -62,7 +51,7 @@ def digest_sources(sources: Sequence[Source], *, directory: Path | None) -> str:
     return labelled_digest(labelled(sources), directory=directory)
 
 
-def change_of(sources: Sequence[Source], *, content: str, directory: Path | None) -> str:
+def change_of(sources: Sequence[ImageData], *, content: str, directory: Path | None) -> str:
     """What is said of data that are no longer those of the digest `content`; or nothing."""
     try:
         held = digest_sources(sources, directory=directory)
@@ -77,7 +66,7 @@ def change_of(sources: Sequence[Source], *, content: str, directory: Path | None
     )
 
 
-def root_of(source: Source) -> Path:
+def root_of(source: ImageData) -> Path:
     """The folder that a data set lies in; of one that is cut from another, that one's."""
     if isinstance(source, CutSquares):
         return source.source.root
@@ -86,19 +75,19 @@ def root_of(source: Source) -> Path:
     return source.root
 
 
-def moved_to(source: Source, root: Path) -> Source:
+def moved_to(source: ImageData, root: Path) -> ImageData:
     """The data set in another folder."""
     if isinstance(source, CutSquares):
         return source.model_copy(update={"source": source.source.model_copy(update={"root": root})})
     return source.model_copy(update={"root": root})
 
 
-def called(sources: Sequence[Source], *, content: str) -> str:
+def called(sources: Sequence[ImageData], *, content: str) -> str:
     """What a report calls the data of a study."""
     return text.listed([text.data(name, content) for name in _names(sources)])
 
 
-def described(sources: Sequence[Source], *, content: str) -> str:
+def described(sources: Sequence[ImageData], *, content: str) -> str:
     """What a report says of a study's data: what each is called, and where it lies."""
     places = [
         f"{source.info.title}, {source.root}" if isinstance(source, Dataset) else str(source)
@@ -108,15 +97,15 @@ def described(sources: Sequence[Source], *, content: str) -> str:
     return ", ".join(f"{text.data(name, content)}: {place}" for name, place in named)
 
 
-def _names(sources: Sequence[Source]) -> list[str]:
+def _names(sources: Sequence[ImageData]) -> list[str]:
     return told_apart(name_of(source.plain()) for source in sources)
 
 
-def masked(sources: Sequence[Source]) -> tuple[Dataset, ...]:
+def masked(sources: Sequence[ImageData]) -> tuple[Dataset, ...]:
     """Those with masks."""
     return tuple(source for source in sources if isinstance(source, Dataset))
 
 
-def labelled(sources: Sequence[Source]) -> tuple[LabelledDataset, ...]:
+def labelled(sources: Sequence[ImageData]) -> tuple[LabelledDataset, ...]:
     """Those with labels."""
     return tuple(source for source in sources if isinstance(source, LabelledDataset))

@@ -1,8 +1,8 @@
-"""What a study of classifiers gives its reader: tables and report, from the runs that were evaluated."""
+"""What a study of classifiers gives its reader: the tables, and the report's own sections."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from fissura.core.errors import DataError, UserError
 from fissura.core.progress import Say
 from fissura.data.cache import default_cache
 from fissura.data.labelled import KeyedImage, image_keys
+from fissura.data.sources import labelled
 from fissura.records.class_store import ClassRecord, read_classes
 from fissura.reports.class_gallery import class_gallery
 from fissura.reports.classification import ClassRow, class_table
@@ -24,11 +25,8 @@ from fissura.reports.classification_plots import Candidate, confusion_plot, pare
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
 from fissura.reports.html import Html, element
-from fissura.reports.leaderboard import Leaderboard
-from fissura.reports.report import write_report
-from fissura.studies.results import REPORT, Conclusion, study_facts
-from fissura.studies.sources import labelled
 from fissura.studies.study import Plan, Study, finished
+from fissura.studies.task_results import Ranked, TaskResults
 from fissura.training.checkpoint import WEIGHTS
 from fissura.training.runtime import LocalRuntime
 
@@ -39,52 +37,41 @@ TARGET_BYTES = 100_000
 """The paper's classifier is to take less."""
 
 
-def write_class_results(
-    study: Study,
-    trials: "optuna.Study",
-    *,
-    pictures: Sequence[Plot] = (),
-    images: Sequence[KeyedImage] | None = None,
-    say: Say,
-) -> Conclusion:
-    """Writes tables and report of what has been evaluated on the study's own data; other data have a table of
-    their own in the report. `pictures` join the report's. `images` are those of the study's data; None: they
-    are looked for, and a line says so where they are gone."""
-    plan = study.plan()
-    runs = read_classes([study.path])
-    for skipped in runs.skipped:
-        say(f"skipped {skipped.path}: {skipped.reason}")
-    every = class_table(runs.records)
-    rows = [row for row in every if row.test_set.data_digest == plan.content]
-    others = [row for row in every if row.test_set.data_digest != plan.content]
-    title = f"Classifiers of {plan.name}"
-    files = write_classification(rows, study.path, name="leaderboard", title=title)
-    facts = study_facts(study, trials, plan)
-    plots: dict[str, Sequence[Plot]] = {}
-    shown = [confusion_plot(row.confusion, classes=row.classes) for row in rows[:1]]
-    plots["On test images"] = [*shown, *pictures]
-    plots["Progress"] = [_progress(trials, study, facts.objectives)]
-    costly = _candidates(trials)
-    if costly:
-        plots["What it costs"] = pareto_plots(costly, limits={"bytes": TARGET_BYTES})
-    held_out = [*sections(rows), *(_gallery(plan, rows, runs.records, images) if rows else [])]
-    files.append(
-        write_report(
-            trials,
-            study.path / REPORT,
-            title=f"{plan.name}: search report",
-            rows=None,
-            gallery=None,
-            extra=replace(
-                facts,
-                plots=plots,
-                held_out=held_out,
-                found=found(rows) if rows else "",
-                cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
-            ),
+@dataclass(frozen=True)
+class ClassificationResults:
+    """See `TaskResults`. `pictures` join the report's. `images` are those of the study's data; None: they are
+    looked for, and a line says so where they are gone."""
+
+    images: Sequence[KeyedImage] | None = None
+    pictures: Sequence[Plot] = ()
+
+    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> Ranked:
+        """See `TaskResults`."""
+        runs = read_classes([study.path])
+        for skipped in runs.skipped:
+            say(f"skipped {skipped.path}: {skipped.reason}")
+        every = class_table(runs.records)
+        rows = [row for row in every if row.test_set.data_digest == plan.content]
+        others = [row for row in every if row.test_set.data_digest != plan.content]
+        title = f"Classifiers of {plan.name}"
+        files = write_classification(rows, study.path, name="leaderboard", title=title)
+        metrics = [objective.metric for objective in plan.load_space(study.path).objectives]
+        plots: dict[str, Sequence[Plot]] = {}
+        shown = [confusion_plot(row.confusion, classes=row.classes) for row in rows[:1]]
+        plots["On test images"] = [*shown, *self.pictures]
+        plots["Progress"] = [_progress(trials, study, metrics)]
+        costly = _candidates(trials)
+        if costly:
+            plots["What it costs"] = pareto_plots(costly, limits={"bytes": TARGET_BYTES})
+        gallery = _gallery(plan, rows, runs.records, self.images) if rows else []
+        return Ranked(
+            files=files,
+            classes=tuple(rows),
+            held_out=[*sections(rows), *gallery],
+            found=found(rows) if rows else "",
+            plots=plots,
+            cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
         )
-    )
-    return Conclusion(tuple(files), Leaderboard(()), tuple(rows))
 
 
 def _gallery(
@@ -153,3 +140,6 @@ def _candidates(trials: "optuna.Study") -> list[Candidate]:
                 )
             )
     return found
+
+
+CLASSIFICATION_RESULTS: TaskResults = ClassificationResults()

@@ -1,0 +1,67 @@
+"""One training of a segmenter: in this process, or by several workers on Ray."""
+
+from typing import Any
+
+from fissura.data.content import content_digest, notes_of
+from fissura.data.datasets import parse_datasets
+from fissura.data.trainable import prepare_training
+from fissura.distributed.environment import check_temporary_folder, prepare_environment
+from fissura.distributed.training.task_training import TaskTraining, TrainingTerms
+from fissura.models import check_weights
+from fissura.records.trained import Trained
+from fissura.segmentation.fit import fit
+from fissura.segmentation.recipe import segmenter_of
+from fissura.training.experiment import Experiment
+from fissura.training.runtime import LocalRuntime
+
+
+def train_segmenter(recipe: Experiment, terms: TrainingTerms) -> Trained:
+    """See `TaskTraining`. Ray is imported where there are several workers, or a cluster, alone."""
+    chosen, datasets = segmenter_of(recipe), parse_datasets(terms.data)
+    here = terms.workers == 1 and terms.address is None
+    if not here:
+        check_temporary_folder(terms.address)
+    check_weights(chosen.model)
+    content = content_digest(datasets, directory=terms.cache)
+    prepared = prepare_training(
+        datasets,
+        resize=chosen.data.resize,
+        directory=terms.cache,
+        content=content,
+        on_sample=terms.on_image,
+    )
+    for remark in [*notes_of(datasets), *prepared.remarks]:
+        terms.say(remark)
+    run = terms.storage / "runs" / chosen.run_id(content)
+    if here:
+
+        def counted(record: dict[str, Any]) -> None:
+            terms.on_epoch({**record, "epochs": chosen.epochs})
+
+        manifest = fit(
+            chosen,
+            datasets=datasets,
+            run=run,
+            cache=terms.cache,
+            content=content,
+            runtime=LocalRuntime(cpus=terms.cpus_per_worker),
+            on_epoch=counted,
+        )
+        return Trained(run, manifest)
+    prepare_environment(terms.address)
+    from fissura.distributed.training.train import train_on_workers
+
+    manifest = train_on_workers(
+        chosen,
+        datasets=datasets,
+        content=content,
+        run=run,
+        cache=terms.cache,
+        workers=terms.workers,
+        cpus_per_worker=terms.cpus_per_worker,
+        address=terms.address,
+    )
+    return Trained(run, manifest)
+
+
+SEGMENTATION_TRAINING: TaskTraining = train_segmenter

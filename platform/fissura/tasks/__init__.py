@@ -1,0 +1,1 @@
+"""What the rooms that serve every task ask of each: its results, its rows, its answers. See `core.tasks`."""

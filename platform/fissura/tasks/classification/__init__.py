@@ -1,0 +1,1 @@
+"""Classification: the class of a whole image."""

@@ -1,0 +1,1 @@
+"""Segmentation: the cracks of an image, pixel by pixel."""

@@ -1,0 +1,104 @@
+"""What a study of segmentations gives its reader: the leaderboard, and the report's own sections."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fissura.core.errors import DataError, UserError
+from fissura.core.progress import Say
+from fissura.data.content import sources
+from fissura.data.dataset import Dataset
+from fissura.data.sources import masked
+from fissura.records import store
+from fissura.records.trial_attributes import RUN
+from fissura.reports.cross_data import cross_data, of_data, scores_of_tables
+from fissura.reports.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
+from fissura.reports.export import write_leaderboard
+from fissura.reports.figures import Plot
+from fissura.reports.leaderboard import leaderboard
+from fissura.reports.pictures import Load
+from fissura.studies.study import Plan, Study, best_trials
+from fissura.studies.task_results import Ranked, TaskResults
+from fissura.training.checkpoint import METRICS, read_metrics
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class SegmentationResults:
+    """See `TaskResults`."""
+
+    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> Ranked:
+        """The images are needed for the pictures alone; where they are gone, a line says so."""
+        runs = store.read_runs([study.path])
+        for skipped in runs.skipped:
+            say(f"skipped {skipped.path}: {skipped.reason}")
+        board, others = of_data(leaderboard(runs.records), plan.content)
+        load: Load | None = None
+        missing = ""
+        try:
+            load = loader(masked(plan.datasets))
+        except DataError as error:
+            missing = f"The pictures are left out: {error.problems[0]}."
+            say(f"{study.path}: {missing}")
+        files = write_leaderboard(board, study.path, title=f"Leaderboard of {plan.name}", load=load)
+        plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials, say=say))}
+        if curves := precision_recall_plots(board):
+            plots["Precision and recall"] = curves
+        return Ranked(
+            files=files,
+            board=board,
+            gallery=load,
+            plots=plots,
+            cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
+            remark=missing,
+        )
+
+
+def loader(datasets: Sequence[Dataset]) -> Load:
+    """Reads an image and its mask by data set and name, for pictures.
+
+    Raises:
+        DataError: the data sets are no longer where they were.
+    """
+    found = {(source.label, source.sample.name): source for source in sources(datasets)}
+
+    def load(dataset: str, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+        source = found[dataset, name]
+        return source.dataset.read_image(source.sample), source.dataset.read_mask(source.sample)
+
+    return load
+
+
+def _trainings(study: Study, trials: "optuna.Study", *, say: Say) -> list[TrainingCurves]:
+    """The trainings whose curves are drawn, best first: of each network that the search tried the best one,
+    as in Isnan et al.'s figure 4; then the others."""
+    ranked = best_trials(trials)
+    first: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
+    for trial in ranked:
+        first.setdefault(_network(trial), trial)
+    leading = {trial.number for trial in first.values()}
+    trainings: list[TrainingCurves] = []
+    for trial in sorted(ranked, key=lambda trial: trial.number not in leading):
+        path = study.runs / trial.user_attrs[RUN] / METRICS
+        if len(trainings) < SHOWN and path.is_file():
+            try:
+                progress, history = read_metrics(path.parent)
+            except UserError as error:
+                say(f"skipped {error.problems[0]}")
+                continue
+            name = ", ".join([f"trial {trial.number}", *_network(trial)])
+            trainings.append(TrainingCurves(name, history, progress.best_epoch))
+    return trainings
+
+
+def _network(trial: "optuna.trial.FrozenTrial") -> tuple[str, ...]:
+    """What a trial chose by name of its network, such as its encoder; widths and rates are numbers."""
+    return tuple(
+        value for name, value in trial.params.items() if name.startswith("model.") and isinstance(value, str)
+    )
+
+
+SEGMENTATION_RESULTS: TaskResults = SegmentationResults()

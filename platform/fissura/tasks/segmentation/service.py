@@ -1,0 +1,82 @@
+"""The service's address `segment`: the cracks of an image, as measures and as pictures."""
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fissura.batches.pictures import jpeg, overlay, png
+from fissura.data.photograph import Photograph
+from fissura.deploy.model import Segmented
+from fissura.segmentation.crack_measures import measure_map
+from fissura.serving.query import Asked
+from fissura.serving.schema import ResultHead, StrictDocument
+from fissura.serving.task_service import TaskService
+
+HEADER_CRACKS = 10  # of the table in a header, since proxies take a few thousand bytes alone
+
+
+class CrackDocument(StrictDocument):
+    """One crack: `box` is left, top, width and height in pixels; 95 % of its length is at most `width_95`
+    wide; `orientation_degrees` is counter-clockwise from the image's rows, 0 to below 180."""
+
+    box: list[int] = Field(min_length=4, max_length=4)
+    area_px: int
+    length_px: float | None
+    mean_width_px: float | None
+    width_95_px: float | None
+    largest_width_px: float | None
+    orientation_degrees: float | None
+    length_mm: float | None
+    mean_width_mm: float | None
+    width_95_mm: float | None
+    largest_width_mm: float | None
+
+
+class SegmentationResult(ResultHead):
+    """What was found in one image. `cracks` measures all of them and says in `cracks` how many there are;
+    `crack_table` has the 100 longest, the longest first (10 in the header of a picture)."""
+
+    task: Literal["segmentation"]
+    threshold: float
+    cracks: dict[str, float | int | None]
+    crack_table: list[CrackDocument]
+
+
+class SegmentationService(TaskService):
+    """See `TaskService`."""
+
+    parameters = ("answer", "mm_per_pixel", "threshold")
+    asks = "Finds the cracks in an image, or in each image of a multipart batch."
+    answers = "The cracks of one image, or of each image of a batch."
+    document = SegmentationResult
+    media = ("image/png", "image/jpeg")
+
+    def result(self, answer: Segmented, asked: Asked) -> dict[str, Any]:
+        """See `TaskService`."""
+        found = _at(answer, asked)
+        measures = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=asked.mm_per_pixel)
+        return {
+            "threshold": found.threshold,
+            "cracks": measures.plain(),
+            "crack_table": measures.table(),
+        }
+
+    def picture(self, answer: Segmented, photograph: Photograph, asked: Asked) -> bytes:
+        """See `TaskService`."""
+        found = _at(answer, asked)
+        if asked.form == "overlay":
+            return jpeg(overlay(photograph.pixels, found.mask))
+        return png(found.probability if asked.form == "probability" else found.mask.astype(np.uint8) * 255)
+
+    def brief(self, result: dict[str, Any]) -> dict[str, Any]:
+        """See `TaskService`."""
+        return {**result, "crack_table": result["crack_table"][:HEADER_CRACKS]}
+
+
+def _at(answer: Segmented, asked: Asked) -> Segmented:
+    """The answer at the threshold that was asked for, if one was."""
+    return answer if asked.threshold is None else Segmented(answer.probability, asked.threshold)
+
+
+SEGMENTATION_SERVICE: TaskService = SegmentationService()
