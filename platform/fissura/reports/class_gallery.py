@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, UInt8
+from markupsafe import Markup
 
 from fissura.core.errors import UserError
 from fissura.records.class_store import CLEAN, ClassRecord, decisions_of
 from fissura.reports.classification import ClassRow
-from fissura.reports.gallery import WIDTH, Budget, extremes, figure
-from fissura.reports.html import Html, element
+from fissura.reports.gallery import WIDTH, Budget, extremes, figure, gallery_of
+from fissura.reports.html import absent
 from fissura.reports.pictures import data_url
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -25,7 +26,7 @@ def class_gallery(
     conditions: Sequence[str],
     load: LoadUnder,
     judge: Callable[[RGB], int] | None,
-) -> list[Html]:
+) -> Markup:
     """The leader's worst, median and best clean image, then one image under each of the other `conditions`.
 
     Worst is what is furthest on the wrong side of the leader's decision, or nearest to it. Under an
@@ -34,7 +35,7 @@ def class_gallery(
     """
     leader = next((row for row in rows if row.rank == 1 and row.condition == CLEAN), None)
     if leader is None:
-        return [element("p.none", "No pictures: no configuration classified every clean image.")]
+        return absent("No pictures: no configuration classified every clean image.")
     record = next(one for one in records if one.manifest.run_id == leader.run_ids[0])
     clean = _table(record, leader, CLEAN)
     chosen = extremes(_by_name(clean, leader))
@@ -49,12 +50,12 @@ def class_gallery(
     for label, name, condition in shown:
         part = _picture(record, leader, label=label, name=name, condition=condition, load=load, judge=judge)
         if len(part) > budget.left:
-            figures.append(element("p.none", "The other pictures are left out to keep this file small."))
+            figures.append(absent("The other pictures are left out to keep this file small."))
             break
         budget.left -= len(part)
         figures.append(part)
     title = f"Images of the leader, {leader.recipe}: worst, median and best, and disturbed"
-    return [element("h4", title), element("div.gallery.six", *figures)]
+    return gallery_of(title, *figures, columns=" six")
 
 
 def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, "image"]:
@@ -93,11 +94,11 @@ def _picture(
     condition: str,
     load: LoadUnder,
     judge: Callable[[RGB], int] | None,
-) -> Html:
+) -> Markup:
     try:
         image = load(leader.test_set.dataset, name, condition)
     except (OSError, UserError, LookupError) as error:
-        return element("p.none", f"{label}: the image {name} could not be read: {error}")
+        return absent(f"{label}: the image {name} could not be read: {error}")
     rows = {row["image"]: row for row in _table(record, leader, condition).to_pylist()}
     known = rows.get(name) or {
         **next(row for row in _table(record, leader, CLEAN).to_pylist() if row["image"] == name),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from markupsafe import Markup
 
 from fissura.core import text
 from fissura.reports import html
@@ -84,14 +85,13 @@ def as_text(rows: Rows, *, kind: Literal["csv", "md", "html", "latex"], title: s
 def _document(rows: Rows, title: str) -> Document:
     tables = [row for row in rows if isinstance(row, InterferenceTable)]
     lines = [line for table in tables for line in _flat_table(table)]
-    lead = html.element("p.lead", found(rows))
     return Document(
         title=title,
         sheets=sheets(rows),
         explanation=_explanation(rows),
         empty=EMPTY,
         flat=_of_lines(lines or [_flat(row) for row in rows if isinstance(row, ClassRow)]),
-        page=[html.element("header", html.element("h1", title), lead), *sections(rows)],
+        page=[html.header(title, found(rows)), *sections(rows)],
     )
 
 
@@ -104,16 +104,12 @@ def _of_lines(lines: Sequence[Mapping[str, Any]]) -> pa.Table:
     )
 
 
-def sections(rows: Rows) -> list[html.Html]:
+def sections(rows: Rows) -> list[Markup]:
     """A section of HTML for each table, as the sections of a report; nothing where there is no row."""
-    parts = []
-    for sheet in sheets(rows):
-        parts += [
-            html.element("h3", sheet.heading),
-            html.element("p.muted", sheet.caption),
-            html_table(sheet),
-        ]
-    return [*parts, html.element("p.muted", _explanation(rows))] if parts else []
+    parts = [
+        html.section(sheet.heading, html.muted(sheet.caption), html_table(sheet)) for sheet in sheets(rows)
+    ]
+    return [*parts, html.muted(_explanation(rows))] if parts else []
 
 
 def found(rows: Rows) -> str:

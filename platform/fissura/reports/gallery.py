@@ -5,25 +5,19 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 
 from fissura.core import text
 from fissura.core.errors import UserError
 from fissura.metrics.stretch import stretched
 from fissura.records.store import prediction_path
-from fissura.reports.html import Html, element, join
+from fissura.reports.html import absent, part
 from fissura.reports.pictures import Load, data_url, overlay, read_prediction
 from fissura.reports.standings import Standing, Table
 
 MAX_BYTES = 3_000_000  # of all the pictures of a page
 WIDTH = 480  # pixels of one picture
 CONFIGURATIONS = 3
-
-LEGEND = element(
-    "div.legend",
-    element("span", element("i.right"), "crack, found"),
-    element("span", element("i.wrong"), "no crack, but predicted"),
-    element("span", element("i.missed"), "crack, missed"),
-)
 
 
 class Budget:
@@ -33,20 +27,20 @@ class Budget:
         self.left = size
 
 
-def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
+def gallery(table: Table, *, load: Load, budget: Budget) -> Markup:
     """Image, mask, prediction and overlay for a few images, worst first; what cannot be shown says why."""
     shown = [standing for standing in table.standings if standing.rank is not None][:CONFIGURATIONS]
     if not shown:
-        return element("p.none", "No pictures: no configuration scored every image.")
-    parts = [LEGEND]
+        return absent("No pictures: no configuration scored every image.")
+    parts = [part("legend", {})]
     for label, name in extremes(shown[0].image_f1, bare=table.crack_free):
         case = _case(table, shown, label=label, name=name, load=load)
         if len(case) > budget.left:
-            parts.append(element("p.none", "The other pictures are left out to keep this file small."))
+            parts.append(absent("The other pictures are left out to keep this file small."))
             break
         budget.left -= len(case)
         parts.append(case)
-    return join(*parts)
+    return Markup().join(parts)
 
 
 def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list[tuple[str, str]]:
@@ -64,13 +58,13 @@ def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list
     return [(label, name) for name, label in chosen.items()]
 
 
-def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Html:
+def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Markup:
     condition = table.condition
-    title = element("h4", f"{label} image of the leader: {name}")
+    title = f"{label} image of the leader: {name}"
     try:
         image, mask = load(condition.dataset, name)
     except (OSError, UserError, LookupError) as error:
-        return join(title, element("p.none", f"The image could not be read: {error}"))
+        return gallery_of(title) + absent(f"The image could not be read: {error}")
     figures = [
         figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
         figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
@@ -92,16 +86,16 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             if not image.shape[:2] == mask.shape == prediction.shape:
                 raise ValueError(f"{place}: its size is not the image's")
         except FileNotFoundError:
-            figures.append(element("p.none", f"{who(standing)} kept no probability map of this image."))
+            figures.append(absent(f"{who(standing)} kept no probability map of this image."))
             continue
         except (OSError, ValueError) as error:
-            figures.append(element("p.none", str(error)))
+            figures.append(absent(str(error)))
             continue
         drawn = overlay(image, mask, prediction, threshold=threshold)
         scored = f"{who(standing)}: {_scored(standing.image_f1[name], cracked=name not in table.crack_free)}"
         figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
         figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
-    return join(title, element("div.gallery", *figures))
+    return gallery_of(title, *figures)
 
 
 def _as_scored(
@@ -128,7 +122,11 @@ def who(standing: Standing) -> str:
     return f"#{standing.rank} {standing.recipe}"
 
 
-def figure(source: str, caption: str) -> Html:
+def figure(source: str, caption: str) -> Markup:
     """A picture by its `data:` address, with what it shows below."""
-    image = element("img", attributes={"src": source, "alt": caption, "loading": "lazy"})
-    return element("figure", image, element("figcaption", caption))
+    return part("figure", {"source": source, "caption": caption})
+
+
+def gallery_of(title: str, *figures: Markup, columns: str = "") -> Markup:
+    """Pictures side by side under a title."""
+    return part("gallery", {"title": title, "figures": figures, "columns": columns})
