@@ -10,8 +10,8 @@ from markupsafe import Markup
 from fissura.core.errors import UserError
 from fissura.records.class_store import CLEAN, ClassRecord, decisions_of
 from fissura.reports.classification import ClassRow
-from fissura.reports.gallery import WIDTH, Budget, extremes, figure, gallery_of
-from fissura.reports.html import absent
+from fissura.reports.gallery import WIDTH, Budget, extremes
+from fissura.reports.html import part
 from fissura.reports.pictures import data_url
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -35,7 +35,7 @@ def class_gallery(
     """
     leader = next((row for row in rows if row.rank == 1 and row.condition == CLEAN), None)
     if leader is None:
-        return absent("No pictures: no configuration classified every clean image.")
+        return part("absent", "No pictures: no configuration classified every clean image.")
     record = next(one for one in records if one.manifest.run_id == leader.run_ids[0])
     clean = _table(record, leader, CLEAN)
     chosen = extremes(_by_name(clean, leader))
@@ -48,14 +48,16 @@ def class_gallery(
             shown.append((condition.replace("_", " ").capitalize(), name, condition))
     budget, figures = Budget(), []
     for label, name, condition in shown:
-        part = _picture(record, leader, label=label, name=name, condition=condition, load=load, judge=judge)
-        if len(part) > budget.left:
-            figures.append(absent("The other pictures are left out to keep this file small."))
+        picture = _picture(
+            record, leader, label=label, name=name, condition=condition, load=load, judge=judge
+        )
+        if len(picture) > budget.left:
+            figures.append(part("absent", "The other pictures are left out to keep this file small."))
             break
-        budget.left -= len(part)
-        figures.append(part)
+        budget.left -= len(picture)
+        figures.append(picture)
     title = f"Images of the leader, {leader.recipe}: worst, median and best, and disturbed"
-    return gallery_of(title, *figures, columns=" six")
+    return part("gallery", title, figures, " six")
 
 
 def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, "image"]:
@@ -98,7 +100,7 @@ def _picture(
     try:
         image = load(leader.test_set.dataset, name, condition)
     except (OSError, UserError, LookupError) as error:
-        return absent(f"{label}: the image {name} could not be read: {error}")
+        return part("absent", f"{label}: the image {name} could not be read: {error}")
     rows = {row["image"]: row for row in _table(record, leader, condition).to_pylist()}
     known = rows.get(name) or {
         **next(row for row in _table(record, leader, CLEAN).to_pylist() if row["image"] == name),
@@ -111,4 +113,4 @@ def _picture(
         said = f"{labelled}, rightly"
     else:
         said = f"{labelled}, taken for {leader.classes[predicted]}"
-    return figure(data_url(image, kind="jpeg", width=WIDTH // 2), f"{label}: {said} ({name})")
+    return part("figure", data_url(image, kind="jpeg", width=WIDTH // 2), f"{label}: {said} ({name})")

@@ -91,7 +91,7 @@ def _document(rows: Rows, title: str) -> Document:
         explanation=_explanation(rows),
         empty=EMPTY,
         flat=_of_lines(lines or [_flat(row) for row in rows if isinstance(row, ClassRow)]),
-        page=[html.header(title, found(rows)), *sections(rows)],
+        page=[html.part("header", title, found(rows), []), *sections(rows)],
     )
 
 
@@ -107,9 +107,10 @@ def _of_lines(lines: Sequence[Mapping[str, Any]]) -> pa.Table:
 def sections(rows: Rows) -> list[Markup]:
     """A section of HTML for each table, as the sections of a report; nothing where there is no row."""
     parts = [
-        html.section(sheet.heading, html.muted(sheet.caption), html_table(sheet)) for sheet in sheets(rows)
+        html.part("section", sheet.heading, html.part("muted", sheet.caption) + html_table(sheet))
+        for sheet in sheets(rows)
     ]
-    return [*parts, html.muted(_explanation(rows))] if parts else []
+    return [*parts, html.part("muted", _explanation(rows))] if parts else []
 
 
 def found(rows: Rows) -> str:

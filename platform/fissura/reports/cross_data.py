@@ -70,7 +70,9 @@ def cross_data(own: Sequence[DataScore], others: Sequence[DataScore]) -> list[Ma
             ]
             for recipe, runs in dict.fromkeys((one.recipe, one.runs) for one in shown)
         ]
-        parts.append(html.section(f"F1, {measured}", html.table(["Recipe", *columns], rows, numeric=columns)))
+        parts.append(
+            html.part("section", f"F1, {measured}", html.table(["Recipe", *columns], rows, numeric=columns))
+        )
     return parts
 
 

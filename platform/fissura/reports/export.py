@@ -59,7 +59,7 @@ def _document(board: Leaderboard, title: str, load: Load | None) -> Document:
 
 def _header(board: Leaderboard, title: str) -> Markup:
     lead = found(board.tables[0]) if board.tables else EMPTY
-    return html.header(title, lead, *(tile(table) for table in board.tables))
+    return html.part("header", title, lead, [tile(table) for table in board.tables])
 
 
 def tile(table: Table) -> Markup:
@@ -67,7 +67,9 @@ def tile(table: Table) -> Markup:
     best = table.standings[0]
     by, score = table.ranked_by, best.scores[table.ranked_by]
     interval = f"{figure(by, score.low)}–{figure(by, score.high)}"
-    return html.tile(heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}")
+    return html.part(
+        "tile", heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}"
+    )
 
 
 def found(table: Table) -> str:
@@ -95,13 +97,15 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[Markup]:
     budget, drawn, parts = Budget(), set(), []
     for table in board.tables:
         shown = sheet(table)
-        parts.append(html.section(shown.heading, html.muted(shown.caption), html_table(shown)))
+        parts.append(
+            html.part("section", shown.heading, html.part("muted", shown.caption) + html_table(shown))
+        )
         # The predictions are the same under every protocol: one gallery does for all of a split.
         pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
         if load and pictured not in drawn:
             drawn.add(pictured)
             parts.append(gallery(table, load=load, budget=budget))
-    return [*parts, html.muted(EXPLANATION), *_manifests(board)] if parts else []
+    return [*parts, html.part("muted", EXPLANATION), *_manifests(board)] if parts else []
 
 
 def _manifests(board: Leaderboard) -> list[Markup]:
@@ -110,8 +114,10 @@ def _manifests(board: Leaderboard) -> list[Markup]:
         one.run_id: one for table in board.tables for row in table.standings for one in row.manifests
     }
     return [
-        html.folded(
-            f"Manifest of run {run_id}", html.pre(json.dumps(manifest.plain(), indent=2, sort_keys=True))
+        html.part(
+            "folded",
+            f"Manifest of run {run_id}",
+            html.part("pre", json.dumps(manifest.plain(), indent=2, sort_keys=True)),
         )
         for run_id, manifest in manifests.items()
     ]

@@ -66,7 +66,7 @@ def draw_all(*groups: Sequence[Plot]) -> list[Markup]:
                 continue
             drawn.append((plot, f"plot-{count}", data))
             count += 1
-        body = html.part("plots", {"drawn": drawn}) if drawn else Markup()
+        body = html.part("plots", drawn) if drawn else Markup()
         bodies.append(body + _left_out(reasons))
     if count:
         bodies[-1] += _drawing()
@@ -81,7 +81,7 @@ def _left_out(reasons: Mapping[str, Sequence[str]]) -> Markup:
         f"{text.listed(titles)} ({reason[0].lower()}{reason[1:].rstrip('.')})"
         for reason, titles in reasons.items()
     ]
-    return html.absent(f"Not drawn: {'; '.join(clauses)}.")
+    return html.part("absent", f"Not drawn: {'; '.join(clauses)}.")
 
 
 def _data(figure: Any) -> str:
@@ -93,4 +93,4 @@ def _data(figure: Any) -> str:
 def _drawing() -> Markup:
     from plotly.offline import get_plotlyjs
 
-    return html.part("drawing", {"library": get_plotlyjs()})
+    return html.part("drawing", get_plotlyjs())

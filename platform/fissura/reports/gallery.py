@@ -11,7 +11,7 @@ from fissura.core import text
 from fissura.core.errors import UserError
 from fissura.metrics.stretch import stretched
 from fissura.records.store import prediction_path
-from fissura.reports.html import absent, part
+from fissura.reports.html import part
 from fissura.reports.pictures import Load, data_url, overlay, read_prediction
 from fissura.reports.standings import Standing, Table
 
@@ -31,12 +31,12 @@ def gallery(table: Table, *, load: Load, budget: Budget) -> Markup:
     """Image, mask, prediction and overlay for a few images, worst first; what cannot be shown says why."""
     shown = [standing for standing in table.standings if standing.rank is not None][:CONFIGURATIONS]
     if not shown:
-        return absent("No pictures: no configuration scored every image.")
-    parts = [part("legend", {})]
+        return part("absent", "No pictures: no configuration scored every image.")
+    parts = [part("legend")]
     for label, name in extremes(shown[0].image_f1, bare=table.crack_free):
         case = _case(table, shown, label=label, name=name, load=load)
         if len(case) > budget.left:
-            parts.append(absent("The other pictures are left out to keep this file small."))
+            parts.append(part("absent", "The other pictures are left out to keep this file small."))
             break
         budget.left -= len(case)
         parts.append(case)
@@ -64,10 +64,10 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
     try:
         image, mask = load(condition.dataset, name)
     except (OSError, UserError, LookupError) as error:
-        return gallery_of(title) + absent(f"The image could not be read: {error}")
+        return part("gallery", title, []) + part("absent", f"The image could not be read: {error}")
     figures = [
-        figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
-        figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
+        part("figure", data_url(image, kind="jpeg", width=WIDTH), "Image"),
+        part("figure", data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
     ]
     for standing in shown:
         try:
@@ -86,16 +86,18 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             if not image.shape[:2] == mask.shape == prediction.shape:
                 raise ValueError(f"{place}: its size is not the image's")
         except FileNotFoundError:
-            figures.append(absent(f"{who(standing)} kept no probability map of this image."))
+            figures.append(part("absent", f"{who(standing)} kept no probability map of this image."))
             continue
         except (OSError, ValueError) as error:
-            figures.append(absent(str(error)))
+            figures.append(part("absent", str(error)))
             continue
         drawn = overlay(image, mask, prediction, threshold=threshold)
         scored = f"{who(standing)}: {_scored(standing.image_f1[name], cracked=name not in table.crack_free)}"
-        figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
-        figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
-    return gallery_of(title, *figures)
+        figures.append(
+            part("figure", data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction")
+        )
+        figures.append(part("figure", data_url(drawn, kind="jpeg", width=WIDTH), scored))
+    return part("gallery", title, figures)
 
 
 def _as_scored(
@@ -120,13 +122,3 @@ def _scored(f1: float, *, cracked: bool) -> str:
 def who(standing: Standing) -> str:
     """The configuration in a few words: its rank and recipe."""
     return f"#{standing.rank} {standing.recipe}"
-
-
-def figure(source: str, caption: str) -> Markup:
-    """A picture by its `data:` address, with what it shows below."""
-    return part("figure", {"source": source, "caption": caption})
-
-
-def gallery_of(title: str, *figures: Markup, columns: str = "") -> Markup:
-    """Pictures side by side under a title."""
-    return part("gallery", {"title": title, "figures": figures, "columns": columns})

@@ -20,9 +20,9 @@ class Cell:
     muted: bool = False
 
 
-def part(name: str, content: Mapping[str, object]) -> Markup:
+def part(name: str, *content: object) -> Markup:
     """The macro `name` of `parts.html` with its arguments; text that is no `Markup` is escaped."""
-    made: Markup = getattr(_templates().get_template("parts.html").module, name)(**content)
+    made: Markup = getattr(_templates().get_template("parts.html").module, name)(*content)
     return made
 
 
@@ -49,47 +49,7 @@ def table(
     The last columns fold where it is wider than the page, the first three never: what a row is called and
     what it is judged by stand there.
     """
-    return part("table", {"headers": headers, "rows": rows, "numeric": numeric, "hints": hints or {}})
-
-
-def tile(label: str, figure: str, detail: str) -> Markup:
-    """One number of the first screen."""
-    return part("tile", {"label": label, "figure": figure, "detail": detail})
-
-
-def header(title: str, lead: str, *tiles: Markup) -> Markup:
-    """The first screen of a table."""
-    return part("header", {"title": title, "lead": lead, "tiles": tiles})
-
-
-def section(heading: str, *content: Markup) -> Markup:
-    """What stands under a heading of the third level."""
-    return part("section", {"heading": heading, "content": Markup().join(content)})
-
-
-def muted(text: str) -> Markup:
-    """A remark in grey."""
-    return part("muted", {"text": text})
-
-
-def absent(text: str) -> Markup:
-    """Why something is not there."""
-    return part("absent", {"text": text})
-
-
-def facts(pairs: Mapping[str, str]) -> Markup:
-    """A list of terms and what they are."""
-    return part("facts", {"pairs": pairs})
-
-
-def pre(text: str) -> Markup:
-    """Text with its spaces and line ends."""
-    return part("pre", {"text": text})
-
-
-def folded(summary: str, content: Markup) -> Markup:
-    """What is shown when its summary is asked."""
-    return part("folded", {"summary": summary, "content": content})
+    return part("table", headers, rows, numeric, hints or {})
 
 
 @cache

@@ -130,28 +130,37 @@ def _tiles(
     if ranked and len(extra.objectives) == 1:
         best, where = _leaders(ranked), " ".join(extra.measured)
         tiles.append(
-            html.tile(f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"{best} {where}")
+            html.part(
+                "tile", f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"{best} {where}"
+            )
         )
         has = paper is not None and paper in ranked
         value = text.score(paper.values[0]) if paper is not None and has else "—"
         detail = f"trial {paper.number} {where}" if paper is not None else "not tried"
         tiles.append(
-            html.tile("The paper's own setting", value, detail if has or paper is None else _ended(paper))
+            html.part(
+                "tile", "The paper's own setting", value, detail if has or paper is None else _ended(paper)
+            )
         )
     elif ranked:
-        tiles.append(html.tile("On the Pareto front", str(len(ranked)), "trials that none other beats"))
+        tiles.append(
+            html.part("tile", "On the Pareto front", str(len(ranked)), "trials that none other beats")
+        )
     tiles += [tile(table) for table in (rows.tables[:1] if rows else ())]
     others = [
         f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
     ]
     tiles.append(
-        html.tile(
-            "Trials completed", str(states["complete"]), ", ".join(others) or "none failed, none pruned"
+        html.part(
+            "tile",
+            "Trials completed",
+            str(states["complete"]),
+            ", ".join(others) or "none failed, none pruned",
         )
     )
     if extra.seconds is not None:
         mean = f"{text.duration(sum(spent) / len(spent))} a trial on average" if spent else ""
-        tiles.append(html.tile("Time of the search", text.duration(extra.seconds), mean))
+        tiles.append(html.part("tile", "Time of the search", text.duration(extra.seconds), mean))
     return tiles
 
 
@@ -195,19 +204,19 @@ def _headline(ranked: list["FrozenTrial"], paper: "FrozenTrial | None", extra: S
 
 def _held_out(rows: Leaderboard | None, gallery: Load | None) -> list[Markup]:
     if rows is None or not rows.tables:
-        return [html.absent("No trial of this search has been scored on held-out images yet.")]
+        return [html.part("absent", "No trial of this search has been scored on held-out images yet.")]
     return sections(rows, load=gallery)
 
 
 def _best(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
     if not ranked:
-        return [html.absent("No trial has completed.")]
+        return [html.part("absent", "No trial has completed.")]
     paper = _paper(trials, extra)
     shown = ranked[:BEST]
     if paper is not None and paper not in shown:
         shown.append(paper)
     note = "Values are of validation data, on which the search chose. Grey: as in the paper's own setting."
-    return [_table(shown, paper, extra), html.muted(note)]
+    return [_table(shown, paper, extra), html.part("muted", note)]
 
 
 def _all_trials(trials: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
@@ -216,7 +225,7 @@ def _all_trials(trials: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
     all_of_them = f"All {text.count(len(trials), 'trial')}"
     summary = all_of_them if len(trials) <= LISTED else f"The first {LISTED:,} trials"
     listing = _table(trials[:LISTED], _paper(trials, extra), extra)
-    return [html.folded(summary, listing)]
+    return [html.part("folded", summary, listing)]
 
 
 def _table(shown: Sequence["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts) -> Markup:
@@ -281,4 +290,4 @@ def _origin(study: "Study", extra: StudyFacts) -> list[Markup]:
             "Device": f"{run.device}, {text.count(run.cpus, 'core')} a trial",
             "Libraries": ", ".join(f"{name} {version}" for name, version in run.libraries.items()),
         }
-    return [html.facts(known), html.section("Run it again", html.pre(extra.command))]
+    return [html.part("facts", known), html.part("section", "Run it again", html.part("pre", extra.command))]

@@ -243,8 +243,8 @@ def _whisker(score: Interval | None, *, low: float, high: float) -> html.Cell:
     """The cell of a score's interval, a dot and a line on the scale that the rows share."""
     if score is None:
         return html.Cell("—", "")
-    ends = {name: _across(getattr(score, name), low, high) for name in ("low", "value", "high")}
-    return html.Cell(html.part("whisker", ends), score.value)
+    ends = [_across(value, low, high) for value in (score.low, score.value, score.high)]
+    return html.Cell(html.part("whisker", *ends), score.value)
 
 
 def _across(value: float, low: float, high: float) -> float:

@@ -24,7 +24,7 @@ from fissura.reports.classification_export import found, sections, write_classif
 from fissura.reports.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
-from fissura.reports.html import absent
+from fissura.reports.html import part
 from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.report import write_report
 from fissura.studies.results import REPORT, Conclusion, study_facts
@@ -97,7 +97,7 @@ def _gallery(
     try:
         known = image_keys(labelled(plan.datasets), directory=default_cache()) if images is None else images
     except DataError as error:
-        return absent(f"No pictures: {error.problems[0]}")
+        return part("absent", f"No pictures: {error.problems[0]}")
     by_name = {(one.source, one.image.name): one for one in known}
 
     def load(dataset: str, name: str, condition: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -21,7 +21,7 @@ from fissura.records.store import CURVES, prediction_path, read_runs
 from fissura.reports.differences import differences, flatten
 from fissura.reports.export import as_text, write_leaderboard
 from fissura.reports.gallery import Budget, gallery
-from fissura.reports.html import page, part, section
+from fissura.reports.html import page, part
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.pictures import MISSED, RIGHT, WRONG, overlay
 
@@ -302,17 +302,17 @@ def test_the_overlay_tells_right_wrong_and_missed():
 
 
 def test_text_is_escaped_unless_it_says_it_is_markup():
-    shown = part("figure", {"source": "data:", "caption": '<&>"'})
+    shown = part("figure", "data:", '<&>"')
     assert "<figcaption>&lt;&amp;&gt;&#34;</figcaption>" in shown
     assert 'alt="&lt;&amp;&gt;&#34;"' in shown
-    assert section("<b>", Markup("<b>")).split() == ["<h3>&lt;b&gt;</h3>", "<b>"]
+    assert part("section", "<b>", Markup("<b>")) == "<h3>&lt;b&gt;</h3><b>"
     assert "<title>&lt;t</title>" in page("<t")
     assert "default-src 'none'" in page("t")
 
 
 def test_a_part_that_lacks_something_is_a_mistake_and_no_empty_place():
     with pytest.raises(UndefinedError, match="'caption'"):
-        part("figure", {"source": "data:"})
+        part("figure", "data:")
 
 
 def test_numbers_read_well():
