@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, UInt8
+from markupsafe import Markup
 
 from fissura.core.errors import UserError
 from fissura.records.class_store import CLEAN, ClassRecord, decisions_of
 from fissura.reports.classification import ClassRow
-from fissura.reports.gallery import WIDTH, Budget, extremes, figure
-from fissura.reports.html import Html, element
+from fissura.reports.gallery import WIDTH, Budget, extremes
+from fissura.reports.html import part
 from fissura.reports.pictures import data_url
 
 RGB = UInt8[np.ndarray, "h w 3"]
@@ -25,7 +26,7 @@ def class_gallery(
     conditions: Sequence[str],
     load: LoadUnder,
     judge: Callable[[RGB], int] | None,
-) -> list[Html]:
+) -> Markup:
     """The leader's worst, median and best clean image, then one image under each of the other `conditions`.
 
     Worst is what is furthest on the wrong side of the leader's decision, or nearest to it. Under an
@@ -34,7 +35,7 @@ def class_gallery(
     """
     leader = next((row for row in rows if row.rank == 1 and row.condition == CLEAN), None)
     if leader is None:
-        return [element("p.none", "No pictures: no configuration classified every clean image.")]
+        return part("absent", "No pictures: no configuration classified every clean image.")
     record = next(one for one in records if one.manifest.run_id == leader.run_ids[0])
     clean = _table(record, leader, CLEAN)
     chosen = extremes(_by_name(clean, leader))
@@ -50,7 +51,7 @@ def class_gallery(
         for label, name, condition in shown
     )
     title = f"Images of the leader, {leader.recipe}: worst, median and best, and disturbed"
-    return [element("h4", title), element("div.gallery.six", *Budget().kept(pictures))]
+    return part("gallery", title, list(Budget().kept(pictures)), " six")
 
 
 def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, "image"]:
@@ -89,11 +90,11 @@ def _picture(
     condition: str,
     load: LoadUnder,
     judge: Callable[[RGB], int] | None,
-) -> Html:
+) -> Markup:
     try:
         image = load(leader.test_set.dataset, name, condition)
     except (OSError, UserError, LookupError) as error:
-        return element("p.none", f"{label}: the image {name} could not be read: {error}")
+        return part("absent", f"{label}: the image {name} could not be read: {error}")
     rows = {row["image"]: row for row in _table(record, leader, condition).to_pylist()}
     known = rows.get(name) or {
         **next(row for row in _table(record, leader, CLEAN).to_pylist() if row["image"] == name),
@@ -106,4 +107,4 @@ def _picture(
         said = f"{labelled}, rightly"
     else:
         said = f"{labelled}, taken for {leader.classes[predicted]}"
-    return figure(data_url(image, kind="jpeg", width=WIDTH // 2), f"{label}: {said} ({name})")
+    return part("figure", data_url(image, kind="jpeg", width=WIDTH // 2), f"{label}: {said} ({name})")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from markupsafe import Markup
 
 from fissura.core import text
 from fissura.reports import html
@@ -65,14 +66,13 @@ def as_text(rows: Rows, *, kind: Literal["csv", "md", "html", "latex"], title: s
 
 
 def _document(rows: Rows, title: str) -> Document:
-    lead = html.element("p.lead", found(rows))
     return Document(
         title=title,
         sheets=sheets(rows),
         explanation=EXPLANATION,
         empty=EMPTY,
         flat=of_lines([_flat(row) for row in rows]),
-        page=[html.element("header", html.element("h1", title), lead), *sections(rows)],
+        page=[html.part("header", title, found(rows), []), *sections(rows)],
     )
 
 
@@ -85,10 +85,10 @@ def of_lines(lines: Sequence[Mapping[str, Any]]) -> pa.Table:
     )
 
 
-def sections(rows: Rows) -> list[html.Html]:
+def sections(rows: Rows) -> list[Markup]:
     """A section of HTML for each table, as the sections of a report; nothing where there is no row."""
-    parts = [part for sheet in sheets(rows) for part in section(sheet)]
-    return [*parts, html.element("p.muted", EXPLANATION)] if parts else []
+    parts = [section(sheet) for sheet in sheets(rows)]
+    return [*parts, html.part("muted", EXPLANATION)] if parts else []
 
 
 def found(rows: Rows) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from fissura.core import text
 from fissura.reports import html
 from fissura.reports.classification import ClassRow
@@ -53,7 +55,7 @@ def scores_of_classes(rows: Sequence[ClassRow]) -> list[DataScore]:
     ]
 
 
-def cross_data(own: Sequence[DataScore], others: Sequence[DataScore]) -> list[html.Html]:
+def cross_data(own: Sequence[DataScore], others: Sequence[DataScore]) -> list[Markup]:
     """A table of F1 for each protocol or condition that `others` have: the study's own data first; nothing
     where it was scored on its own data alone."""
     parts = []
@@ -63,20 +65,18 @@ def cross_data(own: Sequence[DataScore], others: Sequence[DataScore]) -> list[ht
         found = {(one.recipe, one.runs, one.data): one.f1 for one in shown}
         rows = [
             [
-                html.Cell(html.join(recipe, html.element("span.detail", ", ".join(runs))), recipe),
+                html.Cell(recipe, recipe, ", ".join(runs)),
                 *(_cell(found.get((recipe, runs, data))) for data in columns),
             ]
             for recipe, runs in dict.fromkeys((one.recipe, one.runs) for one in shown)
         ]
-        parts += [
-            html.element("h3", f"F1, {measured}"),
-            html.table(["Recipe", *columns], rows, numeric=columns),
-        ]
+        parts.append(
+            html.part("section", f"F1, {measured}", html.table(["Recipe", *columns], rows, numeric=columns))
+        )
     return parts
 
 
 def _cell(f1: Interval | None) -> html.Cell:
     if f1 is None:
         return html.Cell("—", "")
-    ends = html.element("span.detail", f1.span(text.share))
-    return html.Cell(html.join(text.share(f1.value), ends), f1.value)
+    return html.Cell(text.share(f1.value), f1.value, f1.span(text.share))

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from markupsafe import Markup
+
 from fissura.core import text
 from fissura.reports import html
 from fissura.reports.columns import EXPLANATION, TITLES, flat, heading, sheet
@@ -52,23 +54,24 @@ def _document(board: Leaderboard, title: str, load: Load | None) -> Document:
         explanation=EXPLANATION,
         empty=EMPTY,
         flat=flat(board.tables),
-        page=[*_header(board, title), *sections(board, load=load)],
+        page=[_header(board, title), *sections(board, load=load)],
         unprinted=("manifests",),  # a manifest is a page of text: it is in the Parquet and the HTML file
     )
 
 
-def _header(board: Leaderboard, title: str) -> list[html.Html]:
-    lead = html.element("p.lead", found(board.tables[0]) if board.tables else EMPTY)
-    tiles = html.element("div.tiles", *(tile(table) for table in board.tables))
-    return [html.element("header", html.element("h1", title), lead, tiles)]
+def _header(board: Leaderboard, title: str) -> Markup:
+    lead = found(board.tables[0]) if board.tables else EMPTY
+    return html.part("header", title, lead, [tile(table) for table in board.tables])
 
 
-def tile(table: Table) -> html.Html:
+def tile(table: Table) -> Markup:
     """The table's best score in large print."""
     best = table.standings[0]
     by, score = table.ranked_by, best.scores[table.ranked_by]
     interval = score.span(partial(figure, by))
-    return html.tile(heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}")
+    return html.part(
+        "tile", heading(table), f"{TITLES[by]} {figure(by, score.value)}", f"{interval}, {best.recipe}"
+    )
 
 
 def found(table: Table) -> str:
@@ -91,29 +94,29 @@ def found(table: Table) -> str:
     )
 
 
-def sections(board: Leaderboard, *, load: Load | None) -> list[html.Html]:
+def sections(board: Leaderboard, *, load: Load | None) -> list[Markup]:
     """A section of HTML for each table, with pictures where `load` gives the images."""
     budget, drawn, parts = Budget(), set(), []
     for table in board.tables:
-        parts += section(sheet(table))
+        parts.append(section(sheet(table)))
         # The predictions are the same under every protocol: one gallery does for all of a split.
         pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
         if load and pictured not in drawn:
             drawn.add(pictured)
             parts.append(gallery(table, load=load, budget=budget))
-    return [*parts, html.element("p.muted", EXPLANATION), *_manifests(board)] if parts else []
+    return [*parts, html.part("muted", EXPLANATION), *_manifests(board)] if parts else []
 
 
-def _manifests(board: Leaderboard) -> list[html.Html]:
+def _manifests(board: Leaderboard) -> list[Markup]:
     """What produced each run, folded away."""
     manifests = {
         one.run_id: one for table in board.tables for row in table.standings for one in row.manifests
     }
     return [
-        html.element(
-            "details",
-            html.element("summary", f"Manifest of run {run_id}"),
-            html.element("pre", json.dumps(manifest.plain(), indent=2, sort_keys=True)),
+        html.part(
+            "folded",
+            f"Manifest of run {run_id}",
+            html.part("pre", json.dumps(manifest.plain(), indent=2, sort_keys=True)),
         )
         for run_id, manifest in manifests.items()
     ]

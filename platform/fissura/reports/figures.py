@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from fissura.core import text
-from fissura.reports.html import Html, element, join, script
+from fissura.reports import html
 
 # Okabe and Ito's colours, told apart by the colour-blind, those that stand out on white and on black alone.
 COLOURS = ("#2f81d6", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#7f6fd0", "#8a6d5b")
@@ -46,75 +48,49 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def draw_all(*groups: Sequence[Plot]) -> list[Html]:
+def draw_all(*groups: Sequence[Plot]) -> list[Markup]:
     """Each group's plots, the last with Plotly's code; a sentence names what cannot be drawn, and why."""
-    drawn = 0
+    count = 0
     bodies = []
     for group in groups:
-        parts, reasons = [], dict[str, list[str]]()
+        drawn, reasons = [], dict[str, list[str]]()
         for plot in group:
             try:
                 with quiet():
-                    body = _figure(plot.draw(), f"plot-{drawn}", height=plot.height)
+                    data = _data(plot.draw())
             except Undrawable as reason:
                 reasons.setdefault(str(reason), []).append(plot.title)
                 continue
             except (ValueError, RuntimeError) as error:
                 reasons.setdefault(f"“{error}”, says Optuna", []).append(plot.title)
                 continue
-            drawn += 1
-            shape = "section.whole" if plot.whole else "section"
-            parts.append(element(shape, element("h3", plot.title), element("p.muted", plot.shows), body))
-        bodies.append(join(element("div.plots", *parts) if parts else None, _left_out(reasons)))
-    code = [_plotly(), script(_DRAW)] if drawn else []
-    return [*bodies[:-1], join(bodies[-1], *code)]
+            drawn.append((plot, f"plot-{count}", data))
+            count += 1
+        body = html.part("plots", drawn) if drawn else Markup()
+        bodies.append(body + _left_out(reasons))
+    if count:
+        bodies[-1] += _drawing()
+    return bodies
 
 
-def _left_out(reasons: Mapping[str, Sequence[str]]) -> Html | None:
+def _left_out(reasons: Mapping[str, Sequence[str]]) -> Markup:
     """One sentence about the plots that are not there, by reason."""
     if not reasons:
-        return None
+        return Markup()
     clauses = [
         f"{text.listed(titles)} ({reason[0].lower()}{reason[1:].rstrip('.')})"
         for reason, titles in reasons.items()
     ]
-    return element("p.none", f"Not drawn: {'; '.join(clauses)}.")
+    return html.part("absent", f"Not drawn: {'; '.join(clauses)}.")
 
 
-def _figure(figure: Any, name: str, *, height: int | None) -> Html:
+def _data(figure: Any) -> str:
     figure.update_layout(template=None, title=None, width=None, height=None, margin={"t": 40, "r": 16})
     # "<" as an escape: no text of a study can end the element that it stands in.
-    plain = Html(figure.to_json().replace("<", "\\u003c"))
-    data = Html(f'<script type="application/json" data-plot="{name}">{plain}</script>')
-    size = {} if height is None else {"style": f"height: {height}px; min-height: 0"}
-    return join(element("div.plot", attributes={"id": name} | size), data)
+    return str(figure.to_json()).replace("<", "\\u003c")
 
 
-def _plotly() -> Html:
+def _drawing() -> Markup:
     from plotly.offline import get_plotlyjs
 
-    return script(get_plotlyjs())
-
-
-_DRAW = """
-const dark = matchMedia('(prefers-color-scheme: dark)');
-const restyled = layout => {
-  const style = getComputedStyle(document.documentElement);
-  const text = style.getPropertyValue('--text').trim(), line = style.getPropertyValue('--line').trim();
-  const clear = 'rgba(0,0,0,0)';
-  const modebar = {bgcolor: clear, color: line, activecolor: text};
-  const next = {...layout, modebar, paper_bgcolor: clear, plot_bgcolor: clear,
-    font: {...layout.font, color: text, size: 12, family: 'system-ui, sans-serif'}, autosize: true};
-  const axes = Object.keys(layout).filter(key => /^[xy]axis/.test(key));
-  for (const key of new Set([...axes, 'xaxis', 'yaxis']))
-    next[key] = {...layout[key], gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true};
-  return next;
-};
-const draw = () => document.querySelectorAll('script[data-plot]').forEach(holder => {
-  const figure = JSON.parse(holder.textContent);
-  const options = {responsive: true, displaylogo: false};
-  Plotly.react(holder.dataset.plot, figure.data, restyled(figure.layout), options);
-});
-draw();
-dark.addEventListener('change', draw);
-"""
+    return html.part("drawing", get_plotlyjs())

@@ -5,25 +5,19 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 
 from fissura.core import text
 from fissura.core.errors import UserError
 from fissura.metrics.stretch import stretched
 from fissura.records.store import prediction_path
-from fissura.reports.html import Html, element, join
+from fissura.reports.html import part
 from fissura.reports.pictures import Load, data_url, overlay, read_prediction
 from fissura.reports.standings import Standing, Table
 
 MAX_BYTES = 3_000_000  # of all the pictures of a page
 WIDTH = 480  # pixels of one picture
 CONFIGURATIONS = 3
-
-LEGEND = element(
-    "div.legend",
-    element("span", element("i.right"), "crack, found"),
-    element("span", element("i.wrong"), "no crack, but predicted"),
-    element("span", element("i.missed"), "crack, missed"),
-)
 
 
 class Budget:
@@ -32,24 +26,24 @@ class Budget:
     def __init__(self, size: int = MAX_BYTES) -> None:
         self._left = size
 
-    def kept(self, parts: Iterable[Html]) -> Iterator[Html]:
-        """The parts while there is room for them, then a line that says why there are no more."""
-        for part in parts:
-            if len(part) > self._left:
-                yield element("p.none", "The other pictures are left out to keep this file small.")
+    def kept(self, pictures: Iterable[Markup]) -> Iterator[Markup]:
+        """The pictures while there is room for them, then a line that says why there are no more."""
+        for picture in pictures:
+            if len(picture) > self._left:
+                yield part("absent", "The other pictures are left out to keep this file small.")
                 return
-            self._left -= len(part)
-            yield part
+            self._left -= len(picture)
+            yield picture
 
 
-def gallery(table: Table, *, load: Load, budget: Budget) -> Html:
+def gallery(table: Table, *, load: Load, budget: Budget) -> Markup:
     """Image, mask, prediction and overlay for a few images, worst first; what cannot be shown says why."""
     shown = [standing for standing in table.standings if standing.rank is not None][:CONFIGURATIONS]
     if not shown:
-        return element("p.none", "No pictures: no configuration scored every image.")
+        return part("absent", "No pictures: no configuration scored every image.")
     chosen = extremes(shown[0].image_f1, bare=table.crack_free)
     cases = (_case(table, shown, label=label, name=name, load=load) for label, name in chosen)
-    return join(LEGEND, *budget.kept(cases))
+    return Markup().join([part("legend"), *budget.kept(cases)])
 
 
 def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list[tuple[str, str]]:
@@ -67,16 +61,16 @@ def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list
     return [(label, name) for name, label in chosen.items()]
 
 
-def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Html:
+def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, load: Load) -> Markup:
     condition = table.condition
-    title = element("h4", f"{label} image of the leader: {name}")
+    title = f"{label} image of the leader: {name}"
     try:
         image, mask = load(condition.dataset, name)
     except (OSError, UserError, LookupError) as error:
-        return join(title, element("p.none", f"The image could not be read: {error}"))
+        return part("gallery", title, []) + part("absent", f"The image could not be read: {error}")
     figures = [
-        figure(data_url(image, kind="jpeg", width=WIDTH), "Image"),
-        figure(data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
+        part("figure", data_url(image, kind="jpeg", width=WIDTH), "Image"),
+        part("figure", data_url(mask * 255, kind="png", width=WIDTH), "Mask"),
     ]
     for standing in shown:
         try:
@@ -95,16 +89,18 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             if not image.shape[:2] == mask.shape == prediction.shape:
                 raise ValueError(f"{place}: its size is not the image's")
         except FileNotFoundError:
-            figures.append(element("p.none", f"{who(standing)} kept no probability map of this image."))
+            figures.append(part("absent", f"{who(standing)} kept no probability map of this image."))
             continue
         except (OSError, ValueError) as error:
-            figures.append(element("p.none", str(error)))
+            figures.append(part("absent", str(error)))
             continue
         drawn = overlay(image, mask, prediction, threshold=threshold)
         scored = f"{who(standing)}: {_scored(standing.image_f1[name], cracked=name not in table.crack_free)}"
-        figures.append(figure(data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction"))
-        figures.append(figure(data_url(drawn, kind="jpeg", width=WIDTH), scored))
-    return join(title, element("div.gallery", *figures))
+        figures.append(
+            part("figure", data_url(prediction, kind="jpeg", width=WIDTH), f"{who(standing)}: prediction")
+        )
+        figures.append(part("figure", data_url(drawn, kind="jpeg", width=WIDTH), scored))
+    return part("gallery", title, figures)
 
 
 def _as_scored(
@@ -129,9 +125,3 @@ def _scored(f1: float, *, cracked: bool) -> str:
 def who(standing: Standing) -> str:
     """The configuration in a few words: its rank and recipe."""
     return f"#{standing.rank} {standing.recipe}"
-
-
-def figure(source: str, caption: str) -> Html:
-    """A picture by its `data:` address, with what it shows below."""
-    image = element("img", attributes={"src": source, "alt": caption, "loading": "lazy"})
-    return element("figure", image, element("figcaption", caption))

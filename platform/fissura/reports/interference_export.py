@@ -30,8 +30,7 @@ def as_text(
 ) -> str:
     """The tables as the text of one file."""
     sheets = [sheet for table in tables for sheet in _sheets(table)]
-    parts = [part for sheet in sheets for part in section(sheet)]
-    lead = html.element("p.lead", found(tables))
+    parts = [section(sheet) for sheet in sheets]
     document = Document(
         title=title,
         sheets=sheets,
@@ -39,9 +38,9 @@ def as_text(
         empty=EMPTY,
         flat=of_lines([line for table in tables for line in _flat(table)]),
         page=[
-            html.element("header", html.element("h1", title), lead),
+            html.part("header", title, found(tables), []),
             *parts,
-            *([html.element("p.muted", EXPLANATION)] if parts else []),
+            *([html.part("muted", EXPLANATION)] if parts else []),
         ],
     )
     return document_text(document, kind=kind)

@@ -1,10 +1,12 @@
 """The report of a search: one HTML file whose first screen says what was found."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from fissura.core import text
 from fissura.core.files import write_text
@@ -47,9 +49,9 @@ class StudyFacts:
     paper_trial: int | None = 0
     manifest: Manifest | None = None
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
-    held_out: Sequence[html.Html] | None = None
+    held_out: Sequence[Markup] | None = None
     found: str = ""
-    cross_data: Sequence[html.Html] = ()
+    cross_data: Sequence[Markup] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -82,11 +84,18 @@ def write_report(
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "What produced this": _origin(study, extra),
         }
-        body = [
-            _first_screen(study, trials, ranked, title=title, rows=rows, extra=extra, sections=sections),
-            *(part for name, parts in sections.items() for part in _section(name, parts)),
-        ]
-    write_text(path, html.page(title, *body))
+        failed = [trial for trial in trials if trial.state.name == "FAIL"]
+        reasons = Counter(str(trial.user_attrs.get(REASON, "no reason was kept")) for trial in failed)
+        content = {
+            "title": title,
+            "sentences": _sentences(trials, ranked, rows, extra),
+            "data": extra.data,
+            "tiles": _tiles(trials, ranked, rows, extra),
+            "failed": text.count(len(failed), "trial"),
+            "failures": reasons.most_common(8),
+            "sections": sections,
+        }
+    write_text(path, html.document("report.html", content))
     return path
 
 
@@ -101,67 +110,58 @@ def _ranked(study: "Study", done: list["FrozenTrial"]) -> list["FrozenTrial"]:
     return sorted(done, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def _first_screen(
-    study: "Study",
-    trials: list["FrozenTrial"],
-    ranked: list["FrozenTrial"],
-    *,
-    title: str,
-    rows: Leaderboard | None,
-    extra: StudyFacts,
-    sections: Iterable[str],
-) -> html.Html:
-    paper = _paper(trials, extra)
+def _sentences(
+    trials: list["FrozenTrial"], ranked: list["FrozenTrial"], rows: Leaderboard | None, extra: StudyFacts
+) -> list[str]:
+    """What was found."""
     held_out = rows.tables[:1] if rows else ()
-    sentences = [_headline(ranked, paper, extra), extra.found, *(found(table) for table in held_out)]
+    headline = _headline(ranked, _paper(trials, extra), extra)
+    return [headline, extra.found, *(found(table) for table in held_out)]
+
+
+def _tiles(
+    trials: list["FrozenTrial"], ranked: list["FrozenTrial"], rows: Leaderboard | None, extra: StudyFacts
+) -> list[Markup]:
+    """The numbers of the first screen."""
+    paper = _paper(trials, extra)
     states = Counter(trial.state.name.lower() for trial in trials)
     spent = [seconds for trial in trials if (seconds := took(trial))]
     tiles = []
     if ranked and len(extra.objectives) == 1:
         best, where = _leaders(ranked), " ".join(extra.measured)
         tiles.append(
-            html.tile(f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"{best} {where}")
+            html.part(
+                "tile", f"Best {extra.objectives[0]}", text.score(ranked[0].values[0]), f"{best} {where}"
+            )
         )
         has = paper is not None and paper in ranked
         value = text.score(paper.values[0]) if paper is not None and has else "—"
         detail = f"trial {paper.number} {where}" if paper is not None else "not tried"
         tiles.append(
-            html.tile("The paper's own setting", value, detail if has or paper is None else _ended(paper))
+            html.part(
+                "tile", "The paper's own setting", value, detail if has or paper is None else _ended(paper)
+            )
         )
     elif ranked:
-        tiles.append(html.tile("On the Pareto front", str(len(ranked)), "trials that none other beats"))
+        tiles.append(
+            html.part("tile", "On the Pareto front", str(len(ranked)), "trials that none other beats")
+        )
     tiles += [tile(table) for table in (rows.tables if rows else ())]
     others = [
         f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
     ]
     tiles.append(
-        html.tile(
-            "Trials completed", str(states["complete"]), ", ".join(others) or "none failed, none pruned"
+        html.part(
+            "tile",
+            "Trials completed",
+            str(states["complete"]),
+            ", ".join(others) or "none failed, none pruned",
         )
     )
     if extra.seconds is not None:
         mean = f"{text.duration(sum(spent) / len(spent))} a trial on average" if spent else ""
-        tiles.append(html.tile("Time of the search", text.duration(extra.seconds), mean))
-    return html.element(
-        "header",
-        html.element("div.kicker", "Hyperparameter search"),
-        html.element("h1", title),
-        *(html.element("p.lead", sentence) for sentence in sentences if sentence),
-        html.element("p.muted", extra.data),
-        html.element("div.tiles", *tiles),
-        *_failures(trials),
-        html.element(
-            "nav", *(html.element("a", name, attributes={"href": f"#{_anchor(name)}"}) for name in sections)
-        ),
-    )
-
-
-def _section(name: str, parts: Sequence[html.Html]) -> list[html.Html]:
-    return [html.element("h2", name, attributes={"id": _anchor(name)}), *parts]
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
+        tiles.append(html.part("tile", "Time of the search", text.duration(extra.seconds), mean))
+    return tiles
 
 
 _STATES = {"fail": "failed", "running": "still running"}
@@ -202,45 +202,33 @@ def _headline(ranked: list["FrozenTrial"], paper: "FrozenTrial | None", extra: S
     return f"{says}, against {text.score(paper.values[0])} with the paper's own setting ({gap:+.3g})."
 
 
-def _failures(trials: list["FrozenTrial"]) -> list[html.Html]:
-    failed = [trial for trial in trials if trial.state.name == "FAIL"]
-    if not failed:
-        return []
-    reasons = Counter(str(trial.user_attrs.get(REASON, "no reason was kept")) for trial in failed)
-    lines = [html.element("li", f"{number} × {reason}") for reason, number in reasons.most_common(8)]
-    return [
-        html.element("p", f"Why {text.count(len(failed), 'trial')} failed:"),
-        html.element("ul", *lines),
-    ]
-
-
-def _held_out(rows: Leaderboard | None, gallery: Load | None) -> list[html.Html]:
+def _held_out(rows: Leaderboard | None, gallery: Load | None) -> list[Markup]:
     if rows is None or not rows.tables:
-        return [html.element("p.none", "No trial of this search has been scored on held-out images yet.")]
+        return [html.part("absent", "No trial of this search has been scored on held-out images yet.")]
     return sections(rows, load=gallery)
 
 
-def _best(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[html.Html]:
+def _best(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
     if not ranked:
-        return [html.element("p.none", "No trial has completed.")]
+        return [html.part("absent", "No trial has completed.")]
     paper = _paper(trials, extra)
     shown = ranked[:BEST]
     if paper is not None and paper not in shown:
         shown.append(paper)
     note = "Values are of validation data, on which the search chose. Grey: as in the paper's own setting."
-    return [_table(shown, paper, extra), html.element("p.muted", note)]
+    return [_table(shown, paper, extra), html.part("muted", note)]
 
 
-def _all_trials(trials: list["FrozenTrial"], extra: StudyFacts) -> list[html.Html]:
+def _all_trials(trials: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
     if not trials:
         return []
     all_of_them = f"All {text.count(len(trials), 'trial')}"
     summary = all_of_them if len(trials) <= LISTED else f"The first {LISTED:,} trials"
     listing = _table(trials[:LISTED], _paper(trials, extra), extra)
-    return [html.element("details", html.element("summary", summary), listing)]
+    return [html.part("folded", summary, listing)]
 
 
-def _table(shown: Sequence["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts) -> html.Html:
+def _table(shown: Sequence["FrozenTrial"], paper: "FrozenTrial | None", extra: StudyFacts) -> Markup:
     """Trials with a column for each parameter; a value that the paper's trial has too is set in grey."""
     names = list(dict.fromkeys(name for trial in shown for name in trial.params))
     rows = [
@@ -283,7 +271,7 @@ def _parameter(trial: "FrozenTrial", name: str, paper: "FrozenTrial | None") -> 
         return html.Cell("", "")
     value = trial.params[name]
     same = paper is not None and trial is not paper and paper.params.get(name) == value
-    return html.Cell(html.element("span.muted" if same else "span", plain(value)), plain(value))
+    return html.Cell(plain(value), plain(value), muted=same)
 
 
 def _state(trial: "FrozenTrial") -> str:
@@ -292,7 +280,7 @@ def _state(trial: "FrozenTrial") -> str:
     return _STATES.get(state, state) + reason
 
 
-def _origin(study: "Study", extra: StudyFacts) -> list[html.Html]:
+def _origin(study: "Study", extra: StudyFacts) -> list[Markup]:
     known: dict[str, str] = {"Study": study.study_name, "Data": extra.data, **extra.details}
     if extra.manifest is not None:
         run = extra.manifest
@@ -302,4 +290,4 @@ def _origin(study: "Study", extra: StudyFacts) -> list[html.Html]:
             "Device": f"{run.device}, {text.count(run.cpus, 'core')} a trial",
             "Libraries": ", ".join(f"{name} {version}" for name, version in run.libraries.items()),
         }
-    return [html.facts(known), html.element("h3", "Run it again"), html.element("pre", extra.command)]
+    return [html.part("facts", known), html.part("section", "Run it again", html.part("pre", extra.command))]

@@ -10,6 +10,7 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from markupsafe import Markup
 
 from fissura.core.files import replacing, write_text
 from fissura.reports import html
@@ -70,7 +71,7 @@ class Document:
     explanation: str
     empty: str
     flat: pa.Table
-    page: Sequence[html.Html]
+    page: Sequence[Markup]
     unprinted: Sequence[str] = ()
 
 
@@ -204,12 +205,12 @@ def latex(sheet: Sheet, *, explanation: str) -> str:
     return "\n".join(lines)
 
 
-def section(sheet: Sheet) -> list[html.Html]:
+def section(sheet: Sheet) -> Markup:
     """The sheet with its heading and caption, as a section of a page."""
-    return [html.element("h3", sheet.heading), html.element("p.muted", sheet.caption), html_table(sheet)]
+    return html.part("section", sheet.heading, html.part("muted", sheet.caption) + html_table(sheet))
 
 
-def html_table(sheet: Sheet) -> html.Html:
+def html_table(sheet: Sheet) -> Markup:
     """The sheet as a sortable table in the pages' style; what tells a row apart stands below its name."""
     apart = sheet.titles.index(APART) if APART in sheet.titles else None
     titles = [title for index, title in enumerate(sheet.titles) if index != apart]
@@ -234,35 +235,18 @@ def html_table(sheet: Sheet) -> html.Html:
 
 
 def _cell(entry: TableCell, lines: Sequence[str]) -> html.Cell:
-    detail = html.element("span.detail", entry.detail) if entry.detail else None
-    apart = [html.element("code", line) for line in lines]
-    return html.Cell(
-        html.join(entry.text, detail, *apart), entry.value if entry.value is not None else entry.text
-    )
+    value = entry.value if entry.value is not None else entry.text
+    return html.Cell(entry.text, value, entry.detail, lines)
 
 
 def _whisker(score: Interval | None, *, low: float, high: float) -> html.Cell:
-    """The cell of a score's interval, on the scale that the rows share."""
+    """The cell of a score's interval, a dot and a line on the scale that the rows share."""
     if score is None or score.ends is None:
         return html.Cell("—", "")
     start, end = score.ends
-    return html.Cell(
-        _draw_whisker(*(_across(value, low, high) for value in (start, score.value, end))), score.value
-    )
+    ends = [_across(value, low, high) for value in (start, score.value, end)]
+    return html.Cell(html.part("whisker", *ends), score.value)
 
 
 def _across(value: float, low: float, high: float) -> float:
     return 5 + 120 * (value - low) / (high - low) if high > low else 65.0
-
-
-def _draw_whisker(low: float, value: float, high: float) -> html.Html:
-    """A score and its interval as a dot and a line, on the scale that the table's rows share."""
-
-    def line(kind: str, *ends: float) -> html.Html:
-        x1, y1, x2, y2 = (f"{end:.1f}" for end in ends)
-        return html.element(f"line{kind}", attributes={"x1": x1, "y1": y1, "x2": x2, "y2": y2})
-
-    dot = html.element("circle", attributes={"cx": f"{value:.1f}", "cy": "10", "r": "3.5"})
-    attributes = {"viewBox": "0 0 130 20", "aria-hidden": "true"}
-    marks = [line(".base", 0, 10, 130, 10), line("", low, 10, high, 10), line("", low, 6, low, 14)]
-    return html.element("svg.whisker", *marks, line("", high, 6, high, 14), dot, attributes=attributes)

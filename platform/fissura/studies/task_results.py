@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from markupsafe import Markup
+
 from fissura.core.progress import Say
 from fissura.reports.classification import ClassRow
 from fissura.reports.figures import Plot
-from fissura.reports.html import Html
 from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.pictures import Load
 
@@ -32,10 +33,10 @@ class Ranked:
     board: Leaderboard | None = None
     classes: tuple[ClassRow, ...] = ()
     gallery: Load | None = None
-    held_out: Sequence[Html] | None = None
+    held_out: Sequence[Markup] | None = None
     found: str = ""
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
-    cross_data: Sequence[Html] = ()
+    cross_data: Sequence[Markup] = ()
     remark: str = ""
 
 

@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from PIL import Image
 
 from fissura.cli.board import brief
@@ -20,7 +22,7 @@ from fissura.records.store import CURVES, prediction_path, read_runs
 from fissura.reports.differences import differences, flatten
 from fissura.reports.export import as_text, write_leaderboard
 from fissura.reports.gallery import Budget, gallery
-from fissura.reports.html import Html, element, page, script
+from fissura.reports.html import page, part
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.pictures import MISSED, RIGHT, WRONG, overlay
 from fissura.reports.statistics import NO_INTERVAL
@@ -325,15 +327,18 @@ def test_the_overlay_tells_right_wrong_and_missed():
     assert [tuple(pixel) for pixel in picture[0]] == [RIGHT, MISSED, WRONG, (160, 160, 160)]
 
 
-def test_html_is_escaped_unless_it_says_it_is_html():
-    assert (
-        element("td.a.b", "<&>", attributes={"title": '"'})
-        == '<td class="a b" title="&quot;">&lt;&amp;&gt;</td>'
-    )
-    assert element("p", Html("<b>"), None, 3) == "<p><b>3</p>"
-    with pytest.raises(ValueError, match="end its own script element"):
-        script("x = '</SCRIPT>'")
-    assert "default-src &#x27;none&#x27;" in page("t")
+def test_text_is_escaped_unless_it_says_it_is_markup():
+    shown = part("figure", "data:", '<&>"')
+    assert "<figcaption>&lt;&amp;&gt;&#34;</figcaption>" in shown
+    assert 'alt="&lt;&amp;&gt;&#34;"' in shown
+    assert part("section", "<b>", Markup("<b>")) == "<h3>&lt;b&gt;</h3><b>"
+    assert "<title>&lt;t</title>" in page("<t")
+    assert "default-src 'none'" in page("t")
+
+
+def test_a_part_that_lacks_something_is_a_mistake_and_no_empty_place():
+    with pytest.raises(UndefinedError, match="'caption'"):
+        part("figure", "data:")
 
 
 def test_numbers_read_well():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 
 from fissura.classification.evaluation import CONDITIONS, under
 from fissura.classification.run import Classifier
@@ -24,7 +25,7 @@ from fissura.reports.classification_export import found, sections, write_classif
 from fissura.reports.classification_plots import Candidate, confusion_plot, pareto_plots, progress_plot
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
-from fissura.reports.html import Html, element
+from fissura.reports.html import part
 from fissura.studies.study import Plan, Study, finished
 from fissura.studies.task_results import Ranked, TaskResults
 from fissura.training.checkpoint import WEIGHTS
@@ -63,7 +64,7 @@ class ClassificationResults:
         costly = _candidates(trials)
         if costly:
             plots["What it costs"] = pareto_plots(costly, limits={"bytes": TARGET_BYTES})
-        gallery = _gallery(plan, rows, runs.records, self.images) if rows else []
+        gallery = [_gallery(plan, rows, runs.records, self.images)] if rows else []
         return Ranked(
             files=files,
             classes=tuple(rows),
@@ -79,11 +80,11 @@ def _gallery(
     rows: Sequence[ClassRow],
     records: Sequence[ClassRecord],
     images: Sequence[KeyedImage] | None,
-) -> list[Html]:
+) -> Markup:
     try:
         known = image_keys(labelled(plan.datasets), directory=default_cache()) if images is None else images
     except DataError as error:
-        return [element("p.none", f"No pictures: {error.problems[0]}")]
+        return part("absent", f"No pictures: {error.problems[0]}")
     by_name = {(one.source, one.image.name): one for one in known}
 
     def load(dataset: str, name: str, condition: str) -> UInt8[np.ndarray, "h w 3"]:
