@@ -488,8 +488,8 @@ class TestAMistake:
         ("words", "line"),
         [
             (["--model", "wals"], "did you mean `walls`?"),
-            (["--model", "walls", "--keep", "masks"], "--keep: for a segmentation"),
-            (["--model", "walls", "--mm-per-pixel", "1"], "--mm-per-pixel: for a segmentation"),
+            (["--model", "walls", "--keep", "masks"], "--keep: for a model that gives maps"),
+            (["--model", "walls", "--mm-per-pixel", "1"], "--mm-per-pixel: for a model that gives maps"),
             (["--keep", "mask"], "did you mean `masks`?"),
             (["--protocol", "pixel"], "--protocol: scores need masks"),
             (["--protocol", "pixels"], "did you mean `pixel`?"),

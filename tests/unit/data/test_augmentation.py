@@ -41,6 +41,11 @@ def outcomes(seeds: int, **fields: Any) -> list[Patch]:
     return [changes.apply(PATCH, seed=seed) for seed in range(seeds)]
 
 
+def planes(part: Patch) -> list[np.ndarray]:
+    """The image and all maps."""
+    return [part.image, part.mask, part.valid, *part.maps.values()]
+
+
 def is_moved(part: Patch, move: Callable[[Any], Any]) -> bool:
     """Whether image and maps are those of the patch after the move."""
     moved = PATCH.map(move)

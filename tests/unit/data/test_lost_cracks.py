@@ -184,7 +184,7 @@ class TestCommands:
         def stopped(*_: object, **__: object) -> None:
             raise Interrupted("before the first epoch")
 
-        monkeypatch.setattr("fissura.segmentation.fit.fit", stopped)
+        monkeypatch.setattr("fissura.distributed.training.train_segmenter.fit", stopped)
         small = {"data.resize.kind": "fixed", "data.resize.height": 64, "data.resize.width": 64}
         with pytest.raises(Interrupted):
             fissura.train(

@@ -86,7 +86,7 @@ def bits(batches: Iterable[Batch]) -> list[str]:
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     """The tensors that the batch has."""
-    return [part for part in vars(batch).values() if part is not None]
+    return [batch.image, batch.target, batch.valid, *batch.maps.values()]
 
 
 class TestAnEpoch:
