@@ -48,7 +48,8 @@ from fissura.reports.html import Cell, table
 from fissura.serving.query import Asked
 from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
-from fissura.studies.study import Plan, Study, finished
+from fissura.studies.ranking import finished
+from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import Ranked, TaskResults
 from fissura.training.checkpoint import RECIPE
 from fissura.training.experiment import Experiment, TaskInputs

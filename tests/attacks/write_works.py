@@ -35,8 +35,9 @@ from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
 from fissura.studies.plan import Plan
+from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import drop_checkpoints, write_results
-from fissura.studies.study import Study, best_trials, finished
+from fissura.studies.study import Study
 from fissura.studies.trial_records import read_records
 from fissura.studies.verification import verify
 from fissura.tasks.classification.results import ClassificationResults

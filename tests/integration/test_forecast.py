@@ -11,7 +11,8 @@ import pytest
 
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.operations.forecast.simulation import Costs
-from fissura.studies.study import Study, finished
+from fissura.studies.ranking import finished
+from fissura.studies.study import Study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -161,7 +161,8 @@ def _jobs_folder(roots: Sequence[str]) -> Path | None:
 
 def _best_run(path: Path) -> Path:
     from fissura.records.trial_attributes import RUN
-    from fissura.studies.study import best_trials, find_study
+    from fissura.studies.ranking import best_trials
+    from fissura.studies.study import find_study
 
     study = find_study(path)
     trials = best_trials(study.load())

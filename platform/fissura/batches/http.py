@@ -7,12 +7,11 @@ import asyncio
 import hashlib
 import io
 import json
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,10 +21,10 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from fissura.batches.pictures import Kind, draw
+from fissura.batches.refusals import refuse
 from fissura.batches.scorer import (
     Busy,
     Disagreement,
-    Failing,
     ModelCard,
     Result,
     Scored,
@@ -41,14 +40,7 @@ RESULT_HEADER = "Fissura-Result"
 MAX_HEADER_BYTES = 64 * 2**10
 MAX_DOCUMENT_BYTES = 16 * 2**20
 MAX_PICTURE_BYTES = 2 * MAX_PIXELS
-MAX_WAIT_SECONDS = 600.0
 LARGE_BYTES = 2**20  # of a body; what is larger is sent once the service agrees to its size
-_OWN = {
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-}
-_NOBODY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 
 
 class ClientTimeouts(Spec):
@@ -198,7 +190,7 @@ async def _asked(
             good = response.status == HTTPStatus.OK
             body = await _bounded(response, limit if good else MAX_DOCUMENT_BYTES, url)
             if not good:
-                _refused(url, response.status, body, response.headers)
+                refuse(url, response.status, body, response.headers)
             return body, response.headers
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -213,47 +205,6 @@ async def _bounded(response: aiohttp.ClientResponse, limit: int, url: str) -> by
             response.close()
             raise Disagreement(f"{url}: an answer has at most {limit} bytes: this one has more")
     return bytes(body)
-
-
-def _refused(url: str, status: int, body: bytes, headers: Mapping[str, str]) -> NoReturn:
-    """Raises what an answer of this status means for an image."""
-    kind, problem = _problem(body, status)
-    text = f"{url}: {problem}"
-    if status in _OWN and kind != "invalid-value":
-        raise Unscorable(problem)
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise Busy(text, seconds=_seconds(headers.get("Retry-After")))
-    if status in _NOBODY:
-        raise Unreachable(text)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise Failing(problem)
-    if 300 <= status < 400:
-        raise SpecError(f"{url}: answers from elsewhere ({status}); give that address by --endpoint")
-    if status == HTTPStatus.UNAUTHORIZED:
-        text += "; give the service's token by --token-file, or in FISSURA_TOKEN"
-    raise SpecError(text if kind else f"{text}; mend --endpoint")
-
-
-def _problem(body: bytes, status: int) -> tuple[str, str]:
-    """The kind of an application/problem+json document, and its text in one line."""
-    try:
-        document = json.loads(body)
-        kind = str(document["type"]).removeprefix("urn:fissura:problem:")
-        parts = (document[key] for key in ("title", "detail"))
-        remedy = document.get("remedy")
-        text = ": ".join(map(str, parts)) + (f"; {remedy}" if remedy else "")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "", f"HTTP status {status}"
-    return kind, " ".join(text.split())[:1000]
-
-
-def _seconds(text: str | None) -> float:
-    """The seconds of a Retry-After header; of anything but a number, 1."""
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        return 1.0
-    return min(max(seconds, 0.0), MAX_WAIT_SECONDS) if math.isfinite(seconds) else 1.0
 
 
 def _checked(url: str) -> str:

@@ -14,17 +14,13 @@ import re
 import secrets
 import shutil
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
@@ -42,32 +38,19 @@ from fissura.data.content import (
     sources,
 )
 from fissura.data.dataset import Dataset
+from fissura.data.decoding import WORKERS, Patch, decode_all
 from fissura.data.lock import locked
-from fissura.data.lost import LostCracks, lost_at, lost_by_area, said_of
-from fissura.data.mask_rules import LookedAt, looks, mask_rules
+from fissura.data.lost import LostCracks, said_of
+from fissura.data.mask_rules import looks, mask_rules
 from fissura.data.prepared import FORMAT, PIXELS, Index, PreparedData, PreparedSample, read_index, write_index
-from fissura.data.resize import AnyResize, MaskRule
-from fissura.data.turns import doubtful_turn, said_of_turns
+from fissura.data.resize import AnyResize
+from fissura.data.turns import said_of_turns
 
 __all__ = ["PreparedData", "PreparedSample", "content_digest", "default_cache", "prepare", "prune"]
 
 VERIFIED = "verified.json"
-WORKERS = 8
 OWN = re.compile(r"[0-9a-f]{16}")
 ABANDONED = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{8}\.tmp")
-
-Patch = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]
-
-
-class _Decoded(NamedTuple):
-    """A sample at the working size, what nearest neighbour loses of its cracks, what its rule loses, and
-    whether its mask may lie wrong.
-    """
-
-    planes: Patch
-    nearest: LostCracks
-    lost: LostCracks
-    doubtful_turn: bool
 
 
 def default_cache() -> Path:
@@ -162,7 +145,7 @@ def _build(
         datasets = [*{source.label: source.dataset for source in found}.values()]
         nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
-            decoded = _decode_all(found, resize, rules, seen, pool)
+            decoded = decode_all(found, resize, rules, seen, pool)
             for done, (source, patch) in enumerate(zip(found, decoded, strict=True), start=1):
                 if isinstance(patch, list):
                     problems += patch
@@ -192,48 +175,6 @@ def _build(
                 scratch.replace(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _decode_all(
-    found: list[Source],
-    resize: AnyResize,
-    rules: dict[str, MaskRule],
-    seen: list[LookedAt | None],
-    pool: ThreadPoolExecutor,
-) -> Iterator[_Decoded | list[str]]:
-    """What `_decode` makes of each sample, in order, a few ahead of the reader."""
-    left = zip(found, seen, strict=True)
-
-    def ahead(count: int) -> Iterator[Future[_Decoded | list[str]]]:
-        return (
-            pool.submit(_decode, source, resize, rules[source.label], looked)
-            for source, looked in islice(left, count)
-        )
-
-    waiting = deque(ahead(WORKERS + 2))
-    while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(ahead(1))
-
-
-def _decode(
-    source: Source, resize: AnyResize, rule: MaskRule, looked: LookedAt | None
-) -> _Decoded | list[str]:
-    """A sample at the working size, or what is wrong with it; `looked`: its mask, if that was looked at."""
-    try:
-        image, mask, valid = source.read(mask=None if looked is None else looked.mask)
-    except DataError as error:
-        return list(error.problems)
-    sample = source.sample
-    if mask.shape != image.shape[:2]:
-        return [f"{sample.mask}: a mask must have the size of its image {sample.image}"]
-    valid = np.ones_like(mask) if valid is None else valid
-    if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
-        return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
-    planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
-    nearest = lost_at(resize, mask) if looked is None else looked.lost
-    lost = nearest if rule == "nearest" else lost_by_area(resize, mask, nearest=nearest, small=planes[1])
-    return _Decoded(planes, nearest, lost, doubtful_turn(sample))
 
 
 def _append(file: FileIO, source: Source, patch: Patch) -> PreparedSample:

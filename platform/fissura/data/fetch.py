@@ -5,7 +5,6 @@ The synthetic set is drawn instead.
 """
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,27 +13,30 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from io import BufferedWriter, FileIO
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote, urlsplit
 
 from fissura.core.errors import DataError
 from fissura.core.files import sha256
 from fissura.data.lock import locked
+from fissura.data.mirrors import (
+    CFD_MIRROR,
+    PATIENCE,
+    check_address,
+    check_network,
+    check_redirect,
+    is_loopback,
+)
 from fissura.data.synthetic import SyntheticSpec, write
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from pooch import Pooch
-    from requests import Response
     from requests.exceptions import RequestException
 
 FETCHED = ("cfd", "synthetic")
-CFD_MIRROR = "https://raw.githubusercontent.com/cuilimeng/CrackForest-dataset/master"
 CONNECTIONS = 4
-PATIENCE = 3.0  # seconds until the mirror must accept a connection
 SILENCE = 10.0  # seconds that a connection may bring nothing
 DELAYS = (0.3, 1.5)  # seconds before the second and the third attempt at a file
 MOST_FAILURES = 5  # files that may fail before the fetch gives up
@@ -110,10 +112,10 @@ def download(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Downloads the files that are missing or wrong in `directory`, a few at a time; see `fetch`."""
-    _check_address(mirror)
+    check_address(mirror)
     made = not directory.exists()
     if made:
-        _check_network(mirror)  # before the folder is made: without a network, nothing is
+        check_network(mirror)  # before the folder is made: without a network, nothing is
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,7 +130,7 @@ def download(
             on_progress(done, total)
         if not missing:
             return
-        _check_network(mirror)
+        check_network(mirror)
         mirrored = _Mirror(mirror, missing, directory)
         problems: list[str] = []
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -195,8 +197,8 @@ class _Mirror:
             chunk_size=CHUNK,
             timeout=(PATIENCE, SILENCE),
             headers={"User-Agent": "fissura", "Accept-Encoding": "identity"},
-            hooks={"response": _check_redirect},
-            proxies={"no_proxy": urlsplit(address).hostname} if _is_loopback(address) else None,
+            hooks={"response": check_redirect},
+            proxies={"no_proxy": urlsplit(address).hostname} if is_loopback(address) else None,
         )
 
     def fetch(self, known: KnownFile) -> str | None:
@@ -233,70 +235,3 @@ def _reason(error: "RequestException") -> str:
     if error.response is None:
         return f"cannot be fetched: {error}"
     return f"the mirror answers {error.response.status_code} {error.response.reason}"
-
-
-def _check_redirect(response: "Response", **_: object) -> None:
-    """Follows a mirror only to addresses that a mirror may have."""
-    from requests.exceptions import InvalidURL
-
-    target = urljoin(response.url, response.headers.get("Location", ""))
-    if response.is_redirect and not _permitted(target):
-        raise InvalidURL(
-            f"the mirror answers {response.status_code} with a redirect to {target:.200}, which is not https"
-        )
-
-
-def _is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _permitted(address: str) -> bool:
-    parts = urlsplit(address)
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(address))
-    )
-
-
-def _check_address(mirror: str) -> None:
-    try:
-        permitted = _permitted(mirror)
-        _ = urlsplit(mirror).port
-    except ValueError:
-        permitted = False
-    if not permitted:
-        raise DataError(
-            f"`{mirror}`: a mirror is an https address (http on the loopback alone), as {CFD_MIRROR}"
-        )
-
-
-def _check_network(mirror: str) -> None:
-    """Connects once, to the mirror or the proxy before it, so that a machine without a network fails soon."""
-    parts = urlsplit(mirror)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    proxy = getproxies().get(parts.scheme)
-    if proxy and not _is_loopback(mirror) and not proxy_bypass(host):
-        via = urlsplit(proxy if "://" in proxy else f"//{proxy}")
-        host, port = via.hostname or host, via.port or 80
-    outcome: list[str] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=PATIENCE).close()
-            outcome.append("")
-        except OSError as error:
-            outcome.append(str(error) or type(error).__name__)
-
-    # A thread, since looking up a name knows no time limit.
-    attempt = threading.Thread(target=connect, daemon=True)
-    attempt.start()
-    attempt.join(PATIENCE + 0.5)
-    reason = outcome[0] if outcome else f"no answer within {PATIENCE:g} s"
-    if reason:
-        raise DataError(
-            f"{host}:{port} cannot be reached ({reason}): fetching from {mirror} needs a network; "
-            "connect this machine, name another mirror, or copy the data set here from a machine that has one"
-        )

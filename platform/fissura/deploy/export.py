@@ -31,17 +31,16 @@ from fissura.classical import compact as compact_module
 from fissura.classical.compact import Compact, CompactError
 from fissura.classification.run import CLASSIFIER, Classifier
 from fissura.core.brief import Brief
-from fissura.core.errors import DataError, SpecError
+from fissura.core.errors import DataError
 from fissura.core.files import check_writable, sha256
 from fissura.data import names, whole
-from fissura.data.resize import Fixed
 from fissura.deploy.export_table import latency_table, network_macs
 from fissura.deploy.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
-from fissura.models import BackboneUNet, Segmenter
+from fissura.deploy.segmentation_card import fixed_size, segmentation_card, working_size
+from fissura.models import Segmenter
 from fissura.records.manifest import device_name, trained_on
 from fissura.records.run_files import MANIFEST, read_manifest
 from fissura.segmentation.evaluation import threshold_of
-from fissura.segmentation.inference import Sliding, Whole
 from fissura.segmentation.predict import Predictor
 from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import RECIPE
@@ -51,8 +50,6 @@ FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
 READING = (SCRIPTS / "card.py", SCRIPTS / "images.py", *(Path(str(one.__file__)) for one in (names, whole)))
 SEGMENTING, CLASSIFYING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py"), (SCRIPTS / "classify.py",)
-ONE_SIZE = ("swin_tiny",)
-"""Encoders whose attention windows are laid out while they are exported, for one size of image."""
 
 Quantise = Literal["none", "int8"]
 
@@ -161,7 +158,7 @@ def export_segmenter(
     if not 0 <= threshold <= 1:
         raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
     size = working_size(recipe)
-    sides = Sides(model.stride, fixed=_fixed_size(recipe, size, model.stride))
+    sides = Sides(model.stride, fixed=fixed_size(recipe, size, model.stride))
     height, width = (-(-side // model.stride) * model.stride for side in size or (512, 512))
     with _writing(out) as folder:
         network = Probability(copy.deepcopy(model).cpu(), recipe).eval()
@@ -225,47 +222,6 @@ def export_classifier(
         shutil.copyfile(classifier, folder / CLASSIFIER)
         _copy(folder, (*CLASSIFYING, *READING, Path(str(compact_module.__file__))))
         return _finish(folder, card, out=out)
-
-
-def segmentation_card(recipe: Recipe, *, stride: int, threshold: float) -> dict[str, Any]:
-    """What the card of a segmentation says of the recipe: how an image becomes a mask."""
-    resize = recipe.data.resize
-    whole = recipe.inference.max_pixels if isinstance(recipe.inference, Whole) else 0
-    sliding = recipe.inference.tiles if isinstance(recipe.inference, Whole) else recipe.inference
-    return {
-        "task": "segmentation",
-        "usage": "python segment.py FOLDER OUT",
-        "recipe": recipe.plain(),
-        "classes": ["background", "crack"],
-        "threshold": threshold,
-        "multiple": stride,
-        "resize": [resize.height, resize.width] if isinstance(resize, Fixed) else None,
-        # up to how many pixels an image is read whole, and the windows of a larger one
-        "inference": {"whole_pixels": whole, **sliding.model_dump(mode="json", exclude={"kind"})},
-    }
-
-
-def working_size(recipe: Recipe) -> tuple[int, int] | None:
-    """(height, width) of what the network sees at a time; None where that is an image of any size."""
-    if isinstance(recipe.inference, Sliding):
-        return recipe.inference.size, recipe.inference.size
-    resize = recipe.data.resize
-    if not isinstance(resize, Fixed):
-        return None
-    windows = recipe.inference.windows(height=resize.height, width=resize.width)
-    return windows.rows.size, windows.columns.size
-
-
-def _fixed_size(recipe: Recipe, size: tuple[int, int] | None, stride: int) -> tuple[int, int] | None:
-    """The one size to export for, of a network that cannot be exported for any."""
-    if not (isinstance(recipe.model, BackboneUNet) and recipe.model.encoder in ONE_SIZE):
-        return None
-    if size is None:
-        raise SpecError(
-            f"`model.encoder: {recipe.model.encoder}` is exported for one size of image, and the recipe reads"
-            " images of any; set `data.resize` to a fixed size or `inference` to sliding, and train again"
-        )
-    return -(-size[0] // stride) * stride, -(-size[1] // stride) * stride
 
 
 def _networks(

@@ -4,51 +4,29 @@ A threshold is chosen on the validation images of the run's own data, never on t
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fissura.core.documents import read_json
 from fissura.core.errors import DataChanged, DataError
-from fissura.core.files import check_writable, replacing
+from fissura.core.files import check_writable
 from fissura.core.spec import MOST_VALUES
 from fissura.data.content import FileHashes, digest_of, gone, require_same, said_of_changed, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
-from fissura.metrics.counts import Counts, crack_pixels, pool
-from fissura.metrics.false_alarms import FalseAlarm, false_alarm
+from fissura.metrics.counts import pool
 from fissura.metrics.scores import best_threshold, level_of
-from fissura.metrics.stretch import stretched
 from fissura.records.run_files import REMEDIES, check_files, read_manifest, rewriting, write_sums
-from fissura.records.store import Row, ThresholdSource, prediction_folder, prediction_path, write_run
-from fissura.segmentation.predict import Predictor, to_bytes
-from fissura.segmentation.recipe import Given, MapRange, Recipe
+from fissura.records.store import Row, ThresholdSource, prediction_folder, write_run
+from fissura.segmentation.counting import CountedImage, Judged, Progress, count_images
+from fissura.segmentation.predict import Predictor
+from fissura.segmentation.recipe import Given, Recipe
 
 THRESHOLDS = "thresholds.json"
-Progress = Callable[[int, int], None]
-Judged = tuple[AnyProtocol, MapRange]
-"""A protocol, and the maps that it is applied to."""
-
-
-@dataclass(frozen=True)
-class CountedImage:
-    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol; its
-    false alarms at each threshold, where it holds no crack."""
-
-    dataset: str
-    data_name: str
-    name: str
-    height: int
-    width: int
-    crack_pixels: int
-    counts: tuple[Counts, ...]
-    alarms: tuple[FalseAlarm, ...]
 
 
 def evaluate(
@@ -109,7 +87,7 @@ def evaluate(
             split=split,
             threshold_source=source,
         )
-        for image in _count(
+        for image in count_images(
             predictor,
             datasets,
             [(protocol, recipe.maps_under(protocol)) for protocol in chosen],
@@ -200,7 +178,9 @@ def _thresholds(
                 " it lies now, or give --threshold"
             )
         images = list(
-            _count(predictor, own, [*missing.values()], (), split="val", keep=None, content="", on_image=None)
+            count_images(
+                predictor, own, [*missing.values()], (), split="val", keep=None, content="", on_image=None
+            )
         )
         if not any(image.crack_pixels for image in images):
             raise DataError(
@@ -212,67 +192,6 @@ def _thresholds(
         with rewriting(run, THRESHOLDS) as scratch:
             scratch.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return [kept[name] for name in names]
-
-
-def _count(
-    predictor: Predictor,
-    datasets: Sequence[Dataset],
-    judged: Sequence[Judged],
-    thresholds: Sequence[float],
-    *,
-    split: Split,
-    keep: Path | None,
-    content: str,
-    on_image: Progress | None,
-) -> Iterator[CountedImage]:
-    """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if
-    given."""
-    work = [source for source in sources(datasets) if source.sample.split == split]
-    if not work:
-        roots = ", ".join(str(dataset.root) for dataset in datasets)
-        raise DataError(f"{roots}: no {split} images; name another --split, or a data set that has them")
-    problems: list[str] = []
-    with ThreadPoolExecutor(1) as reader:
-        # one image is read ahead while another is predicted
-        readings = iter(work)
-        ahead = reader.submit(next(readings).read)
-        for number, source in enumerate(work, start=1):
-            reading = ahead
-            following = next(readings, None)
-            if following is not None:
-                ahead = reader.submit(following.read)
-            try:
-                image, mask, valid = reading.result()
-            except DataError as error:
-                problems += error.problems
-                continue
-            found = predictor.probability(image)
-            probability = to_bytes(found)
-            if keep is not None:
-                path = prediction_path(
-                    keep, dataset=source.label, data_digest=content, split=split, image=source.sample.name
-                )
-                with replacing(path) as scratch:
-                    Image.fromarray(probability).save(scratch, format="PNG")
-            wide = to_bytes(stretched(found)) if any(maps == "min_max" for _, maps in judged) else probability
-            counts = tuple(
-                protocol.count(wide if maps == "min_max" else probability, mask, valid)
-                for protocol, maps in judged
-            )
-            height, width = mask.shape
-            cracked = crack_pixels(mask, valid)
-            # of thresholds that are still to be chosen there are none
-            alarms = tuple(
-                false_alarm(wide if maps == "min_max" else probability, valid, level=level_of(threshold))
-                for (_, maps), threshold in zip(judged, thresholds, strict=False)
-                if not cracked
-            )
-            named = source.label, source.data_name, source.sample.name
-            yield CountedImage(*named, height, width, cracked, counts, alarms)
-            if on_image is not None:
-                on_image(number, len(work))
-    if problems:
-        raise DataChanged(*lost) if (lost := gone(datasets)) else DataError(*problems)
 
 
 def _row(

@@ -11,7 +11,8 @@ from fissura.records.trial_attributes import PAPER, RUN
 from fissura.reports.classification import ClassRow
 from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.report import StudyFacts, write_report
-from fissura.studies.study import Plan, Ranking, Study, runs_to_keep
+from fissura.studies.ranking import Ranking, runs_to_keep
+from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import TaskResults
 from fissura.training.checkpoint import STATE, WEIGHTS
 

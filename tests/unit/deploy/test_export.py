@@ -37,10 +37,10 @@ from fissura.deploy.export import (
     export_classifier,
     export_run,
     export_segmenter,
-    segmentation_card,
 )
 from fissura.deploy.export_table import classifier_macs, latency_table, network_macs
 from fissura.deploy.onnx_model import Sides, export_onnx
+from fissura.deploy.segmentation_card import segmentation_card
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel
 from fissura.models import (

@@ -20,7 +20,7 @@ from fissura.records.trial_attributes import PAPER, REASON, RUN, SKIPPED
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.load import load_text
 from fissura.spaces.space import LoadedSpace
-from fissura.studies.study import finished
+from fissura.studies.ranking import finished
 
 LAPTOP = Resources(cpus=8, gpus=0, nodes=1, node_cpus=8, node_gpus=0)
 CLUSTER = Resources(cpus=64, gpus=8, nodes=4, node_cpus=16, node_gpus=2)

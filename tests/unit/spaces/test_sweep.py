@@ -20,8 +20,9 @@ from fissura.spaces import LoadedSpace, load_text
 from fissura.spaces.distributions import Choice, FloatRange, IntRange
 from fissura.spaces.sweep import plan_sweep
 from fissura.studies.plan import Request, make_plan
+from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import drop_checkpoints
-from fissura.studies.study import Plan, Study, best_trials, finished
+from fissura.studies.study import Plan, Study
 
 LR, WIDTH, DEPTH = "phases.train.optimizer.lr", "model.width", "model.depth"
 CONTENT = "c" * 16

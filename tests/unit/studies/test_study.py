@@ -10,7 +10,8 @@ from optuna.trial import TrialState, create_trial
 
 from fissura.core.errors import SpaceError
 from fissura.records.trial_attributes import PAPER, RUN, SKIPPED
-from fissura.studies.study import Plan, Study, best_trials, find_study, finished, runs_to_keep
+from fissura.studies.ranking import best_trials, finished, runs_to_keep
+from fissura.studies.study import Plan, Study, find_study
 
 
 def plan(folder: Path) -> Plan:

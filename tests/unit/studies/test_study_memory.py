@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from fissura.records.trial_attributes import RUN
 from fissura.spaces.samplers.tpe import BEST, BoundedTPE
-from fissura.studies.study import Ranking, best_trials
+from fissura.studies.ranking import Ranking, best_trials
 from fissura.studies.study_memory import StudyMemory
 
 

@@ -25,7 +25,7 @@ from fissura.records.trial_attributes import RUN
 from fissura.reports.classification_plots import feature_map
 from fissura.reports.figures import Plot
 from fissura.spaces.space import Adaptive
-from fissura.studies.study import best_trials
+from fissura.studies.ranking import best_trials
 from fissura.studies.task_results import TaskResults
 from fissura.tasks.classification.results import ClassificationResults
 from fissura.training.runtime import LocalRuntime

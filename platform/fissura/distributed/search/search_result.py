@@ -12,8 +12,9 @@ from fissura.core.brief import Brief
 from fissura.core.text import duration
 from fissura.records.trial_attributes import REASON, RUN
 from fissura.spaces.space import LoadedSpace
+from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import Conclusion
-from fissura.studies.study import Plan, Study, best_trials, finished
+from fissura.studies.study import Plan, Study
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,8 +23,8 @@ from fissura.records import store
 from fissura.records.run_files import MANIFEST
 from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.recipe import segmenter_of
+from fissura.studies.ranking import finished
 from fissura.studies.results import drop_checkpoints
-from fissura.studies.study import finished
 from fissura.studies.task_results import TaskResults
 from fissura.tasks.segmentation.results import SEGMENTATION_RESULTS
 from fissura.training.runtime import LocalRuntime

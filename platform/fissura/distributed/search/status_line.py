@@ -13,7 +13,7 @@ from fissura.core.progress import Say
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
 from fissura.records.trial_attributes import SKIPPED
-from fissura.studies.study import best_trials
+from fissura.studies.ranking import best_trials
 
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0

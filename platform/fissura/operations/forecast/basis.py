@@ -13,7 +13,8 @@ from fissura.operations.forecast.learning_curves import Assumed, Course, read_st
 from fissura.operations.forecast.measure import measure
 from fissura.operations.forecast.simulation import Costs
 from fissura.spaces.space import LoadedSpace, moves_phases
-from fissura.studies.study import find_study, runs_to_keep
+from fissura.studies.ranking import runs_to_keep
+from fissura.studies.study import find_study
 
 if TYPE_CHECKING:
     from fissura.data.cache import PreparedData

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpaceError
 from fissura.records.trial_attributes import REASON, SECONDS
-from fissura.studies.study import Study, finished
+from fissura.studies.ranking import finished
+from fissura.studies.study import Study
 
 if TYPE_CHECKING:
     import optuna

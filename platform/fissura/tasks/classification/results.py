@@ -26,7 +26,8 @@ from fissura.reports.classification_plots import Candidate, confusion_plot, pare
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
 from fissura.reports.html import part
-from fissura.studies.study import Plan, Study, finished
+from fissura.studies.ranking import finished
+from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import Ranked, TaskResults
 from fissura.training.checkpoint import WEIGHTS
 from fissura.training.runtime import LocalRuntime

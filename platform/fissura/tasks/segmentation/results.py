@@ -19,7 +19,8 @@ from fissura.reports.export import write_leaderboard
 from fissura.reports.figures import Plot
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.pictures import Load
-from fissura.studies.study import Plan, Study, best_trials
+from fissura.studies.ranking import best_trials
+from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import Ranked, TaskResults
 from fissura.training.checkpoint import METRICS, read_metrics
 
