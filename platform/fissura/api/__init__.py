@@ -1,9 +1,9 @@
 """The verbs of fissura, as functions: what the command line calls, and what a notebook can.
 
-A path is a string or a `Path`; a data set is `KIND:ROOT`, its object, or the `Path` of a folder; where
-several may be given, one stands for itself. Protocols are `tolerant:2`, recipes and search spaces go by name
-or path. Results print in a few lines, and `to_pandas()` gives their rows. Each verb raises a `UserError` for
-what the caller can mend, before anything is written.
+A path is a string or a `Path`; a data set is `KIND:ROOT`, its object, or the `Path` of a folder; arguments
+that take several also take one. A protocol is text such as `tolerant:2`; recipes and search spaces go by name
+or path. Results print in a few lines, and `to_pandas()` returns their rows. Each verb raises a `UserError`
+for what the caller can fix, before it writes anything.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,14 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fissura.api.batches import batch
-from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
-from fissura.api.dashboards import dashboard
-from fissura.api.datasets import check, prepare, prune
-from fissura.api.demos import demo
-from fissura.api.diagnosis import doctor
-from fissura.api.drills import drill
-from fissura.api.given import (
+from fissura.api.arguments import (
     AnyPath,
     Data,
     Paths,
@@ -31,6 +24,13 @@ from fissura.api.given import (
     paths_of,
     words_of,
 )
+from fissura.api.batches import batch
+from fissura.api.classifiers import class_leaderboard, classify, interference, train_classifier
+from fissura.api.dashboards import dashboard
+from fissura.api.datasets import check, prepare, prune
+from fissura.api.demos import demo
+from fissura.api.diagnosis import doctor
+from fissura.api.drills import drill
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
@@ -76,17 +76,17 @@ def search(
 ) -> "SearchResult":
     """Searches `space` for the best recipe on `data`; the study is the folder `storage/name`.
 
-    "resume" goes on with a study as it was planned; `extend` adds that many trials to it. `profile` "auto"
-    takes the space's `cpu` profile on a machine without a GPU, else its `gpu` profile.
+    "resume" resumes a study as planned; `extend` adds that many trials to it. `profile` "auto" takes the
+    space's `cpu` profile on a machine without a GPU, else its `gpu` profile.
 
     `sweep` varies one parameter at a time from the paper's own point: that many values of each range, and
     each choice's other values, of all parameters or of those at the paths `over`. A new study then has these
-    trials and the paper's own; one that is resumed gets those that it lacks. `objectives` are metrics that
-    take the place of the space's own; with several, every trial runs to its end.
+    trials and the paper's own; a resumed one gets those that it lacks. `objectives` are metrics that replace
+    the space's own; with several, every trial runs to its end.
 
-    A trial that finishes no epoch for `trial_timeout` seconds is ended as a failure; by default ten times the
-    longest epoch so far, ten minutes at least; of classifiers a setting that is not judged in so long, by
-    default an hour. `on_image` is told how many images are prepared, and of how many.
+    A trial that finishes no epoch for `trial_timeout` seconds fails; by default ten times the longest epoch
+    so far, ten minutes at least. For classifiers the timeout is that of one setting, by default an hour.
+    Calls `on_image` with the number of prepared images and their total.
     """
     from fissura.distributed.environment import check_temporary_folder, prepare_environment
     from fissura.spaces.load import check_profile
@@ -139,12 +139,12 @@ def train(
     on_image: Count | None = None,
     say: Say = silent,
 ) -> "Trained":
-    """Trains one recipe; gives its run directory (named by its content, below `storage/runs`) and manifest.
+    """Trains one recipe; returns its run directory (named by its content, below `storage/runs`) and manifest.
 
-    A run that stands there already is not trained again; an interrupted one goes on. With several `workers`,
-    Ray Train shares each step's batch among them. `on_image` is told how many images are prepared, and of how
-    many; `on_epoch`, where there is one worker, gets each epoch's record, with `epochs`: of how many. `say`
-    is told what cracks lose at the working size, and of a classifier what becomes of its images.
+    A finished run is not trained again; an interrupted one resumes. With several `workers`, Ray Train splits
+    each step's batch among them. Calls `on_image` with the number of prepared images and their total, and,
+    with one worker, `on_epoch` with each epoch's record (`epochs` is their total). Reports through `say` the
+    cracks lost at the working size, and the skipped images of a classifier.
     """
     from fissura.core.tasks import task_named
     from fissura.data.cache import default_cache
@@ -152,7 +152,7 @@ def train(
     from fissura.recipes import load_recipe
     from fissura.spaces.fields import override
 
-    asked = override(load_recipe(str(recipe)), {**fixed_of(fixed), "seed": seed})
+    chosen = override(load_recipe(str(recipe)), {**fixed_of(fixed), "seed": seed})
     root = path_of(storage).resolve()
     check_writable(root)
     terms = TrainingTerms(
@@ -166,7 +166,7 @@ def train(
         on_epoch=on_epoch,
         on_image=on_image,
     )
-    return task_named(asked.task).training(asked, terms)
+    return task_named(chosen.task).training(chosen, terms)
 
 
 def evaluate(
@@ -178,15 +178,16 @@ def evaluate(
     threshold: float | None = None,
     on_image: Count | None = None,
 ) -> "Rows[Row]":
-    """Scores a run on a split, by default under its recipe's own protocols; one row an image and protocol."""
+    """Scores a run on a split, by default under its recipe's own protocols; one row for each image and
+    protocol."""
     from fissura.data.datasets import parse_datasets
     from fissura.records.store import mean_scores
     from fissura.segmentation.evaluation import evaluate as evaluate_run
     from fissura.training.runtime import LocalRuntime
 
-    place = path_of(run).resolve()
+    folder = path_of(run).resolve()
     rows = evaluate_run(
-        place,
+        folder,
         datasets=parse_datasets(named_in(data)),
         protocols=parse_protocols(protocols),
         split=split,
@@ -194,7 +195,7 @@ def evaluate(
         device=LocalRuntime().device,
         on_image=on_image,
     )
-    return Rows(rows, head=mean_scores, run=place)
+    return Rows(rows, head=mean_scores, run=folder)
 
 
 def score(
@@ -208,8 +209,8 @@ def score(
     name: str | None = None,
     on_image: Count | None = None,
 ) -> "ScoreReport":
-    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` is what the
-    result calls them. Of grey masks what is above `mask_threshold` (0..254) is crack."""
+    """Scores anyone's probability maps (8-bit PNGs) against masks of the same names; `name` names the data in
+    the result. In grey masks, values above `mask_threshold` (0..254) are crack."""
     from fissura.metrics import parse_protocol
     from fissura.reports.score import score_folders
 
@@ -226,7 +227,7 @@ def score(
 
 
 def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
-    """The ranking of all runs of both tasks below `paths`; what is no run is named through `say`."""
+    """The ranking of all runs of both tasks below `paths`; names skipped files through `say`."""
     from fissura.records.store import read_runs
     from fissura.reports.leaderboard import leaderboard as rank
 

@@ -1,4 +1,4 @@
-"""The verb `batch`: a folder of images through an endpoint, or through a run on Ray, as a function."""
+"""The verb `batch`, as a function: scores images through an endpoint, or by a run on Ray."""
 
 import asyncio
 import signal
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from fissura.api.given import AnyPath, Words, maybe_path, path_of, words_of
+from fissura.api.arguments import AnyPath, Words, maybe_path, path_of, words_of
 from fissura.core.errors import SpecError
 from fissura.core.progress import Say, silent
 from fissura.data.sample import Split
@@ -45,18 +45,18 @@ def batch(
     on_image: Callable[[int, int], None] | None = None,
 ) -> "BatchReport":
     """Scores images through the service at `endpoint`, or by `run` in a Ray Data job, into the folder `out`,
-    one row an image.
+    one row for each image.
 
     `images` is a folder, a file, a URL such as `s3://bucket/prefix`, or a data set (`KIND:ROOT`, or its
-    object), of which the `split` (by default "test") is scored and judged by its masks or labels. `masks` is
-    a folder of masks of the images' names: then a folder is judged too, under the `protocols` (by default
-    `pixel`), at the model's own threshold. `keep` names pictures: "masks", "probabilities", "overlays". What
-    was begun in `out` goes on; `failed` says whether images that failed are tried again. The first SIGINT or
+    object). A data set's `split` (by default "test") is evaluated against its masks or labels. A folder is
+    evaluated against `masks`, a folder of masks with the images' names, under the `protocols` (by default
+    `pixel`) at the model's own threshold. `keep` names pictures: "masks", "probabilities", "overlays". A
+    batch begun in `out` resumes; `failed` says whether failed images are retried. The first SIGINT or
     SIGTERM ends the batch; its rows stay.
 
-    Of an endpoint: `model` is a hosted one's name, `concurrency` the images under way at once; the token is
-    in `token_file`, or in the variable FISSURA_TOKEN. Of a run: `workers` (by default one a CPU, or one a
-    share of a GPU) on the cluster at `address`, or on a Ray of its own.
+    With an endpoint, `model` is the name of a hosted model, `concurrency` the number of images in flight; the
+    token is in `token_file`, or in the variable FISSURA_TOKEN. With a run, `workers` (by default one for each
+    CPU or GPU share) run on the cluster at `address`, or on a local Ray.
     """
     from fissura.batches.client import through_endpoint
     from fissura.batches.pictures import parse_kinds
@@ -66,14 +66,14 @@ def batch(
 
     if (endpoint is None) == (run is None):
         raise SpecError("name a service by --endpoint URL, or a run by --run RUN, and not both")
-    chosen = tuple(parse_protocol(text) for text in dict.fromkeys(words_of(protocols)))
+    parsed_protocols = tuple(parse_protocol(text) for text in dict.fromkeys(words_of(protocols)))
     folder = path_of(out)
-    source, truth = _opened(images, masks=maybe_path(masks), split=split, cache=maybe_path(cache))
-    if truth is None and chosen:
+    source, truth = _open_images(images, masks=maybe_path(masks), split=split, cache=maybe_path(cache))
+    if truth is None and parsed_protocols:
         raise SpecError(
             "--protocol: scores need masks; give --masks, or a data set KIND:ROOT in place of a folder"
         )
-    terms = Terms(mm_per_pixel, parse_kinds(words_of(keep)), chosen)
+    terms = Terms(mm_per_pixel, parse_kinds(words_of(keep)), parsed_protocols)
     if run is not None:
         return _by_run(
             source, truth, terms, run=path_of(run).resolve(), out=folder, failed=failed,
@@ -81,7 +81,7 @@ def batch(
         )  # fmt: skip
     url, token = str(endpoint), read_token(maybe_path(token_file))
 
-    async def begin(stop: asyncio.Event) -> "BatchReport":
+    async def start(stop: asyncio.Event) -> "BatchReport":
         return await through_endpoint(
             source,
             truth,
@@ -97,7 +97,7 @@ def batch(
             say=say,
         )
 
-    return _run(begin)
+    return _run(start)
 
 
 def _by_run(
@@ -126,7 +126,7 @@ def _by_run(
     )  # fmt: skip
 
 
-def _opened(
+def _open_images(
     images: "Named", *, masks: Path | None, split: Split | None, cache: Path | None
 ) -> "tuple[ImageSource, Truth | None]":
     from fissura.batches.evaluation import names_a_data_set, open_test_set
@@ -149,24 +149,24 @@ def _opened(
     return source, masks_in(masks, source)
 
 
-def _run(begin: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+def _run(start: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
     async def main() -> T:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
-        ours = threading.current_thread() is threading.main_thread()
+        on_main_thread = threading.current_thread() is threading.main_thread()
 
-        def ask() -> None:
+        def request_stop() -> None:
             stop.set()
-            for number in signals:  # the second one interrupts at once
+            for number in signals:  # a second signal interrupts at once
                 loop.remove_signal_handler(number)
 
-        for number in signals if ours else ():
-            loop.add_signal_handler(number, ask)
-        return await begin(stop)
+        for number in signals if on_main_thread else ():
+            loop.add_signal_handler(number, request_stop)
+        return await start(stop)
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(main())
-    with ThreadPoolExecutor(1) as thread:  # a notebook's own loop runs in this one
+    with ThreadPoolExecutor(1) as thread:  # this thread already runs a notebook's event loop
         return thread.submit(lambda: asyncio.run(main())).result()

@@ -1,10 +1,20 @@
-"""The verbs about classifiers of images, as functions."""
+"""The verbs for image classifiers, as functions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fissura.api.given import AnyPath, Data, Paths, Words, maybe_path, named_in, path_of, paths_of, words_of
+from fissura.api.arguments import (
+    AnyPath,
+    Data,
+    Paths,
+    Words,
+    maybe_path,
+    named_in,
+    path_of,
+    paths_of,
+    words_of,
+)
 from fissura.core.brief import Rows
 from fissura.core.progress import Say, silent
 
@@ -29,12 +39,12 @@ def train_classifier(
     address: str | None = None,
     say: Say = silent,
 ) -> "Trained":
-    """Trains one classifier on labelled data; gives its run directory and manifest, as `train` does."""
+    """Trains one classifier on labelled data; returns its run directory and manifest, as `train` does."""
     from fissura.distributed.training.task_training import TrainingTerms
-    from fissura.distributed.training.train_classifier import train_classifier as train_one
+    from fissura.distributed.training.train_classifier import train_classifier as train_on_data
 
     terms = TrainingTerms(data, storage, cache, workers, cpus_per_worker, address, say)
-    return train_one(recipe, terms)
+    return train_on_data(recipe, terms)
 
 
 def classify(
@@ -47,8 +57,8 @@ def classify(
     say: Say = silent,
     on_image: Count | None = None,
 ) -> "Rows[ClassRow]":
-    """Judges a classifier on the images of a split, as they are (`clean`) and under interference (`shadow`,
-    `stain`, `low_contrast`); gives these scores. Images that cannot be read are named through `say`.
+    """Evaluates a classifier on the images of a split, as they are (`clean`) and under interference
+    (`shadow`, `stain`, `low_contrast`); returns these scores. Names unreadable images through `say`.
     """
     from fissura.classification.evaluation import evaluate_classifier
     from fissura.data.cache import default_cache
@@ -56,23 +66,25 @@ def classify(
     from fissura.data.labelled.keys import digest_of_keyed
     from fissura.training.runtime import LocalRuntime
 
-    place, asked_of = path_of(run).resolve(), words_of(conditions)
+    folder, condition_names = path_of(run).resolve(), words_of(conditions)
     images = image_keys(parse_labelled(named_in(data)), directory=maybe_path(cache) or default_cache())
     content = digest_of_keyed(images)
     unread = evaluate_classifier(
-        place,
+        folder,
         images,
         content=content,
         split=split,
-        conditions=asked_of,
+        conditions=condition_names,
         device=LocalRuntime().device,
         on_image=on_image,
     )
-    for one in unread:
-        say(f"left out: {one.reason}")
-    rows = class_leaderboard([place])
-    asked = [row for row in rows if row.test_set[1:] == (content, split) and row.condition in asked_of]
-    return Rows(asked, head=_scores, run=place)
+    for skipped in unread:
+        say(f"left out: {skipped.reason}")
+    rows = class_leaderboard([folder])
+    scored = [
+        row for row in rows if row.test_set[1:] == (content, split) and row.condition in condition_names
+    ]
+    return Rows(scored, head=_scores, run=folder)
 
 
 def _scores(rows: "Sequence[ClassRow]") -> list[str]:
@@ -92,8 +104,8 @@ def interference(
     say: Say = silent,
     on_image: Count | None = None,
 ) -> "Rows[InterferenceTable]":
-    """What shadow, stain and low contrast cost each of `runs` on the test images, and what changed from the
-    first of them to each other: the classification paper's Table 2."""
+    """What shadow, stain and low contrast cost each of `runs` on the test images, and the change from the
+    first run to each other run: the classification paper's Table 2."""
     from fissura.classification.evaluation import CONDITIONS
     from fissura.records.class_store import read_classes
     from fissura.reports.interference import interference_table
@@ -102,9 +114,9 @@ def interference(
     for run in folders:
         classify(run, data=data, conditions=CONDITIONS, cache=cache, say=say, on_image=on_image)
     records = read_classes(folders).records
-    named = {record.directory.resolve(): record for record in records}
-    ordered = [named[run.resolve()].table.column("configuration")[0].as_py() for run in folders]
-    tables = interference_table(records, pairs=[(ordered[0], other) for other in ordered[1:]])
+    record_of = {record.directory.resolve(): record for record in records}
+    configurations = [record_of[run.resolve()].table.column("configuration")[0].as_py() for run in folders]
+    tables = interference_table(records, pairs=[(configurations[0], other) for other in configurations[1:]])
     return Rows(tables, head=_costs, run=None)
 
 
@@ -118,8 +130,7 @@ def _costs(tables: "Sequence[InterferenceTable]") -> list[str]:
 
 
 def class_leaderboard(paths: Paths, *, say: Say = silent) -> "list[ClassRow]":
-    """The ranking of all evaluated classifiers below `paths`; files that are no runs are named through
-    `say`."""
+    """The ranking of all evaluated classifiers below `paths`; names skipped files through `say`."""
     from fissura.records.class_store import read_classes
     from fissura.reports.classification import class_table
 

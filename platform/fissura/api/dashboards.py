@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fissura.api.given import AnyPath, path_of
+from fissura.api.arguments import AnyPath, path_of
 
 
 def dashboard(
@@ -13,11 +13,11 @@ def dashboard(
     ready: Callable[[dict[str, str]], None] = lambda _: None,
 ) -> None:
     """Shows a study's trials in optuna-dashboard and its curves in TensorBoard, on this machine alone, until
-    Ctrl-C or SIGTERM. `ready` is told the addresses of "tensorboard" and "optuna" when both answer; ports
-    that are None are free ones."""
+    Ctrl-C or SIGTERM. Calls `ready` with the addresses of "tensorboard" and "optuna" when both answer; a port
+    of None is any free one."""
     from fissura.studies.study import find_study
     from fissura.studies.viewers import show
 
-    found = find_study(path_of(study))
-    found.load()  # what cannot be opened is refused here
-    show(found, ports={"tensorboard": tensorboard_port, "optuna": optuna_port}, ready=ready)
+    opened = find_study(path_of(study))
+    opened.load()  # refuses a study that cannot be read
+    show(opened, ports={"tensorboard": tensorboard_port, "optuna": optuna_port}, ready=ready)

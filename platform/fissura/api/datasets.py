@@ -1,4 +1,4 @@
-"""The verbs about data sets, as functions, for images with masks and with labels."""
+"""The verbs for data sets with masks or labels, as functions."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from fissura.api.given import AnyPath, Data, maybe_path, named_in
+from fissura.api.arguments import AnyPath, Data, maybe_path, named_in
 from fissura.core.brief import Brief, Rows
 from fissura.core.errors import SpecError
 from fissura.core.progress import Say, silent
@@ -23,15 +23,15 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True, repr=False)
 class Preparation(Brief):
-    """Data sets that every trial of this machine can open at once: where they are kept, the digest of what
-    they hold, and how many images each split has."""
+    """Data sets prepared for every trial of this machine: their cache folder, the digest of their content,
+    and the number of images in each split."""
 
     cache: Path
     digest: str
     samples: dict[str, int]
 
     def lines(self) -> list[str]:
-        """The images of each split, and where they are kept."""
+        """The number of images in each split, and the cache folder."""
         counts = ", ".join(f"{count} {split}" for split, count in self.samples.items())
         return [f"{counts}: {self.cache}"]
 
@@ -42,13 +42,13 @@ class Preparation(Brief):
 
 @dataclass(frozen=True, repr=False)
 class Pruning(Brief):
-    """What removing prepared images freed in the folder `cache`."""
+    """How many bytes removing prepared images freed in the folder `cache`."""
 
     cache: Path
     freed_bytes: int
 
     def lines(self) -> list[str]:
-        """How much, and where."""
+        """The freed size and the folder."""
         return [f"{self.freed_bytes / 2**30:.2f} GiB freed: {self.cache}"]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -71,11 +71,10 @@ def check(
 def check(
     data: Data, *, resize: "AnyResize | None" = None, on_image: Count | None = None
 ) -> "CheckReport | Rows[CheckReport]":
-    """Every defect of a data set with masks, or of a folder a class; of several, a report of each. Nothing is
-    raised for bad files.
+    """Every defect of a data set with masks or labels; a report for each of several. Bad files raise nothing.
 
-    Cracks that would be lost at `resize`, by default 512x512, are counted. `on_image` is told how many images
-    of a set are read, and of how many.
+    Counts the cracks that `resize` (by default 512x512) would lose. Calls `on_image` with the number of
+    images read and their total, for each data set.
     """
     from fissura.data.check import WORKING_SIZE, parse_source
     from fissura.data.check import check as check_source
@@ -100,10 +99,9 @@ def prepare(
 ) -> Preparation:
     """Reads every image of the data sets once, into the cache that all trials of this machine share.
 
-    Of data sets with masks the pixels are kept, at `resize` or at their own size, and `say` is told of cracks
-    that it loses and of files that are left out; of labelled ones the digests of the images and the squares
-    that were found in them.
-    `on_image` is told how many images with masks are prepared, and of how many.
+    For data sets with masks it keeps the pixels, at `resize` or at their own size, and reports lost cracks
+    and skipped files through `say`; for labelled ones the digests of the images and the squares found in
+    them. Calls `on_image` with the number of prepared images with masks and their total.
     """
     from fissura.data.cache import default_cache
     from fissura.data.cache import prepare as prepare_images
@@ -121,13 +119,13 @@ def prepare(
             f"{masked(sources)[0]} has masks, and {labelled(sources)[0]} labels; prepare them apart"
         )
     if masked(sources):
-        kept = prepare_images(
+        prepared = prepare_images(
             masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
         )
-        for remark in [*notes_of(masked(sources)), *kept.remarks]:
+        for remark in [*notes_of(masked(sources)), *prepared.remarks]:
             say(remark)
-        counts = {str(split): len(kept.indices(split)) for split in SPLITS}
-        return Preparation(kept.directory / kept.digest, kept.digest, counts)
+        counts = {str(split): len(prepared.indices(split)) for split in SPLITS}
+        return Preparation(prepared.directory / prepared.digest, prepared.digest, counts)
     if resize is not None:
         raise SpecError(
             f"--size: is for data with masks, and {labelled(sources)[0]} has labels; leave it out"
@@ -140,7 +138,7 @@ def prepare(
 def prune(*, keep_gib: float, cache: AnyPath | None = None) -> Pruning:
     """Removes prepared images, the least recently used first, until the others take `keep_gib` GiB at most.
 
-    What has them open goes on reading them; what begins later prepares its images again.
+    Processes that have them open keep reading them; later ones prepare their images again.
     """
     from fissura.data.cache import default_cache
     from fissura.data.cache import prune as prune_cache

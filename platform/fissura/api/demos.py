@@ -1,9 +1,9 @@
-"""The verb `demo`: the whole way on drawn cracks, as a function."""
+"""The verb `demo`, as a function: the whole workflow on synthetic cracks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fissura.api.given import AnyPath, path_of
+from fissura.api.arguments import AnyPath, path_of
 from fissura.core.progress import Say, silent
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def demo(directory: AnyPath = Path("demo"), *, trials: int = 8, say: Say = silent) -> "SearchResult":
     """Draws synthetic cracks, searches the recipe `small_unet` on them, ranks and reports, below `directory`.
 
-    What stands there already is not drawn or trained again.
+    Does not repeat what is done already.
     """
     from fissura.api import search
     from fissura.data.synthetic import SyntheticSpec, write
@@ -22,17 +22,17 @@ def demo(directory: AnyPath = Path("demo"), *, trials: int = 8, say: Say = silen
     folder = path_of(directory)
     images = folder / "images"
     write(SyntheticSpec(), images)
-    begun = Study((folder / "studies" / "demo").resolve())
-    known = begun.plan().trials if begun.exists else 0
+    study = Study((folder / "studies" / "demo").resolve())
+    planned = study.plan().trials if study.exists else 0
     return search(
         "small_unet",
-        data=() if begun.exists else (f"synthetic:{images}",),
+        data=() if study.exists else (f"synthetic:{images}",),
         storage=folder / "studies",
         name="demo",
-        trials=None if begun.exists else trials,
-        begin="resume" if begun.exists else "new",
-        extend=max(0, trials - known) if begun.exists else 0,
-        profile="auto" if begun.exists else "demo",
+        trials=None if study.exists else trials,
+        begin="resume" if study.exists else "new",
+        extend=max(0, trials - planned) if study.exists else 0,
+        profile="auto" if study.exists else "demo",
         cache=folder / "cache",
         say=say,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fissura.api.given import AnyPath, Data, maybe_path, named_in, path_of
+from fissura.api.arguments import AnyPath, Data, maybe_path, named_in, path_of
 from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 from fissura.core.progress import Say, silent
@@ -20,11 +20,11 @@ def doctor(
     cache: AnyPath | None = None,
     say: Say = silent,
 ) -> "Rows[Finding]":
-    """What every check says of all nodes of the cluster at `address`.
+    """The findings of every check on all nodes of the cluster at `address`.
 
-    Without one, and without RAY_ADDRESS, it looks at this machine alone, and starts no Ray.
+    Without an address, and without RAY_ADDRESS, it checks this machine alone and starts no Ray.
 
-    `storage` is tried from every node with small files, of which none stays; `data` is read by every node.
+    Every node writes small files to `storage`, which are removed again, and reads `data`.
 
     Raises:
         UserError: no cluster answers, or a data set or folder is not there.
@@ -38,10 +38,10 @@ def doctor(
         raise DataError(
             f"--storage {storage}: no folder lies there; make it, or name the one of your studies"
         )
-    named, kept = named_in(data), maybe_path(cache) or default_cache()
-    sources = parse_either(named) if named else ()
-    found = diagnose(address=address, storage=folder, cache=kept, sources=sources, say=say)
-    return Rows(found, head=_levels, run=None)
+    datasets, cache_folder = named_in(data), maybe_path(cache) or default_cache()
+    sources = parse_either(datasets) if datasets else ()
+    findings = diagnose(address=address, storage=folder, cache=cache_folder, sources=sources, say=say)
+    return Rows(findings, head=_levels, run=None)
 
 
 def _levels(findings: "Sequence[Finding]") -> list[str]:

@@ -1,10 +1,10 @@
-"""The verb `drill`: what faults cost on a cluster, tried out."""
+"""The verb `drill`, as a function: measures what faults cost on a cluster."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fissura.api.given import AnyPath, path_of
+from fissura.api.arguments import AnyPath, path_of
 from fissura.core.brief import Rows
 from fissura.core.files import check_writable
 from fissura.core.progress import Say, silent
@@ -21,11 +21,11 @@ def drill(
     nodes: Sequence[str] = (),
     say: Say = silent,
 ) -> "Rows[FaultCost]":
-    """Makes faults in the cluster at `address`, on work of its own, and measures what they cost.
+    """Injects faults into the cluster at `address`, during work of its own, and measures their cost.
 
-    `faults` are "worker", "driver", "head" and "node": the last one ends the `nodes` with these ids for good,
-    and a head is only ended where there is no address, of a cluster that is started for it. Without an
-    address it starts a Ray on this machine. It works in a folder below `storage`, which all nodes must share,
+    `faults` are "worker", "driver", "head" and "node". "node" ends the `nodes` with these ids for good.
+    "head" needs `address` to be None: it ends the head of a cluster that it starts itself. Without an address
+    the drill starts a Ray on this machine. It works in a folder below `storage`, which all nodes must share,
     and removes it.
     """
     folder = path_of(storage).resolve()
@@ -36,8 +36,8 @@ def drill(
     prepare_environment(address)
     from fissura.operations.drill.run import run_drill
 
-    found = run_drill(address=address, storage=folder, faults=faults, nodes=nodes, say=say)
-    return Rows(found, head=_costs, run=None)
+    findings = run_drill(address=address, storage=folder, faults=faults, nodes=nodes, say=say)
+    return Rows(findings, head=_costs, run=None)
 
 
 def _costs(findings: "Sequence[FaultCost]") -> list[str]:

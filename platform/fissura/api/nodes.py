@@ -1,6 +1,6 @@
-"""What runs on a cluster's nodes, beside the work itself."""
+"""The verb `spot_watch`, as a function: runs on a cluster's nodes beside the work."""
 
-from fissura.api.given import AnyPath
+from fissura.api.arguments import AnyPath
 from fissura.core.progress import Say, silent
 
 
@@ -13,8 +13,8 @@ def spot_watch(
     node: str | None = None,
     say: Say = silent,
 ) -> float:
-    """Waits until this node, or the one of Ray's id `node`, is to be taken away, and tells Ray's head, so
-    that its trials save their state and go on elsewhere; gives the seconds that are left.
+    """Waits for the notice that this node (or the one with Ray's id `node`) is preempted, and tells Ray's
+    head, so that its trials save their state and resume elsewhere; returns the seconds left.
 
     The notice comes from EC2's instance metadata at `endpoint`, or is the file `notice`.
     """

@@ -1,4 +1,4 @@
-"""The verb `plan`: what a search will take, before it is begun."""
+"""The verb `plan`, as a function: forecasts what a search will take."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fissura.api.given import AnyPath, Data, fixed_of, maybe_path, named_in, path_of
+from fissura.api.arguments import AnyPath, Data, fixed_of, maybe_path, named_in, path_of
 from fissura.core.brief import Brief
 from fissura.core.errors import ResourceError, SpaceError, SpecError, UserError
 from fissura.core.progress import Say, silent
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from fissura.spaces.space import LoadedSpace
 
 NODE_SECONDS = 180.0
-"""Until a node of a cloud is up: booted, fissura installed, joined."""
+"""Until a cloud node has booted, installed fissura and joined."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """The cluster that a plan is for: nodes of so many CPUs and GPUs (None: this machine's), seconds until
-    one is up (None: 0 for one node, else 180), how often one fails and a spot node is taken, an hour, what
-    one costs an hour."""
+    """The cluster of a plan: the number of nodes, each node's CPUs and GPUs (None: this machine's), seconds
+    until a node is up (None: 0 for one node, else 180), and per node and hour: failures, preemptions of a
+    spot node, prices."""
 
     nodes: int = 1
     cpus: int | None = None
@@ -41,7 +41,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Times:
-    """Where an epoch's seconds come from, one of three: a `study`, `measure` settings here, or `seconds`."""
+    """Where an epoch's seconds come from: a `study`, measuring `measure` settings here, or `seconds`."""
 
     study: AnyPath | None = None
     measure: int | None = None
@@ -50,8 +50,8 @@ class Times:
 
 @dataclass(frozen=True, repr=False)
 class Planned(Brief):
-    """A plan: `forecasts` by rising number of trials at a time, the best of them, the same on spot nodes
-    where they have a price, and what it stands on."""
+    """A plan: `forecasts` by rising number of trials at a time, the `best` of them, the same on `spot` nodes
+    if they have a price, and the `basis` of its times."""
 
     space: str
     trials: int
@@ -66,7 +66,7 @@ class Planned(Brief):
     spot: "Forecast | None"
 
     def lines(self) -> list[str]:
-        """The search, what it stands on, and the best number of trials at a time."""
+        """The search, the basis of its times, and the best number of trials at a time."""
         lanes, seconds = self.best.lanes, self.best.seconds
         hours = " to ".join(f"{value / 3600:.2g}" for value in (seconds.low, seconds.high))
         return [
@@ -110,10 +110,10 @@ def plan(
     cache: AnyPath | None = None,
     say: Say = silent,
 ) -> Planned:
-    """Simulates the search of `space` on `nodes`, many times, and says what it will take.
+    """Simulates the search of `space` on `nodes` many times and forecasts what it will take.
 
-    `concurrent` is the one number of trials at a time to look at; by default several are, and the best is
-    chosen. `data` is what `Times.measure` trains on.
+    `concurrent` fixes the number of trials at a time; by default several are compared and the best is chosen.
+    `data` is what `Times.measure` trains on.
 
     Raises:
         UserError: the request breaks a rule; with one line a problem.
@@ -121,42 +121,51 @@ def plan(
     from fissura.distributed.environment import prepare_environment
     from fissura.spaces.load import check_profile
 
-    asked, named = nodes or Nodes(), named_in(data)
-    _check(asked, times, named)
+    cluster, datasets = nodes or Nodes(), named_in(data)
+    _check(cluster, times, datasets)
     check_profile(space, profile)
     prepare_environment(None)
     from fissura.distributed.preflight import Hardware
     from fissura.operations.forecast.forecast import ForecastQuestion, best_of, forecast
 
-    resources = _resources(asked)
+    resources = _resources(cluster)
     loaded = _space(str(space), profile=profile, fixed=fixed_of(fixed), gpus=resources.gpus)
     count = trials or loaded.definition.trials
-    length = loaded.longest
-    lanes = _lanes(resources, Hardware(None, concurrent, cpus_per_trial, gpus_per_trial), trials=count)
+    epochs = loaded.longest
+    candidates = _lanes(resources, Hardware(None, concurrent, cpus_per_trial, gpus_per_trial), trials=count)
     basis = _basis(
-        loaded, times, data=named, cache=maybe_path(cache), lanes=lanes, nodes=asked.nodes, seed=seed, say=say
+        loaded,
+        times,
+        data=datasets,
+        cache=maybe_path(cache),
+        lanes=candidates,
+        nodes=cluster.nodes,
+        seed=seed,
+        say=say,
     )
-    start = asked.start_seconds
+    start = cluster.start_seconds
     if start is None:
-        start = NODE_SECONDS if asked.nodes > 1 else 0.0
+        start = NODE_SECONDS if cluster.nodes > 1 else 0.0
     question = ForecastQuestion(
         trials=count,
-        epochs=length,
+        epochs=epochs,
         scheduler=loaded.definition.scheduler,
         draw=basis.draw,
-        nodes=asked.nodes,
+        nodes=cluster.nodes,
         costs=basis.costs.model_copy(update={"node": start}),
-        losses=asked.failures,
+        losses=cluster.failures,
         spread=basis.spread,
-        price=asked.price,
+        price=cluster.price,
         repetitions=repetitions,
         seed=seed,
     )
-    found = tuple(forecast(question, basis.paced(one)) for one in lanes)
-    best, spot = best_of(found), None
-    if asked.spot_price is not None:
-        risky = replace(question, price=asked.spot_price, losses=asked.failures + asked.preemptions)
-        spot = forecast(risky, best.lanes)
+    forecasts = tuple(forecast(question, basis.paced(lanes)) for lanes in candidates)
+    best, spot = best_of(forecasts), None
+    if cluster.spot_price is not None:
+        spot_question = replace(
+            question, price=cluster.spot_price, losses=cluster.failures + cluster.preemptions
+        )
+        spot = forecast(spot_question, best.lanes)
     notes = list(loaded.notes)
     if loaded.definition.scheduler.kind == "median":
         notes.append(
@@ -165,13 +174,13 @@ def plan(
     return Planned(
         space=loaded.name,
         trials=count,
-        epochs=length,
+        epochs=epochs,
         scheduler=loaded.definition.scheduler.kind,
-        nodes=asked,
+        nodes=cluster,
         basis=basis.text,
         epoch_seconds=basis.seconds,
         notes=tuple(notes),
-        forecasts=found,
+        forecasts=forecasts,
         best=best,
         spot=spot,
     )
@@ -179,7 +188,7 @@ def plan(
 
 def _check(nodes: Nodes, times: Times, data: "Sequence[Named]") -> None:
     problems = []
-    given = [
+    options = [
         name
         for name, value in (
             ("--study", times.study),
@@ -188,11 +197,11 @@ def _check(nodes: Nodes, times: Times, data: "Sequence[Named]") -> None:
         )
         if value is not None
     ]
-    if len(given) != 1:
-        told = f"{' and '.join(given)} are given" if given else "none is given"
+    if len(options) != 1:
+        given = f"{' and '.join(options)} are given" if options else "none is given"
         problems.append(
-            f"an epoch's time comes from one of --study STUDY, --measure N and --epoch-seconds X, and {told};"
-            " give one"
+            "an epoch's time comes from one of --study STUDY, --measure N and --epoch-seconds X, and"
+            f" {given}; give one"
         )
     if times.measure is not None and not data:
         problems.append("--measure: trains for some steps on your images; name them with --data KIND:ROOT")
@@ -229,13 +238,13 @@ def _space(name: str, *, profile: str, fixed: Mapping[str, Any], gpus: int) -> "
 
 
 def _lanes(resources: "Resources", hardware: "Hardware", *, trials: int) -> "list[Lanes]":
-    """The numbers of trials at a time to look at: the one that is asked for, or powers of two, what a search
-    would take by itself, and all that there is room for."""
+    """The numbers of trials at a time to compare: the requested one, or powers of two, the default of a
+    search, and the most that fit."""
     from fissura.distributed.preflight import plan_slots
     from fissura.operations.forecast.forecast import Lanes
 
-    usual = plan_slots(resources, hardware, trials=trials)
-    counts = {usual.concurrent}
+    default = plan_slots(resources, hardware, trials=trials)
+    counts = {default.concurrent}
     if hardware.concurrent is None:
         counts |= {2**power for power in range(20) if 2**power <= trials} | {min(trials, resources.cpus)}
     lanes = []
@@ -261,9 +270,9 @@ def _basis(
 ) -> "Basis":
     from fissura.operations.forecast import basis
 
-    length = space.longest
+    epochs = space.longest
     if times.study is not None:
-        return basis.basis_of_study(path_of(times.study), space, epochs=length)
+        return basis.basis_of_study(path_of(times.study), space, epochs=epochs)
     if times.seconds is not None:
         return basis.basis_of_seconds(times.seconds, space, cpus=lanes[-1].cpus)
     from fissura.data.cache import default_cache
@@ -273,18 +282,18 @@ def _basis(
     from fissura.training.runtime import pick_device, usable_cpus
 
     recipe = segmenter_of(space.recipe_for(space.paper_point()))
-    begin = time.monotonic()
+    started = time.monotonic()
     folder = cache or default_cache()
     prepared = prepare_training(parse_datasets(data), resize=recipe.data.resize, directory=folder)
-    # here they are prepared now; other nodes have it before them
-    seconds = time.monotonic() - begin if nodes > 1 else 0.0
+    # prepared here by now; other nodes must still do it
+    seconds = time.monotonic() - started if nodes > 1 else 0.0
     gpus = int(pick_device("auto").type == "cuda")
     if lanes[0].gpus and not gpus:
         raise UserError(
             "--measure: trials would run on GPUs, and this machine has none to measure on; run it on a node"
             " with one, or give --study or --epoch-seconds"
         )
-    found = basis.basis_of_measurement(
+    measured = basis.basis_of_measurement(
         space,
         prepared,
         settings=times.measure or 1,
@@ -293,4 +302,4 @@ def _basis(
         seed=seed,
         say=say,
     )
-    return replace(found, costs=found.costs.model_copy(update={"data": seconds}))
+    return replace(measured, costs=measured.costs.model_copy(update={"data": seconds}))

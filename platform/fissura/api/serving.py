@@ -1,11 +1,11 @@
-"""The verbs about served models, as functions."""
+"""The verbs for served models, as functions."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fissura.api.given import AnyPath, Paths, maybe_path, path_of, paths_of, texts_of
+from fissura.api.arguments import AnyPath, Paths, maybe_path, path_of, paths_of, texts_of
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable
 from fissura.core.progress import Say, silent
@@ -34,17 +34,17 @@ def serve(
 ) -> Path | None:
     """Serves runs (`RUN` or `NAME=RUN`) and the best runs of studies; the first is the default model.
 
-    On a Ray of its own it returns when it is interrupted; on the cluster at `address` when all models answer.
-    `ready` is told the service's address when it answers. With `write_config` nothing is served: the file is
-    written, and its path given. `replicas` of each model is a number, or "LEAST:MOST". `limits` are fields of
-    `serving.limits.Limits`. Clients may name what lies below `roots`; for the next version also what lies
-    beside the runs that are served, where nothing is written.
+    On a local Ray it returns when interrupted; on the cluster at `address` when all models answer. Calls
+    `ready` with the service's address when it answers. With `write_config` it serves nothing, but writes the
+    file and returns its path. `replicas` of each model is a number, or "LEAST:MOST". `limits` are fields of
+    `serving.limits.Limits`. Clients may name paths below `roots`; for the next version also paths beside the
+    served runs, where nothing is written.
     """
     from fissura.serving.allowed_roots import Roots
     from fissura.serving.limits import Limits
     from fissura.serving.tokens import check_exposure, read_token, token_digest
 
-    # what can be refused at once is, before what takes seconds to import
+    # the cheap checks come before the slow imports
     token, allowed = read_token(maybe_path(token_file)), texts_of(roots)
     check_exposure(host, token)
     Roots(allowed)
@@ -85,8 +85,8 @@ def rollout(
     threshold: float | None = None,
     token_file: AnyPath | None = None,
 ) -> dict[str, Any]:
-    """Puts `run` in the place of a served model, or brings the run before back where `run` is None; gives the
-    card of the model that answers now. The new one is loaded beside the old one; no request fails."""
+    """Replaces a served model by `run`, or by its previous run if `run` is None; returns the card of the
+    model that answers now. The new version is loaded beside the old one; no request fails."""
     from urllib.parse import quote
 
     from fissura.serving.tokens import read_token
@@ -102,7 +102,7 @@ def rollout(
 def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None) -> "list[Version]":
     from fissura.distributed.serving.replica import Version
 
-    # a path may hold a `=` too, and a name no `/`
+    # a path may contain `=`, but a name contains no `/`
     named = [text.partition("=") if "=" in text.partition("/")[0] else ("", "", text) for text in runs]
     folders = [(name, Path(run).expanduser().resolve()) for name, _, run in named]
     folders += [("", _best_run(study)) for study in best]
@@ -110,12 +110,13 @@ def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None
         raise SpecError("name a run's folder to serve, or --best STUDY")
     versions: list[Version] = []
     problems: list[str] = []
-    for place, (name, run) in enumerate(folders):
-        chosen = name or ("default" if place == 0 else run.name)
+    for index, (name, run) in enumerate(folders):
+        model_name = name or ("default" if index == 0 else run.name)
         try:
             versions.append(
                 Version.load(
-                    {"name": chosen, "run": str(run), "threshold": threshold}, source=f"{chosen}={run}"
+                    {"name": model_name, "run": str(run), "threshold": threshold},
+                    source=f"{model_name}={run}",
                 )
             )
         except SpecError as error:
@@ -131,15 +132,15 @@ def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None
 
 
 def _absolute(root: str) -> str:
-    """A root as it is for processes that work in another folder."""
+    """A root as an absolute path, for processes with another working folder."""
     return root if "://" in root else str(Path(root).expanduser().resolve())
 
 
 def _jobs_folder(roots: Sequence[str]) -> Path | None:
-    """Where jobs are kept: in the first folder among the roots, hidden from those who list its images.
+    """The folder of jobs: in the first folder among the roots, hidden from listings of its images.
 
     Raises:
-        DataError: it cannot be written, or is another user's.
+        DataError: the folder is not writable, or belongs to another user.
     """
     from fissura.serving.allowed_roots import JOBS
     from fissura.serving.job_files import own_folder
@@ -181,17 +182,17 @@ def _replicas(text: str, cpus: int | None, gpus: float, *, models: int) -> "Repl
         raise SpecError(f"--replicas {text}: a number, or LEAST:MOST, such as 1:4")
     highest = int(most or least)
     share = max(1, usable_cpus() // max(1, highest * models))
-    plain = {"least": int(least), "most": highest, "cpus": cpus or share, "gpus": gpus}
+    fields = {"least": int(least), "most": highest, "cpus": cpus or share, "gpus": gpus}
     if int(least) > highest:
         raise SpecError(f"--replicas {text}: the first number is at most the second; swap them")
-    return Replicas.load(plain, source="--replicas")
+    return Replicas.load(fields, source="--replicas")
 
 
 def _call(method: str, url: str, token: str | None, body: Any = None) -> dict[str, Any]:
-    """The JSON document that the service answers with.
+    """The JSON document that the service responds with.
 
     Raises:
-        DataError: it cannot be reached, or refuses.
+        DataError: the service is unreachable, or refuses the request.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -202,8 +203,8 @@ def _call(method: str, url: str, token: str | None, body: Any = None) -> dict[st
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urlopen(Request(url, data=data, headers=headers, method=method), timeout=600) as answer:  # noqa: S310
-            document: dict[str, Any] = json.loads(answer.read(2**24))
+        with urlopen(Request(url, data=data, headers=headers, method=method), timeout=600) as response:  # noqa: S310
+            document: dict[str, Any] = json.loads(response.read(2**24))
             return document
     except HTTPError as error:
         try:

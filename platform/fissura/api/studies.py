@@ -1,9 +1,9 @@
-"""The verbs about a study that is there: its report, its repair, whether its files are as written."""
+"""The verbs for an existing study, as functions: verify, repair and report."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fissura.api.given import AnyPath, path_of
+from fissura.api.arguments import AnyPath, path_of
 from fissura.core.files import check_writable
 from fissura.core.progress import Say, silent
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 def verify(path: AnyPath) -> "Verified":
-    """Whether the run or the study at `path` is what was written: its `faults` name each file that is not."""
+    """Checks the files of the run or study at `path`; `faults` names each file that differs from what was
+    written."""
     from fissura.studies.verification import verify as verify_files
 
     return verify_files(path_of(path))
 
 
 def repair(study: AnyPath, *, say: Say = silent) -> "Repaired":
-    """Writes plan, space and database of a study anew from the folders of its runs, where they are lost or
-    damaged; what is damaged is kept aside. `say` is told of what cannot be taken over."""
+    """Rebuilds a study's lost or damaged plan, space and database from the folders of its runs; keeps damaged
+    files aside. Reports through `say` what cannot be recovered."""
     from fissura.studies.repair import repair as repair_study
     from fissura.studies.study import find_study
 
@@ -29,11 +30,11 @@ def repair(study: AnyPath, *, say: Say = silent) -> "Repaired":
 
 
 def report(study: AnyPath, *, say: Say = silent) -> Path:
-    """Writes the report of a study as one HTML file, and gives its path."""
+    """Writes the report of a study as one HTML file and returns its path."""
     from fissura.studies.results import REPORT, write_results
     from fissura.studies.study import find_study
 
-    found = find_study(path_of(study))
-    check_writable(found.path)
-    write_results(found, found.load(), say=say)
-    return found.path / REPORT
+    opened = find_study(path_of(study))
+    check_writable(opened.path)
+    write_results(opened, opened.load(), say=say)
+    return opened.path / REPORT

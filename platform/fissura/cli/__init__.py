@@ -1,4 +1,4 @@
-"""The command line: one thin function a command over the same verbs that the Python API has.
+"""The command line: one thin function for each command, over the verbs of the Python API.
 
 Exit codes: 0 done, 1 a failure (also a search that was stopped before its end), 2 the user's mistake.
 """

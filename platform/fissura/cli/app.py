@@ -1,4 +1,4 @@
-"""The program `fissura`: its commands, and what becomes of an error."""
+"""The program `fissura`: its commands, and how it reports errors."""
 
 import errno
 import os
@@ -43,8 +43,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         import fissura
 
         print(f"fissura {fissura.__version__}")
@@ -85,15 +85,15 @@ app.command("spot-watch")(nodes.spot_watch)
 
 def main() -> None:
     """The entry point of the console script."""
-    # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
+    # waiting threads that spin slow a shared machine down several times; PyTorch reads this at import
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run())
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line, the process's own where None, and gives its exit code.
+    """Runs one command line (None: the process's own) and returns its exit code.
 
-    An error becomes one line a problem on standard error; the traceback of an unforeseen one goes to a file.
+    Prints one line for each problem on standard error; writes the traceback of an unexpected error to a file.
     """
     lines: list[str] = []
     try:
@@ -122,21 +122,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
             remedy = "free some space or mend the folder, then go on"
             lines, code = [f"failed: {name}{error.strerror or error}; {remedy}"], 1
     except Exception as error:
-        lines, code = [_unforeseen(error)], 1
+        lines, code = [_unexpected(error)], 1
     for line in lines:
         print(line, file=sys.stderr)
     return code
 
 
 def _usage(error: typer.TyperException) -> list[str]:
-    """A command line that does not parse; nothing where the help was shown instead."""
+    """The message for a command line that does not parse; empty if the help was shown instead."""
     message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
     context = getattr(error, "ctx", None)
-    where = f"; see `{context.command_path} --help`" if context else ""
-    return [f"error: {message[:1].lower()}{message[1:]}{where}"] if message else []
+    hint = f"; see `{context.command_path} --help`" if context else ""
+    return [f"error: {message[:1].lower()}{message[1:]}{hint}"] if message else []
 
 
-def _unforeseen(error: Exception) -> str:
+def _unexpected(error: Exception) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="fissura-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
     reason = " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""The command `batch`: folders of images through a model, one row an image."""
+"""The command `batch`: runs a model over folders of images, one row for each image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -117,7 +117,7 @@ def batch(
 
 
 def batch_plain(report: "BatchReport") -> dict[str, Any]:
-    """The end of a batch for machines."""
+    """The result of a batch as JSON types."""
     result = report.result
     return {
         "out": str(report.out),
@@ -135,7 +135,7 @@ def batch_plain(report: "BatchReport") -> dict[str, Any]:
 
 
 def batch_text(report: "BatchReport") -> str:
-    """The end of a batch in words and tables."""
+    """The result of a batch as text and tables."""
     result = report.result
     lines = [
         f"{result.done} of {result.images} images, {result.failed} failed: {result.results or report.out}"
@@ -148,12 +148,12 @@ def batch_text(report: "BatchReport") -> str:
 
 
 def scores_text(scores: dict[str, Any]) -> list[str]:
-    """The scores of an evaluation by masks, or by labels."""
+    """The scores of an evaluation against masks or labels."""
     left_out = scores["left_out"]
     lines = [f"left out of the scores, for they have no result: {len(left_out)}"] if left_out else []
     if "confusion" not in scores:
-        return [*lines, *(score_text(one) for one in scores["scores"])]
-    single = {name: value for name, value in scores["scores"].items() if not name.startswith("class_")}
+        return [*lines, *(score_text(protocol_scores) for protocol_scores in scores["scores"])]
+    overall = {name: value for name, value in scores["scores"].items() if not name.startswith("class_")}
     counts = [
         {"label": name, **dict(zip(scores["classes"], row, strict=True))}
         for name, row in zip(scores["classes"], scores["confusion"], strict=True)
@@ -161,7 +161,7 @@ def scores_text(scores: dict[str, Any]) -> list[str]:
     return [
         *lines,
         f"{text.data(scores['data_name'], scores['data_digest'])}: {scores['images']} images",
-        table([single]),
+        table([overall]),
         "images by label and prediction:",
         table(counts),
     ]

@@ -62,33 +62,37 @@ def export(
 
 
 def rows(board: "Leaderboard | None") -> list[dict[str, Any]]:
-    """Every number of the leaderboard, for machines."""
+    """Every number of the leaderboard, as JSON types."""
     from fissura.reports.columns import flat
 
     return [] if board is None else flat(board.tables).to_pylist()
 
 
 def brief(board: "Leaderboard") -> str:
-    """The leaderboard as text tables, without what only a file has room for."""
+    """The leaderboard as text tables, without the columns that only a file has room for."""
     parts = []
-    for one in board.tables:
-        condition, remark = one.condition, f", {one.remark}" if one.remark else ""
-        parts.append(f"{one.data} {condition.split}, {condition.protocol}, {one.images} images{remark}")
+    for ranking in board.tables:
+        condition, remark = ranking.condition, f", {ranking.remark}" if ranking.remark else ""
+        parts.append(
+            f"{ranking.data} {condition.split}, {condition.protocol}, {ranking.images} images{remark}"
+        )
         lines = [
             {
                 "rank": standing.rank,
                 "recipe": standing.recipe,
-                **({} if one.no_crack else _f1(standing)),
-                **(_false_alarms(standing) if one.crack_free else {}),
+                **({} if ranking.no_crack else _f1(standing)),
+                **(_false_alarms(standing) if ranking.crack_free else {}),
                 "threshold": standing.thresholds[0],
                 "seeds": len(standing.seeds),
                 "parameters": standing.parameters,
                 "seconds": round(standing.seconds),
                 "run": ", ".join(standing.run_ids),
             }
-            for standing in one.standings
+            for standing in ranking.standings
         ]
-        notes = [f"note: {standing.recipe}: {note}" for standing in one.standings for note in standing.notes]
+        notes = [
+            f"note: {standing.recipe}: {note}" for standing in ranking.standings for note in standing.notes
+        ]
         parts.append("\n".join([table(lines), *notes, ""]))
     return "\n".join(parts).rstrip()
 

@@ -1,4 +1,4 @@
-"""The command about classifiers alone, `interference`, and how their scores are printed."""
+"""The command `interference`, and how the scores of classifiers are printed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,21 +32,22 @@ def interference(
         tables = api.interference(runs, data=data, cache=cache, say=console.say, on_image=on_image)
     plain = [
         {
-            "dataset": one.test_set.dataset,
-            "data_name": one.data_name,
-            "data_digest": one.test_set.data_digest,
-            "images": one.images,
+            "dataset": test_table.test_set.dataset,
+            "data_name": test_table.data_name,
+            "data_digest": test_table.test_set.data_digest,
+            "images": test_table.images,
             "models": {
-                row.model: {name: vars(score) for name, score in row.scores.items()} for row in one.rows
+                row.model: {name: vars(score) for name, score in row.scores.items()}
+                for row in test_table.rows
             },
         }
-        for one in tables
+        for test_table in tables
     ]
     console.result(plain, lambda: as_text(tables, kind="md").rstrip())
 
 
 def plain_rows(rows: "Sequence[ClassRow]") -> list[dict[str, Any]]:
-    """The scores of classifiers, for machines."""
+    """The scores of classifiers, as JSON types."""
     return [
         {
             "dataset": row.test_set.dataset,
@@ -73,14 +74,14 @@ def _plain(scores: "Mapping[str, Interval]") -> dict[str, dict[str, float | None
 
 
 def class_text(rows: "Sequence[ClassRow]") -> str:
-    """The scores of classifiers as text tables, one a test set and condition."""
+    """The scores of classifiers as text tables, one for each test set and condition."""
     from fissura.reports.classification import tables_of
 
     parts = []
-    for own in tables_of(rows):
-        first, remark = own[0], f", {own[0].remark}" if own[0].remark else ""
+    for ranking in tables_of(rows):
+        first, remark = ranking[0], f", {ranking[0].remark}" if ranking[0].remark else ""
         parts.append(f"{first.data} {first.test_set.split}, {first.condition}, {first.images} images{remark}")
-        parts.append(table([_line(row) for row in own]))
+        parts.append(table([_line(row) for row in ranking]))
         parts.append("")
     return "\n".join(parts).rstrip()
 

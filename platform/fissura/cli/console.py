@@ -1,4 +1,4 @@
-"""What a command prints: words and progress bars for people on a terminal, one JSON document for machines."""
+"""What a command prints: text and progress bars on a terminal, or one JSON document for machines."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ JsonOption = Annotated[
 
 
 class Console:
-    """Standard output is for the result; what is said on the way goes to standard error."""
+    """Prints results to standard output and messages to standard error."""
 
     def __init__(self, output: Format) -> None:
         self.output = output
@@ -26,24 +26,24 @@ class Console:
         return cls("json" if as_json else "text")
 
     def say(self, line: str) -> None:
-        """A line about the work."""
+        """Prints a message."""
         print(line, file=sys.stderr, flush=True)
 
     def result(self, plain: Any, text: str | Callable[[], str]) -> None:
-        """The result of the command: `plain` as JSON, or `text`."""
+        """Prints the result of the command: `plain` as JSON, or `text`."""
         if self.output == "json":
             text = json.dumps(plain, indent=2, default=str, allow_nan=False)
         print(text if isinstance(text, str) else text(), flush=True)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Inside the block, what a library prints goes to standard error: Ray tells of dead workers."""
+        """Inside the block, what a library prints goes to standard error: Ray reports dead workers."""
         with redirect_stdout(sys.stderr):
             yield
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """A progress bar fed by (done, total), there from the first call to the last; on a terminal only."""
+    def progress(self, description: str) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar updated with (done, total) from the first call to the last; on a terminal only."""
         if self.output == "json" or not sys.stderr.isatty():
             yield lambda done, total: None
             return
@@ -52,7 +52,7 @@ class Console:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         bar = Progress(*columns, console=Terminal(stderr=True), transient=True)
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(description, total=None)
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -68,7 +68,7 @@ class Console:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as an aligned text table; the keys of the first are the heads."""
+    """Rows as an aligned text table; the keys of the first row are the column heads."""
     if not rows:
         return "(nothing)"
     cells = [list(rows[0]), *([_cell(row.get(head)) for head in rows[0]] for row in rows)]

@@ -50,10 +50,10 @@ def list_kinds(
         {
             "kind": name,
             "form": FORMS.get(name, f"{name}:ROOT"),
-            "options": options_of(one),
-            **vars(one.info),
+            "options": options_of(dataset_kind),
+            **vars(dataset_kind.info),
         }
-        for name, one in known.items()
+        for name, dataset_kind in known.items()
         if kind in (None, name)
     ]
     console.result(rows, lambda: _card(rows[0]) if kind else _overview(rows))
@@ -75,9 +75,9 @@ def check(
 
     console = Console.of(as_json)
     with console.progress("checking images") as on_image:
-        found = api.check(data, resize=_size(size), on_image=on_image)
-    console.result(found.plain(), lambda: _findings(found))
-    if found.problems:
+        checked = api.check(data, resize=_size(size), on_image=on_image)
+    console.result(checked.plain(), lambda: _findings(checked))
+    if checked.problems:
         raise typer.Exit(2)
 
 
@@ -98,9 +98,9 @@ def prepare(
 
     console = Console.of(as_json)
     with console.progress("preparing images") as on_image:
-        found = api.prepare(data, resize=_size(size), cache=cache, say=console.say, on_image=on_image)
-    plain = {"cache": str(found.cache), "digest": found.digest, "samples": found.samples}
-    console.result(plain, lambda: repr(found))
+        prepared = api.prepare(data, resize=_size(size), cache=cache, say=console.say, on_image=on_image)
+    plain = {"cache": str(prepared.cache), "digest": prepared.digest, "samples": prepared.samples}
+    console.result(plain, lambda: repr(prepared))
 
 
 @app.command()
@@ -118,8 +118,8 @@ def prune(
     from fissura import api
 
     console = Console.of(as_json)
-    found = api.prune(keep_gib=keep, cache=cache)
-    console.result({"cache": str(found.cache), "freed_bytes": found.freed_bytes}, lambda: repr(found))
+    pruning = api.prune(keep_gib=keep, cache=cache)
+    console.result({"cache": str(pruning.cache), "freed_bytes": pruning.freed_bytes}, lambda: repr(pruning))
 
 
 @app.command()
@@ -190,12 +190,12 @@ def _card(row: dict[str, Any]) -> str:
     return "\n".join([row["title"], *(f"  {head + ':':9}{text}" for head, text in lines.items() if text)])
 
 
-def _findings(found: "CheckReport") -> str:
-    lines = [f"{found.title} ({found.root})", f"samples: {_counted(found.samples) or 'none'}"]
-    if found.crack_share is not None:
-        lines.append(f"crack pixels: {100 * found.crack_share:.2f} %")
-    for name, texts in (("error", found.problems), ("warning", found.warnings), ("note", found.notes)):
+def _findings(checked: "CheckReport") -> str:
+    lines = [f"{checked.title} ({checked.root})", f"samples: {_counted(checked.samples) or 'none'}"]
+    if checked.crack_share is not None:
+        lines.append(f"crack pixels: {100 * checked.crack_share:.2f} %")
+    for name, texts in (("error", checked.problems), ("warning", checked.warnings), ("note", checked.notes)):
         lines += [f"{name}: {text}" for text in summed_up(texts)]
-    errors, warnings = len(found.problems), len(found.warnings)
+    errors, warnings = len(checked.problems), len(checked.warnings)
     lines.append(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The command `doctor`: a line a check, with the remedy."""
+"""The command `doctor`: one line for each check, with the remedy."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -42,9 +42,12 @@ def doctor(
     console = Console.of(as_json)
     with console.working():
         findings = api.doctor(address=address, storage=storage, data=data or (), cache=cache, say=console.say)
-    counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warning", "error")}
+    counts = {
+        level: sum(finding.level == level for finding in findings) for level in ("ok", "warning", "error")
+    }
     console.result(
-        {"counts": counts, "findings": [asdict(one) for one in findings]}, lambda: _text(findings, counts)
+        {"counts": counts, "findings": [asdict(finding) for finding in findings]},
+        lambda: _text(findings, counts),
     )
     if counts["error"]:
         raise typer.Exit(1)
@@ -52,10 +55,10 @@ def doctor(
 
 def _text(findings: "list[Finding]", counts: dict[str, int]) -> str:
     lines = []
-    for one in findings:
-        where = f"{', '.join(one.nodes)}: " if one.nodes else ""
-        remedy = f"; {one.remedy}" if one.remedy else ""
-        lines.append(f"{one.level:8} {one.check + ':':15} {where}{one.text}{remedy}")
+    for finding in findings:
+        nodes = f"{', '.join(finding.nodes)}: " if finding.nodes else ""
+        remedy = f"; {finding.remedy}" if finding.remedy else ""
+        lines.append(f"{finding.level:8} {finding.check + ':':15} {nodes}{finding.text}{remedy}")
     warnings, errors = counts["warning"], counts["error"]
     summary = (
         f"{counts['ok']} ok, {warnings} warning{'s' * (warnings != 1)}, {errors} error{'s' * (errors != 1)}"

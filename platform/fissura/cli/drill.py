@@ -50,18 +50,21 @@ def drill(
             nodes=node or (),
             say=console.say,
         )
-    passed = all(one.passed for one in findings)
+    passed = all(finding.passed for finding in findings)
     console.result(
-        {"passed": passed, "findings": [one.plain() for one in findings]}, lambda: drill_text(findings)
+        {"passed": passed, "findings": [finding.plain() for finding in findings]},
+        lambda: drill_text(findings),
     )
     if not passed:
         raise typer.Exit(1)
 
 
 def drill_text(findings: "list[FaultCost]") -> str:
-    """The findings as a table, and the problems below it."""
-    problems = [f"{one.fault}, {one.work}: {problem}" for one in findings for problem in one.problems]
-    return "\n".join([table([_row(one) for one in findings]), *problems])
+    """The findings as a table, followed by the problems."""
+    problems = [
+        f"{finding.fault}, {finding.work}: {problem}" for finding in findings for problem in finding.problems
+    ]
+    return "\n".join([table([_row(finding) for finding in findings]), *problems])
 
 
 def _row(finding: "FaultCost") -> dict[str, Any]:

@@ -37,7 +37,7 @@ def export(
 
 
 def export_text(plain: dict[str, Any]) -> str:
-    """Where the bundle is, how it was checked, and what its parts weigh and take."""
+    """Where the bundle is, how it was checked, and the size and speed of its parts."""
     rows = [
         {
             "part": part["name"],

@@ -20,16 +20,16 @@ def verify(
     from fissura import api
 
     console = Console.of(as_json)
-    found = api.verify(path)
+    verified = api.verify(path)
     plain = {
-        "path": str(found.path),
-        "runs": found.runs,
-        "files": found.files,
-        "faults": list(found.faults),
-        "remarks": list(found.remarks),
+        "path": str(verified.path),
+        "runs": verified.runs,
+        "files": verified.files,
+        "faults": list(verified.faults),
+        "remarks": list(verified.remarks),
     }
-    console.result(plain, "\n".join(found.lines()))
-    if found.faults:
+    console.result(plain, "\n".join(verified.lines()))
+    if verified.faults:
         raise typer.Exit(1)
 
 
@@ -44,11 +44,11 @@ def repair(
     from fissura import api
 
     console = Console.of(as_json)
-    done = api.repair(study, say=console.say)
+    repaired = api.repair(study, say=console.say)
     plain = {
-        "study": str(done.study),
-        "written": [str(path) for path in done.written],
-        "aside": [str(path) for path in done.aside],
-        "trials": done.trials,
+        "study": str(repaired.study),
+        "written": [str(path) for path in repaired.written],
+        "aside": [str(path) for path in repaired.aside],
+        "trials": repaired.trials,
     }
-    console.result(plain, "\n".join(done.lines()))
+    console.result(plain, "\n".join(repaired.lines()))

@@ -30,7 +30,7 @@ ProtocolOption = Annotated[
 
 
 def parse_sets(texts: Sequence[str] | None) -> dict[str, Any]:
-    """The `PATH=VALUE` options as a mapping; values are read by the rules of the search spaces.
+    """The `PATH=VALUE` options as a mapping; values follow the rules of search spaces.
 
     Raises:
         SpecError: a line for each option without `=`, given twice, or with a value that YAML would misread.

@@ -92,14 +92,14 @@ def plan(
 def _text(planned: "Planned") -> str:
     from fissura.operations.forecast.basis import typical
 
-    where = "this machine" if planned.nodes == type(planned.nodes)() else f"{planned.nodes.nodes} nodes"
+    cluster = "this machine" if planned.nodes == type(planned.nodes)() else f"{planned.nodes.nodes} nodes"
     lines = [
         f"{planned.space}: {planned.trials} trials of at most {planned.epochs} epochs, scheduler"
-        f" {planned.scheduler}, on {where}",
+        f" {planned.scheduler}, on {cluster}",
         f"{typical(planned.epoch_seconds)}: {planned.basis}",
         *planned.notes,
         "",
-        table([_row(one, best=one is planned.best) for one in planned.forecasts]),
+        table([_row(forecast, best=forecast is planned.best) for forecast in planned.forecasts]),
         "",
     ]
     best = planned.best
@@ -121,21 +121,21 @@ def _text(planned: "Planned") -> str:
     return "\n".join(lines)
 
 
-def _row(one: "Forecast", *, best: bool) -> dict[str, Any]:
-    unit = "GPU" if one.lanes.gpus else "CPU"
-    each = f"{one.lanes.gpus:g} GPUs" if one.lanes.gpus else f"{one.lanes.cpus} CPUs"
+def _row(forecast: "Forecast", *, best: bool) -> dict[str, Any]:
+    unit = "GPU" if forecast.lanes.gpus else "CPU"
+    each = f"{forecast.lanes.gpus:g} GPUs" if forecast.lanes.gpus else f"{forecast.lanes.cpus} CPUs"
     row = {
-        "at a time": f"{one.lanes.concurrent}{' *' if best else ''}",
+        "at a time": f"{forecast.lanes.concurrent}{' *' if best else ''}",
         "each": each,
-        "time": duration(one.seconds.median),
-        "nine of ten": f"{duration(one.seconds.low)} to {duration(one.seconds.high)}",
-        "epochs": f"{one.epochs.median:.0f}",
-        f"{unit} hours": f"{one.held_hours:.2f}",
-        "used": f"{one.utilisation:.0%}",
-        "driver": f"{one.driver:.0%}",
+        "time": duration(forecast.seconds.median),
+        "nine of ten": f"{duration(forecast.seconds.low)} to {duration(forecast.seconds.high)}",
+        "epochs": f"{forecast.epochs.median:.0f}",
+        f"{unit} hours": f"{forecast.held_hours:.2f}",
+        "used": f"{forecast.utilisation:.0%}",
+        "driver": f"{forecast.driver:.0%}",
     }
-    if one.cost is not None:
-        row["cost"] = _range(one.cost)
+    if forecast.cost is not None:
+        row["cost"] = _range(forecast.cost)
     return row
 
 
@@ -144,7 +144,7 @@ def _range(value: "Range") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two units that matter."""
+    """A time in its two largest units."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.0f} s"

@@ -70,7 +70,7 @@ def train(
             on_image=on_image,
             say=console.say,
         )
-    following = ["fissura", "evaluate", str(run), *(word for one in data for word in ("--data", one))]
+    following = ["fissura", "evaluate", str(run), *(word for dataset in data for word in ("--data", dataset))]
     console.result(
         {"run": str(run), **manifest.plain()},
         f"run: {run}\n{_spent(manifest)}\nnext: {shlex.join(following)}",
@@ -115,7 +115,7 @@ def evaluate(
                 f"{run}: of a classifier, --split is train or test, and --condition its only other option"
             )
         with console.progress("classifying images") as on_image:
-            asked = api.classify(
+            requested = api.classify(
                 run,
                 data=data,
                 split=split,
@@ -124,28 +124,30 @@ def evaluate(
                 say=console.say,
                 on_image=on_image,
             )
-        every = api.class_leaderboard([run])
-        tables = {(row.test_set, row.condition) for row in asked}
-        before = [row for row in every if (row.test_set, row.condition) not in tables]
+        all_rows = api.class_leaderboard([run])
+        tables = {(row.test_set, row.condition) for row in requested}
+        earlier = [row for row in all_rows if (row.test_set, row.condition) not in tables]
         console.result(
-            {"run": str(run), "asked": plain_rows(asked), "scores": plain_rows(every)},
-            lambda: _first(class_text(asked), class_text(before)),
+            {"run": str(run), "asked": plain_rows(requested), "scores": plain_rows(all_rows)},
+            lambda: _requested_first(class_text(requested), class_text(earlier)),
         )
         return
     with console.progress("predicting images") as on_image:
-        scored = api.evaluate(
+        new_rows = api.evaluate(
             run, data=data, protocols=protocol or (), split=split, threshold=threshold, on_image=on_image
         )
     board = api.leaderboard([run])
-    asked_for, other = board.divided(scored)
+    requested_board, earlier_board = board.divided(new_rows)
     maps = str(run / "predictions")
-    plain = {"run": str(run), "maps": maps, "asked": rows(asked_for), "scores": rows(board)}
-    console.result(plain, lambda: f"{_first(brief(asked_for), brief(other))}\n\nmaps: {maps}")
+    plain = {"run": str(run), "maps": maps, "asked": rows(requested_board), "scores": rows(board)}
+    console.result(
+        plain, lambda: f"{_requested_first(brief(requested_board), brief(earlier_board))}\n\nmaps: {maps}"
+    )
 
 
-def _first(asked: str, before: str) -> str:
-    """What was asked for, and then what the run was scored on before."""
-    return f"{asked}\n\nscored before:\n\n{before}" if before else asked
+def _requested_first(requested: str, earlier: str) -> str:
+    """The requested scores, then the run's earlier ones."""
+    return f"{requested}\n\nscored before:\n\n{earlier}" if earlier else requested
 
 
 def score(
@@ -179,7 +181,7 @@ def score(
 
     console = Console.of(as_json)
     with console.progress("scoring images") as on_image:
-        found = api.score(
+        scored = api.score(
             predictions,
             masks,
             protocol=protocol,
@@ -189,18 +191,18 @@ def score(
             name=name,
             on_image=on_image,
         )
-    for remark in summed_up(found.remarks):
+    for remark in summed_up(scored.remarks):
         console.say(f"note: {remark}")
-    plain = found.plain()
+    plain = scored.plain()
     console.result(plain, lambda: score_text(plain))
 
 
 def score_text(plain: dict[str, Any]) -> str:
-    """The scores as words and a table."""
+    """The scores as text and a table."""
     rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro") if plain[pooling]]
-    where = text.data(plain["data_name"], plain["data_digest"])
+    data = text.data(plain["data_name"], plain["data_digest"])
     lines = [
-        f"{where}: {plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
+        f"{data}: {plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
         table(rows) if rows else plain["remark"],
     ]
     if "ods" in plain:

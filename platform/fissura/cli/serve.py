@@ -1,4 +1,4 @@
-"""The commands `serve` and `rollout`: a model on Ray Serve, and the next version of it."""
+"""The commands `serve` and `rollout`: serve a model on Ray Serve, and put its next version in place."""
 
 import shlex
 import sys
@@ -80,7 +80,7 @@ def serve(
             console.result(plain, f"serving at {url}")
 
     with console.working():
-        written = api.serve(
+        config = api.serve(
             runs or (),
             best=best or (),
             threshold=threshold,
@@ -97,9 +97,9 @@ def serve(
             say=console.say,
             ready=ready,
         )
-    if written is not None:
-        following = shlex.join(["serve", "deploy", str(written)])
-        console.result({"config": str(written)}, f"{written}\nnext: {following}")
+    if config is not None:
+        following = shlex.join(["serve", "deploy", str(config)])
+        console.result({"config": str(config)}, f"{config}\nnext: {following}")
 
 
 def rollout(

@@ -161,7 +161,7 @@ def demo(
 
 
 def finish(console: Console, result: "SearchResult") -> None:
-    """Prints the result of a search; a stop that was asked for is an exit code of 1."""
+    """Prints the result of a search; exits with code 1 if it was stopped on request."""
     console.result(_plain(result), lambda: _text(result))
     if result.interrupted:
         raise typer.Exit(1)
@@ -199,7 +199,7 @@ def _text(result: "SearchResult") -> str:
         lines += ["", class_text(result.conclusion.classes)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
-        again = [
+        resume = [
             "fissura",
             "search",
             "--resume",
@@ -208,5 +208,5 @@ def _text(result: "SearchResult") -> str:
             "--name",
             result.study.name,
         ]
-        lines.append(f"stopped on request; go on with: {shlex.join(again)}")
+        lines.append(f"stopped on request; go on with: {shlex.join(resume)}")
     return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""What runs on Ray: searches, trainings over many workers, services, batches."""
+"""Everything that runs on Ray: searches, trainings with several workers, services, batches."""

@@ -1,6 +1,6 @@
-"""Millions of images without HTTP: a Ray Data job over the service's own predictor, into a batch's results.
+"""Scores millions of images without HTTP: a Ray Data job with the service's own predictor.
 
-Workers read the images where they lie; rows and pictures come back to the one process that writes them.
+Workers read the images at their source; one process receives rows and pictures and writes the results.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from fissura.core.errors import DataError, FissuraError
 from fissura.core.progress import Say
 from fissura.core.spec import Spec
 from fissura.deploy.model import open_model
-from fissura.distributed.batch_progress import Board, Standstill, told, watched
+from fissura.distributed.batch_progress import Board, Standstill, progress_reports, watched
 from fissura.distributed.cluster import connected
 from fissura.distributed.stopping import StopFile, stops_on_signals
 from fissura.serving.limits import Limits
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 
 class Scoring(Spec):
-    """What each worker needs: the run, what is asked of it, and its share of a node."""
+    """What each worker needs: the run, the query, and the worker's share of a node."""
 
     run: Path
     threshold: float | None = Field(None, ge=0, le=1)
@@ -54,7 +54,7 @@ class Scoring(Spec):
 
 
 class ScoringWorker:
-    """An actor of the job: the model of a run, for blocks of names."""
+    """An actor of the job: applies the model of a run to blocks of image names."""
 
     def __init__(self, source: ImageSource, plain: dict[str, Any], board: Any) -> None:
         self._source, self._scoring = source, Scoring.load(plain, source="batch")
@@ -62,14 +62,14 @@ class ScoringWorker:
         model = open_model(self._scoring.run, device=runtime.device, threshold=self._scoring.threshold)
         model = watched(model, worker=secrets.randbits(48), tell=board.write.remote)
         self._worker = Worker(model, Limits())
-        # a model that has no maps was refused pictures and a scale before
+        # for a model without maps, pictures and a scale were refused before
         form, scale = "probability" if self._scoring.pictures else "json", self._scoring.mm_per_pixel
-        self._asked = Asked.load({"form": form, "mm_per_pixel": scale}, source="batch")
+        self._query = Asked.load({"form": form, "mm_per_pixel": scale}, source="batch")
 
     def __call__(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Rows `name`, `document` (JSON: the `result` or the `error` of an image), and a column of bytes for
         each kind of picture."""
-        outcomes = asyncio.run(self._all([str(name) for name in block["name"]]))
+        outcomes = asyncio.run(self._score_all([str(name) for name in block["name"]]))
         columns: dict[str, Any] = {
             "name": [name for name, _, _ in outcomes],
             "document": [json.dumps(document) for _, document, _ in outcomes],
@@ -78,22 +78,22 @@ class ScoringWorker:
             columns[kind] = [pictures.get(kind, b"") for _, _, pictures in outcomes]
         return {name: np.array(values, dtype=object) for name, values in columns.items()}
 
-    async def _all(self, names: Sequence[str]) -> list[tuple[str, dict[str, Any], dict[Kind, bytes]]]:
-        # one is read and decoded while another goes through the network
-        turns = asyncio.Semaphore(4)
+    async def _score_all(self, names: Sequence[str]) -> list[tuple[str, dict[str, Any], dict[Kind, bytes]]]:
+        # reads and decodes an image while another goes through the network
+        slots = asyncio.Semaphore(4)
 
-        async def one(name: str) -> tuple[str, dict[str, Any], dict[Kind, bytes]]:
-            async with turns:
-                return name, *await self._one(name)
+        async def named_score(name: str) -> tuple[str, dict[str, Any], dict[Kind, bytes]]:
+            async with slots:
+                return name, *await self._score(name)
 
-        return list(await asyncio.gather(*map(one, names)))
+        return list(await asyncio.gather(*map(named_score, names)))
 
-    async def _one(self, name: str) -> tuple[dict[str, Any], dict[Kind, bytes]]:
+    async def _score(self, name: str) -> tuple[dict[str, Any], dict[Kind, bytes]]:
         try:
             photograph = await asyncio.to_thread(self._source.read, name)
         except DataError as error:
             return {"error": str(error)}, {}
-        reply = await self._worker.answer(photograph, self._asked)
+        reply = await self._worker.answer(photograph, self._query)
         if reply.problem is not None:
             problem = reply.problem
             return {"error": f"{problem.title}: {problem.detail}; {problem.remedy}"}, {}
@@ -122,11 +122,11 @@ def run_batch(
     say: Say,
     on_image: Progress,
 ) -> BatchReport:
-    """Scores the images of `source` by a run into the folder `out`, and where they are labelled, the run by
-    them; on a Ray of its own, or on the cluster at `address`. A SIGINT or SIGTERM ends it; its rows stay.
+    """Scores the images of `source` by a run into the folder `out`, and evaluates the run if they have
+    labels; on a local Ray, or on the cluster at `address`. SIGINT or SIGTERM ends it; its rows stay.
 
     Raises:
-        UserError: what was asked does not fit the run, the folder or the labels.
+        UserError: the request does not fit the run, the folder or the labels.
         FissuraError: no image could be scored at all.
     """
     source.check_apart(out)
@@ -141,25 +141,25 @@ def run_batch(
         stop = StopFile(out)
         stop.clear()
         with connected(address) as resources, stops_on_signals(stop):
-            most = int(resources.gpus / gpus_per_worker) if gpus_per_worker else resources.cpus
+            capacity = int(resources.gpus / gpus_per_worker) if gpus_per_worker else resources.cpus
             score_on_cluster(
                 source,
                 sink,
                 scoring,
-                workers=workers or most,
+                workers=workers or capacity,
                 say=say,
                 on_image=on_image,
                 stop_requested=stop.requested,
             )
         stopped = "a stop was asked for" if stop.requested() else None
         stop.clear()
-        whole = all(name in sink.done for name in names)
+        complete = all(name in sink.done for name in names)
         result = BatchResult(
             images=len(names),
             done=sum(name in sink.done for name in names),
             failed=sum(name in sink.failed for name in names),
-            stopped=None if whole else stopped,
-            results=sink.finish() if whole else None,
+            stopped=None if complete else stopped,
+            results=sink.finish() if complete else None,
         )
         return report_of(out, question, result, source=source, truth=truth, terms=terms, card=card)
 
@@ -174,11 +174,10 @@ def score_on_cluster(
     on_image: Progress,
     stop_requested: Callable[[], bool],
 ) -> None:
-    """Scores the images that have no row yet with at most so many workers, until all have one, or a stop.
+    """Scores the images without a row with at most `workers` workers, until all have one, or a stop.
 
-    A block whose worker dies is lost, and its images are tried again one by one, so that an image that ends
-    its process is found, and is a failure of its own. Where no image is finished for a while, `say` is told
-    how far those in work are.
+    A block whose worker dies is lost; its images are retried one by one, so that an image that crashes its
+    process fails alone. If no image finishes for a while, reports the progress within images through `say`.
 
     Raises:
         FissuraError: no image could be scored at all.
@@ -191,16 +190,16 @@ def score_on_cluster(
     board = ray.remote(num_cpus=0)(Board).remote()
     on_image(len(sink.done & set(names)), len(names))
     for images_a_block in (IMAGES_A_BLOCK, 1):
-        todo = [name for name in names if name not in sink.done]
-        if not todo or stop_requested():
+        remaining = [name for name in names if name not in sink.done]
+        if not remaining or stop_requested():
             return
-        before = len(sink.done)
-        with told(board, Standstill(say, len(names)), lambda: len(sink.done)):
-            failure = _pass(
-                source, sink, scoring, board, todo, images_a_block, workers,
+        done_before = len(sink.done)
+        with progress_reports(board, Standstill(say, len(names)), lambda: len(sink.done)):
+            failure = _score_once(
+                source, sink, scoring, board, remaining, images_a_block, workers,
                 on_image=on_image, stop=stop_requested,
             )  # fmt: skip
-        if failure is not None and len(sink.done) == before:
+        if failure is not None and len(sink.done) == done_before:
             raise FissuraError(f"no image could be scored: {failure}") from None
     if not stop_requested():
         for name in names:
@@ -209,28 +208,28 @@ def score_on_cluster(
         on_image(len(names), len(names))
 
 
-def _no_retries() -> dict[str, Any]:
-    # an image that ends its process would end it for ever
+def _task_options() -> dict[str, Any]:
+    # an image that crashes its process would crash every retry
     return {"max_task_retries": 0}
 
 
-def _pass(
+def _score_once(
     source: ImageSource,
     sink: Sink,
     scoring: Scoring,
     board: Any,
-    todo: Sequence[str],
+    remaining: Sequence[str],
     images_a_block: int,
     workers: int,
     *,
     on_image: Progress,
     stop: Callable[[], bool],
 ) -> str | None:
-    """Scores the images once, and gives what went wrong beside them, if anything."""
-    blocks = -(-len(todo) // images_a_block)
-    data = ray.data.from_items([{"name": name} for name in todo], override_num_blocks=blocks)
+    """Scores the images once; returns the error of the job itself, if any."""
+    blocks = -(-len(remaining) // images_a_block)
+    data = ray.data.from_items([{"name": name} for name in remaining], override_num_blocks=blocks)
     with warnings.catch_warnings():
-        # the argument is deprecated in favour of one that there is none of yet
+        # the argument is deprecated, but its replacement does not exist yet
         warnings.simplefilter("ignore", DeprecationWarning)
         scored = data.map_batches(
             ScoringWorker,
@@ -240,17 +239,17 @@ def _pass(
             concurrency=(1, max(1, min(workers, blocks))),
             num_cpus=scoring.cpus,
             num_gpus=scoring.gpus,
-            ray_remote_args_fn=_no_retries,
+            ray_remote_args_fn=_task_options,
         )
     total = len(source.names())
     try:
         for block in scored.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-            for place, name in enumerate(block["name"]):
-                document = json.loads(block["document"][place])
+            for row, name in enumerate(block["name"]):
+                document = json.loads(block["document"][row])
                 if "error" in document:
                     sink.fail(str(name), document["error"])
                 else:
-                    pictures = {kind: bytes(block[kind][place]) for kind in scoring.pictures}
+                    pictures = {kind: bytes(block[kind][row]) for kind in scoring.pictures}
                     sink.add(str(name), Scored(Result.of(document["result"]), pictures))
             on_image(len(sink.done), total)
             if stop():

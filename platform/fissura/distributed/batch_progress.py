@@ -1,4 +1,4 @@
-"""How far a batch is within its images: one photograph of 36 megapixels takes a processor minutes."""
+"""Progress within the images of a batch: one photograph of 36 megapixels takes a CPU minutes."""
 
 import threading
 import time
@@ -12,34 +12,36 @@ from ray.exceptions import RayError
 from fissura.core.progress import Say
 from fissura.deploy.model import Model
 
-EVERY_SECONDS = 15.0  # without a finished image, until the next line
-TOLD_EVERY_SECONDS = 1.0  # by a worker
+EVERY_SECONDS = 15.0  # between two lines while no image finishes
+REPORT_EVERY_SECONDS = 1.0  # of a worker
 LARGE_PIXELS = 2**22
 SHOWN = 3
 
 
 class Board:
-    """An actor: which windows each worker is at, for the job to read."""
+    """An actor: the window that each worker is at, for the job to read."""
 
     def __init__(self) -> None:
         self._lines: dict[int, str] = {}
 
     def write(self, worker: int, line: str) -> None:
-        """What a worker is at; an empty line where it is at nothing large."""
+        """Notes a worker's progress; an empty line if its image is not large."""
         self._lines[worker] = line
 
     def read(self) -> list[str]:
-        """What the workers are at, those that tell."""
+        """The progress of the workers that reported any."""
         return [line for line in self._lines.values() if line]
 
 
 def watched(model: Model, *, worker: int, tell: Callable[[int, str], Any]) -> Model:
-    """The model, which tells of large images how many of their windows are done."""
+    """The model, which reports the finished windows of large images through `tell`."""
     last = 0.0
 
     def on_windows(done: int, total: int, height: int, width: int) -> None:
         nonlocal last
-        if height * width <= LARGE_PIXELS or (done < total and time.monotonic() - last < TOLD_EVERY_SECONDS):
+        if height * width <= LARGE_PIXELS or (
+            done < total and time.monotonic() - last < REPORT_EVERY_SECONDS
+        ):
             return
         last = time.monotonic()
         tell(worker, f"{done} of {total} windows of an image of {width}x{height}" if done < total else "")
@@ -48,14 +50,14 @@ def watched(model: Model, *, worker: int, tell: Callable[[int, str], Any]) -> Mo
 
 
 class Standstill:
-    """Tells how far the images in work are, when none was finished for some time."""
+    """Reports the progress within images when none has finished for some time."""
 
     def __init__(self, say: Say, total: int) -> None:
         self._say, self._total = say, total
         self._done, self._since, self._begin = -1, time.monotonic(), time.monotonic()
 
     def look(self, done: int, read: Callable[[], list[str]]) -> None:
-        """To be called again and again with the number of finished images."""
+        """Call it repeatedly with the number of finished images."""
         now = time.monotonic()
         if done != self._done:
             self._done, self._since = done, now
@@ -67,14 +69,14 @@ class Standstill:
 
 
 @contextmanager
-def told(board: Any, standstill: Standstill, done: Callable[[], int]) -> Iterator[None]:
-    """Inside the block the board is read and what stands still is told of, beside whatever goes on."""
+def progress_reports(board: Any, standstill: Standstill, done: Callable[[], int]) -> Iterator[None]:
+    """Inside the block, a thread reads the board and reports a standstill."""
     ended = threading.Event()
 
     def read() -> list[str]:
         try:
-            lines: list[str] = ray.get(board.read.remote(), timeout=TOLD_EVERY_SECONDS)
-        except RayError:  # the batch needs no board
+            lines: list[str] = ray.get(board.read.remote(), timeout=REPORT_EVERY_SECONDS)
+        except RayError:  # the batch works without the board
             return []
         return lines
 

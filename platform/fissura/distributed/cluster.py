@@ -1,4 +1,4 @@
-"""Where the work runs: a Ray of this process's own, or a cluster that is there already."""
+"""Where the work runs: on a local Ray of this process, or on an existing cluster."""
 
 import logging
 import os
@@ -21,8 +21,8 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resources:
-    """What the alive nodes of a cluster hold: in all, the most that one node has, and `each` one's CPUs and
-    GPUs, where they are not all alike."""
+    """CPUs and GPUs of a cluster's alive nodes: in total, of the largest node, and of `each` node (empty if
+    all are alike)."""
 
     cpus: int
     gpus: int
@@ -34,7 +34,7 @@ class Resources:
     def room(self, *, cpus: int, gpus: int) -> int:
         """How many workers of so many CPUs and GPUs fit, each on one node."""
         each = self.each or ((self.node_cpus, self.node_gpus),) * self.nodes
-        return sum(min(own[0] // cpus, own[1] // gpus if gpus else own[0]) for own in each)
+        return sum(min(node[0] // cpus, node[1] // gpus if gpus else node[0]) for node in each)
 
     def most_cpus(self, *, workers: int, gpus: int) -> int:
         """The most CPUs that each of `workers` workers of so many GPUs can have; 0: not all of them fit."""
@@ -45,7 +45,7 @@ class Resources:
 
 
 def this_machine() -> Resources:
-    """What a Ray of this process's own would hold."""
+    """The resources that a local Ray would have."""
     cpus, gpus = usable_cpus(), torch.cuda.device_count()
     return Resources(cpus=cpus, gpus=gpus, nodes=1, node_cpus=cpus, node_gpus=gpus)
 
@@ -56,13 +56,12 @@ def connected(
 ) -> Iterator[Resources]:
     """A connection to the cluster at `address` ("auto": the one that this machine is part of).
 
-    None starts a Ray on this machine alone for as long as the block lasts, which counts with `cpus` CPUs, by
-    default those that there are; its sockets and logs lie in a folder that no other user gets into. Inside
-    another such block it is that one's cluster. What Ray would print to this process's output goes to `log`,
-    a line each; by default to Python's logging, which shows it to nobody who has not asked.
+    None starts a local Ray for the duration of the block, with `cpus` CPUs (by default all); its sockets and
+    logs lie in a folder that no other user can enter. A nested block uses the outer block's cluster. Each
+    line that Ray would print to this process's output goes to `log`, by default to Python's logging.
 
     Raises:
-        ResourceError: no cluster answers at `address`, or another user says which one "auto" is.
+        ResourceError: no cluster answers at `address`, or another user's file defines "auto".
     """
     if ray.is_initialized():
         yield _resources()

@@ -1,4 +1,4 @@
-"""Settings that Ray reads from the environment while it is being imported, so they must be made before."""
+"""Environment variables that Ray reads when it is imported; set them before."""
 
 import os
 import secrets
@@ -19,21 +19,21 @@ REMOVING_SECONDS = 5.0
 
 
 def prepare_environment(address: str | None) -> None:
-    """Makes the settings for a cluster at `address`, or for a Ray of this process's own where it is None.
+    """Sets the variables for a cluster at `address`, or for a local Ray if it is None.
 
-    A Ray of one's own listens on all of the machine's addresses, so it stands behind a token that only this
-    process and its children know. For a cluster the reader's own RAY_AUTH_* settings hold.
+    A local Ray listens on all of the machine's addresses, so it requires a token that only this process and
+    its children know. For a cluster the user's own RAY_AUTH_* settings apply.
     """
-    # threads that wait by spinning make a shared machine several times slower; read when PyTorch is imported
+    # waiting threads that spin slow a shared machine down several times; PyTorch reads this at import
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    # stopping is ours: see distributed/stopping.py
+    # distributed/stopping.py handles signals
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # a failed or interrupted trial ends without its metric
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    # the study's log and its trials hold the reason of each failure
+    # the study's log and its trials record the reason of each failure
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
     # Tune's own state is never restored, and a snapshot of it walks all trials
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
@@ -41,14 +41,14 @@ def prepare_environment(address: str | None) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
     if address is None and "ray" not in sys.modules:
-        # ten looks a second at two or three replicas take a fortieth of a small machine
+        # polling two or three replicas ten times a second takes a fortieth of a small machine
         os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.3")
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def temporary_folder() -> tuple[str, Path]:
-    """Where Rays keep their sockets and logs, as Ray finds it itself, with the variable that says so."""
+    """The variable that sets Ray's folder of sockets and logs, and the folder, by Ray's own rules."""
     on_linux = sys.platform.startswith("linux")
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     if variable == "RAY_TMPDIR" or (variable and on_linux):
@@ -58,11 +58,11 @@ def temporary_folder() -> tuple[str, Path]:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A new folder for the sockets, logs and objects of a Ray (its `_temp_dir`), which no other user enters.
+    """A new folder for the sockets, logs and objects of a Ray (its `_temp_dir`) that no other user can enter.
 
-    Ray gives its own folders mode 0777, so that whoever has an account could put a socket in the place of one
-    of Ray's; this one lies in a folder of mode 0700. Both are removed at the end of the block, unless it
-    fails by something unforeseen: Ray's logs tell more of that.
+    Ray gives its own folders mode 0777, so any user could replace one of Ray's sockets; this one lies in a
+    folder of mode 0700. The end of the block removes both, except after an unexpected error, for which Ray's
+    logs stay.
     """
     outer = Path(tempfile.mkdtemp(prefix="ray-", dir=temporary_folder()[1]))
     inner = outer / "s"
@@ -77,7 +77,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder in which processes that are ending may still write for a moment."""
+    """Removes a folder that ending processes may still write to for a moment."""
     deadline = time.monotonic() + REMOVING_SECONDS
     while folder.exists() and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
@@ -85,12 +85,11 @@ def _remove(folder: Path) -> None:
 
 
 def check_temporary_folder(address: str | None) -> None:
-    """Looks whether a Ray's folder can be made: to be asked before anything is written. On a cluster it is
-    there already.
+    """Checks that a local Ray can create its folder; call it before anything is written. A cluster has one.
 
     Raises:
-        ResourceError: it cannot be written, others could put their own in its place, or the paths of Ray's
-            sockets in it would be longer than an operating system takes.
+        ResourceError: the folder is not writable, other users could replace it, or the paths of Ray's sockets
+            would exceed the operating system's limit.
     """
     ray = sys.modules.get("ray")
     if address is not None or (ray is not None and ray.is_initialized()):
@@ -109,18 +108,18 @@ def check_temporary_folder(address: str | None) -> None:
             f"{variable}={folder}: Ray keeps its sockets and logs below it, and it is no folder that can be"
             " written; set RAY_TMPDIR to one, such as /tmp"
         )
-    for place in (folder.resolve(), *folder.resolve().parents):
-        mode = place.stat().st_mode
+    for ancestor in (folder.resolve(), *folder.resolve().parents):
+        mode = ancestor.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise ResourceError(
-                f"{variable}={folder}: any user may put a folder in Ray's place, since {place} has mode"
-                f" {stat.S_IMODE(mode):04o}; `chmod +t {place}`, or set RAY_TMPDIR to another folder"
+                f"{variable}={folder}: any user may put a folder in Ray's place, since {ancestor} has mode"
+                f" {stat.S_IMODE(mode):04o}; `chmod +t {ancestor}`, or set RAY_TMPDIR to another folder"
             )
 
 
 def check_current_cluster() -> None:
-    """Looks who says which cluster "auto" is: Ray takes it from a file that lies in a folder which everybody
-    may write to, and gives that cluster its token.
+    """Checks who defines the cluster "auto": Ray reads it from a file in a world-writable folder, and sends
+    that cluster its token.
 
     Raises:
         ResourceError: the file belongs to another user.

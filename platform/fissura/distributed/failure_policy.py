@@ -1,6 +1,6 @@
-"""What becomes of work that ended badly: what happened goes in; retry, requeue or fail comes out, as data.
+"""The failure policy: maps a failure to retry, requeue or fail, as data.
 
-The trials of a search and the launches of Ray Train do as they are told here, each in its own way.
+The trials of a search and the launches of Ray Train carry out its decisions, each in its own way.
 """
 
 import re
@@ -15,11 +15,11 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 from fissura.core.errors import Diverged, FissuraError, Interrupted, named
 from fissura.training.out_of_memory import is_out_of_memory
 
-# in what Ray says when its memory monitor kills a worker
+# part of Ray's message when its memory monitor kills a worker
 LOW_ON_MEMORY = "running low on memory"
-# what Ray says of the actor, once the node is known to be dead and before; of a process that died it says
-# "its worker process has died"
-SAID_OF_LOST_NODES = ("its node has died", "temporarily unavailable")
+# parts of Ray's message about an actor on a lost node, once the node is known to be dead and before; its
+# message about a process that died is "its worker process has died"
+LOST_NODE_MESSAGES = ("its node has died", "temporarily unavailable")
 
 
 class Event(StrEnum):
@@ -39,7 +39,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """What happened, and what is known of it, in one line."""
+    """What happened, and the reason in one line."""
 
     event: Event
     reason: str
@@ -47,8 +47,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with the work. `retry`: begin again from the last state; `requeue`: the same, when and where
-    there is room, and it counts as no crash; `fail`. `halve`: with half as many images at a time."""
+    """What to do with the work. `retry`: resume from the last checkpoint; `requeue`: the same, when and where
+    there is room, and without counting a crash; `fail`. `halve`: with half the micro-batch."""
 
     action: Literal["retry", "requeue", "fail"]
     reason: str
@@ -56,8 +56,8 @@ class Decision:
 
 
 def decide(failure: Failure, *, crashes: int = 1, forgiven: int = 0) -> Decision:
-    """What becomes of work that has crashed `crashes` times, this time included, of which so many are
-    `forgiven`."""
+    """Decides about work that has crashed `crashes` times, this time included; `forgiven` crashes are
+    retried."""
     match failure.event:
         case Event.STOPPED | Event.PREEMPTED | Event.NODE_LOST | Event.NO_ROOM:
             return Decision("requeue", failure.reason)
@@ -68,7 +68,7 @@ def decide(failure: Failure, *, crashes: int = 1, forgiven: int = 0) -> Decision
 
 
 def raised(error: BaseException) -> Failure:
-    """What an exception of the work itself says."""
+    """The failure that an exception of the work itself reports."""
     match error:
         case RayActorError(preempted=True):
             return Failure(Event.PREEMPTED, str(error))
@@ -87,25 +87,28 @@ def raised(error: BaseException) -> Failure:
 
 
 def of_workers(error: Exception) -> Failure:
-    """What ended the workers of Ray Train. One that fails takes the others with it, which then say only that
-    they lost a peer."""
+    """The failure that ended the workers of Ray Train. A worker that fails ends the others, which then report
+    only that they lost a peer."""
     if isinstance(error, ControllerError) and isinstance(
         error.controller_failure, WorkerGroupStartupTimeoutError
     ):
         return Failure(Event.NO_ROOM, "the cluster has no room for its workers yet")
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
-    causes = [one._base_exc if isinstance(one, UserExceptionWithTraceback) else one for one in failures]
+    causes = [
+        failure._base_exc if isinstance(failure, UserExceptionWithTraceback) else failure
+        for failure in failures
+    ]
     for cause in causes:
         if isinstance(cause, FissuraError) or is_out_of_memory(cause):
             return raised(cause)
     return Failure(Event.CRASHED, f"its workers ended: {named(causes[0])}")
 
 
-def of_process(said: str) -> Failure:
-    """What ended a process, by what Ray says of it."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def of_process(message: str) -> Failure:
+    """The failure that ended a process, from Ray's message about it."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "no reason was given"
-    if any(words in said for words in SAID_OF_LOST_NODES):
+    if any(text in message for text in LOST_NODE_MESSAGES):
         return Failure(Event.NODE_LOST, last)
     if memory := [line for line in lines if LOW_ON_MEMORY in line]:
         used = re.search(r"[\d.]+GB used / [\d.]+GB limit", memory[0])

@@ -1,4 +1,4 @@
-"""A pool of Ray actors that work off lists, chunk by chunk, and outlive the actors that die."""
+"""A pool of Ray actors that processes lists chunk by chunk and replaces actors that die."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from fissura.distributed.stopping import StopFile
 
 SECONDS_A_CHUNK = 10.0
 MOST_A_CHUNK = 4096
-DEATHS_IN_A_ROW = 16  # more than halving the largest chunk to its one bad item takes
+DEATHS_IN_A_ROW = 16  # more than it takes to halve the largest chunk down to one bad item
 SAY_EVERY_SECONDS = 3.0
 LOOK_EVERY_SECONDS = 0.5
 
@@ -23,10 +23,10 @@ Item = dict[str, Any]
 
 
 class Pool:
-    """At most `size` actors, started when there is work for them, and ended with the block.
+    """At most `size` actors, started on demand, and ended with the block.
 
-    `start` gives a handle of a new actor, whose `work(*arguments, items)` gives `{"reasons": {key: why the
-    item has no result}, "problems": [what ends the work]}`; items are plain data with a `key` each.
+    `start` returns a handle of a new actor, whose `work(*arguments, items)` returns `{"reasons": {key: why
+    the item has no result}, "problems": [what ends the work]}`; items are plain data with a `key` each.
     """
 
     def __init__(self, start: Callable[[], Any], *, size: int) -> None:
@@ -51,45 +51,45 @@ class Pool:
         say: Say,
         stop: StopFile | None = None,
     ) -> dict[str, str]:
-        """Works until nothing is left; gives the reasons why items have no result, by key.
+        """Processes all items; returns the reasons why items have no result, by key.
 
-        A chunk holds what an actor does in some ten seconds, and `least` items at least, but for the last
-        ones, which are smaller, so that the actors end together. A chunk whose actor dies is given to another
-        one, then in halves, so that an item that kills its actors is found and given up.
+        A chunk takes an actor some ten seconds and has at least `least` items; the last ones are smaller, so
+        that the actors end together. A chunk whose actor dies is retried whole, then in halves, so that an
+        item that kills its actors fails alone.
 
         Raises:
             DataError: an actor had a problem that ends the work.
-            Interrupted: a stop was asked for; what actors had finished stays.
+            Interrupted: a stop was requested; finished chunks stay.
             FissuraError: an actor failed, or many in a row died.
         """
         work = _PoolWork(items, workers=self.size, least=least)
         running: dict[Any, _Running] = {}
-        said = time.monotonic()
+        reported = time.monotonic()
         try:
             while True:
                 while len(running) < self.size and (chunk := work.next()) is not None:
                     actor = self._idle.pop() if self._idle else self._start()
-                    reference = actor.work.remote(*arguments, chunk.items)
-                    running[reference] = _Running(actor, chunk, time.monotonic())
+                    task = actor.work.remote(*arguments, chunk.items)
+                    running[task] = _Running(actor, chunk, time.monotonic())
                 if not running:
                     return work.reasons
                 ready, _ = ray.wait(list(running), timeout=LOOK_EVERY_SECONDS)
-                for reference in ready:
-                    self._collect(reference, running.pop(reference), work)
+                for task in ready:
+                    self._collect(task, running.pop(task), work)
                 if stop is not None and stop.requested():
                     raise Interrupted(
                         f"stopped on request after {work.done} of {len(items)}; call again to go on"
                     )
-                if time.monotonic() - said >= SAY_EVERY_SECONDS and work.done < len(items):
-                    said = time.monotonic()
+                if time.monotonic() - reported >= SAY_EVERY_SECONDS and work.done < len(items):
+                    reported = time.monotonic()
                     say(f"{work.done}/{len(items)}")
         finally:
-            for each in running.values():
-                ray.kill(each.actor)
+            for job in running.values():
+                ray.kill(job.actor)
 
-    def _collect(self, reference: Any, running: "_Running", work: "_PoolWork") -> None:
+    def _collect(self, task: Any, running: "_Running", work: "_PoolWork") -> None:
         try:
-            outcome = ray.get(reference)
+            outcome = ray.get(task)
         except RayTaskError as error:
             self._idle.append(running.actor)
             raise FissuraError(f"a worker failed: {_named(error.cause)}") from error
@@ -114,7 +114,7 @@ class _Running(NamedTuple):
 
 
 class _PoolWork:
-    """What is left of a list, and what came of the rest."""
+    """The remaining items of a list, and the outcome of the others."""
 
     def __init__(self, items: Sequence[Item], *, workers: int, least: int) -> None:
         self._todo, self._again = deque(items), deque[_Chunk]()
@@ -124,7 +124,7 @@ class _PoolWork:
         self.reasons: dict[str, str] = {}
 
     def next(self) -> _Chunk | None:
-        """What an actor does next; None: there is nothing."""
+        """The next chunk for an actor; None: there is none."""
         if not self._todo:
             return self._again.popleft() if self._again else None
         share = math.ceil(len(self._todo) / self._workers)
@@ -132,7 +132,7 @@ class _PoolWork:
         return _Chunk([self._todo.popleft() for _ in range(count)], died=False)
 
     def finished(self, chunk: _Chunk, *, seconds: float, reasons: dict[str, str]) -> None:
-        """Takes the outcome of a chunk, and what its pace says about the size of the next ones."""
+        """Records the outcome of a chunk, and sizes the next ones by its pace."""
         self._deaths = 0
         self.done += len(chunk.items)
         self.reasons |= reasons
@@ -140,7 +140,7 @@ class _PoolWork:
         self._size = max(self._least, min(MOST_A_CHUNK, int(pace * SECONDS_A_CHUNK)))
 
     def died(self, chunk: _Chunk, error: RayError) -> None:
-        """Plans what becomes of a chunk whose actor died."""
+        """Plans the retry of a chunk whose actor died."""
         self._deaths += 1
         if self._deaths > DEATHS_IN_A_ROW:
             raise FissuraError(

@@ -1,8 +1,8 @@
-"""A node that is to be taken away: its trials save their state in mid-epoch and go on elsewhere.
+"""Preemption of a node: its trials save their state in mid-epoch and resume elsewhere.
 
-Ray's head is the one place that knows of it, whoever told it: the watcher of spot notices
-(`operations/spot_notice.py`), `ray start --block` that got SIGTERM, as in a Kubernetes pod, or `ray
-drain-node`. It starts nothing more on such a node.
+Ray's head keeps the list of draining nodes. It learns of one from the watcher of spot notices
+(`operations/spot_notice.py`), from `ray start --block` on SIGTERM, as in a Kubernetes pod, or from `ray
+drain-node`, and starts nothing more on it.
 """
 
 import time
@@ -15,21 +15,21 @@ LOOK_EVERY_SECONDS = 2.0
 
 
 class Preempted(RayActorError):
-    """The actor's node is to be taken away; Ray Tune then runs the trial anew on another node, and does not
-    count that as a failure."""
+    """The actor's node is preempted; Ray Tune then restarts the trial on another node, and does not count a
+    failure."""
 
     def __init__(self, message: str) -> None:
         super().__init__(None, message, preempted=True)
 
 
 class NodeNotice:
-    """Whether the node that this process is on is to be taken away."""
+    """Whether the node of this process is being preempted."""
 
     def __init__(self) -> None:
         self._looked, self._seen = 0.0, False
 
     def noticed(self) -> bool:
-        """Asks Ray's head, every two seconds at most; a head that does not answer has said nothing."""
+        """Asks Ray's head, every two seconds at most; no answer counts as no notice."""
         now = time.monotonic()
         if not self._seen and now - self._looked >= LOOK_EVERY_SECONDS and ray.is_initialized():
             self._looked = now

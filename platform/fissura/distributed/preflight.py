@@ -1,4 +1,4 @@
-"""What is looked at before a search begins: everything that would make it fail later, all at once."""
+"""Checks before a search starts: finds everything that would make it fail later, all at once."""
 
 import shutil
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ USUAL_HUB = Hub()
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a search may use: a cluster's address, or None for this machine; None elsewhere: chosen so that
-    nothing idles. A trial's CPUs and GPUs are shared by its workers."""
+    """What a search may use: a cluster's address (None: this machine), and limits (None: chosen so that
+    nothing idles). A trial's workers share its CPUs and GPUs."""
 
     address: str | None = None
     concurrent: int | None = None
@@ -36,7 +36,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trials run at a time, and what each worker of one is given."""
+    """How many trials run at a time, and the CPUs and GPUs of each of a trial's workers."""
 
     concurrent: int
     cpus: int
@@ -45,19 +45,19 @@ class Slots:
 
 
 def check_all_weights(space: LoadedSpace, *, hub: Hub = USUAL_HUB) -> None:
-    """Looks whether the pretrained weights of every network of the space can be had, and those that one which
-    is learnt from the user's images starts from.
+    """Checks that the pretrained weights of every network of the space are available, including the starting
+    weights of backbones learnt from the user's images.
 
     Raises:
-        WeightsError: with one line a network whose weights cannot.
+        WeightsError: one line for each network whose weights are not.
     """
     check_weights(
-        *dict.fromkeys(wanted for recipe in _recipes(space) for wanted in recipe.weights_wanted), hub=hub
+        *dict.fromkeys(weights for recipe in _recipes(space) for weights in recipe.weights_wanted), hub=hub
     )
 
 
 def _recipes(space: LoadedSpace) -> Iterator[Experiment]:
-    """The recipes that the choices of networks lead to, each with each; `MOST_NETWORKS` at most."""
+    """The recipes of all combinations of network choices; at most `MOST_NETWORKS`."""
     points: list[Point] = [{}]
     for path, distribution in space.distributions.items():
         if path.startswith(space.recipe.networks) and isinstance(distribution, Choice):
@@ -74,10 +74,10 @@ def _recipes(space: LoadedSpace) -> Iterator[Experiment]:
 
 
 def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slots:
-    """How the cluster is shared among `trials` trials.
+    """How `trials` trials share the cluster.
 
     Raises:
-        ResourceError: a trial fits no node, or not so many fit the cluster.
+        ResourceError: a trial fits no node, or the requested number of trials does not fit the cluster.
     """
     if hardware.workers_per_trial > 1:
         return _plan_workers(resources, hardware, trials=trials)
@@ -88,8 +88,8 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     by_cpu = resources.cpus // hardware.cpus_per_trial if hardware.cpus_per_trial else resources.cpus
     room = min(by_gpu, by_cpu)
     # many small trials at once starve a sampler of results to learn from
-    usual = room if gpus else min(room, MAX_LOCAL_TRIALS * resources.nodes)
-    concurrent = hardware.concurrent or max(1, min(usual, trials))
+    default = room if gpus else min(room, MAX_LOCAL_TRIALS * resources.nodes)
+    concurrent = hardware.concurrent or max(1, min(default, trials))
     cpus = hardware.cpus_per_trial or max(1, min(resources.cpus // concurrent, resources.node_cpus))
     problems = []
     if cpus > resources.node_cpus:
@@ -117,14 +117,14 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
 
 
 def _plan_workers(resources: Resources, hardware: Hardware, *, trials: int) -> Slots:
-    """As `plan_slots`, of trials whose workers may lie on several nodes, each worker on one."""
-    workers, asked = hardware.workers_per_trial, hardware.cpus_per_trial
+    """As `plan_slots`, for trials whose workers may run on several nodes, each worker on one."""
+    workers, trial_cpus = hardware.workers_per_trial, hardware.cpus_per_trial
     gpus = min(1, resources.gpus) if hardware.gpus_per_trial is None else int(hardware.gpus_per_trial > 0)
     problems = []
-    if asked is not None and asked % workers:
+    if trial_cpus is not None and trial_cpus % workers:
         problems.append(
-            f"--cpus-per-trial {asked}: {workers} workers share a trial's CPUs evenly; ask for a multiple of"
-            f" {workers}"
+            f"--cpus-per-trial {trial_cpus}: {workers} workers share a trial's CPUs evenly; ask for a"
+            f" multiple of {workers}"
         )
     if hardware.gpus_per_trial not in (None, 0, workers):
         problems.append(
@@ -133,10 +133,10 @@ def _plan_workers(resources: Resources, hardware: Hardware, *, trials: int) -> S
         )
     if problems:
         raise ResourceError(*problems)
-    least = asked // workers if asked else 1
+    least = trial_cpus // workers if trial_cpus else 1
     room = resources.room(cpus=least, gpus=gpus)
-    usual = room // workers if gpus else min(room, MAX_LOCAL_TRIALS * resources.nodes) // workers
-    concurrent = hardware.concurrent or max(1, min(usual, trials))
+    default = room // workers if gpus else min(room, MAX_LOCAL_TRIALS * resources.nodes) // workers
+    concurrent = hardware.concurrent or max(1, min(default, trials))
     if workers * concurrent > room:
         fits = room // workers
         fewer = f"--concurrency {fits}" if fits else _counted(room, "worker")
@@ -145,24 +145,27 @@ def _plan_workers(resources: Resources, hardware: Hardware, *, trials: int) -> S
             f" {workers * concurrent} workers of {least} CPUs and {gpus} GPUs, each on one node; the"
             f" cluster's {_counted(resources.nodes, 'node')} have room for {room}; ask for {fewer} or fewer"
         )
-    cpus = least if asked else resources.most_cpus(workers=workers * concurrent, gpus=gpus)
+    cpus = least if trial_cpus else resources.most_cpus(workers=workers * concurrent, gpus=gpus)
     return Slots(concurrent, cpus, float(gpus), workers)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def check_batches(space: LoadedSpace, *, workers: int) -> None:
-    """Looks whether each of a trial's workers has an image of every step's batch.
+    """Checks that each of a trial's workers gets an image of every step's batch.
 
     Raises:
-        ResourceError: a batch that the space may choose is smaller than the number of workers.
+        ResourceError: the space has a batch size below the number of workers.
     """
-    chosen = space.distributions.get("data.batch_size")
+    distribution = space.distributions.get("data.batch_size")
     paper = segmenter_of(space.recipe_for(space.paper_point())).data.batch_size
     smallest = min(
-        [paper, *(value for value in (chosen.corners() if chosen else ()) if isinstance(value, int))]
+        [
+            paper,
+            *(value for value in (distribution.corners() if distribution else ()) if isinstance(value, int)),
+        ]
     )
     if smallest < workers:
         raise ResourceError(
@@ -172,15 +175,15 @@ def check_batches(space: LoadedSpace, *, workers: int) -> None:
 
 
 def check_disk(recipe: Recipe, *, storage: Path, slots: Slots) -> None:
-    """Looks whether the storage has room for the checkpoints that a search keeps.
+    """Checks that the storage has room for the checkpoints of a search.
 
     Raises:
         ResourceError: it has not.
     """
     network = recipe.model.model_copy(update={"weights": "none"}).build()
     size = sum(parameter.numel() * 4 for parameter in network.parameters())
-    # a running trial keeps its best weights, and a state of weights and two moments, twice while it is
-    # replaced
+    # a running trial keeps its best weights, and a checkpoint of weights and two moments; both twice while
+    # they are replaced
     need = size * (KEPT_RUNS + slots.concurrent * (2 + 2 * 3))
     existing = next(folder for folder in (storage, *storage.parents) if folder.exists())
     free = shutil.disk_usage(existing).free

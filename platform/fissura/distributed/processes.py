@@ -11,7 +11,7 @@ from pathlib import Path
 LISTENING = "0A"
 SESSION = re.compile(r"--session[-_]dir=(\S+)")
 GENERATIONS = 4
-# where a process of somebody else hides what it listens on, its usual port has to do
+# for another user's process, whose sockets are hidden, the usual port decides
 USUAL_PORTS = {8265: "dashboard", 6379: "head", 10001: "client"}
 ROLES = (
     ("gcs_server", "head"),
@@ -35,7 +35,7 @@ class ListeningPort:
 
 @dataclass(frozen=True)
 class Process:
-    """A process of a Ray session; `session` is its folder, empty where nobody says."""
+    """A process of a Ray session; `session` is its folder, empty if unknown."""
 
     pid: int
     command: str
@@ -43,27 +43,27 @@ class Process:
 
     @property
     def role(self) -> str:
-        """What it does for its cluster."""
+        """Its role in the cluster."""
         return next((role for mark, role in ROLES if mark in self.command), "other")
 
 
 def ray_processes(proc: Path = Path("/proc")) -> list[Process]:
-    """All Ray processes that this user can see, whosesoever they are."""
+    """All Ray processes that this user can see, of any user."""
     pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
     commands = {pid: command_line(pid, proc) for pid in pids}
-    found = []
+    processes = []
     for pid, command in commands.items():
         if SESSION.search(command) or command.startswith(("ray::", "ray-dashboard")):
-            found.append(Process(pid, command, _session(pid, commands, proc)))
-    return found
+            processes.append(Process(pid, command, _session(pid, commands, proc)))
+    return processes
 
 
 def _session(pid: int, commands: dict[int, str], proc: Path) -> str:
-    """The session of a process: as it says itself, or else as the processes that started it do."""
+    """The session of a process, from its command line or those of its ancestors."""
     for _ in range(GENERATIONS):
-        named = SESSION.search(commands.get(pid, ""))
-        if named:
-            return named[1]
+        match = SESSION.search(commands.get(pid, ""))
+        if match:
+            return match[1]
         try:
             pid = int((proc / str(pid) / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
         except (OSError, IndexError, ValueError):
@@ -72,14 +72,14 @@ def _session(pid: int, commands: dict[int, str], proc: Path) -> str:
 
 
 def command_line(pid: int, proc: Path = Path("/proc")) -> str:
-    """The words of a process's command line; empty where it has ended or is hidden."""
+    """A process's command line; empty if it has ended or is hidden."""
     with contextlib.suppress(OSError):
         return (proc / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
 
 
 def environment(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
-    """The environment that a process was started with; empty where it has ended or is hidden."""
+    """The environment that a process was started with; empty if it has ended or is hidden."""
     with contextlib.suppress(OSError):
         entries = (proc / str(pid) / "environ").read_bytes().decode(errors="replace").split("\0")
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
@@ -87,20 +87,20 @@ def environment(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
 
 
 def listeners(processes: list[Process], proc: Path = Path("/proc")) -> list[ListeningPort]:
-    """The ports that `processes` listen on, and Ray's usual ones where nobody can be seen behind them."""
+    """The ports that `processes` listen on, and Ray's usual ports whose processes are hidden."""
     owners = {
         inode: (process.role, environment(process.pid, proc).get("RAY_AUTH_MODE") == "token")
         for process in processes
         for inode in _sockets(process.pid, proc)
     }
     hidden = {port for port in USUAL_PORTS if os.geteuid() != 0}
-    found = set()
+    ports = set()
     for table in ("tcp", "tcp6"):
         for address, port, inode in _listening(proc / "self" / "net" / table):
             role, guarded = owners.get(inode) or (USUAL_PORTS[port] if port in hidden else "", False)
             if role:
-                found.add((role, address, port, guarded))
-    return [ListeningPort(*one) for one in sorted(found)]
+                ports.add((role, address, port, guarded))
+    return [ListeningPort(*port) for port in sorted(ports)]
 
 
 def is_loopback(address: str) -> bool:

@@ -1,17 +1,17 @@
-"""Whether somebody listens at a cluster's address: Ray would try for minutes where nobody does."""
+"""Checks that a cluster's address accepts connections: Ray itself would retry for minutes."""
 
 import socket
 
-PATIENCE_SECONDS = 5
+TIMEOUT_SECONDS = 5
 
 
 def unreachable(address: str) -> str:
-    """Why nobody can be reached at `HOST:PORT`, or nothing; words such as `auto` are left to Ray."""
+    """Why `HOST:PORT` cannot be reached; empty if it can. Ray itself checks words such as `auto`."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return ""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_SECONDS).close()
     except (OSError, OverflowError) as error:
         return str(getattr(error, "strerror", None) or error)
     return ""

@@ -1,5 +1,5 @@
-"""A graceful end: Ctrl-C or SIGTERM asks running trials to save their state, and the study's results are
-still written."""
+"""A graceful stop: on Ctrl-C or SIGTERM, running trials save their state, and the study still writes its
+results."""
 
 import signal
 import time
@@ -13,28 +13,28 @@ LOOK_EVERY_SECONDS = 0.5
 
 
 class StopFile:
-    """A wish to stop, seen by all workers that share the study's folder."""
+    """A stop request, seen by all workers that share the study's folder."""
 
     def __init__(self, study: Path) -> None:
         self._path = study / STOP
         self._looked, self._seen = 0.0, False
 
     def request(self) -> None:
-        """Asks everybody to stop."""
+        """Requests a stop."""
         self._path.touch()
         self._seen = True
 
     def clear(self) -> None:
-        """Takes an earlier wish back."""
+        """Withdraws an earlier request."""
         self._path.unlink(missing_ok=True)
         self._looked, self._seen = 0.0, False
 
     def requested(self) -> bool:
-        """Whether somebody asked to stop; the folder is looked at no more than twice a second."""
+        """Whether a stop is requested; looks at the folder at most twice a second."""
         now = time.monotonic()
         if not self._seen and now - self._looked >= LOOK_EVERY_SECONDS:
             self._looked = now
-            # storage that is gone for a while says nothing
+            # unavailable storage counts as no request
             with suppress(OSError):
                 self._seen = self._path.exists()
         return self._seen
@@ -42,16 +42,16 @@ class StopFile:
 
 @contextmanager
 def stops_on_signals(stop: StopFile) -> Iterator[None]:
-    """Inside the block, the first SIGINT or SIGTERM asks to stop; the second one interrupts at once."""
+    """Inside the block, the first SIGINT or SIGTERM requests a stop; the second one interrupts at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
         if stop.requested():
             raise KeyboardInterrupt(signal.Signals(number).name)
         stop.request()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import fissura
 from fissura import api
-from fissura.api.given import fixed_of
+from fissura.api.arguments import fixed_of
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpaceError, SpecError, UserError
 from fissura.data.datasets import Folder, parse_datasets

@@ -1,4 +1,4 @@
-"""What callers may give: a path as a string or a `Path`, one or several; data by its name or as an object."""
+"""Arguments of the verbs: a path as a string or a `Path`, one or several; data by name or as an object."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,38 +17,38 @@ AnyPath: TypeAlias = str | Path
 Words: TypeAlias = str | Sequence[str]
 Paths: TypeAlias = AnyPath | Sequence[AnyPath]
 Data: TypeAlias = "Named | Sequence[Named]"
-"""One data set or several: the text `KIND:ROOT`, its object, or the `Path` of a folder of one's own, which is
-of the kind `folder`, or `class_folder` where images have classes."""
+"""One data set or several: the text `KIND:ROOT`, its object, or the `Path` of a folder, which is of the kind
+`folder`, or `class_folder` if its images have classes."""
 
 
-def path_of(given: AnyPath) -> Path:
+def path_of(path: AnyPath) -> Path:
     """The path, with the home folder for `~`."""
-    return Path(given).expanduser()
+    return Path(path).expanduser()
 
 
-def maybe_path(given: AnyPath | None) -> Path | None:
-    """The path, where there is one."""
-    return None if given is None else path_of(given)
+def maybe_path(path: AnyPath | None) -> Path | None:
+    """As `path_of`; None stays None."""
+    return None if path is None else path_of(path)
 
 
-def texts_of(given: Paths) -> list[str]:
-    """One path or several, as they were written."""
-    return [str(given)] if isinstance(given, str | Path) else [str(path) for path in given]
+def texts_of(paths: Paths) -> list[str]:
+    """One path or several, as written."""
+    return [str(paths)] if isinstance(paths, str | Path) else [str(path) for path in paths]
 
 
-def paths_of(given: Paths) -> list[Path]:
+def paths_of(paths: Paths) -> list[Path]:
     """One path or several, with the home folder for `~`."""
-    return [path_of(text) for text in texts_of(given)]
+    return [path_of(text) for text in texts_of(paths)]
 
 
-def named_in(given: Data) -> "tuple[Named, ...]":
+def named_in(data: Data) -> "tuple[Named, ...]":
     """One data set or several."""
-    return (given,) if isinstance(given, str | Path | Spec) else tuple(given)
+    return (data,) if isinstance(data, str | Path | Spec) else tuple(data)
 
 
-def words_of(given: Words) -> tuple[str, ...]:
+def words_of(words: Words) -> tuple[str, ...]:
     """One word or several."""
-    return (given,) if isinstance(given, str) else tuple(given)
+    return (words,) if isinstance(words, str) else tuple(words)
 
 
 def parse_protocols(texts: Words) -> "tuple[AnyProtocol, ...]":
@@ -58,14 +58,14 @@ def parse_protocols(texts: Words) -> "tuple[AnyProtocol, ...]":
     return tuple(parse_protocol(text) for text in words_of(texts))
 
 
-def fixed_of(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A copy of the fixed values as JSON has them: a `Path` as text, a number of NumPy as a number.
+def fixed_of(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A copy of the fixed values in JSON types: a `Path` as text, a NumPy number as a number.
 
     Raises:
-        SpecError: one of them is no such value.
+        SpecError: a value has no JSON form.
     """
     plain, problems = {}, []
-    for path, value in (given or {}).items():
+    for path, value in (values or {}).items():
         try:
             plain[path] = to_jsonable_python(value, fallback=_number)
         except ValueError as error:
