@@ -240,7 +240,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Sends the problem, and closes when the client has had time to read it."""
-        # a response may have begun; or a request before this head waits for its own, and must not get this one
+        # the response may have begun; or an earlier request waits for its own, and must not get this one
         begun = self.cycle is not None and (
             self.cycle.response_started if self._in_body else not self.cycle.response_complete
         )

@@ -45,8 +45,8 @@ class WaitingLane:
         self.pixels += pixels
 
     def leave(self, images: int, pixels: int, *, answered: bool) -> None:
-        """Removes images from the queue. How much work unanswered ones took is unknown: they do not change the
-        speed."""
+        """Removes images from the queue. The work done on unanswered ones is unknown: they leave the speed
+        unchanged."""
         self._count_time()
         self.images -= images
         self.pixels -= pixels
@@ -70,8 +70,8 @@ class Gate:
     """Counts the waiting bytes and images, and measures the speed of small and large images separately, as
     they do not wait for one another.
 
-    Until a speed is known, one batch of the network is admitted. A request that finds an empty queue is always
-    admitted, so that no image is too large to be answered.
+    Until a speed is known, one batch of the network is admitted. A request that finds an empty queue is
+    always admitted, so that no image is too large to be answered.
     """
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float]) -> None:
@@ -90,9 +90,9 @@ class Gate:
         return max(lane.seconds_ahead for lane in self._lanes.values())
 
     @contextmanager
-    def held_bytes(self, *, claimed: int) -> Iterator[Callable[[int], None]]:
-        """Inside the block a body is held. Yields a function to call with the bytes as they arrive; only these
-        count for other requests, while `claimed`, the Content-Length, counts for this one.
+    def held(self, *, claimed: int) -> Iterator[Callable[[int], None]]:
+        """Inside the block a body is held. Yields a function to call with the bytes as they arrive; only
+        these count for other requests, while `claimed`, the Content-Length, counts for this one.
 
         Raises:
             Refused: the queue is full; the body need not be read. The yielded function raises it too.
@@ -167,7 +167,8 @@ class Gate:
                 "too-many-waiting",
                 f"what waits takes at most {limits.waiting_seconds:g} s, and is at most"
                 f" {limits.waiting_images} images and {limits.waiting_bytes} bytes",
-                f"{self.images} images of {self.bytes} bytes are waiting, about {seconds_ahead:.0f} s of work",
+                f"{self.images} images of {self.bytes} bytes are waiting, about {seconds_ahead:.0f} s"
+                " of work",
                 "send the request again after the seconds of Retry-After",
                 retry_after=max(1, math.ceil(min(wait, limits.seconds))),
             )

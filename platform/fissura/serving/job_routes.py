@@ -29,7 +29,7 @@ class JobRequest(BaseModel):
 
 
 class JobDocument(BaseModel):
-    """A job and how it stands. `images` is null until they are listed; `results` is enabled_jobs when it is done."""
+    """A job and its state. `images` is null until they are listed; `results` is set when it is done."""
 
     model_config = ConfigDict(extra="forbid")
 

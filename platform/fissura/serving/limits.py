@@ -11,8 +11,8 @@ class Limits(Spec):
 
     One request: `body_bytes` of its body, `images` in a batch, `pixels` of one image (whatever its file's
     size), `seconds` until its response. One model: `batch_pixels` in one batch of the network. All requests:
-    `waiting_images`, `waiting_bytes` of their bodies, and `waiting_seconds` that the images ahead of a new one
-    may take at the last measured speed; requests beyond are refused, to be retried. One client:
+    `waiting_images`, `waiting_bytes` of their bodies, and `waiting_seconds` that the images ahead of a new
+    one may take at the last measured speed; requests beyond are refused, to be retried. One client:
     `idle_seconds` in which it neither sends nor reads, or does not finish the head of a request, and
     `connections_of_one` address; `connections` of all.
     """

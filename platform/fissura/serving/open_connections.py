@@ -107,8 +107,8 @@ class OpenConnections:
         self._begin_soon(loop)
 
     def _make_room(self, member: Member, begun: float) -> None:
-        """Closes the connections idle the longest, since before `begun`, if an address or all clients have too
-        many; and an eighth more, since each scan of all of them costs time."""
+        """Closes the connections idle the longest, since before `begun`, if an address or all clients have
+        too many; and an eighth more, since each scan of all of them costs time."""
         self._room_awaited, self._room_made = False, member.loop.time()
         all_members: list[Member] = [*member.connections]
         of_address: dict[str | None, list[Member]] = {}

@@ -68,8 +68,8 @@ class SocketClient:
         return self._reading.done()
 
     async def answer(self, photograph: bytes, query: ImageQuery, *, seconds: float | None = None) -> Reply:
-        """The reply for one image; times out after `seconds`. When cancelled, it cancels the image and returns
-        once the other process has dropped it.
+        """The reply for one image; times out after `seconds`. When cancelled, it cancels the image and
+        returns once the other process has dropped it.
 
         Raises:
             ConnectionError: the other process has ended.
