@@ -45,7 +45,7 @@ from fissura.records.manifest import DataFacts, Manifest
 from fissura.records.run_files import facts_of, read_manifest, write_manifest
 from fissura.records.trained import Trained
 from fissura.reports.html import Cell, table
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
 from fissura.studies.ranking import finished
@@ -314,7 +314,7 @@ class BoxService(TaskService):
     answers = "The boxes of one image, or of each image of a batch."
     document = BoxesResult
 
-    def result(self, answer: Boxes, asked: Asked) -> dict[str, Any]:
+    def result(self, answer: Boxes, asked: ImageQuery) -> dict[str, Any]:
         """See `TaskService`."""
         return {"boxes": [list(box) for box in answer.boxes]}
 

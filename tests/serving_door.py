@@ -18,7 +18,7 @@ from fissura.serving.app import build_app
 from fissura.serving.connection import server_config
 from fissura.serving.hosting import Hosted, Models, ReplicaCount
 from fissura.serving.limits import Limits
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Reply
@@ -39,7 +39,9 @@ class Stub:
     def replicas(self) -> Mapping[str, ReplicaCount]:
         return {}
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float = 0.0) -> Reply:
+    async def answer(
+        self, model: Hosted, photograph: bytes, asked: ImageQuery, *, seconds: float = 0.0
+    ) -> Reply:
         return Reply({"image": {}, "bytes": len(photograph), "version": 2, "seconds": 0.0})
 
     async def put(self, name: str, run: Path, *, threshold: float | None, default: bool) -> Hosted:

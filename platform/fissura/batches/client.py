@@ -32,18 +32,18 @@ async def through_endpoint(
     folder `out`, and where they are labelled, the model by them.
 
     Raises:
-        UserError: what was asked does not fit the model, the folder or the labels.
-        FissuraError: no service answers, or another model does in the middle of the batch.
+        UserError: the terms do not fit the model, the folder or the labels.
+        FissuraError: no service answers, or its model changes during the batch.
         OSError: the results cannot be written.
     """
     source.check_apart(out)
-    async with open_endpoint(endpoint, model=model, token=token, concurrency=concurrency) as opened:
-        question = question_of(source, truth, terms, opened.card)
+    async with open_endpoint(endpoint, model=model, token=token, concurrency=concurrency) as service:
+        question = question_of(source, truth, terms, service.card)
         with open_sink(out, question, source.names(), failed=failed, say=say) as sink:
-            scorer = opened.scorer(mm_per_pixel=question.mm_per_pixel, pictures=question.pictures)
+            scorer = service.scorer(mm_per_pixel=question.mm_per_pixel, pictures=question.pictures)
             result = await score_all(
                 source, scorer, sink, concurrency=concurrency, on_image=on_image, stop=stop, retry=retry
             )
             return await asyncio.to_thread(
-                report_of, out, question, result, source=source, truth=truth, terms=terms, card=opened.card
+                report_of, out, question, result, source=source, truth=truth, terms=terms, card=service.card
             )

@@ -1,5 +1,4 @@
-"""The evaluation of a test set by a batch: what an endpoint says of labelled images, scored as
-`fissura evaluate` scores it."""
+"""Evaluates a batch of labelled images as `fissura evaluate` does."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,13 @@ SCORES = "scores.json"
 
 
 def names_a_data_set(text: str) -> bool:
-    """Whether `text` is KIND:ROOT, and no folder or URL."""
+    """Whether `text` is KIND:ROOT rather than a folder or a URL."""
     kind, colon, rest = text.partition(":")
     return bool(colon) and not rest.startswith("//") and kind in {**kinds(), **labelled_kinds()}
 
 
 def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth]:
-    """The images of a split of the data set `KIND:ROOT`, as their files lie there, and what is known of them.
+    """The images of a split of the data set `KIND:ROOT`, and their truth.
 
     `directory` is the cache folder.
 
@@ -35,9 +34,9 @@ def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[Image
         UserError: no such data set, or no image in the split.
     """
     for task in all_tasks():
-        found = task.batch.test_set(named, split=split, directory=directory)
-        if found is not None:
-            return found
+        test_set = task.batch.test_set(named, split=split, directory=directory)
+        if test_set is not None:
+            return test_set
     raise SpecError(f"{named}: no task is scored by data of this kind; name another data set")
 
 
@@ -51,7 +50,7 @@ def evaluate(
     card: ModelCard,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The scores of a finished batch over its `names`, in JSON types; they are `OUT/scores.json` too.
+    """The scores of a finished batch over its `names`, in JSON types; also written to `OUT/scores.json`.
 
     Images without a result are left out, and named. `card` is that of the model; `protocols` are those of a
     task with maps. `facts` are kept beside the scores.
@@ -71,14 +70,14 @@ def evaluate(
         "images": len(scored),
         "left_out": sorted(set(names) - set(scored)),
     }
-    found = ScoredImages(out, names, scored, table)
-    plain = {**head, **truth.scores(found, card, protocols=protocols)}
+    scored_images = ScoredImages(out, names, scored, table)
+    plain = {**head, **truth.scores(scored_images, card, protocols=protocols)}
     write_json(out / SCORES, plain)
     return plain
 
 
 def check_some(images: Sequence[object], named: Named, split: str) -> None:
-    """Looks whether a split has images.
+    """Checks that a split has images.
 
     Raises:
         DataError: it has none.

@@ -1,6 +1,6 @@
 """The scorer behind an HTTP endpoint: the service's contract from the client's side.
 
-One request an image: its map is asked for, and the pictures are made of it here.
+One request per image; it asks for the map, and the client draws the pictures from it.
 """
 
 import asyncio
@@ -40,18 +40,18 @@ RESULT_HEADER = "Fissura-Result"
 MAX_HEADER_BYTES = 64 * 2**10
 MAX_DOCUMENT_BYTES = 16 * 2**20
 MAX_PICTURE_BYTES = 2 * MAX_PIXELS
-LARGE_BYTES = 2**20  # of a body; what is larger is sent once the service agrees to its size
+LARGE_BYTES = 2**20  # a larger body is sent once the service accepts its size (100-continue)
 
 
 class ClientTimeouts(Spec):
-    """How long the client waits, in seconds: for a connection, and for an answer to go on."""
+    """Timeouts of the client in seconds: of a connection, and of the next bytes of a response."""
 
     connect: float = 10.0
     answer: float = 330.0
 
 
 class HostedCard(ModelCard):
-    """What a service says of a model that it hosts."""
+    """A service's card of a model that it hosts."""
 
     name: str
     version: int
@@ -82,17 +82,17 @@ async def open_endpoint(
     model: str | None = None,
     token: str | None = None,
     concurrency: int = 8,
-    patience: ClientTimeouts | None = None,
+    timeouts: ClientTimeouts | None = None,
 ) -> AsyncIterator[Endpoint]:
     """The service at `url`, and the model of this name, or its default one.
 
     Raises:
-        SpecError: no URL of a service, no such model, or the token is refused.
-        FissuraError: nobody answers there, or somebody else.
+        SpecError: the URL is invalid, the model is unknown, or the token is refused.
+        FissuraError: no service answers there, or another program does.
     """
-    url, waits = _checked(url), patience or ClientTimeouts()
+    url, chosen_timeouts = _checked(url), timeouts or ClientTimeouts()
     timeout = aiohttp.ClientTimeout(
-        total=None, connect=None, sock_connect=waits.connect, sock_read=waits.answer
+        total=None, connect=None, sock_connect=chosen_timeouts.connect, sock_read=chosen_timeouts.answer
     )
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
@@ -103,7 +103,7 @@ async def open_endpoint(
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         try:
-            document, _ = await _asked(session, "GET", f"{url}/v1/models", limit=MAX_DOCUMENT_BYTES)
+            document, _ = await _request(session, "GET", f"{url}/v1/models", limit=MAX_DOCUMENT_BYTES)
         except (Busy, Unreachable) as error:
             raise FissuraError(f"{error}; start it (`fissura serve`), or mend --endpoint") from None
         yield Endpoint(url, _chosen(url, document, model), session)
@@ -126,7 +126,7 @@ class HttpScorer:
             if self.mm_per_pixel is not None:
                 query["mm_per_pixel"] = repr(self.mm_per_pixel)
         address = f"{self.endpoint.url}/v1/{task.address}"
-        body, headers = await _asked(
+        body, headers = await _request(
             self.endpoint._session,
             "POST",
             address,
@@ -165,7 +165,7 @@ class HttpScorer:
         return Scored(result, pictures)
 
 
-async def _asked(
+async def _request(
     session: aiohttp.ClientSession,
     method: str,
     url: str,
@@ -174,7 +174,7 @@ async def _asked(
     query: Mapping[str, str] | None = None,
     photograph: bytes | None = None,
 ) -> tuple[bytes, Mapping[str, str]]:
-    """The body (of at most `limit` bytes) and the headers of a good answer; any other one is raised."""
+    """The body (at most `limit` bytes) and headers of a successful response; raises any other one."""
     try:
         async with session.request(
             method,
@@ -182,14 +182,14 @@ async def _asked(
             params=query,
             data=None if photograph is None else io.BytesIO(photograph),  # sent piece by piece
             headers={} if photograph is None else {"Content-Type": "application/octet-stream"},
-            # of what is too large the service's answer would be lost in the broken connection
+            # the service's response to an oversized body would be lost with the connection
             expect100=photograph is not None and len(photograph) > LARGE_BYTES,
-            # the token is for this address alone
+            # a redirect must not receive the token
             allow_redirects=False,
         ) as response:
-            good = response.status == HTTPStatus.OK
-            body = await _bounded(response, limit if good else MAX_DOCUMENT_BYTES, url)
-            if not good:
+            succeeded = response.status == HTTPStatus.OK
+            body = await _bounded(response, limit if succeeded else MAX_DOCUMENT_BYTES, url)
+            if not succeeded:
                 refuse(url, response.status, body, response.headers)
             return body, response.headers
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -210,10 +210,10 @@ async def _bounded(response: aiohttp.ClientResponse, limit: int, url: str) -> by
 def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        right = False
-    if not right or parts.query or parts.fragment:
+        valid = False
+    if not valid or parts.query or parts.fragment:
         raise SpecError(
             f"--endpoint {url}: a service's address is http://HOST:PORT, with a path at most; mend it"
         )
@@ -245,7 +245,7 @@ def _json(text: str | bytes, url: str) -> Any:
 
 
 def _map(body: bytes, *, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The map in an answer, as large as its image."""
+    """The map in a response, which must have its image's size."""
     try:
         with Image.open(io.BytesIO(body), formats=["PNG"]) as picture:
             if (picture.height, picture.width) == size and picture.mode == "L":

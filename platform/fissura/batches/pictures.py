@@ -25,7 +25,7 @@ def parse_kinds(texts: Iterable[str]) -> tuple[Kind, ...]:
     """The kinds of pictures of these names, each once.
 
     Raises:
-        SpecError: a name is none.
+        SpecError: a name is unknown.
     """
     texts = set(texts)
     unknown = sorted(texts - set(KINDS))
@@ -42,23 +42,23 @@ def parse_kinds(texts: Iterable[str]) -> tuple[Kind, ...]:
 def picture_stems(names: Iterable[str]) -> dict[str, str]:
     """The name of each image's pictures, without their suffix: the image's own, without its suffix.
 
-    Images whose names differ in their suffix alone (or in case) keep it: `a.jpg` and `a.png`, and so does
-    whatever looks like such a name without its suffix: `a.jpg.png`. So no two are alike.
+    Images whose names differ only in their suffix (or in case) keep it: `a.jpg` and `a.png`; so do names that
+    still look like an image's without their suffix: `a.jpg.png`. So no two stems are equal.
     """
     names = list(names)
     bare = {name: bare_name(name) for name in names}
-    alike = Counter(stem.casefold() for stem in bare.values())
+    counts = Counter(stem.casefold() for stem in bare.values())
     return {
-        name: name if alike[stem.casefold()] > 1 or bare_name(stem) != stem else stem
+        name: name if counts[stem.casefold()] > 1 or bare_name(stem) != stem else stem
         for name, stem in bare.items()
     }
 
 
 def picture_path(out: Path, kind: Kind, stem: str) -> Path:
-    """Where a picture lies.
+    """The path of a picture.
 
     Raises:
-        DataError: the name leads out of the folder.
+        DataError: the name points outside of the folder.
     """
     if {"", ".", ".."} & set(stem.split("/")) or "\0" in stem:
         raise DataError(f"{stem!r}: a name is a plain relative path; rename the image")
@@ -102,8 +102,8 @@ def draw_from(
 
     grey = cv2.imdecode(np.frombuffer(map_png, np.uint8), cv2.IMREAD_GRAYSCALE)
     probability = np.asarray(grey, dtype=np.uint8)
-    kept: dict[Kind, bytes] = {"probabilities": map_png} if "probabilities" in kinds else {}
-    return kept | draw(photograph, probability, threshold=threshold, kinds=kinds)
+    pictures: dict[Kind, bytes] = {"probabilities": map_png} if "probabilities" in kinds else {}
+    return pictures | draw(photograph, probability, threshold=threshold, kinds=kinds)
 
 
 def overlay(pixels: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -114,7 +114,7 @@ def overlay(pixels: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -
 
 
 def png(pixels: UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A PNG of grey or RGB pixels; quick rather than small, for maps of cracks are small whatever is done."""
+    """A PNG of grey or RGB pixels; compressed quickly, as maps of cracks are small anyway."""
     import cv2
 
     channels = np.ascontiguousarray(pixels[..., ::-1]) if pixels.ndim == 3 else pixels
@@ -137,6 +137,6 @@ def _encoded(outcome: "tuple[bool, np.ndarray]") -> bytes:
 
 
 def bare_name(name: str) -> str:
-    """The name without an image's suffix, if it has one."""
+    """The name without the suffix of an image."""
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name

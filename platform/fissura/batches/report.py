@@ -1,4 +1,4 @@
-"""A batch from its question to its scores, whoever scores it."""
+"""The question and the report of a batch, for any scorer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from fissura.metrics import AnyProtocol, Pixel
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked of a model beside its answers: the scale of lengths, the pictures to keep, and the
-    protocols that masks are scored under (none: `pixel`)."""
+    """Options of a batch: the scale of lengths, the pictures to keep, and the protocols that score masks
+    (none: `pixel`)."""
 
     mm_per_pixel: float | None = None
     keep: tuple[Kind, ...] = ()
@@ -31,9 +31,8 @@ class Terms:
 
 @dataclass(frozen=True, repr=False)
 class BatchReport(Brief):
-    """A batch as it ended: what was asked, the counts, the images that failed with their errors (where all
-    have a row), the scores where the images are labelled, and the files that were left out for their
-    suffix."""
+    """The outcome of a batch: its question, its counts, the failed images with their errors (once all have a
+    row), the scores of labelled images, and the files that are left out because of their suffix."""
 
     out: Path
     question: Question
@@ -44,15 +43,15 @@ class BatchReport(Brief):
 
     def lines(self) -> list[str]:
         """How many images have a row, which failed, by which run, and where the table is."""
-        result, asked = self.result, self.question
+        result, question = self.result, self.question
         failed = [f"  {image}: {error}" for image, error in self.failures[:3]]
         more = len(self.failures) - len(failed)
         return [
-            f"{asked.source}: {result.done} of {result.images} images, {result.failed} failed"
+            f"{question.source}: {result.done} of {result.images} images, {result.failed} failed"
             + (f"; stopped: {result.stopped}" if result.stopped else ""),
             *failed,
             *([f"  and {more} more"] if more else []),
-            f"run: {asked.run}",
+            f"run: {question.run}",
             f"table: {result.results or f'unfinished, in {self.out}'}",
         ]
 
@@ -62,10 +61,10 @@ class BatchReport(Brief):
 
 
 def question_of(source: ImageSource, truth: Truth | None, terms: Terms, card: ModelCard) -> Question:
-    """What a model is asked of the images of a source.
+    """The question of a batch of a source's images.
 
     Raises:
-        SpecError: it does another task than the labels or the terms are for.
+        SpecError: the model's task does not fit the labels or the terms.
     """
     if truth is not None and card.task != truth.task:
         raise SpecError(
@@ -74,11 +73,15 @@ def question_of(source: ImageSource, truth: Truth | None, terms: Terms, card: Mo
         )
     pictures = {*terms.keep}
     if not task_named(card.task).batch.has_maps:
-        wrong = {"--mm-per-pixel": terms.mm_per_pixel, "--keep": terms.keep, "--protocol": terms.protocols}
+        map_options = {
+            "--mm-per-pixel": terms.mm_per_pixel,
+            "--keep": terms.keep,
+            "--protocol": terms.protocols,
+        }
         model = card.name or card.run
         problems = [
             f"{option}: for a model that gives maps, and `{model}` does {card.task}; leave it out"
-            for option, value in wrong.items()
+            for option, value in map_options.items()
             if value
         ]
         if problems:
@@ -107,7 +110,7 @@ def report_of(
     terms: Terms,
     card: ModelCard,
 ) -> BatchReport:
-    """The report of a batch that ended; where all images have a row and are labelled, with scores.
+    """The report of a batch that ended; with scores, once all images have a row and if they are labelled.
 
     Raises:
         DataError: a mask cannot be read, or does not fit its image.

@@ -1,4 +1,4 @@
-"""The rows of a batch: their columns, and the Parquet files that hold them."""
+"""The rows of a batch: columns and Parquet files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +30,7 @@ _TAIL = {"seconds": pa.float64(), "remarks": pa.list_(pa.string()), "error": pa.
 
 
 def schema_of(tasks: Iterable[Task]) -> pa.Schema:
-    """The columns of a table of a version that knows these tasks, one row an image.
+    """The columns of a table of a version with these tasks, one row an image.
 
     `error` says why an image has no result; it is null where there is one, and all others but `image` and
     `sha256` are null where there is none. Those between `task` and `seconds` are each of one task, null in
@@ -54,7 +54,7 @@ def _format() -> TableFormat:
     return TableFormat(
         schema=schema_of([first, *others]),
         foreign="its columns are not those of a batch of this version",
-        # a version that knew fewer tasks wrote no columns of the others
+        # earlier versions had fewer tasks, and lack the columns of the others
         later=tuple(name for task in others for name in task.batch.columns),
         limits=TableLimits(said="that results may have", bytes=MAX_BYTES),
     )
@@ -73,13 +73,13 @@ def failed_row(name: str, error: str, *, sha256: str | None) -> Row:
 
 
 def write_rows(path: Path, table: pa.Table, *, question: str) -> None:
-    """Writes rows of `schema()`, whole or not at all; `question` is the digest of what was asked."""
+    """Writes rows of `schema()`, whole or not at all; `question` is the digest of the question."""
     with replacing(path) as scratch:
         _format().write_to(scratch, [table], metadata={METADATA_KEY: question.encode()})
 
 
 def read_rows(path: Path, *, question: str | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Some or all columns of a file of `write_rows`; where `question` is given, of this one alone.
+    """Some or all columns of a file of `write_rows`; `question`, if given, must be its question.
 
     Raises:
         NotRows: the file is torn, or holds something else.
@@ -87,19 +87,19 @@ def read_rows(path: Path, *, question: str | None = None, columns: list[str] | N
     """
     with _format().opened(path) as file:
         file.require_columns()
-        held = file.metadata.get(METADATA_KEY, b"").decode("ascii", "replace")
-        if question is not None and held != question:
+        digest = file.metadata.get(METADATA_KEY, b"").decode("ascii", "replace")
+        if question is not None and digest != question:
             raise NotRows("it holds the results of another batch")
         return file.read(columns)
 
 
 def merged(tables: list[pa.Table]) -> pa.Table:
-    """One row an image, sorted by image: a result rather than a failure, else the later table's."""
+    """One row per image, sorted by image: a result rather than a failure, else the later row."""
     table = pa.concat_tables(tables) if tables else schema().empty_table()
     names, errors = table.column("image").to_pylist(), table.column("error")
     failed = errors.is_valid().to_pylist()
-    place: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     for row, name in enumerate(names):
-        if name not in place or not failed[row] or failed[place[name]]:
-            place[name] = row
-    return table.take(pa.array([place[name] for name in sorted(place)], pa.int64()))
+        if name not in row_of or not failed[row] or failed[row_of[name]]:
+            row_of[name] = row
+    return table.take(pa.array([row_of[name] for name in sorted(row_of)], pa.int64()))

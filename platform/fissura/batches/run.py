@@ -1,4 +1,4 @@
-"""The scoring of a source by a scorer into a sink: reading ahead, waiting, trying again, stopping."""
+"""Scores the images of a source into a sink: reads ahead, waits, retries, stops."""
 
 import asyncio
 import random
@@ -26,11 +26,10 @@ Wait = Callable[[float], Awaitable[None]]
 
 
 class Retry(Spec):
-    """How often and when to try again where nobody could answer.
+    """When to retry if the scorer is unreachable.
 
-    After the n-th of at most `tries` the wait is a random share, a half to all, of `first_seconds` * 2^(n-1),
-    at most `most_seconds`. With the defaults it adds up to one or two minutes: enough for a service to start
-    again.
+    After try n of at most `tries` the wait is `first_seconds` * 2^(n-1), at most `most_seconds`, times a
+    random factor of 0.5 to 1. By default the waits add up to one or two minutes: a service restarts in that.
     """
 
     tries: int = Field(10, ge=1)
@@ -44,8 +43,8 @@ class Retry(Spec):
 
 @dataclass(frozen=True)
 class BatchResult:
-    """How a batch ended: of its `images` so many are `done`, `failed` ones among them. `stopped` says why it
-    ended early; `results` is the table, where every image has a row.
+    """The outcome of a batch: of its `images`, `done` have a row, and `failed` of these have no result.
+    `stopped` says why it ended early; `results` is the table, once every image has a row.
     """
 
     images: int
@@ -67,28 +66,28 @@ async def score_all(
     seed: int = 0,
     wait: Wait = asyncio.sleep,
 ) -> BatchResult:
-    """Scores the images that have no row yet, so many at once, and reads as many more ahead.
+    """Scores the images that have no row yet, `concurrency` at a time, and reads as many more ahead.
 
-    When `stop` is set, or an image has found nobody to answer too often, it ends, and the rows that there are
-    stay: asked again, it goes on. `on_image` is told how many images have a row, and of how many. `seed`
-    decides how long is waited between tries (by `wait`, in seconds).
+    Ends when `stop` is set, or when an image has used up its tries; the rows stay, and another call resumes.
+    `on_image` is called with the number of images that have a row, and the total. `seed` decides the random
+    waits between tries (by `wait`, in seconds).
 
     Raises:
         OSError: the results cannot be written.
-        FissuraError: what the scorer raises and is not the image's own, such as a wrong token.
+        FissuraError: the scorer failed for another reason than the image, such as a wrong token.
     """
     work = _Work(source, scorer, sink, concurrency, retry or Retry(), seed, wait, on_image)
     stopped: str | None = None
     try:
         try:
-            if await _until(stop or asyncio.Event(), [work.one_by_one() for _ in range(concurrency)]):
+            if await _until(stop or asyncio.Event(), [work.score_next_images() for _ in range(concurrency)]):
                 stopped = "a stop was asked for"
         finally:
             await asyncio.shield(work.end())
     except Unreachable as error:
         stopped = str(error)
     except BaseException:
-        with suppress(OSError):  # the first error is the one to tell of
+        with suppress(OSError):  # the first error is the one to report
             sink.flush()
         raise
     await asyncio.to_thread(sink.flush)
@@ -98,9 +97,9 @@ async def score_all(
 
 
 async def _until(stop: asyncio.Event, work: list[Any]) -> bool:
-    """Runs coroutines to their ends, or until one raises, or `stop` is set, which is returned."""
+    """Runs coroutines until all end, one raises, or `stop` is set; returns whether it stopped them."""
     stopping = asyncio.create_task(stop.wait())
-    running = {asyncio.create_task(one) for one in work}
+    running = {asyncio.create_task(coroutine) for coroutine in work}
     tasks = [stopping, *running]
     try:
         while running and not stopping.done():
@@ -133,32 +132,32 @@ class _Work:
         self._ahead: deque[tuple[str, asyncio.Task[bytes]]] = deque()
         self._threads = ThreadPoolExecutor(2 * self.concurrency, thread_name_prefix="batch")
 
-    async def one_by_one(self) -> None:
+    async def score_next_images(self) -> None:
         """Scores one image after the other, until none is left."""
-        while self._read_on():
+        while self._read_ahead():
             name, reading = self._ahead.popleft()
-            self._read_on()
-            await self._one(name, reading)
+            self._read_ahead()
+            await self._score(name, reading)
 
     async def end(self) -> None:
-        """Drops what was read ahead, and lets rows that are being written be written to their end."""
+        """Drops what was read ahead, and waits for rows that are being written."""
         readings = [reading for _, reading in self._ahead]
         for reading in readings:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
         await asyncio.to_thread(self._threads.shutdown)
 
-    def _read_on(self) -> bool:
-        """Begins to read the next images; whether there is one to score."""
+    def _read_ahead(self) -> bool:
+        """Begins to read the next images; returns whether there is one to score."""
         while len(self._ahead) < self.concurrency and (name := next(self._names, None)) is not None:
             self._ahead.append((name, asyncio.create_task(self._read(name))))
         return bool(self._ahead)
 
-    async def _one(self, name: str, reading: "asyncio.Task[bytes]") -> None:
+    async def _score(self, name: str, reading: "asyncio.Task[bytes]") -> None:
         photograph: bytes | None = None
         try:
             photograph = await reading
-            scored: Scored = await self._persist(name, partial(self.scorer.score, name, photograph))
+            scored: Scored = await self._retry(name, partial(self.scorer.score, name, photograph))
         except Unscorable as error:
             await self._in_thread(partial(self.sink.fail, name, str(error), photograph=photograph))
         else:
@@ -177,16 +176,16 @@ class _Work:
                 reason = " ".join(str(error.strerror or error).split())[:300]
                 raise Unreachable(f"{name}: cannot be read now ({reason})") from None
 
-        return await self._persist(name, attempt)
+        return await self._retry(name, attempt)
 
-    async def _persist(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of the first attempt that somebody answered."""
+    async def _retry(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of the first attempt that reaches the scorer."""
         random_, failures = random.Random(derive(self.seed, "retry", name)), 0
         while True:
             try:
                 return await attempt()
             except Busy as busy:
-                # a little later each, so that those who were told the same do not come back together
+                # with jitter, so that images with the same Retry-After do not return together
                 seconds = busy.seconds * random_.uniform(1, 1.25)
             except Unreachable as error:
                 failures += 1

@@ -1,4 +1,4 @@
-"""What scores images, as a batch sees it, and what may come of one image."""
+"""The interface of a scorer, and the outcomes of an image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from fissura.core.spec import describe
 from fissura.core.tasks import task_named
 
 
-class ToldDocument(BaseModel):
-    """A part of what a model says of an image."""
+class ScorerDocument(BaseModel):
+    """A part of a model's result for an image."""
 
-    # a service of a later version may say more
+    # a later version of the service may have more fields
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class ModelCard(BaseModel):
-    """What is known of a model; `name` and `version` are None where nobody serves it."""
+    """The facts of a model; `name` and `version` are None if no service hosts it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
@@ -32,8 +32,8 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...] = ()
 
 
-class ImageFacts(ToldDocument):
-    """The image as the scorer read it: upright, sizes in pixels; `remarks` say what was odd about it."""
+class ImageFacts(ScorerDocument):
+    """The image as read by the scorer: upright, sizes in pixels; `remarks` name its oddities."""
 
     height: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -41,10 +41,10 @@ class ImageFacts(ToldDocument):
     remarks: tuple[str, ...] = ()
 
 
-class Result(ToldDocument):
-    """What a model says of one image: the service's result object, of whose kinds each task has one.
+class Result(ScorerDocument):
+    """A model's result for one image: the service's result object; each task has its own kind.
 
-    `threshold` (0..1) is that of an answer with a map. `seconds` is the time that it took.
+    `threshold` (0..1) belongs to a result with a map. `seconds` is its computing time.
     """
 
     run: str
@@ -59,7 +59,7 @@ class Result(ToldDocument):
         """The result in JSON types.
 
         Raises:
-            Disagreement: it is none.
+            Disagreement: it is not a result object.
         """
         try:
             task = task_named(Result.model_validate(plain).task)
@@ -73,7 +73,7 @@ class Result(ToldDocument):
 
 @dataclass(frozen=True)
 class Scored:
-    """The result for one image, and the files of the pictures that were asked for."""
+    """The result for one image, and the files of its requested pictures."""
 
     result: Result
     pictures: Mapping[Kind, bytes] = field(default_factory=dict)
@@ -86,20 +86,20 @@ class Scorer(Protocol):
         """The result for the bytes of an image file.
 
         Raises:
-            Unscorable: this image has no result, today or tomorrow.
-            Busy: later.
-            Unreachable: nobody could answer.
-            FissuraError: anything else ends the batch.
+            Unscorable: this image cannot have a result; a retry does not help.
+            Busy: retry later.
+            Unreachable: no scorer answered.
+            FissuraError: any other error; it ends the batch.
         """
         ...
 
 
 class Unscorable(FissuraError):
-    """The image itself cannot be scored; the batch goes on without it."""
+    """The image itself cannot be scored; the batch continues without it."""
 
 
 class Busy(FissuraError):
-    """Too much is waiting: the image is to be sent again after `seconds`."""
+    """The scorer's queue is full: send the image again after `seconds`."""
 
     def __init__(self, problem: str, *, seconds: float) -> None:
         super().__init__(problem)
@@ -107,13 +107,13 @@ class Busy(FissuraError):
 
 
 class Unreachable(FissuraError):
-    """Nobody could answer: tried again some times, then the batch stops, and the image has no row."""
+    """No scorer answered: the batch retries, then stops; the image has no row."""
 
 
 class Failing(Unreachable):
-    """The scorer answered that it failed: tried again some times, then it is told of as the image's failure,
-    so that one image cannot stop a batch."""
+    """The scorer failed: the batch retries, then records a failure of the image, so that one image cannot
+    stop a batch."""
 
 
 class Disagreement(FissuraError):
-    """The scorer does not speak the language that was agreed on."""
+    """The scorer breaks the protocol."""

@@ -1,4 +1,4 @@
-"""Where a batch's results go: exactly one row an image, whatever dies when.
+"""The results of a batch: exactly one row per image, whenever a process dies.
 
 OUT/batch.json                      what was asked
 OUT/results/part-000000.parquet     rows as they come; written aside, then renamed
@@ -33,15 +33,15 @@ from fissura.records.table import NotRows
 QUESTION, PARTS, RESULTS = "batch.json", "results", "results.parquet"
 ROWS_A_PART, SECONDS_A_PART = 256, 30.0
 Failed = Literal["keep", "retry"]
-_PART = re.compile(r"part-(\d{6,9})\.parquet")
-_NO_PLACE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_PART_NAME = re.compile(r"part-(\d{6,9})\.parquet")
+_INVALID_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 class Question(Spec):
-    """What a batch was asked; it is gone on with by the same question alone.
+    """What a batch asks; only the same question can resume it.
 
-    `source` names the images. `model` and `version` are None where a run is asked that nobody serves.
-    `threshold` (0..1) is a segmentation's, `mm_per_pixel` the scale of its lengths, `pictures` what is kept.
+    `source` names the images. `model` and `version` are None if no service hosts the run. `threshold` (0..1)
+    is a segmentation's, `mm_per_pixel` the scale of its lengths, `pictures` what is kept.
     """
 
     source: str
@@ -66,42 +66,44 @@ def open_sink(
     clock: Callable[[], float] = time.monotonic,
     say: Say = silent,
 ) -> Iterator["Sink"]:
-    """The folder `out` for the results of `names`, held for the block against other writers.
+    """The folder `out` for the results of `names`, locked for the block against other writers.
 
-    It goes on with what stands there. Rows of images that `failed` are kept, or these images are tried again.
-    A part is written when it has so many `rows`, or its oldest one waits for so many `seconds`. `say` is told
-    of files that were passed over.
+    It resumes existing results. Rows of images that `failed` are kept, or the images are retried. A part is
+    written when it has so many `rows`, or its oldest row has waited for so many `seconds`. `say` reports
+    skipped files.
 
     Raises:
-        DataError: another process writes there, or the folder holds something else than this batch.
+        DataError: another process writes there, or the folder does not belong to this batch.
     """
     check_writable(out)
     refusal = DataError(f"{out}: another process writes its results here; wait for it, or name another --out")
     with claimed(out, refusal=refusal):
-        _ask(out, question)
-        for place, _, _ in [entry for top in (PARTS, *KINDS) for entry in os.walk(out / top)]:
-            remove_abandoned(Path(place))
+        _check_question(out, question)
+        for folder, _, _ in [entry for top in (PARTS, *KINDS) for entry in os.walk(out / top)]:
+            remove_abandoned(Path(folder))
         remove_abandoned(out)
         sink = Sink(out, question, names, failed=failed, limits=(rows, seconds), clock=clock, say=say)
         yield sink
 
 
-def _ask(out: Path, question: Question) -> None:
-    """Writes down what is asked, or compares it with what was asked before."""
+def _check_question(out: Path, question: Question) -> None:
+    """Writes the question, or compares it with the one in the folder."""
     path = out / QUESTION
     if not path.exists():
-        strange = [name for name in (PARTS, RESULTS, *KINDS) if (out / name).exists()]
-        if strange:
+        foreign = [name for name in (PARTS, RESULTS, *KINDS) if (out / name).exists()]
+        if foreign:
             raise DataError(
-                f"{out}: results go into a folder of their own: this one holds {', '.join(strange)} of"
+                f"{out}: results go into a folder of their own: this one holds {', '.join(foreign)} of"
                 " something else; name another --out"
             )
         write_json(path, question.plain())
         return
-    asked = Question.load_file(path)
-    mine, before = question.plain(), asked.plain()
+    recorded = Question.load_file(path)
+    current, before = question.plain(), recorded.plain()
     different = [
-        f"`{name}` {before[name]!r}, not {mine[name]!r}" for name in mine if mine[name] != before[name]
+        f"`{name}` {before[name]!r}, not {current[name]!r}"
+        for name in current
+        if current[name] != before[name]
     ]
     if different:
         raise DataError(
@@ -133,7 +135,7 @@ class Sink:
         self._limits, self._clock = limits, clock
         self._lock = threading.Lock()
         self._pending: list[Row] = []
-        self._since = clock()
+        self._oldest_pending = clock()
         self._next = max((_number(path) + 1 for path in self._parts()), default=0)
         known = self._known(say)
         if failed == "retry":
@@ -147,7 +149,7 @@ class Sink:
         """Keeps the pictures of an image, then its row.
 
         Raises:
-            OSError: they cannot be written, and the row is not kept either.
+            OSError: they cannot be written; the row is not kept either.
         """
         try:
             for kind in self.question.pictures:
@@ -155,27 +157,27 @@ class Sink:
                     with replacing(picture_path(self.out, kind, self.stems[name])) as scratch:
                         scratch.write_bytes(scored.pictures[kind])
         except OSError as error:
-            if error.errno not in _NO_PLACE:
+            if error.errno not in _INVALID_NAME:
                 raise
             problem = f"{name}: no picture can have its name ({error.strerror}); rename the image"
-            self._keep(failed_row(name, problem, sha256=scored.result.image.sha256))
+            self._add_row(failed_row(name, problem, sha256=scored.result.image.sha256))
         else:
-            self._keep(scored_row(name, scored.result))
+            self._add_row(scored_row(name, scored.result))
 
     def fail(self, name: str, error: str, *, photograph: bytes | None = None) -> None:
-        """Keeps the row of an image that cannot be scored; `photograph` are its bytes, where they are known.
+        """Keeps the row of an image that cannot be scored; `photograph` are its bytes, if known.
 
         Raises:
             OSError: it cannot be written.
         """
         sha256 = None if photograph is None else hashlib.sha256(photograph).hexdigest()
-        self._keep(failed_row(name, error, sha256=sha256))
+        self._add_row(failed_row(name, error, sha256=sha256))
 
     def flush(self) -> None:
-        """Writes the rows that wait for their part.
+        """Writes the pending rows.
 
         Raises:
-            OSError: they cannot be written; they wait on.
+            OSError: they cannot be written, and stay pending.
         """
         with self._lock:
             self._flush()
@@ -184,25 +186,25 @@ class Sink:
         """Puts all rows into `results.parquet`, removes the parts, and gives its path.
 
         Raises:
-            OSError: it cannot be written; the parts stand.
+            OSError: it cannot be written; the parts stay.
         """
         self.flush()
         results = self.out / RESULTS
         before = [read_rows(results, question=self._digest)] if results.exists() else []
         parts: dict[Path, pa.Table] = {}
         for path in self._parts():
-            with suppress(NotRows):  # it was told of when the sink was opened
+            with suppress(NotRows):  # reported when the sink was opened
                 parts[path] = read_rows(path, question=self._digest)
         if parts or not before:
             write_rows(results, merged([*before, *parts.values()]), question=self._digest)
         for path in parts:
             path.unlink()
-        with suppress(OSError):  # what is not ours stays there
+        with suppress(OSError):  # foreign files stay
             (self.out / PARTS).rmdir()
         return results
 
     def _known(self, say: Say) -> pa.Table:
-        """Image and error of each row that stands there."""
+        """Image and error of each existing row."""
         tables, columns = [], ["image", "error"]
         results = self.out / RESULTS
         if results.exists():
@@ -218,20 +220,22 @@ class Sink:
         return merged(tables)
 
     def _parts(self) -> list[Path]:
-        """What is named like a part, the oldest first."""
+        """The files of parts, the oldest first."""
         folder = self.out / PARTS
-        found = [path for path in folder.iterdir() if _PART.fullmatch(path.name)] if folder.is_dir() else []
-        return sorted(found, key=_number)
+        parts = (
+            [path for path in folder.iterdir() if _PART_NAME.fullmatch(path.name)] if folder.is_dir() else []
+        )
+        return sorted(parts, key=_number)
 
-    def _keep(self, row: Row) -> None:
+    def _add_row(self, row: Row) -> None:
         most, seconds = self._limits
         with self._lock:
             if not self._pending:
-                self._since = self._clock()
+                self._oldest_pending = self._clock()
             self._pending.append(row)
             self.done.add(row["image"])
             (self.failed.add if row.get("error") else self.failed.discard)(row["image"])
-            if len(self._pending) >= most or self._clock() - self._since >= seconds:
+            if len(self._pending) >= most or self._clock() - self._oldest_pending >= seconds:
                 self._flush()
 
     def _flush(self) -> None:

@@ -1,7 +1,7 @@
-"""What is scored: the images of a folder, of an object store's prefix, or a list of files, each under a name.
+"""The images of a batch: those of a folder, of an object store's prefix, or of a list of files, by name.
 
-Names are relative paths with `/`. What cannot be an image of the source (a link that leads out of the folder,
-a folder that cannot be listed) has a name too, so that it is told of as a failure.
+Names are relative paths with `/`. What cannot be read (a link that leads out of the folder, a folder that
+cannot be listed) has a name too, so that it is reported as a failure.
 """
 
 import os
@@ -24,9 +24,8 @@ Read = Callable[[], bytes]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images as they were listed once. Two sources of one `label` are the same question; `root` is the folder
-    that results must stay out of, if there is one. `left_out` are the files beside the images that are not
-    read, for their suffix.
+    """Images as listed once. Sources of one `label` are the same question; results must stay out of the
+    folder `root`, if there is one. `left_out` are the files that are not read because of their suffix.
     """
 
     label: str
@@ -39,8 +38,8 @@ class ImageSource:
         """The images that `text` names: a folder, one file, or a URL such as `s3://bucket/prefix`.
 
         Raises:
-            DataError: there is no such folder, file or prefix, or no image in it.
-            SpecError: a URL of no known store, or with a password in it.
+            DataError: the folder, file or prefix does not exist, or has no image.
+            SpecError: the URL's store is unknown, or the URL has a password.
             FissuraError: the store cannot be reached.
         """
         source = cls._of_store(text) if "://" in text else cls._of_path(Path(text).expanduser())
@@ -54,7 +53,7 @@ class ImageSource:
 
     @classmethod
     def of_files(cls, label: str, files: Iterable[tuple[str, Path]], *, root: Path | None = None) -> Self:
-        """The files at these paths, wherever they lie, each under its name."""
+        """The files at these paths, each under its name."""
         return cls(label, {name: partial(read_file, path, name=name) for name, path in files}, root)
 
     def names(self) -> list[str]:
@@ -65,7 +64,7 @@ class ImageSource:
         """The bytes of one image, at least 1, at most MAX_BYTES.
 
         Raises:
-            DataError: one line: the image cannot be read, today or tomorrow.
+            DataError: one line: the image cannot be read; a retry does not help.
             OSError: the store cannot be reached now.
         """
         data = self.readers[name]()
@@ -74,7 +73,7 @@ class ImageSource:
         return data
 
     def check_apart(self, out: Path) -> None:
-        """Looks whether the results folder `out` lies outside of the images' own.
+        """Checks that the results folder `out` lies outside of the images' own.
 
         Raises:
             DataError: it does not.
@@ -112,9 +111,9 @@ class ImageSource:
             store, prefix = FileSystem.from_uri(text)
             if store.type_name == "local":
                 return cls._of_path(Path(prefix))
-            found = store.get_file_info(prefix)
-            if found.type == FileType.File:
-                infos = [found]
+            file_info = store.get_file_info(prefix)
+            if file_info.type == FileType.File:
+                infos = [file_info]
             else:
                 infos = store.get_file_info(FileSelector(prefix, recursive=True))
         except FileNotFoundError:
@@ -127,7 +126,9 @@ class ImageSource:
             raise FissuraError(
                 f"{text}: cannot be listed ({reason}); look at the network and the credentials, then go on"
             ) from None
-        beginning = len(prefix.rstrip("/").rpartition("/")[0] if infos == [found] else prefix.rstrip("/")) + 1
+        beginning = (
+            len(prefix.rstrip("/").rpartition("/")[0] if infos == [file_info] else prefix.rstrip("/")) + 1
+        )
         readers: dict[str, Read] = {}
         for info in infos:
             name = info.path[beginning:]
@@ -138,10 +139,10 @@ class ImageSource:
 
 
 def read_file(path: Path, *, name: str, below: Path | None = None) -> bytes:
-    """The bytes of a regular file; where `below` is given, one that lies there with all links followed.
+    """The bytes of a regular file, which must lie below `below` (if given) with all links resolved.
 
     Raises:
-        DataError: one line that begins with `name`: it cannot be read, is none, or is too large.
+        DataError: one line that begins with `name`: it cannot be read, is not a file, or is too large.
     """
     try:
         real = os.path.realpath(path, strict=True)
@@ -149,7 +150,7 @@ def read_file(path: Path, *, name: str, below: Path | None = None) -> bytes:
             raise DataError(
                 f"{name}: a link stays inside its folder: this one leads to {real}; copy the file here"
             )
-        # a pipe would be waited for
+        # O_NONBLOCK: opening a pipe would block
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         with open(descriptor, "rb") as file:  # noqa: PTH123  of a descriptor
             status = os.fstat(descriptor)
@@ -182,8 +183,8 @@ def _read_object(store: "FileSystem", path: str, *, name: str) -> bytes:
 
 
 def _walk(root: Path) -> tuple[dict[str, Read], tuple[str, ...]]:
-    """The images that `root` holds, and the files that are left out for their suffix. What is hidden or an
-    operating system's is neither."""
+    """The images below `root`, and the files that are left out because of their suffix. Hidden files and
+    those of operating systems are ignored."""
     readers: dict[str, Read] = {}
     others: list[str] = []
 
@@ -217,5 +218,5 @@ def _real(path: Path) -> Path:
 
 
 def _text(path: Path) -> str:
-    """A relative path as text that any file can hold: bytes that are no UTF-8 are written out."""
+    """A relative path as UTF-8 text; other bytes are escaped."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What a task tells of scored images: the part of a `Task` that batches ask for."""
+"""A task in batches: the part of a `Task` that batches need."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from fissura.metrics import AnyProtocol
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """A finished batch in the folder `out`: `names` are all of its images, `scored` those with a result,
-    `rows` its table."""
+    """A finished batch in the folder `out`: `names` are all images, `scored` those with a result, `rows` is
+    its table."""
 
     out: Path
     names: Sequence[str]
@@ -29,7 +29,7 @@ class ScoredImages:
 
 
 class Truth(ABC):
-    """What is known of the images of a test set; a model of its `task` alone is scored by it."""
+    """The truth of a test set's images; it scores models of its `task`."""
 
     task: ClassVar[str]
 
@@ -45,14 +45,14 @@ class Truth(ABC):
 
 
 class TaskBatch(ABC):
-    """The rows of scored images. A task that `has_maps` answers with a map of probabilities, of which
-    pictures are drawn, and which a scale, a threshold and protocols apply to."""
+    """The rows of scored images. The results of a task that `has_maps` come with a map of probabilities, to
+    which pictures, a scale, a threshold and protocols apply."""
 
     has_maps: ClassVar[bool] = False
     result: ClassVar[type[Result]]
-    """What a model says of one image."""
+    """The kind of the task's results."""
     columns: ClassVar[Mapping[str, pa.DataType]]
-    """Those of its rows that other tasks leave empty."""
+    """The task's own columns, which other tasks leave empty."""
 
     @abstractmethod
     def row(self, result: Any) -> dict[str, Any]:
@@ -61,11 +61,11 @@ class TaskBatch(ABC):
     def with_map(
         self, result: Result, probability: UInt8[np.ndarray, "h w"], *, mm_per_pixel: float | None
     ) -> Result:
-        """The result of an answer that came with its map, whole: its header may hold a part alone."""
+        """The full result of an image and its map: the header beside a picture may hold only a part."""
         return result
 
     def test_set(self, named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth] | None:
-        """The images of a split of a data set, and what is known of them; None: the set is another task's.
+        """The images of a split of a data set, and their truth; None if the set belongs to another task.
 
         Raises:
             UserError: no such data set, or no image in the split.

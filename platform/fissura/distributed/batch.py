@@ -33,7 +33,7 @@ from fissura.distributed.batch_progress import Board, Standstill, progress_repor
 from fissura.distributed.cluster import connected
 from fissura.distributed.stopping import StopFile, stops_on_signals
 from fissura.serving.limits import Limits
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.worker import Worker
 from fissura.training.runtime import LocalRuntime, pick_device
 
@@ -64,7 +64,7 @@ class ScoringWorker:
         self._worker = Worker(model, Limits())
         # for a model without maps, pictures and a scale were refused before
         form, scale = "probability" if self._scoring.pictures else "json", self._scoring.mm_per_pixel
-        self._query = Asked.load({"form": form, "mm_per_pixel": scale}, source="batch")
+        self._query = ImageQuery.load({"form": form, "mm_per_pixel": scale}, source="batch")
 
     def __call__(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Rows `name`, `document` (JSON: the `result` or the `error` of an image), and a column of bytes for

@@ -1,4 +1,4 @@
-"""The folders and prefixes that a client may name; nothing else is opened for it."""
+"""The folders and prefixes that a client may name; the service opens no others."""
 
 import re
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ _PREFIX = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://[^/?#%@]+(/[^?#%]*)?")
 
 JOBS = ".fissura-jobs"
 """The folder below a root in which a service keeps its jobs."""
-OWN = ("recipe.json", "weights.safetensors", "study.json")
-"""Files of which a folder that holds one is a run's or a study's."""
+RUN_FILES = ("recipe.json", "weights.safetensors", "study.json")
+"""A folder with one of these files is a run or a study."""
 
 
 class Roots:
     """Allowed roots: folders, and prefixes of object stores such as `s3://bucket/inspections/`. Nothing is
-    written into the folders `closed`, nor into one that holds one of them.
+    written into the folders `closed`, nor into their parents.
 
     Raises:
         SpecError: a root is neither.
@@ -35,20 +35,20 @@ class Roots:
                 )
         self._folders = [Path(root).expanduser().resolve() for root in roots if "://" not in root]
         self._prefixes = [f"{root.rstrip('/')}/" for root in roots if "://" in root]
-        # of a folder in which a root lies, the root is the part that may be written
+        # a root inside a closed folder may be written
         self._closed = [
             folder for folder in closed if not any(root.is_relative_to(folder) for root in self._folders)
         ]
 
     def folder(self, text: str, *, what: str) -> Path:
-        """The path that a client named, with all links followed; `what` is its name in an error.
+        """The path that a client named, with all links resolved; `what` is its name in an error.
 
         Raises:
             Refused: it is not below an allowed root.
         """
         path = Path(text)
         if "\0" not in text and "://" not in text and path.is_absolute():
-            # links that lead in a circle, and names that no disk can have
+            # circular links, and invalid names
             with suppress(OSError, RuntimeError, ValueError):
                 resolved = path.resolve()
                 if any(resolved.is_relative_to(root) for root in self._folders):
@@ -59,12 +59,12 @@ class Roots:
         """The folder that a client named for results.
 
         Raises:
-            Refused: it is not below an allowed root, or is a run's, a study's or the service's own.
+            Refused: it is not below an allowed root, or belongs to a run, a study or the service.
         """
         path = self.folder(text, what=what)
         try:
             check_target(path, what=what)
-        except OSError:  # a name that no disk can have, or a folder that may not be looked into
+        except OSError:  # an invalid name, or an unreadable folder
             raise _outside(what, text) from None
         for folder in self._closed:
             if path.is_relative_to(folder) or folder.is_relative_to(path):
@@ -84,22 +84,22 @@ class Roots:
         if (
             plain
             and ".." not in parts
-            and any(f"{text.rstrip('/')}/".startswith(one) for one in self._prefixes)
+            and any(f"{text.rstrip('/')}/".startswith(prefix) for prefix in self._prefixes)
         ):
             return text
         raise _outside(what, text)
 
 
 def check_target(path: Path, *, what: str) -> None:
-    """Looks whether results may go into the folder `path`, whose links are followed.
+    """Checks that results may go into the folder `path`, whose links are resolved.
 
     Raises:
-        Refused: it is a folder of a run, of a study or of the service, lies in one, or holds the service's.
+        Refused: it is or lies in a folder of a run, a study or the service, or holds the service's jobs.
     """
     if JOBS in path.parts or (path / JOBS).exists():
         raise _not_for_results(what, path, "the service keeps its jobs there")
     for folder in (path, *path.parents):
-        if any((folder / name).exists() for name in OWN):
+        if any((folder / name).exists() for name in RUN_FILES):
             raise _not_for_results(what, path, f"{folder} is a run or a study")
 
 

@@ -22,40 +22,40 @@ from fissura.serving.gate import Gate
 from fissura.serving.hosting import Host, Hosted
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, failed, problem_response, too_slow, unreadable
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 
 Result = TypeVar("Result")
 RESULT_HEADER = "Fissura-Result"
-GRACE_SECONDS = 1.0  # so that a request ends here, and in the replica by itself where this process is gone
+GRACE_SECONDS = 1.0  # so that a request times out here first; the replica's own timeout is for a lost process
 SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
 class Answering:
-    """Answers for images within the limits; one for all requests of a process."""
+    """Scores the images of requests within the limits; a process has one."""
 
     def __init__(self, host: Host, *, limits: Limits, gate: Gate, telemetry: Telemetry) -> None:
         self._host, self._limits, self._gate, self._telemetry = host, limits, gate, telemetry
         self._work: set[asyncio.Task[list[Reply]]] = set()
 
-    async def replies(self, model: Hosted, uploads: Sequence[Upload], asked: Asked) -> list[Reply]:
-        """The reply for each image, in order; what is wrong with one is in its reply.
+    async def replies(self, model: Hosted, uploads: Sequence[Upload], query: ImageQuery) -> list[Reply]:
+        """The reply for each image, in order; a reply holds its image's error.
 
         Raises:
-            Refused: too much is waiting, or it takes too long.
+            Refused: the queue is full, or the request timed out.
         """
         end = asyncio.get_running_loop().time() + self._limits.seconds
         async with in_time(self._limits):
-            # in a thread, since there are headers that take seconds
-            sizes = [await asyncio.to_thread(self._pixels, one) for one in uploads]
-            work = asyncio.create_task(self._worked(model, uploads, sizes, asked, end=end))
+            # in a thread, since some headers take seconds
+            sizes = [await asyncio.to_thread(self._pixels, upload) for upload in uploads]
+            work = asyncio.create_task(self._worked(model, uploads, sizes, query, end=end))
             self._work.add(work)
             work.add_done_callback(self._ended)
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
-                # whoever asked waits no longer; the gate counts it until the host has let it go
+                # the caller is gone; the gate counts the images until the host has dropped them
                 work.cancel()
                 raise
 
@@ -64,15 +64,15 @@ class Answering:
         model: Hosted,
         uploads: Sequence[Upload],
         sizes: Sequence[int | Problem],
-        asked: Asked,
+        query: ImageQuery,
         *,
         end: float,
     ) -> list[Reply]:
-        """The replies; cancelled, it ends when none of the images is worked on any more."""
+        """The replies. When cancelled, it returns once the host works on none of the images."""
         with self._gate.admitted([size for size in sizes if isinstance(size, int)]) as answered:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._reply(model, upload, size, asked, answered, end=end))
+                    group.create_task(self._reply(model, upload, size, query, answered, end=end))
                     for upload, size in zip(uploads, sizes, strict=True)
                 ]
         return [task.result() for task in tasks]
@@ -80,10 +80,10 @@ class Answering:
     def _ended(self, work: "asyncio.Task[list[Reply]]") -> None:
         self._work.discard(work)
         if not work.cancelled():
-            work.exception()  # which nobody may ask for
+            work.exception()  # retrieved, so that asyncio does not log it
 
     def _pixels(self, upload: Upload) -> int | Problem:
-        """The pixels of an image by its header, or what is wrong with it."""
+        """The number of pixels according to the image's header, or the problem with it."""
         try:
             height, width = read_header(upload.data)
         except DataError as error:
@@ -102,7 +102,7 @@ class Answering:
         model: Hosted,
         upload: Upload,
         size: int | Problem,
-        asked: Asked,
+        query: ImageQuery,
         answered: Callable[[int], None],
         *,
         end: float,
@@ -112,7 +112,7 @@ class Answering:
         else:
             left = end - asyncio.get_running_loop().time() + GRACE_SECONDS
             try:
-                reply = await self._host.answer(model, upload.data, asked, seconds=left)
+                reply = await self._host.answer(model, upload.data, query, seconds=left)
             except Refused as refused:
                 reply = Reply({}, problem=refused.problem)
             except Exception:
@@ -131,10 +131,10 @@ class Answering:
 
 @asynccontextmanager
 async def in_time(limits: Limits) -> AsyncIterator[None]:
-    """The block takes no longer than a request may.
+    """Limits the time of the block to that of a request.
 
     Raises:
-        Refused: it did; what went on in it is cancelled.
+        Refused: the block timed out, and was cancelled.
     """
     try:
         async with asyncio.timeout(limits.seconds):
@@ -144,25 +144,25 @@ async def in_time(limits: Limits) -> AsyncIterator[None]:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` gives, which is cancelled where the client hangs up; its body has been received.
+    """The result of `work`, which is cancelled if the client disconnects; the body has been received.
 
     Raises:
-        ClientDisconnect: it did.
+        ClientDisconnect: the client disconnected.
     """
 
-    async def gone() -> None:
+    async def disconnected() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    working, watching = asyncio.create_task(work), asyncio.create_task(gone())
+    response_task, disconnect_task = asyncio.create_task(work), asyncio.create_task(disconnected())
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait((response_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
+        if not response_task.done():
             raise ClientDisconnect
-        return working.result()
+        return response_task.result()
     finally:
-        working.cancel()
-        watching.cancel()
+        response_task.cancel()
+        disconnect_task.cancel()
 
 
 def single(upload: Upload, reply: Reply) -> Response:
@@ -177,21 +177,21 @@ def single(upload: Upload, reply: Reply) -> Response:
     return Response(reply.picture, media_type=reply.media_type, headers={RESULT_HEADER: header})
 
 
-def batch(uploads: Sequence[Upload], replies: Sequence[Reply], asked: Asked) -> Response:
+def batch(uploads: Sequence[Upload], replies: Sequence[Reply], query: ImageQuery) -> Response:
     """The response for several images: a document, or a zip of the document and the pictures."""
-    document = {"results": [_entry(*pair) for pair in zip(uploads, replies, strict=True)]}
-    if asked.form == "json":
+    document = {"results": [_batch_entry(*pair) for pair in zip(uploads, replies, strict=True)]}
+    if query.form == "json":
         return JSONResponse(document)
-    packed = io.BytesIO()
-    # the pictures are compressed already
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+    archive_bytes = io.BytesIO()
+    # pictures are already compressed
+    with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("results.json", json.dumps(document, indent=2, allow_nan=False))
-        for place, (upload, reply) in enumerate(zip(uploads, replies, strict=True)):
+        for index, (upload, reply) in enumerate(zip(uploads, replies, strict=True)):
             if reply.picture is not None:
                 stem = PurePosixPath((upload.name or "").replace("\\", "/")).stem or "image"
                 safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)[:100]
-                archive.writestr(f"{place:05d}-{safe}{SUFFIX[reply.media_type]}", reply.picture)
-    return Response(packed.getvalue(), media_type="application/zip")
+                archive.writestr(f"{index:05d}-{safe}{SUFFIX[reply.media_type]}", reply.picture)
+    return Response(archive_bytes.getvalue(), media_type="application/zip")
 
 
 def result_of(upload: Upload, reply: Reply) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def result_of(upload: Upload, reply: Reply) -> dict[str, Any]:
     return {**reply.result, "image": {**reply.result["image"], "name": upload.name}}
 
 
-def _entry(upload: Upload, reply: Reply) -> dict[str, Any]:
+def _batch_entry(upload: Upload, reply: Reply) -> dict[str, Any]:
     if reply.problem:
         return {"image": {"name": upload.name}, "problem": reply.problem.plain()}
     return result_of(upload, reply)

@@ -1,4 +1,4 @@
-"""The HTTP application: its routes, its errors, its headers. Whoever keeps the models is its `Host`."""
+"""The HTTP application: routes, error handlers and headers. A `Host` holds the models."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -37,7 +37,7 @@ _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 
 
 def build_app(service: Service, *more: APIRouter) -> FastAPI:
-    """The application of a service; `more` are routers that stand behind the token too."""
+    """The application of a service; `more` are further routers that require the token."""
     app = FastAPI(
         title="fissura", version=API_VERSION, docs_url=None, redoc_url=None, openapi_url=None,
         redirect_slashes=False, description="Finds the cracks in photographs.",
@@ -58,13 +58,13 @@ def build_app(service: Service, *more: APIRouter) -> FastAPI:
 
 
 def _scoring_routes(service: Service) -> APIRouter:
-    """An address a task."""
+    """One route per task."""
     router = APIRouter(prefix="/v1", tags=["images"])
     batch = schema.batch_document([task.service.document for task in all_tasks()])
     for task in all_tasks():
         own = task.service
         pictures = dict.fromkeys(own.media, _PICTURE)
-        found = {
+        success = {
             "model": Union[own.document, batch],  # noqa: UP007  of values
             **({"content": {**pictures, "application/zip": _PICTURE}} if pictures else {}),
             "description": own.answers,
@@ -75,13 +75,13 @@ def _scoring_routes(service: Service) -> APIRouter:
             methods=["POST"],
             openapi_extra=schema.IMAGES_BODY,
             response_class=JSONResponse,
-            responses={200: found, **_ANSWER},
+            responses={200: success, **_ANSWER},
         )
     return router
 
 
 def _scoring_route(service: Service, task: Task) -> Callable[..., Awaitable[Response]]:
-    """What answers at a task's address; its signature names the parameters that the task takes."""
+    """The handler of a task's route; its signature lists the parameters of the task."""
 
     async def scored(request: Request, model: ModelName = None, **query: Any) -> Response:
         return await service.scored(request, model=model, task=task.name, query=query)
@@ -93,7 +93,10 @@ def _scoring_route(service: Service, task: Task) -> Callable[..., Awaitable[Resp
         [
             inspect.Parameter("request", kind, annotation=Request),
             inspect.Parameter("model", kind, annotation=ModelName, default=None),
-            *(inspect.Parameter(name, kind, annotation=one, default=None) for name, one in own.items()),
+            *(
+                inspect.Parameter(name, kind, annotation=annotation, default=None)
+                for name, annotation in own.items()
+            ),
         ],
         return_annotation=Response,
     )
@@ -101,7 +104,7 @@ def _scoring_route(service: Service, task: Task) -> Callable[..., Awaitable[Resp
 
 
 def _open_routes(service: Service) -> APIRouter:
-    """What needs no token: it tells nothing of models or images."""
+    """Routes without a token: they reveal nothing about models or images."""
     router = APIRouter()
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -154,7 +157,7 @@ def _inner_routes(service: Service, app: FastAPI) -> APIRouter:
 
 
 def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[str, Any]:
-    """The OpenAPI document of the application, whole; where there is a token, all but `OPEN` asks for it."""
+    """The full OpenAPI document; with a token, all routes but `OPEN` require it."""
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
@@ -164,10 +167,10 @@ def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[s
     guarded = schema.problems("cross-site", "too-large", "stood-still", "too-slow")
     for method, operation in (pair for path in document["paths"].values() for pair in path.items()):
         operation["responses"]["422"] = invalid
-        # of what only reads the body is not read, and a name that is not this machine's is refused alone
+        # a GET has no body; only its Host header can be refused
         for status in guarded if method != "get" else (403,):
             operation["responses"].setdefault(str(status), guarded[status])
-    # FastAPI's own form of a 422 is none of this service's
+    # this service never sends FastAPI's own 422 document
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     if token_digest is not None:
@@ -179,18 +182,18 @@ def openapi_document(app: FastAPI, *, token_digest: str | None = None) -> dict[s
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # noqa: S101  registered for these alone
+    assert isinstance(error, Refused)  # noqa: S101  registered for this class only
     return problem_response(error.problem)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    rules, given = [], []
-    for problem in error.errors()[: 2 * MOST_SHOWN]:  # each is compared with all known names
+    rules, values = [], []
+    for problem in error.errors()[: 2 * MOST_SHOWN]:  # bounded: each is compared with all known names
         rules.append(rule(problem, request))
-        given.append(f"{repr(problem.get('input'))[:80]} was sent")
+        values.append(f"{repr(problem.get('input'))[:80]} was sent")
     return problem_response(
-        Problem("invalid-value", shown(rules), shown(given), "mend it; see /openapi.json")
+        Problem("invalid-value", shown(rules), shown(values), "mend it; see /openapi.json")
     )
 
 

@@ -1,4 +1,4 @@
-"""Dynamic batches, by pixels: what waits while the network works goes through it together."""
+"""Dynamic batches, by pixels: items that arrive while the network is busy form the next batch."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from fissura.serving.waiting import ShortestFirst, settled
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Wanted = Callable[[], bool]
-"""Whether anybody waits for what is worked on; may be asked in any thread."""
+"""Whether a caller still waits for the batch; callable from any thread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,16 +19,16 @@ class _WaitingItem(Generic[Item, Result]):
     item: Item
     pixels: int
     future: "asyncio.Future[Result]"
-    let_go: "asyncio.Future[None]"  # when it is worked on no longer
+    released: "asyncio.Future[None]"  # done once the executor no longer works on the item
 
 
 class PixelBatcher(Generic[Item, Result]):
-    """Gives items to `run`, the shortest first (see `ShortestFirst`), as many at a time as have `most_pixels`
-    together, one at least.
+    """Passes items to `run` in batches of at most `most_pixels` (at least one item), the shortest first (see
+    `ShortestFirst`).
 
-    No item waits for others to come: a batch is what came while the batch before it was at work. `run` is
-    called in `executor`, and may end with any exception when it is told that nobody waits any more. Where a
-    batch fails, each of its items is tried alone, so that it fails those alone that are to blame.
+    No item waits for a batch to fill: a batch holds what arrived while the previous one ran. `run` is called
+    in `executor`, and may raise any exception once no caller waits. If a batch fails, its items run one by
+    one, so that only the faulty ones fail.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class PixelBatcher(Generic[Item, Result]):
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item, *, pixels: int) -> Result:
-        """The result for `item`, or what `run` raised for it. Its caller may be cancelled; then it ends when
-        the item is worked on no longer."""
+        """The result for `item`, or the exception of `run`. When cancelled, it returns once the executor no
+        longer works on the item."""
         loop = asyncio.get_running_loop()
         waiting: _WaitingItem[Item, Result] = _WaitingItem(
             item, pixels, loop.create_future(), loop.create_future()
@@ -56,7 +56,7 @@ class PixelBatcher(Generic[Item, Result]):
             return await waiting.future
         except asyncio.CancelledError:
             if not self._waiting.remove(waiting):
-                await settled(waiting.let_go)
+                await settled(waiting.released)
             raise
 
     async def _work(self) -> None:
@@ -64,7 +64,7 @@ class PixelBatcher(Generic[Item, Result]):
         while batch := self._next():
             await self._settle(loop, batch)
             for waiting in batch:
-                waiting.let_go.set_result(None)
+                waiting.released.set_result(None)
 
     def _next(self) -> list[_WaitingItem[Item, Result]]:
         batch: list[_WaitingItem[Item, Result]] = []
@@ -76,7 +76,7 @@ class PixelBatcher(Generic[Item, Result]):
         return batch
 
     async def _settle(self, loop: asyncio.AbstractEventLoop, batch: list[_WaitingItem[Item, Result]]) -> None:
-        # those whose callers went while it was waited for
+        # drops items whose callers were cancelled in the meantime
         batch = [waiting for waiting in batch if not waiting.future.done()]
         if not batch:
             return

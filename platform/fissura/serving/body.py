@@ -1,4 +1,4 @@
-"""The images in the body of a request, read within the limits."""
+"""Reads the images of a request's body within the limits."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -24,28 +24,28 @@ OTHER_NAMES = frozenset(
         "image/x-adobe-dng",
     }
 )  # fmt: skip
-"""What programs call images beside `RAW_TYPES`; the bytes alone say what they are."""
+"""Other media types that programs send for images; the format is read from the bytes."""
 FIELD = "images"
 MOST_NAME = 255
 MOST_FIELDS = 32
-FIELD_BYTES = 64  # of a field that is no file: as much of it as is told of
+FIELD_BYTES = 64  # kept of a field that is not a file, for the error message
 
 
 class Upload(NamedTuple):
-    """One image as it was sent: the client's name for it, if any, and its bytes."""
+    """One image as sent: the client's name for it, if any, and its bytes."""
 
     name: str | None
     data: bytes
 
 
 def claimed_length(headers: Headers, *, most: int) -> int:
-    """The bytes that the head of a request says its body has; 0 where it does not say.
+    """The Content-Length of a request in bytes; 0 if it has none.
 
     Raises:
-        Refused: more than the `most` that it may have.
+        Refused: it exceeds `most`.
     """
     text = headers.get("content-length", "")
-    # what comes in chunks is as long as it turns out to be, whatever else is said
+    # Content-Length does not count for a chunked body
     if "transfer-encoding" in headers or not (text.isascii() and text.isdigit()):
         return 0
     if len(text) > 19 or int(text) > most:
@@ -54,13 +54,13 @@ def claimed_length(headers: Headers, *, most: int) -> int:
 
 
 def bounded(receive: Receive, *, most: int, limits: Limits) -> Receive:
-    """`receive` of a body of at most `most` bytes, whatever its headers say, which stands still for at most
-    `limits.idle_seconds` and is there after `limits.seconds`; of another it raises Refused."""
+    """Wraps `receive`: raises Refused if the body exceeds `most` bytes, pauses for longer than
+    `limits.idle_seconds`, or takes longer than `limits.seconds`."""
     received, whole, end = 0, False, 0.0
 
     async def receive_some() -> Message:
         nonlocal received, whole, end
-        if whole:  # what comes now is the client's leaving
+        if whole:  # the next message is the client's disconnect
             return await receive()
         now = asyncio.get_running_loop().time()
         end, idle_end = end or now + limits.seconds, now + limits.idle_seconds
@@ -80,7 +80,7 @@ def bounded(receive: Receive, *, most: int, limits: Limits) -> Receive:
 
 
 def counted(receive: Receive, arrived: Callable[[int], None]) -> Receive:
-    """`receive` of a body whose bytes `arrived` is told of as they come."""
+    """Wraps `receive`: passes the size of each chunk to `arrived`."""
 
     async def receive_some() -> Message:
         message = await receive()
@@ -91,10 +91,10 @@ def counted(receive: Receive, arrived: Callable[[int], None]) -> Receive:
 
 
 async def read_images(request: Request, limits: Limits) -> tuple[list[Upload], bool]:
-    """The images of a request, and whether they are a batch.
+    """The images of a request, and whether it is a batch.
 
     Raises:
-        Refused: the body is too large, of no type that is read here, or holds no image or too many.
+        Refused: the body is too large, has an unsupported media type, or holds no image or too many.
     """
     media = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if media in RAW_TYPES or media in OTHER_NAMES:
@@ -112,8 +112,8 @@ async def read_images(request: Request, limits: Limits) -> tuple[list[Upload], b
 
 
 class _BatchParser(MultiPartParser):
-    """Knows whether the last boundary came: without it the last image may be torn, or missing. Of a field
-    that is no file it keeps the beginning."""
+    """Records whether the last boundary arrived: without it the last image may be truncated or missing. Keeps
+    only the beginning of a field that is not a file."""
 
     whole = False
 
@@ -132,7 +132,7 @@ async def _parts(request: Request, limits: Limits) -> list[Upload]:
         async for chunk in request.stream():
             yield chunk
         if not parser.whole:
-            # said from within, so that the parser closes the files that it has not finished
+            # raised here, so that the parser closes its unfinished files
             raise _no_batch("its last boundary is missing", limits)
 
     parser = _BatchParser(request.headers, whole(), max_files=limits.images, max_fields=MOST_FIELDS)
@@ -195,16 +195,16 @@ async def _upload(part: UploadFile) -> Upload:
 
 
 def _as_text(decoded: str) -> str:
-    """What a client's own charset made, without what is no text elsewhere."""
+    """The text without surrogates, which the client's charset may have produced."""
     return decoded.encode(errors="replace").decode()
 
 
-def _too_large(held: str, most: int) -> Refused:
+def _too_large(size: str, most: int) -> Refused:
     return Refused(
         Problem(
             "too-large",
             f"a body has at most {most} bytes here",
-            f"this one has {held}",
+            f"this one has {size}",
             "send less at a time; for images --max-body-mb of the service sets the bound",
         )
     )

@@ -1,7 +1,7 @@
-"""One connection of a client: what it may send before it is a request, and how long it may stand still.
+"""One client connection: bounds on the head of a request, and on idle time.
 
-An application sees a request when its head is whole, and Ray Serve's proxies and uvicorn bound neither a head
-nor the time that it takes. So these bounds are kept where the bytes arrive.
+An application sees a request once its head is complete; neither Ray Serve's proxies nor uvicorn bound the
+size of a head or its duration. So the protocol enforces these bounds.
 """
 
 import asyncio
@@ -15,25 +15,25 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from fissura.serving.crowd import Crowd
 from fissura.serving.limits import Limits
 from fissura.serving.middleware import HEADERS
+from fissura.serving.open_connections import OpenConnections
 from fissura.serving.problems import Problem, problem_response, stood_still
 
 HEAD_BYTES = 2**15
 ADDRESS_BYTES = 2**14
 FIELDS = 256
 SLICE_BYTES = 2**13
-"""So much is parsed at a time, beside a body of known length; a bound is passed by so much at most."""
+"""Parsed at a time, except for a body of known length; bounds are exceeded by at most this much."""
 CHUNK_BYTES = 16
-"""What the size and the ends of a chunk's lines take, at most; what is beyond is an extension."""
+"""The most that the size and line ends of a chunk take; anything more is an extension."""
 PIPELINED = 16
 BACKLOG = 4096
 LINGER_SECONDS = 1.0
 GRACE_SECONDS = 1.0
-"""The application ends a body first, and says why in its own count and words."""
+"""The application's timeout of a body comes first: it counts and explains it."""
 ALWAYS_ANSWERED = frozenset({"/healthz", "/readyz", "/-/healthz"})
-"""What tells whether the service lives; the last is Ray Serve's own."""
+"""Health checks; the last is Ray Serve's own."""
 
 
 _LARGE_HEAD = Problem(
@@ -53,16 +53,16 @@ _LONG_ADDRESS = Problem(
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol within limits.
 
-    A head has `HEAD_BYTES` in `FIELDS` fields, its address `ADDRESS_BYTES` of them; the trailers and chunk
-    extensions of a body together as much as a head. A head comes within `Limits.idle_seconds`; a body, and
-    the reading of an answer, stand still no longer. Where a client's address or all together have more
-    connections than `Limits` allows, those that have stood still the longest are closed; while there are more
-    than all may have no request begins, and where these do not stand still it is told of the service's health
-    alone. What asks for health is before all others, however many came at once.
+    A head has at most `HEAD_BYTES` in `FIELDS` fields, its address `ADDRESS_BYTES` of them; the trailers and
+    chunk extensions of a body together at most as much. A head must arrive within `Limits.idle_seconds`;
+    neither a body nor the reading of a response may pause for longer. If one address, or all clients
+    together, exceed their number of connections in `Limits`, those idle the longest are closed. While all
+    clients together exceed it, requests wait; if no connection is idle, they are refused, except for health
+    checks, which never wait.
     """
 
     LIMITS: ClassVar[Limits]
-    CROWD: ClassVar[Crowd]
+    CONNECTIONS: ClassVar[OpenConnections]
 
     def __init__(
         self,
@@ -72,51 +72,51 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.ws_protocol_class = None  # nothing here speaks it
+        self.ws_protocol_class = None  # no WebSockets
         self._in_head, self._head_begun, self._in_body, self._head_bytes = True, False, False, 0
-        self._loose_bytes = 0  # that have come and are neither of a body nor the frame of a chunk
-        self._body_left = 0  # of a body whose length is known
+        self._other_bytes = 0  # received, and neither of a body nor the frame of a chunk
+        self._body_left = 0  # bytes left of a body of known length
         self._begun = self.since = self.loop.time()
         self._unread = 0
         self._problem: Problem | None = None
         self._refused = False
-        self._watch: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether only the client can bring it forward: its head or its body is not whole."""
+        """Whether it waits for the client: its head or its body is incomplete."""
         answering = self.cycle is not None and not self.cycle.response_complete
         return not answering if self._in_head else self._in_body and not self.flow.read_paused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
-        self._look_again(self.LIMITS.idle_seconds)
-        self.CROWD.joined(self)
+        self._check_idle_in(self.LIMITS.idle_seconds)
+        self.CONNECTIONS.joined(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed, by whomever."""
-        if self._watch is not None:
-            self._watch.cancel()
+        """The connection is closed."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parses what has come, a slice at a time."""
+        """Parses the received bytes, a slice at a time."""
         self._unset_keepalive_if_required()
         begin = 0
-        # once it is refused, what still comes is read and forgotten, until the client has read why
+        # after a refusal the rest is discarded, until the client has read the response
         while begin < len(data) and not self._refused:
             end = begin + max(SLICE_BYTES, self._body_left)
             part, begin = data[begin:end], end
             try:
                 self.parser.feed_data(part)
             except httptools.HttpParserUpgrade:
-                self.cycle.keep_alive = False  # it is answered as what it is without
+                self.cycle.keep_alive = False  # answered without the upgrade
             except httptools.HttpParserError:
                 self._refuse(self._problem or _malformed("it is none"))
                 return
-            self._loose_bytes = max(0, self._loose_bytes + len(part))
-            if self._loose_bytes > HEAD_BYTES:
+            self._other_bytes = max(0, self._other_bytes + len(part))
+            if self._other_bytes > HEAD_BYTES:
                 self._refuse(_LARGE_HEAD)
             elif len(self.pipeline) > PIPELINED:
                 self._refuse(_malformed(f"more than {PIPELINED} were sent before the first was answered"))
@@ -125,7 +125,7 @@ class Connection(HttpToolsProtocol):
         """The first byte of a request."""
         super().on_message_begin()
         self._in_head, self._head_begun, self._head_bytes = True, True, 0
-        self._loose_bytes = -SLICE_BYTES  # those before it in this slice are none of its own
+        self._other_bytes = -SLICE_BYTES  # the bytes before it in this slice are not its own
 
     def on_url(self, url: bytes) -> None:
         """A piece of the address."""
@@ -134,13 +134,13 @@ class Connection(HttpToolsProtocol):
             self._fail(_LONG_ADDRESS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head; those that follow a body are none of the request's."""
+        """A field of the head; trailers are ignored."""
         if self._in_head:
             self._head_bytes += len(name) + len(value) + 4
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole, and the application begins."""
+        """The head is complete, and the application begins."""
         if self._head_bytes + len(self.url) > HEAD_BYTES or len(self.headers) > FIELDS:
             self._fail(_LARGE_HEAD)
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -148,7 +148,7 @@ class Connection(HttpToolsProtocol):
             self._fail(_malformed("it has one Host: this one has none, or several"))
         self._in_head, self._in_body = False, True
         self._begun = self.since = self.loop.time()
-        self._loose_bytes = -SLICE_BYTES
+        self._other_bytes = -SLICE_BYTES
         fields = dict(self.headers)
         self._body_left = 0 if b"transfer-encoding" in fields else int(fields.get(b"content-length", 0))
         super().on_headers_complete()
@@ -158,37 +158,37 @@ class Connection(HttpToolsProtocol):
         if cycle.scope["path"] in ALWAYS_ANSWERED:
             super()._start_asgi_task(cycle, app)
             return
-        self.CROWD.asked(self, cycle, app)
+        self.CONNECTIONS.head_complete(self, cycle, app)
 
     def on_chunk_header(self) -> None:
         """The line before a chunk."""
-        self._loose_bytes -= CHUNK_BYTES
+        self._other_bytes -= CHUNK_BYTES
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self.since = self.loop.time()
-        self._loose_bytes -= len(body)
+        self._other_bytes -= len(body)
         self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
         self._in_body = False
         super().on_message_complete()
-        self._rest()
+        self._await_next_head()
 
     def on_response_complete(self) -> None:
-        """The answer is written."""
+        """The response is written."""
         super().on_response_complete()
-        self._rest()
+        self._await_next_head()
 
-    def _rest(self) -> None:
-        """Where request and answer are whole, the next head is waited for."""
+    def _await_next_head(self) -> None:
+        """Waits for the next head once request and response are complete."""
         if not self._in_body and self.cycle.response_complete:
             self._in_head, self._head_begun, self.since = True, False, self.loop.time()
 
     def resume_writing(self) -> None:
-        """The client reads its answer."""
+        """The client reads its response."""
         super().resume_writing()
         self._unread = 0
 
@@ -196,21 +196,21 @@ class Connection(HttpToolsProtocol):
         self._problem = problem
         raise ValueError(problem.kind)  # the parser's only way to stop
 
-    def _look(self) -> None:
-        """Ends what has stood still for too long."""
+    def _check_idle(self) -> None:
+        """Closes or refuses a connection that was idle for too long."""
         limits, now, unread = self.LIMITS, self.loop.time(), self.transport.get_write_buffer_size()
-        still, wait = now - self.since, limits.idle_seconds
+        idle, wait = now - self.since, limits.idle_seconds
         if unread:
-            answered_late = self._in_head and still > limits.seconds
+            answered_late = self._in_head and idle > limits.seconds
             if self._refused or answered_late or 0 < self._unread <= unread:
-                self.CROWD.refused["unread"] += 1
+                self.CONNECTIONS.refused["unread"] += 1
                 self.transport.abort()
                 return
         elif self._refused:
             self.transport.close()
             return
         elif self.waits_for_client:
-            left = wait - still
+            left = wait - idle
             if self.cycle is not None and not self.cycle.response_complete:
                 left += GRACE_SECONDS
             elif self._in_body:
@@ -223,24 +223,24 @@ class Connection(HttpToolsProtocol):
                 return
             wait = min(wait, left)
         self._unread = unread
-        self._look_again(wait)
+        self._check_idle_in(wait)
 
-    def _look_again(self, seconds: float) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        # and a turn of the loop later: what came while it was busy is read before it is judged
-        self._watch = self.loop.call_later(seconds, self._look_soon)
+    def _check_idle_in(self, seconds: float) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        # a turn of the loop later, so that bytes that arrived while it was busy are read first
+        self._idle_timer = self.loop.call_later(seconds, self._check_idle_soon)
 
-    def _look_soon(self) -> None:
-        self._watch = self.loop.call_later(0, self._look)
+    def _check_idle_soon(self) -> None:
+        self._idle_timer = self.loop.call_later(0, self._check_idle)
 
     def timeout_keep_alive_handler(self) -> None:
-        """The next request has not come, unless it is there and only not read yet."""
+        """The next request has not arrived, unless it is only not read yet."""
         self.timeout_keep_alive_task = self.loop.call_later(0, super().timeout_keep_alive_handler)
 
     def _refuse(self, problem: Problem) -> None:
-        """Says what is wrong, and closes when the client has had the time to read it."""
-        # the request of a body may have its answer; one before a head may wait for it, and would get this one
+        """Sends the problem, and closes when the client has had time to read it."""
+        # the response may have begun; or an earlier request waits for its own, and must not get this one
         begun = self.cycle is not None and (
             self.cycle.response_started if self._in_body else not self.cycle.response_complete
         )
@@ -248,7 +248,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._refused, self.since = True, 0.0
-        self.CROWD.refused[problem.kind] += 1
+        self.CONNECTIONS.refused[problem.kind] += 1
         if not begun and not self.transport.is_closing():
             response = problem_response(problem)
             fields = [*response.raw_headers, *HEADERS, (b"connection", b"close")]
@@ -257,27 +257,27 @@ class Connection(HttpToolsProtocol):
                 STATUS_LINE[problem.status] + b"\r\n".join([*lines, b"", bytes(response.body)])
             )
             if self.transport.can_write_eof():
-                # closed at once, what the client still sends would take the answer away from it
+                # closed at once, a client that still sends would lose the response
                 self.transport.write_eof()
-                self._look_again(LINGER_SECONDS)
+                self._check_idle_in(LINGER_SECONDS)
                 return
         self.transport.close()
 
 
 def limited(limits: Limits, refused: Counter[str] | None = None) -> type[Connection]:
-    """The protocol within these limits, for uvicorn's `http`. What it refuses is counted in `refused` by the
-    kind of its problem; what it closes without a word as `no-room` or `unread`."""
+    """The protocol within these limits, for uvicorn's `http`. Refusals are counted in `refused` by the kind
+    of their problem, closed connections as `no-room` or `unread`."""
 
     class Limited(Connection):
-        LIMITS, CROWD = limits, Crowd(limits, Counter() if refused is None else refused)
+        LIMITS, CONNECTIONS = limits, OpenConnections(limits, Counter() if refused is None else refused)
 
     return Limited
 
 
 def server_config(app: ASGIApp, limits: Limits, refused: Counter[str] | None = None) -> Config:
-    """How uvicorn serves `app` within the limits; `refused` as for `limited`."""
-    # uvicorn's own configuration of logging would close the handlers of Ray Serve's: a controller that is
-    # started anew asks for their file, and replaces a replica that cannot tell it
+    """The uvicorn configuration that serves `app` within the limits; `refused` as for `limited`."""
+    # uvicorn's own logging configuration would close Ray Serve's handlers: a restarted controller asks a
+    # replica for their file, and replaces a replica that has none
     return Config(
         app,
         http=limited(limits, refused),

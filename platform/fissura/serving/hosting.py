@@ -1,4 +1,4 @@
-"""What hosts the models, as the HTTP application sees it."""
+"""The interface between the HTTP application and what hosts the models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,14 @@ from pydantic import Field
 
 from fissura.core.spec import Spec
 from fissura.serving.problems import Problem, Refused
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.worker import Reply, Worker
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class Hosted(Spec):
-    """A model as it is served: its version, the one before it that a rollback brings back, and its card."""
+    """A served model: its version, the previous one (restored by a rollback), and its card."""
 
     name: str = Field(pattern=NAME)
     version: int = Field(ge=1)
@@ -29,29 +29,29 @@ class Hosted(Spec):
 
 
 class ReplicaCount(NamedTuple):
-    """Replicas of one application: those that are healthy, and those that there should be."""
+    """Replicas of one application: how many are healthy, and how many are wanted."""
 
     healthy: int
     wanted: int
 
 
 class Models(NamedTuple):
-    """All that is hosted, by name, and the name of the default."""
+    """All hosted models by name, and the name of the default."""
 
     default: str
     hosted: Mapping[str, Hosted]
 
     def named(self, name: str | None, *, task: str | None = None) -> Hosted:
-        """The model of this name; where there is none given the default, or the first of the `task`.
+        """The model of this name; without a name the default, or the first of the `task`.
 
         Raises:
-            Refused: there is none, or it does another task.
+            Refused: there is none, or its task is another.
         """
         chosen = self.hosted.get(name or self.default)
         if name is None and (chosen is None or task not in (None, chosen.task)):
-            chosen = next((one for one in self.hosted.values() if task in (None, one.task)), None)
+            chosen = next((model for model in self.hosted.values() if task in (None, model.task)), None)
         if chosen is None or task not in (None, chosen.task):
-            known = ", ".join(f"{one.name} ({one.task})" for one in self.hosted.values()) or "none"
+            known = ", ".join(f"{model.name} ({model.task})" for model in self.hosted.values()) or "none"
             raise Refused(
                 Problem(
                     "not-found",
@@ -64,36 +64,35 @@ class Models(NamedTuple):
 
 
 class Host(Protocol):
-    """Keeps models, and lets them answer. Ray Serve is one, and a process of one's own another."""
+    """Holds models and runs them: Ray Serve, or a single process."""
 
     def models(self) -> Models:
-        """What is hosted now."""
+        """The models that are hosted now."""
         ...
 
     def replicas(self) -> Mapping[str, ReplicaCount]:
-        """The replicas of each application: of each version of a model, and of the process that answers
-        HTTP."""
+        """The replicas of each application: each version of a model, and the HTTP process."""
         ...
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
-        """The model's reply for one image, which is given up after `seconds`. Where its caller is cancelled
-        it ends when the image is worked on no longer.
+    async def answer(self, model: Hosted, photograph: bytes, query: ImageQuery, *, seconds: float) -> Reply:
+        """The model's reply for one image; times out after `seconds`. When cancelled, it returns once the
+        image is no longer worked on.
 
         Raises:
-            Refused: nobody could answer (`not-ready`, `failed`).
+            Refused: no replica could answer (`not-ready`, `failed`).
         """
         ...
 
     async def put(self, name: str, run: Path, *, threshold: float | None, default: bool) -> Hosted:
-        """Loads a run beside the model of this name, and lets it take the model's place when it answers.
+        """Loads a run, which replaces the model of this name once it is ready.
 
         Raises:
-            Refused: it is no run that can be served; the model of this name stays.
+            Refused: the run cannot be served; the model of this name stays.
         """
         ...
 
     async def roll_back(self, name: str) -> Hosted:
-        """Brings the version before back.
+        """Restores the previous version.
 
         Raises:
             Refused: there is none.
@@ -102,7 +101,7 @@ class Host(Protocol):
 
 
 class OneModel:
-    """A host in this process, of one model that stays: what the application can be tried with."""
+    """A host of one fixed model in this process, to try the application with."""
 
     def __init__(self, worker: Worker, *, name: str = "default") -> None:
         self._worker = worker
@@ -113,19 +112,19 @@ class OneModel:
         return self._models
 
     def replicas(self) -> Mapping[str, ReplicaCount]:
-        """None: it answers in the process that is asked."""
+        """None: the model runs in this process."""
         return {}
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, query: ImageQuery, *, seconds: float) -> Reply:
         """The model's reply for one image."""
-        return await self._worker.answer(photograph, asked, seconds=seconds)
+        return await self._worker.answer(photograph, query, seconds=seconds)
 
     async def put(self, name: str, run: Path, *, threshold: float | None, default: bool) -> Hosted:
-        """Refused: nothing is exchanged here."""
+        """Refused: the model is fixed."""
         raise _fixed()
 
     async def roll_back(self, name: str) -> Hosted:
-        """Refused: nothing is exchanged here."""
+        """Refused: the model is fixed."""
         raise _fixed()
 
 

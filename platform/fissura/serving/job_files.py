@@ -1,4 +1,4 @@
-"""The jobs of a service as files: what each was asked, and how it stands."""
+"""The jobs of a service as files: the work of each, and its state."""
 
 import os
 from contextlib import suppress
@@ -23,7 +23,7 @@ MOST_JOBS = 10_000
 
 
 class Work(Spec):
-    """What a job is to do: where its images are, where its results go, which model, and which pictures."""
+    """The work of a job: images, results folder, model and pictures."""
 
     images: str
     out: Path
@@ -33,8 +33,8 @@ class Work(Spec):
 
 
 class Job(Spec):
-    """A job and how it stands; `images` is None until they are listed, `created` in seconds since 1970.
-    `left_out` are files beside the images that are not read, for their suffix; the first MOST_LEFT_OUT."""
+    """A job and its state; `images` is None until they are listed, `created` is in seconds since 1970.
+    `left_out` are the first MOST_LEFT_OUT files that are not read because of their suffix."""
 
     id: str = Field(pattern=ID)
     work: Work
@@ -55,16 +55,16 @@ class Job(Spec):
 
 
 def own_folder(folder: Path) -> None:
-    """Makes the folder of jobs, or takes the one that is there. No other user enters it: who writes there
-    says what the service does next.
+    """Makes the folder of jobs, if it does not exist, for this user only: who writes there controls the
+    service.
 
     Raises:
-        DataError: it, or a link in its place, belongs to another user.
+        DataError: the folder, or a link to it, belongs to another user.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for owner in {folder.lstat().st_uid, folder.stat().st_uid} - {0, os.geteuid()}:
-        with TemporaryFile(dir=folder) as mine:  # storage may know its users by other numbers
-            if os.fstat(mine.fileno()).st_uid != owner:
+        with TemporaryFile(dir=folder) as probe:  # storage may map user ids
+            if os.fstat(probe.fileno()).st_uid != owner:
                 raise DataError(
                     f"{folder}: jobs are kept in a folder of the user who serves: this one belongs to another"
                     f" (uid {owner}); remove it, or name another --root first"
@@ -75,10 +75,10 @@ def own_folder(folder: Path) -> None:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Writes a job down.
+    """Writes a job's file.
 
     Raises:
-        OSError: it cannot be.
+        OSError: the file cannot be written.
         DataError: as `own_folder`.
     """
     own_folder(folder)
@@ -86,7 +86,7 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def read_jobs(folder: Path) -> tuple[list[Job], tuple[str, ...]]:
-    """The jobs of the folder, and a line for each file of which none can be read.
+    """The jobs of the folder, and a line for each unreadable file.
 
     Raises:
         DataError: as `own_folder`.

@@ -1,4 +1,4 @@
-"""Routes about jobs: batch work over folders and prefixes that the cluster can read."""
+"""Routes for jobs: batch work on folders and prefixes that the cluster can read."""
 
 from typing import Annotated, Literal
 
@@ -29,7 +29,7 @@ class JobRequest(BaseModel):
 
 
 class JobDocument(BaseModel):
-    """A job and how it stands. `images` is null until they are listed; `results` is there when it is done."""
+    """A job and its state. `images` is null until they are listed; `results` is set when it is done."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,12 +60,12 @@ class JobsDocument(BaseModel):
 
 
 def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
-    """The routes below /v1/jobs; `jobs` is None where the service was given no root for them. What they read
-    and write lies below `roots`."""
+    """The routes below /v1/jobs; `jobs` is None if the service has no root for them. Jobs read and write
+    below `roots`."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     common = schema.problems("no-token", "conflict")
 
-    def there() -> Jobs:
+    def enabled_jobs() -> Jobs:
         if jobs is None:
             raise Refused(
                 Problem(
@@ -85,7 +85,7 @@ def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
     )
     async def submit(asked: JobRequest) -> Response:
         """Begins to score the images below a folder or prefix; one row an image goes to `out`."""
-        keeper = there()
+        service_jobs = enabled_jobs()
         work = Work(
             images=roots.source(asked.images, what="images"),
             out=roots.target(asked.out, what="out"),
@@ -93,32 +93,34 @@ def job_routes(jobs: Jobs | None, roots: Roots) -> APIRouter:
             mm_per_pixel=asked.mm_per_pixel,
             pictures=tuple(dict.fromkeys(asked.pictures)),
         )
-        return JSONResponse((await keeper.submit(work)).shown(), status_code=202)
+        return JSONResponse((await service_jobs.submit(work)).shown(), status_code=202)
 
     @router.get("", response_model=JobsDocument, responses=common)
     async def every() -> Response:
         """All jobs, the newest first; `damaged` names the files that tell of none."""
-        keeper = there()
-        return JSONResponse({"jobs": [job.shown() for job in keeper.all()], "damaged": list(keeper.damaged)})
+        service_jobs = enabled_jobs()
+        return JSONResponse(
+            {"jobs": [job.shown() for job in service_jobs.all()], "damaged": list(service_jobs.damaged)}
+        )
 
     @router.get("/{job_id}", response_model=JobDocument, responses={**common, **schema.problems("not-found")})
     async def one(job_id: JobId) -> Response:
         """How a job stands."""
-        return JSONResponse(there().get(job_id).shown())
+        return JSONResponse(enabled_jobs().get(job_id).shown())
 
     @router.delete(
         "/{job_id}", response_model=JobDocument, responses={**common, **schema.problems("not-found")}
     )
     async def cancel(job_id: JobId) -> Response:
         """Ends a job; the rows that it has stay."""
-        return JSONResponse((await there().cancel(job_id)).shown())
+        return JSONResponse((await enabled_jobs().cancel(job_id)).shown())
 
     @router.post(
         "/{job_id}/resume", response_model=JobDocument, responses={**common, **schema.problems("not-found")}
     )
     async def resume(job_id: JobId) -> Response:
         """Goes on with a job that was cancelled or failed."""
-        roots.target(str(there().get(job_id).work.out), what="out")
-        return JSONResponse((await there().resume(job_id)).shown())
+        roots.target(str(enabled_jobs().get(job_id).work.out), what="out")
+        return JSONResponse((await enabled_jobs().resume(job_id)).shown())
 
     return router

@@ -1,4 +1,4 @@
-"""A job scores by a model of its own service, among the requests that come in."""
+"""Scores a job's images by a model of the same service, beside its requests."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from fissura.serving.body import Upload
 from fissura.serving.hosting import Hosted
 from fissura.serving.job_files import Work
 from fissura.serving.problems import Problem, Refused
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 
 
 @dataclass(frozen=True)
 class HostScorer:
-    """Scores by a model of this service, among the requests that come in."""
+    """Scores by a model of this service, beside its requests."""
 
     answering: Answering
     model: Hosted
     work: Work
 
     async def score(self, name: str, photograph: bytes) -> Scored:
-        """The result for the bytes of an image file, and its pictures."""
-        # one that has no maps was refused pictures and a scale before
+        """The result of an image file's bytes, and its pictures."""
+        # a job whose model has no maps cannot ask for pictures or a scale
         form: Literal["probability", "json"] = "probability" if self.work.pictures else "json"
-        asked = Asked(form=form, mm_per_pixel=self.work.mm_per_pixel)
+        query = ImageQuery(form=form, mm_per_pixel=self.work.mm_per_pixel)
         try:
-            [reply] = await self.answering.replies(self.model, [Upload(name, photograph)], asked)
+            [reply] = await self.answering.replies(self.model, [Upload(name, photograph)], query)
         except Refused as refused:
-            raise _as_outcome(refused.problem) from None
+            raise _as_error(refused.problem) from None
         if reply.problem is not None:
-            raise _as_outcome(reply.problem)
+            raise _as_error(reply.problem)
         result = Result.of(reply.result)
         if result.run != self.model.card["run"]:
             raise FissuraError(
@@ -55,7 +55,7 @@ class HostScorer:
         return Scored(result, pictures)
 
 
-def _as_outcome(problem: Problem) -> FissuraError:
+def _as_error(problem: Problem) -> FissuraError:
     text = f"{problem.title}: {problem.detail}; {problem.remedy}"
     if problem.kind == "too-many-waiting":
         return Busy(text, seconds=float(problem.retry_after or 1))

@@ -1,7 +1,7 @@
-"""Batch work inside the service: folders that the cluster can read, scored one job after the other.
+"""Batch jobs inside the service: folders that the cluster can read, scored one job after the other.
 
-STATE/<id>.json   what was asked, and how it stands; what was running goes on when the service starts again
-One that is damaged stays, and is told of in the log and beside the jobs.
+STATE/<id>.json   the work and its state; unfinished jobs resume when the service restarts
+Damaged files are kept, logged, and listed beside the jobs.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ RETRY_SECONDS = 30
 
 
 class Jobs:
-    """The jobs of a service, kept in a folder; one runs at a time, in the order in which they were asked.
+    """The jobs of a service, kept in a folder; one runs at a time, in the order of submission.
 
-    What they read and write lies below `roots`, when they are asked for and again when their turn comes.
+    What they read and write must lie below `roots`, on submission and again when they start.
     """
 
     def __init__(self, folder: Path, host: Host, answering: Answering, roots: Roots) -> None:
         self._folder, self._host, self._answering, self._roots = folder, host, answering, roots
         self._jobs: dict[str, Job] = {}
-        self.damaged: tuple[str, ...] = ()  # of files that tell of no job: each one's path, what is wrong
+        self.damaged: tuple[str, ...] = ()  # a line for each unreadable file: its path and problem
         self._stops: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
-        """Takes in the jobs of the folder; those that had not ended go on."""
+        """Loads the jobs of the folder, and resumes those that had not ended."""
         jobs, self.damaged = await asyncio.to_thread(read_jobs, self._folder)
         for line in self.damaged:
             logging.getLogger(__name__).warning("a job was lost: %s", line)
@@ -55,7 +55,7 @@ class Jobs:
                 self._begin(job)
 
     async def close(self) -> None:
-        """Ends what runs; it goes on when the service starts again."""
+        """Stops the running job; it resumes when the service restarts."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -68,7 +68,7 @@ class Jobs:
         """One job.
 
         Raises:
-            Refused: there is none of this id.
+            Refused: no job has this id.
         """
         if job_id not in self._jobs:
             raise Refused(
@@ -82,25 +82,25 @@ class Jobs:
         """A new job, waiting for its turn.
 
         Raises:
-            Refused: no model can do it, another job writes there, or there are too many jobs.
+            Refused: the model is unknown, another job has the same `out`, or there are too many jobs.
         """
         self._host.models().named(work.model)
-        rival = next(
-            (one for one in self._jobs.values() if one.work.out == work.out and self._holds(one)), None
+        conflicting = next(
+            (job for job in self._jobs.values() if job.work.out == work.out and self._may_write(job)), None
         )
-        if rival is not None or len(self._jobs) >= MOST_JOBS:
+        if conflicting is not None or len(self._jobs) >= MOST_JOBS:
             raise Refused(
                 Problem(
                     "conflict",
                     f"each job has an `out` of its own, and a service keeps at most {MOST_JOBS} jobs",
-                    f"job {rival.id} writes there" if rival else "there are that many",
-                    "name another `out`" if rival else "delete files of old jobs, and start it again",
+                    f"job {conflicting.id} writes there" if conflicting else "there are that many",
+                    "name another `out`" if conflicting else "delete files of old jobs, and start it again",
                 )
             )
         job = Job(id=secrets.token_hex(8), work=work, created=time.time())
         self._set(job)
         try:
-            await self._keep(job)
+            await self._write(job)
         except Refused:
             del self._jobs[job.id]
             raise
@@ -108,9 +108,9 @@ class Jobs:
         return job
 
     async def cancel(self, job_id: str) -> Job:
-        """Ends a job; the rows that it has stay, and it can be resumed."""
+        """Cancels a job; its rows stay, and it can be resumed."""
         job = self.get(job_id)
-        if not self._holds(job):
+        if not self._may_write(job):
             raise Refused(
                 Problem(
                     "conflict",
@@ -122,13 +122,13 @@ class Jobs:
         self._stops[job_id].set()
         job = job.model_copy(update={"state": "cancelled", "reason": "cancelled by a client"})
         self._set(job)
-        await self._keep(job)
+        await self._write(job)
         return job
 
     async def resume(self, job_id: str) -> Job:
-        """Goes on with a job that was cancelled or failed."""
+        """Resumes a job that was cancelled or failed."""
         job = self.get(job_id)
-        if job.state not in ("cancelled", "failed") or self._holds(job):
+        if job.state not in ("cancelled", "failed") or self._may_write(job):
             raise Refused(
                 Problem(
                     "conflict",
@@ -137,18 +137,18 @@ class Jobs:
                     "wait for it",
                 )
             )
-        again = job.model_copy(update={"state": "waiting", "reason": None})
-        self._set(again)
+        resumed = job.model_copy(update={"state": "waiting", "reason": None})
+        self._set(resumed)
         try:
-            await self._keep(again)
+            await self._write(resumed)
         except Refused:
             self._set(job)
             raise
-        self._begin(again)
-        return again
+        self._begin(resumed)
+        return resumed
 
-    def _holds(self, job: Job) -> bool:
-        """Whether a job may still write: it waits, runs, or was cancelled and has not ended yet."""
+    def _may_write(self, job: Job) -> bool:
+        """Whether a job may still write: it waits, runs, or is being cancelled."""
         return job.id in self._stops and job.state not in ("done", "failed")
 
     def _begin(self, job: Job) -> None:
@@ -162,12 +162,12 @@ class Jobs:
         try:
             async with self._turn:
                 if not stop.is_set():
-                    await self._in_turn(job_id, stop)
+                    await self._run_alone(job_id, stop)
         finally:
             if self._stops.get(job_id) is stop:  # it may have been resumed already
                 del self._stops[job_id]
 
-    async def _in_turn(self, job_id: str, stop: asyncio.Event) -> None:
+    async def _run_alone(self, job_id: str, stop: asyncio.Event) -> None:
         try:
             result = await self._score(job_id, stop)
         except Refused as refused:
@@ -186,7 +186,7 @@ class Jobs:
 
     async def _score(self, job_id: str, stop: asyncio.Event) -> BatchResult:
         work = self._jobs[job_id].work
-        await asyncio.to_thread(self._check_places, work)
+        await asyncio.to_thread(self._check_paths, work)
         self._update(job_id, state="running", reason=None)
         model = self._host.models().named(work.model)
         source = await asyncio.to_thread(ImageSource.open, work.images)
@@ -213,17 +213,17 @@ class Jobs:
         )
         names = source.names()
         self._update(job_id, images=len(names), left_out=source.left_out[:MOST_LEFT_OUT])
-        written = time.monotonic()
+        last_write = time.monotonic()
 
         def on_image(done: int, _: int) -> None:
-            nonlocal written
+            nonlocal last_write
             self._update(job_id, done=done, failed=len(sink.failed))
-            if time.monotonic() - written > WRITE_EVERY_SECONDS:
-                written = time.monotonic()
+            if time.monotonic() - last_write > WRITE_EVERY_SECONDS:
+                last_write = time.monotonic()
                 write_job(self._folder, self._jobs[job_id])
 
-        with ExitStack() as ending:
-            sink = await asyncio.to_thread(ending.enter_context, open_sink(work.out, question, names))
+        with ExitStack() as stack:
+            sink = await asyncio.to_thread(stack.enter_context, open_sink(work.out, question, names))
             return await score_all(
                 source,
                 HostScorer(self._answering, model, work),
@@ -233,13 +233,13 @@ class Jobs:
                 stop=stop,
             )
 
-    def _check_places(self, work: Work) -> None:
-        """Looks again where a job reads and writes: folders may have become links or a run's since it was
-        asked for, and its file may be somebody else's.
+    def _check_paths(self, work: Work) -> None:
+        """Checks again where a job reads and writes: since its submission a folder may have become a link or
+        part of a run, and its file may be another user's.
 
         Raises:
-            Refused: it is outside of the roots, or no place for results.
-            DataError: links lead from there to elsewhere.
+            Refused: a path is outside of the roots, or must not hold results.
+            DataError: a link leads elsewhere.
         """
         self._roots.source(work.images, what="images")
         entries = work.out.iterdir() if work.out.is_dir() else ()
@@ -259,8 +259,8 @@ class Jobs:
                 self._update(job_id, results=str(result.results))
         self._update(job_id, state=state, reason=reason)
         try:
-            await self._keep(self._jobs[job_id])
-        except Refused as refused:  # it goes on when the service starts again, and ends at once
+            await self._write(self._jobs[job_id])
+        except Refused as refused:  # when the service restarts, the job resumes and ends at once
             logging.getLogger(__name__).error("the end of job %s is not kept: %s", job_id, refused)
 
     def _update(self, job_id: str, **changes: Any) -> None:
@@ -269,7 +269,7 @@ class Jobs:
     def _set(self, job: Job) -> None:
         self._jobs[job.id] = job
 
-    async def _keep(self, job: Job) -> None:
+    async def _write(self, job: Job) -> None:
         try:
             await asyncio.to_thread(write_job, self._folder, job)
         except (OSError, DataError) as error:

@@ -1,4 +1,4 @@
-"""What one request, and all requests together, may cost."""
+"""Limits of one request, and of all requests together."""
 
 from pydantic import Field
 
@@ -10,10 +10,10 @@ class Limits(Spec):
     """Every limit of the service.
 
     One request: `body_bytes` of its body, `images` in a batch, `pixels` of one image (whatever its file's
-    size), `seconds` until its answer. One model: `batch_pixels` that go through the network together. All
-    requests: `waiting_images`, `waiting_bytes` of their bodies, and `waiting_seconds` that the images ahead
-    of a new one may take, at the speed that was seen last; what is beyond is refused, to be sent again. One
-    client: `idle_seconds` in which it sends and reads nothing, or does not finish the head of a request, and
+    size), `seconds` until its response. One model: `batch_pixels` in one batch of the network. All requests:
+    `waiting_images`, `waiting_bytes` of their bodies, and `waiting_seconds` that the images ahead of a new
+    one may take at the last measured speed; requests beyond are refused, to be retried. One client:
+    `idle_seconds` in which it neither sends nor reads, or does not finish the head of a request, and
     `connections_of_one` address; `connections` of all.
     """
 

@@ -1,5 +1,5 @@
-"""What stands around every request: the site that it comes from, the token, the bounds of its body, its
-count, the headers of its answer, and a problem where the service fails."""
+"""Middleware of every request: checks its site, token and body size; counts it; adds headers; and answers
+with a problem if the service fails."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from fissura.serving.service import Service
 
 OPEN = frozenset({"/", "/healthz", "/readyz"})
-"""What needs no token: it tells nothing of models or images."""
+"""Routes without a token: they reveal nothing about models or images."""
 IMAGES = frozenset({"/v1/segment", "/v1/classify"})
 DOCUMENT_BYTES = 2**16
-CLIENT_GONE = 499  # no answer was sent; the number that nginx has for it
+CLIENT_GONE = 499  # no response was sent; nginx's status for it
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -30,7 +30,7 @@ HEADERS = [
 
 
 class Guard:
-    """Middleware. A body is that of images, or a document of at most `DOCUMENT_BYTES`."""
+    """Middleware. A body holds images, or a document of at most `DOCUMENT_BYTES`."""
 
     def __init__(self, app: ASGIApp, service: "Service") -> None:
         self._app, self._service = app, service
@@ -39,39 +39,39 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin, status = time.monotonic(), CLIENT_GONE
-        # answered as GET, without the body (RFC 9110, section 9.3.2)
-        head = scope["method"] == "HEAD"
-        if head:
+        started, status = time.monotonic(), CLIENT_GONE
+        # HEAD is answered as GET without the body (RFC 9110, section 9.3.2)
+        is_head = scope["method"] == "HEAD"
+        if is_head:
             scope = {**scope, "method": "GET"}
 
-        async def sent(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *HEADERS]
-            elif head and message["type"] == "http.response.body":
+            elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
 
         try:
             try:
-                await self._passed(scope, receive, sent)
+                await self._checked(scope, receive, send_with_headers)
             except ClientDisconnect:
                 pass
             except Refused as refused:
-                await problem_response(refused.problem)(scope, receive, sent)
+                await problem_response(refused.problem)(scope, receive, send_with_headers)
             except Exception:
                 if status != CLIENT_GONE:
                     raise
                 logging.getLogger(__name__).exception("a request was not answered")
-                await problem_response(failed("the service failed"))(scope, receive, sent)
+                await problem_response(failed("the service failed"))(scope, receive, send_with_headers)
         finally:
             telemetry, route = self._service.telemetry, getattr(scope.get("route"), "path", "none")
             telemetry.requests.labels(route, str(status)).inc()
-            telemetry.seconds.labels(route).observe(time.monotonic() - begin)
+            telemetry.seconds.labels(route).observe(time.monotonic() - started)
 
-    async def _passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, headers = self._service, Headers(scope=scope)
         if service.token_digest is None:
             check_host(headers)

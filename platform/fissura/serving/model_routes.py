@@ -1,4 +1,4 @@
-"""Routes about the models themselves: which there are, the next version of one, and the one before."""
+"""Routes for models: list them, deploy a next version, roll back."""
 
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ def model_routes(host: Host, roots: Roots) -> APIRouter:
         """All models that are hosted, and which one is the default."""
         hosted = host.models()
         return JSONResponse(
-            {"default": hosted.default, "models": [plain(one) for one in hosted.hosted.values()]}
+            {"default": hosted.default, "models": [plain(model) for model in hosted.hosted.values()]}
         )
 
     @router.put(
@@ -43,10 +43,12 @@ def model_routes(host: Host, roots: Roots) -> APIRouter:
             "no-token", "malformed", "too-large", "outside-the-roots", "conflict", "failed", "not-ready"
         ),
     )
-    async def put(name: Name, asked: NextVersion) -> Response:
+    async def put(name: Name, next_version: NextVersion) -> Response:
         """Loads a run beside the model of this name, and lets it take its place when it answers."""
-        run = roots.folder(asked.run, what="run")
-        hosted = await host.put(name, FilePath(run), threshold=asked.threshold, default=asked.default)
+        run = roots.folder(next_version.run, what="run")
+        hosted = await host.put(
+            name, FilePath(run), threshold=next_version.threshold, default=next_version.default
+        )
         return JSONResponse(plain(hosted))
 
     @router.post(

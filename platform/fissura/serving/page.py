@@ -1,4 +1,4 @@
-"""The page of the service: one file, and the policy that lets a browser run and load what is in it, alone."""
+"""The page of the service: one file, and a content security policy that allows nothing else."""
 
 import base64
 import hashlib
@@ -7,8 +7,8 @@ from importlib.resources import files
 
 
 def page() -> tuple[str, str]:
-    """The HTML document, and the value of the header `Content-Security-Policy` that belongs to it."""
-    # read as text, since a browser hashes what is left of line endings once they are all "\n"
+    """The HTML document, and the value of its header `Content-Security-Policy`."""
+    # read as text, since a browser hashes with all line endings as "\n"
     html = (files("fissura.serving") / "page.html").read_text(encoding="utf-8")
     policy = (
         "default-src 'none'",
@@ -19,7 +19,7 @@ def page() -> tuple[str, str]:
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        # no text can become markup or code, whatever the script does
+        # the script cannot turn text into markup or code
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )

@@ -1,5 +1,5 @@
-"""The names that a route knows: parameters of its query, fields of its body. Any other name is refused, since
-an option that is passed over unseen is a wrong answer."""
+"""The names that a route accepts: query parameters and body fields. Any other name is refused, since an
+ignored option would give a wrong answer."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,30 +30,30 @@ def fields(request: Request) -> dict[str, FieldInfo]:
 
 def rule(problem: Mapping[str, Any], request: Request) -> str:
     """The rule that a parameter or field breaks, under the name that the client wrote."""
-    place, *path = map(str, problem["loc"])
-    known = {"query": parameters, "body": fields}.get(place, lambda _: {})(request)
-    name = ".".join(path) or place
+    part, *path = map(str, problem["loc"])
+    known = {"query": parameters, "body": fields}.get(part, lambda _: {})(request)
+    name = ".".join(path) or part
     if problem["type"] == "extra_forbidden":
         return unknown(name, known)
     return broken_rule(name, problem, known.get(name))
 
 
 async def check_query(request: Request) -> None:
-    """Looks whether the route knows each parameter of the query, and each is there once.
+    """Checks that the route knows each query parameter, and that each occurs once.
 
     Raises:
-        Refused: one is unknown, or named twice.
+        Refused: a parameter is unknown, or occurs twice.
     """
-    known, given = parameters(request), [name for name, _ in request.query_params.multi_items()]
-    problems = [unknown(name, known) for name in dict.fromkeys(given) if name not in known]
-    problems += [f"`{name}` is there twice" for name in known if given.count(name) > 1]
+    known, names = parameters(request), [name for name, _ in request.query_params.multi_items()]
+    problems = [unknown(name, known) for name in dict.fromkeys(names) if name not in known]
+    problems += [f"`{name}` is there twice" for name in known if names.count(name) > 1]
     if problems:
         path = request.scope["path"][:200]
-        taken = f"the parameters {', '.join(known)}" if known else "no parameters"
+        accepted = f"the parameters {', '.join(known)}" if known else "no parameters"
         raise Refused(
             Problem(
                 "invalid-value",
-                f"the query of {path} has {taken}",
+                f"the query of {path} has {accepted}",
                 shown(problems),
                 "mend the query; see /openapi.json",
             )
@@ -61,7 +61,7 @@ async def check_query(request: Request) -> None:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What is said of a name that is none of `known`, with the nearest one."""
+    """The problem of a name that is not `known`, with the nearest known one."""
     return f"`{name[:MOST_NAME]}` is not known{nearest(name[:MOST_NAME], known)}"
 
 

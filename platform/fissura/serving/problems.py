@@ -1,4 +1,4 @@
-"""What is wrong with a request, as problem details (RFC 9457): the rule, the value, the remedy."""
+"""Problem details of a request (RFC 9457): the rule, the value, the remedy."""
 
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -55,8 +55,8 @@ STATUS: dict[Kind, HTTPStatus] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `title` is the rule that a request must keep, `detail` what this one has, `remedy` what to
-    do; `retry_after` is in seconds, where trying again is the remedy.
+    """One problem: `title` is the rule, `detail` the value, `remedy` what to do; `retry_after` is in seconds,
+    if a retry helps.
     """
 
     kind: Kind
@@ -78,7 +78,7 @@ class Problem:
 
 
 class Refused(Exception):
-    """A request, or an image of it, that is not answered."""
+    """A request, or one of its images, is refused."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.title}: {problem.detail}; {problem.remedy}")
@@ -89,12 +89,12 @@ class Refused(Exception):
 
 
 def failed(reason: str) -> Problem:
-    """The problem of what the service is to blame for; what it was stands in the service's log alone."""
+    """The problem of an error of the service; only its log has the cause."""
     return Problem("failed", "a request is answered", reason, "try again; the service's log says more")
 
 
 def too_slow(seconds: float) -> Problem:
-    """The problem of a request that takes longer than it may."""
+    """The problem of a request that timed out."""
     return Problem(
         "too-slow",
         f"a request is read and answered within {seconds:g} s",
@@ -104,7 +104,7 @@ def too_slow(seconds: float) -> Problem:
 
 
 def stood_still(seconds: float) -> Problem:
-    """The problem of a request whose next bytes do not come."""
+    """The problem of a request whose next bytes do not arrive."""
     return Problem(
         "stood-still",
         f"a head comes within {seconds:g} s, and a body stands still no longer",
@@ -114,14 +114,14 @@ def stood_still(seconds: float) -> Problem:
 
 
 def unreadable(line: str) -> Problem:
-    """The problem of an image that a reader refused with `line`: (rule: )value; remedy."""
+    """The problem of an unreadable image, from the reader's error `line`: (rule: )value; remedy."""
     rest, _, remedy = line.rpartition("; ")
     rule, _, value = rest.rpartition(": ")
     return Problem("unreadable-image", rule or "an image can be read", value, remedy)
 
 
 def problem_response(problem: Problem) -> JSONResponse:
-    """The response that tells of a problem."""
+    """The response with a problem."""
     headers = {}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)

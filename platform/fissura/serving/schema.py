@@ -63,13 +63,13 @@ class ImageProblem(StrictDocument):
 
 
 def batch_document(results: Sequence[type[BaseModel]]) -> type[BaseModel]:
-    """The results of a batch, of which each image has one of these documents, or a problem."""
-    one: Any = reduce(or_, (*results, ImageProblem))
+    """The document of a batch: for each image one of these results, or a problem."""
+    result: Any = reduce(or_, (*results, ImageProblem))
     return create_model(
         "BatchDocument",
         __base__=StrictDocument,
         __doc__="The results of a batch, in the order in which its images were sent.",
-        results=(list[one], ...),
+        results=(list[result], ...),
     )
 
 

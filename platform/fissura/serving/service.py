@@ -1,4 +1,4 @@
-"""The parts of the service that its routes share."""
+"""The state that the routes share."""
 
 import asyncio
 import time
@@ -15,13 +15,13 @@ from fissura.serving.body import claimed_length, counted, read_images
 from fissura.serving.gate import Gate
 from fissura.serving.hosting import Host
 from fissura.serving.limits import Limits
-from fissura.serving.query import asked_of
+from fissura.serving.query import parse_query
 from fissura.serving.telemetry import Telemetry
 
 
 class Service:
-    """The parts that the routes share. `refused` are the connections that what listens has refused, by their
-    reasons, where it is in this process."""
+    """The state that the routes share. `refused` counts the listener's refused connections by reason, if it
+    runs in this process."""
 
     def __init__(
         self,
@@ -44,13 +44,15 @@ class Service:
         """The response to a request with images."""
         chosen = self.host.models().named(model, task=task)
         pictures = "answer" in task_named(task).service.parameters
-        asked = asked_of(query if pictures else {**query, "answer": "json"}, request.headers.get("accept"))
+        image_query = parse_query(
+            query if pictures else {**query, "answer": "json"}, request.headers.get("accept")
+        )
         with self.gate.held(claimed=claimed_length(request.headers, most=self.limits.body_bytes)) as arrived:
             async with in_time(self.limits):
                 body = Request(request.scope, counted(request.receive, arrived))
                 uploads, is_batch = await read_images(body, self.limits)
-                work = self.answering.replies(chosen, uploads, asked)
+                work = self.answering.replies(chosen, uploads, image_query)
                 replies = await unless_gone(request.receive, work)
             if is_batch:
-                return await asyncio.to_thread(batch, uploads, replies, asked)
+                return await asyncio.to_thread(batch, uploads, replies, image_query)
             return single(uploads[0], replies[0])

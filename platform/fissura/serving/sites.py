@@ -1,5 +1,5 @@
-"""Which pages of a browser may ask: the service's own. A page of another site would act with what this
-machine may do, and read the answer where it makes its own name mean this machine."""
+"""Only the service's own page may send requests from a browser. A page of another site would act with this
+machine's rights, and by DNS rebinding could read the response."""
 
 import re
 
@@ -7,9 +7,9 @@ from starlette.datastructures import Headers
 
 from fissura.serving.problems import Problem, Refused
 
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
-OWN = frozenset({"same-origin", "none"})
-"""Of Sec-Fetch-Site: the service's own page, or the user's own doing."""
+READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OWN_SITES = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site: the service's own page, or the user's own navigation."""
 _LOOPBACK = re.compile(
     r"(([\w-]+\.)*localhost\.?|127(\.\d{1,3}){3}|\[::1\])(:\d*)?", re.ASCII | re.IGNORECASE
 )
@@ -17,10 +17,10 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(:(?P<port>\d*))?", 
 
 
 def check_host(headers: Headers) -> None:
-    """Lets a request pass that asks for this machine by a name that is this machine's everywhere.
+    """Checks that `Host` is a name of the local machine.
 
     Raises:
-        Refused: another name stands in `Host`, which its owner may let mean this machine (DNS rebinding).
+        Refused: `Host` is another name, whose owner could point it at this machine (DNS rebinding).
     """
     for host in headers.getlist("host"):
         if not _LOOPBACK.fullmatch(host):
@@ -35,19 +35,19 @@ def check_host(headers: Headers) -> None:
 
 
 def check_site(method: str, headers: Headers) -> None:
-    """Lets a request pass that only reads, or that no page of another site has sent.
+    """Checks that a request only reads, or does not come from a page of another site.
 
-    What browsers say in Sec-Fetch-Site is believed; where they do not say, Origin is the service's address.
+    Trusts the browser's Sec-Fetch-Site; without it, Origin must be the service's address.
 
     Raises:
-        Refused: a page of another site sent it.
+        Refused: it comes from a page of another site.
     """
-    if method in READING:
+    if method in READ_METHODS:
         return
     sites, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
     host = headers.get("host", "")
     if sites:
-        foreign = [f"Sec-Fetch-Site is {site[:100]!r}" for site in sites if site not in OWN]
+        foreign = [f"Sec-Fetch-Site is {site[:100]!r}" for site in sites if site not in OWN_SITES]
     else:
         foreign = [f"Origin is {origin[:100]!r}" for origin in origins if not _same(origin, host)]
     if foreign:
@@ -62,8 +62,8 @@ def check_site(method: str, headers: Headers) -> None:
 
 
 def _same(origin: str, host: str) -> bool:
-    scheme, _, place = origin.lower().partition("://")
+    scheme, _, authority = origin.lower().partition("://")
     default = {"http": "80", "https": "443"}.get(scheme)
-    parts = [_HOST.fullmatch(text) for text in (place, host.lower())]
+    parts = [_HOST.fullmatch(text) for text in (authority, host.lower())]
     pairs = {(part["name"], part["port"] or default) for part in parts if part}
     return default is not None and None not in parts and len(pairs) == 1

@@ -1,9 +1,9 @@
 """Images and replies over a Unix socket, between two processes of one machine.
 
-A frame is a fixed head (`FRAME`: the number of the image, bytes of JSON, bytes that follow it), the JSON and
-the bytes. Out go images with what is asked of them, and within how many seconds, or a frame of a number
-alone, which takes the image back; in come the replies, in the order in which they are ready, and a number
-alone for an image that was taken back and is worked on no longer.
+A frame is a fixed head (`FRAME`: the number of the image, the bytes of JSON, the bytes of the body), the JSON
+and the body. The client sends images with their query and timeout in seconds, or a number alone, which
+cancels the image. The server sends replies in the order in which they are ready, and a number alone once a
+cancelled image is no longer worked on.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 
 from fissura.core.errors import UserError
 from fissura.serving.problems import Problem, failed
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.waiting import settled
 from fissura.serving.worker import Reply
 
@@ -27,24 +27,24 @@ FRAME = struct.Struct("!QIQ")
 BUFFER_BYTES = 2**22
 MOST_JSON_BYTES = 2**24
 
-ENDS = (OSError, asyncio.IncompleteReadError, ValueError, KeyError, TypeError, UserError)
-"""What a line ends with: its end, or what is no frame."""
+CONNECTION_ERRORS = (OSError, asyncio.IncompleteReadError, ValueError, KeyError, TypeError, UserError)
+"""Errors that end a connection: it closed, or received an invalid frame."""
 
 
-class Answers(Protocol):
-    """What answers at the other end."""
+class ImageHandler(Protocol):
+    """Replies to the images of a connection."""
 
-    def __call__(self, photograph: bytes, asked: Asked, *, seconds: float | None) -> Awaitable[Reply]:
+    def __call__(self, photograph: bytes, query: ImageQuery, *, seconds: float | None) -> Awaitable[Reply]:
         """The reply for one image."""
         ...
 
 
-class Line:
-    """One end of a connection: asks for answers. Breaks when the other process ends."""
+class SocketClient:
+    """The client of a connection. It breaks when the other process ends."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._asked: dict[int, asyncio.Future[Reply | None]] = {}
+        self._replies: dict[int, asyncio.Future[Reply | None]] = {}
         self._last = 0
         self._reading = asyncio.get_running_loop().create_task(self._read(reader))
 
@@ -53,49 +53,49 @@ class Line:
         """A connection to the process that listens at `path`.
 
         Raises:
-            OSError: none does.
+            OSError: no process listens.
         """
         return cls(*await asyncio.open_unix_connection(path, limit=BUFFER_BYTES))
 
     @property
     def waiting(self) -> int:
-        """Images that have no reply yet, and that the other process has not let go."""
-        return len(self._asked)
+        """Images without a reply that the other process has not dropped."""
+        return len(self._replies)
 
     @property
     def broken(self) -> bool:
-        """Whether the other process has gone."""
+        """Whether the other process has ended."""
         return self._reading.done()
 
-    async def answer(self, photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
-        """The reply for one image, which is given up after `seconds`. Where its caller is cancelled the image
-        is taken back, and it ends when the other process has let it go.
+    async def answer(self, photograph: bytes, query: ImageQuery, *, seconds: float | None = None) -> Reply:
+        """The reply for one image; times out after `seconds`. When cancelled, it cancels the image and
+        returns once the other process has dropped it.
 
         Raises:
-            ConnectionError: the other process has gone.
+            ConnectionError: the other process has ended.
         """
         if self.broken:
             raise ConnectionError("the line is broken")
         self._last += 1
         number = self._last
         reply: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
-        self._asked[number] = reply
+        self._replies[number] = reply
         try:
-            await _write(self._writer, number, {"asked": asked.plain(), "seconds": seconds}, photograph)
-            found = await asyncio.shield(reply)
-            if found is None:
+            await _write(self._writer, number, {"asked": query.plain(), "seconds": seconds}, photograph)
+            outcome = await asyncio.shield(reply)
+            if outcome is None:
                 raise ConnectionError("the replica let the image go")
-            return found
+            return outcome
         except asyncio.CancelledError:
             if not self.broken:
                 self._writer.write(FRAME.pack(number, 0, 0))
             await settled(reply)
             raise
         finally:
-            self._asked.pop(number, None)
+            self._replies.pop(number, None)
 
     async def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._writer.close()
         await asyncio.wait([self._reading])
 
@@ -103,29 +103,29 @@ class Line:
         try:
             while True:
                 number, head, picture = await _frame(reader)
-                reply = self._asked.get(number)
+                reply = self._replies.get(number)
                 if reply is not None and not reply.done():
                     reply.set_result(None if head is None else _reply(head, picture))
-        except ENDS:
+        except CONNECTION_ERRORS:
             pass
         finally:
             self._writer.close()
-            for reply in self._asked.values():
+            for reply in self._replies.values():
                 if not reply.done():
                     reply.set_exception(ConnectionError("the replica ended"))
 
 
-async def listen(path: Path, answers: Answers) -> asyncio.Server:
-    """Answers whoever opens a line to `path`, which none but this user may.
+async def listen(path: Path, handler: ImageHandler) -> asyncio.Server:
+    """Serves connections to `path`, which only this user may open.
 
-    What is being answered when the other end hangs up, or sends what is no frame, is dropped.
+    Cancels the images of a connection that closes or sends an invalid frame.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks: dict[int, asyncio.Task[None]] = {}
 
-        async def answer(number: int, asked: Asked, seconds: float | None, photograph: bytes) -> None:
-            reply = await _answered(answers, photograph, asked, seconds)
+        async def answer(number: int, query: ImageQuery, seconds: float | None, photograph: bytes) -> None:
+            reply = await _safe_reply(handler, photograph, query, seconds)
             with contextlib.suppress(OSError):
                 await _write(writer, number, _head(reply), reply.picture or b"")
 
@@ -141,11 +141,11 @@ async def listen(path: Path, answers: Answers) -> asyncio.Server:
                     if task := tasks.get(number):
                         task.cancel()
                     continue
-                asked, seconds = Asked.load(head["asked"], source="question"), head["seconds"]
-                work = answer(number, asked, seconds, photograph)
+                query, seconds = ImageQuery.load(head["asked"], source="question"), head["seconds"]
+                work = answer(number, query, seconds, photograph)
                 tasks[number] = asyncio.get_running_loop().create_task(work)
                 tasks[number].add_done_callback(partial(ended, number))
-        except ENDS:
+        except CONNECTION_ERRORS:
             pass
         finally:
             for task in list(tasks.values()):
@@ -157,9 +157,11 @@ async def listen(path: Path, answers: Answers) -> asyncio.Server:
     return server
 
 
-async def _answered(answers: Answers, photograph: bytes, asked: Asked, seconds: float | None) -> Reply:
+async def _safe_reply(
+    handler: ImageHandler, photograph: bytes, query: ImageQuery, seconds: float | None
+) -> Reply:
     try:
-        return await answers(photograph, asked, seconds=seconds)
+        return await handler(photograph, query, seconds=seconds)
     except Exception:
         logging.getLogger(__name__).exception("an image was not answered")
         return Reply({}, problem=failed("its model failed on it"))

@@ -1,4 +1,4 @@
-"""What a task is asked and answers over HTTP: the part of a `Task` that the service asks for."""
+"""A task over HTTP: the part of a `Task` that the service needs."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from fissura.data.photograph import Photograph
-from fissura.serving.query import Asked, Parameter
+from fissura.serving.query import ImageQuery, Parameter
 
 
 class TaskService(ABC):
-    """One address of the service. `parameters` are those of its query beside the model's name, `asks` is
-    what its page says of a request, `answers` of a response; `document` is the result of one image, in all
-    its fields, and `media` are those of the pictures that may stand in its place."""
+    """One route of the service. `parameters` are its query parameters beside the model's name; `asks`
+    describes a request and `answers` a response; `document` is the result of one image with all fields, and
+    `media` are the types of pictures that may replace it."""
 
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     asks: ClassVar[str]
@@ -21,13 +21,13 @@ class TaskService(ABC):
     media: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def result(self, answer: Any, asked: Asked) -> dict[str, Any]:
-        """What is told of an answer, in JSON types: the fields of `document` that are the task's own."""
+    def result(self, answer: Any, query: ImageQuery) -> dict[str, Any]:
+        """An answer in JSON types: the task's own fields of `document`."""
 
-    def picture(self, answer: Any, photograph: Photograph, asked: Asked) -> bytes:
-        """The picture of an answer, in one of the forms of `query.MEDIA`; of tasks with pictures."""
+    def picture(self, answer: Any, photograph: Photograph, query: ImageQuery) -> bytes:
+        """The picture of an answer, in a form of `query.MEDIA`; only for tasks with pictures."""
         raise NotImplementedError
 
     def brief(self, result: dict[str, Any]) -> dict[str, Any]:
-        """As much of a result as fits a header beside its picture."""
+        """The part of a result that fits the header beside its picture."""
         return result

@@ -1,4 +1,4 @@
-"""What the service counts of itself, for Prometheus."""
+"""The service's metrics for Prometheus."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,13 +16,13 @@ Replicas = Callable[[], Mapping[str, ReplicaCount]]
 
 
 class ReplicaGauges(Collector):
-    """The replicas of each application at the moment of a scrape; one that was removed is shown no more."""
+    """The replicas of each application at the time of a scrape; removed applications are left out."""
 
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Those that are healthy, and those that there should be."""
+        """The healthy and the wanted replicas."""
         healthy = GaugeMetricFamily(
             "fissura_replicas_healthy", "Replicas that answer.", labels=("application",)
         )
@@ -36,14 +36,14 @@ class ReplicaGauges(Collector):
 
 
 class RefusedConnections(Collector):
-    """What was refused before it was a request, or because it was none in time; `refused` is counted in by
-    what listens."""
+    """Connections refused before they became a request, or because none came in time; the listener counts
+    in `refused`."""
 
     def __init__(self, refused: Mapping[str, int]) -> None:
         self._refused = refused
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        """How many for each reason."""
+        """The number for each reason."""
         family = CounterMetricFamily(
             "fissura_refused_connections", "Connections refused or closed.", labels=("reason",)
         )
@@ -53,10 +53,10 @@ class RefusedConnections(Collector):
 
 
 class Telemetry:
-    """The counters of one process that answers requests, and what it sees of its replicas.
+    """The metrics of one HTTP process and of its replicas.
 
-    They are the service's own: Ray Serve sees no image that takes a line to its replica, calls a replica
-    healthy ten seconds late, and exports nothing from a Ray that serves one machine.
+    Ray Serve's own do not suffice: they miss images sent over a socket, report a replica's health ten seconds
+    late, and are not exported by a Ray of one machine.
     """
 
     def __init__(self, gate: Gate, replicas: Replicas, refused: Mapping[str, int] | None = None) -> None:
@@ -92,5 +92,5 @@ class Telemetry:
             Gauge(name, text, registry=self._registry).set_function(read)
 
     def text(self) -> bytes:
-        """All of them in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The bearer token of a service that is not for this machine alone."""
+"""The bearer token of a service that other machines can reach."""
 
 import hashlib
 import hmac
@@ -17,10 +17,10 @@ MOST_BYTES = 4096
 
 
 def read_token(path: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The token in the file at `path`, or else in the variable FISSURA_TOKEN; None where there is neither.
+    """The token in the file at `path`, or else in the variable FISSURA_TOKEN; None if there is neither.
 
     Raises:
-        SpecError: the file cannot be read, or the token is too short to be one; its text is in no error.
+        SpecError: the file cannot be read, or the token is invalid; no error shows its text.
     """
     if path is not None:
         try:
@@ -45,8 +45,8 @@ def read_token(path: Path | None, environment: Mapping[str, str] = os.environ) -
 
 
 @contextmanager
-def kept_to_itself() -> Iterator[None]:
-    """For the block no process that this one starts is given the variable FISSURA_TOKEN."""
+def without_token_variable() -> Iterator[None]:
+    """Removes the variable FISSURA_TOKEN for the block, so that child processes do not inherit it."""
     token = os.environ.pop(VARIABLE, None)
     try:
         yield
@@ -56,7 +56,7 @@ def kept_to_itself() -> Iterator[None]:
 
 
 def check_exposure(host: str, token: str | None) -> None:
-    """A service that other machines reach has a token.
+    """Checks that a service that other machines reach has a token.
 
     Raises:
         SpecError: it has none.
@@ -77,23 +77,23 @@ def is_loopback(host: str) -> bool:
 
 
 def token_digest(token: str) -> str:
-    """What is kept of a token: its SHA-256, so that the token itself is in no configuration."""
+    """The SHA-256 of a token, which the configuration holds instead of the token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def check_token(digest: str | None, authorization: str | None) -> None:
-    """Lets a request pass that carries the token of this digest; where there is none, any request.
+    """Checks that a request carries the token of this digest; without a digest, any request passes.
 
-    The time that it takes tells nothing of a wrong one.
+    Takes the same time for any wrong token.
 
     Raises:
         Refused: the header is missing or wrong.
     """
     if digest is None:
         return
-    scheme, _, given = (authorization or "").partition(" ")
-    right = hmac.compare_digest(token_digest(given.strip()), digest)
-    if not right or scheme.lower() != "bearer":
+    scheme, _, token = (authorization or "").partition(" ")
+    valid = hmac.compare_digest(token_digest(token.strip()), digest)
+    if not valid or scheme.lower() != "bearer":
         detail = "none was sent" if authorization is None else "another one was sent"
         raise Refused(
             Problem(

@@ -1,4 +1,4 @@
-"""How images wait: in two lanes, the shortest first, and for room."""
+"""How images wait: in two lanes, the shortest first, and for memory."""
 
 import asyncio
 import contextlib
@@ -11,46 +11,46 @@ Item = TypeVar("Item")
 LaneName = Literal["small", "large"]
 
 SMALL_PIXELS = 2**20
-"""What has more goes the lane of the large images."""
+"""Larger images take the lane of the large ones."""
 OVERHEAD = 2**16
-"""The pixels that take as long as what an image costs whatever its size."""
+"""The fixed cost of an image, in pixels that take as long."""
 OVERTAKEN = 4
 
 
 def lane_of(pixels: int) -> LaneName:
-    """The lane of an image of so many pixels: the large ones keep no small one waiting."""
+    """The lane of an image of so many pixels: small images do not wait for large ones."""
     return "small" if pixels <= SMALL_PIXELS else "large"
 
 
 class ShortestFirst(Generic[Item]):
-    """A queue. An item goes before those that cost more, until `OVERTAKEN` times as much as it costs itself
-    has come after it: so none waits for ever. Items that cost the same keep their order."""
+    """A queue: cheaper items overtake an item until `OVERTAKEN` times its own cost has arrived after it, so
+    none starves. Items of equal cost keep their order."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Item]] = []
-        self._came = self._number = 0
+        self._arrived = self._number = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
     @property
     def first(self) -> Item:
-        """The next one, which stays."""
+        """The next item, left in the queue."""
         return self._heap[0][2]
 
     def push(self, item: Item, *, pixels: int) -> None:
-        """Takes in an image of so many pixels."""
+        """Adds an item of so many pixels."""
         cost = pixels + OVERHEAD
         self._number += 1
-        heapq.heappush(self._heap, (self._came + OVERTAKEN * cost, self._number, item))
-        self._came += cost
+        heapq.heappush(self._heap, (self._arrived + OVERTAKEN * cost, self._number, item))
+        self._arrived += cost
 
     def pop(self) -> Item:
-        """Takes the next one out."""
+        """Removes and returns the next item."""
         return heapq.heappop(self._heap)[2]
 
     def remove(self, item: Item) -> bool:
-        """Takes out this one; False where it is no longer here."""
+        """Removes this item; False if it is not in the queue."""
         kept = [entry for entry in self._heap if entry[2] is not item]
         removed = len(kept) < len(self._heap)
         heapq.heapify(kept)
@@ -59,7 +59,7 @@ class ShortestFirst(Generic[Item]):
 
 
 class Room:
-    """Bounds the pixels that are in memory at a time. What is larger than all of it has it alone."""
+    """Bounds the pixels in memory at a time; an image beyond the bound has the memory to itself."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self.free = pixels
@@ -67,20 +67,20 @@ class Room:
 
     @asynccontextmanager
     async def held(self, pixels: int) -> AsyncIterator[None]:
-        """Waits for room; inside the block it is taken."""
+        """Waits for room, and holds it inside the block."""
         pixels = min(pixels, self._all)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.push((pixels, turn), pixels=pixels)
         try:
-            self._let_in()
+            self._admit()
             await turn
             yield
         finally:
             if turn.done() and not turn.cancelled():
                 self.free += pixels
-            self._let_in()
+            self._admit()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         while self._waiting:
             pixels, turn = self._waiting.first
             if not turn.done():
@@ -92,9 +92,9 @@ class Room:
 
 
 async def settled(future: "asyncio.Future[Any]") -> None:
-    """Returns when the future is done, however often its caller is cancelled meanwhile."""
+    """Returns when the future is done, even if its caller is cancelled meanwhile."""
     while not future.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([future])
     if not future.cancelled():
-        future.exception()  # which nobody asks for any more
+        future.exception()  # retrieved, so that asyncio does not log it

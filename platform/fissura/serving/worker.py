@@ -1,7 +1,7 @@
-"""From the bytes of a photograph to the bytes of an answer, one model's share of the service.
+"""From the bytes of a photograph to the bytes of a reply, by one model.
 
-Decoding, measuring and encoding go on in threads while the network works on another image. Large images have
-threads of their own, which let those of the small ones go first.
+Threads decode, measure and encode while the network works on another image. Large images have their own
+threads, with a lower priority than those of small images.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from fissura.deploy.model import Answer, Model
 from fissura.serving.batcher import PixelBatcher, Wanted
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, too_slow, unreadable
-from fissura.serving.query import MEDIA, Asked, needless
+from fissura.serving.query import MEDIA, ImageQuery, unsupported
 from fissura.serving.waiting import LaneName, Room, lane_of, settled
 from fissura.training.allocator import trim_memory
 from fissura.training.out_of_memory import is_out_of_memory
@@ -33,14 +33,14 @@ from fissura.training.out_of_memory import is_out_of_memory
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 HELPERS = 2  # threads beside the network's, in each lane
-NICENESS = 5  # of the lane of large images: a third of what the small ones get, and all that they leave
-AHEAD = 4  # batches that the lane of small images may have decoded
-LARGE_PIXELS = 2**23  # of a photograph that leaves a gigabyte behind
+NICENESS = 5  # of the lane of large images: a third of the small lane's CPU time, or all that is idle
+AHEAD = 4  # decoded batches in the lane of small images
+LARGE_PIXELS = 2**23  # a photograph of this size leaves a gigabyte of free memory in the process
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer for one image: `result` in JSON types, the picture that was asked for, or what is wrong."""
+    """The reply for one image: `result` in JSON types and the requested picture, or the problem."""
 
     result: dict[str, Any]
     picture: bytes | None = None
@@ -49,10 +49,10 @@ class Reply:
 
 
 class Worker:
-    """Answers for photographs with one model; `name` and `version` are what each result says of it.
+    """Replies to photographs with one model; each result states its `name` and `version`.
 
-    So many pixels are decoded at a time as one image may have, and `AHEAD` batches of small images beside
-    them: memory is bounded whatever arrives.
+    Memory is bounded: the decoded pixels are at most those of one large image and of `AHEAD` batches of small
+    ones.
     """
 
     def __init__(self, model: Model, limits: Limits, *, name: str = "default", version: int = 1) -> None:
@@ -61,26 +61,26 @@ class Worker:
         most = limits.batch_pixels if model.batches else 1
         self._lanes: dict[LaneName, _LaneThreads] = {
             "small": _LaneThreads(
-                self._answers, most_pixels=most, room=AHEAD * limits.batch_pixels, niceness=0
+                self._run_model, most_pixels=most, room=AHEAD * limits.batch_pixels, niceness=0
             ),
-            "large": _LaneThreads(self._answers, most_pixels=most, room=limits.pixels, niceness=NICENESS),
+            "large": _LaneThreads(self._run_model, most_pixels=most, room=limits.pixels, niceness=NICENESS),
         }
 
     def close(self) -> None:
-        """Ends the threads; what they had not begun is dropped."""
+        """Ends the threads, and drops work that has not begun."""
         for lane in self._lanes.values():
             lane.close()
 
-    async def answer(self, photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
-        """The reply for one image; whatever is wrong with it is in the reply. After `seconds` it is given up.
+    async def answer(self, photograph: bytes, query: ImageQuery, *, seconds: float | None = None) -> Reply:
+        """The reply for one image, with its problem if there is one; times out after `seconds`.
 
-        However it ends, also where its caller is cancelled, nothing of the image is worked on any more.
+        When it returns, or is cancelled, no thread works on the image any more.
         """
-        begin = time.monotonic()
+        started = time.monotonic()
         try:
-            self._check(asked)
+            self._check(query)
             async with asyncio.timeout(seconds):
-                reply = await self._reply(photograph, asked)
+                reply = await self._reply(photograph, query)
         except TimeoutError:
             return Reply({}, problem=too_slow(seconds or 0))
         except ModelError:
@@ -91,39 +91,41 @@ class Worker:
             return Reply({}, problem=refused.problem)
         except MemoryError:
             return Reply({}, problem=_too_much_memory())
-        took = round(time.monotonic() - begin, 4)
-        return replace(reply, result={**self._head, **reply.result, "seconds": took})
+        seconds_taken = round(time.monotonic() - started, 4)
+        return replace(reply, result={**self._head, **reply.result, "seconds": seconds_taken})
 
-    async def _reply(self, photograph: bytes, asked: Asked) -> Reply:
-        height, width = await self._lanes["small"].helping(read_header, photograph)
+    async def _reply(self, photograph: bytes, query: ImageQuery) -> Reply:
+        height, width = await self._lanes["small"].in_thread(read_header, photograph)
         lane = self._lanes[lane_of(height * width)]
         async with lane.room.held(height * width):
             try:
-                decoded = await lane.helping(decode, photograph, max_pixels=self._limits.pixels)
-                found = await lane.batcher.submit(decoded.pixels, pixels=height * width)
-                result = await lane.helping(self._result, found, decoded, photograph, asked)
-                if asked.form == "json":
+                decoded = await lane.in_thread(decode, photograph, max_pixels=self._limits.pixels)
+                answer = await lane.batcher.submit(decoded.pixels, pixels=height * width)
+                result = await lane.in_thread(self._result, answer, decoded, photograph, query)
+                if query.form == "json":
                     return Reply(result)
-                picture = await lane.helping(self._service.picture, found, decoded, asked)
-                return Reply(result, picture, MEDIA[asked.form])
+                picture = await lane.in_thread(self._service.picture, answer, decoded, query)
+                return Reply(result, picture, MEDIA[query.form])
             finally:
                 if height * width > LARGE_PIXELS:
-                    found = decoded = None
+                    answer = decoded = None
                     await settled(asyncio.wrap_future(lane.helpers.submit(trim_memory)))
 
-    def _check(self, asked: Asked) -> None:
-        beyond = needless(asked, parameters=self._service.parameters)
-        if beyond:
+    def _check(self, query: ImageQuery) -> None:
+        names = unsupported(query, parameters=self._service.parameters)
+        if names:
             raise Refused(
                 Problem(
                     "invalid-value",
                     f"a model for {self.model.task} is asked for what it gives",
-                    f"{', '.join(f'`{name}`' for name in beyond)} asks for more",
+                    f"{', '.join(f'`{name}`' for name in names)} asks for more",
                     "leave it out",
                 )
             )
 
-    def _result(self, found: Answer, decoded: Photograph, photograph: bytes, asked: Asked) -> dict[str, Any]:
+    def _result(
+        self, answer: Answer, decoded: Photograph, photograph: bytes, query: ImageQuery
+    ) -> dict[str, Any]:
         height, width = decoded.pixels.shape[:2]
         image = {
             "name": None,
@@ -132,12 +134,12 @@ class Worker:
             "sha256": hashlib.sha256(photograph).hexdigest(),
             "remarks": list(decoded.remarks),
         }
-        return {"image": image, **self._service.result(found, asked)}
+        return {"image": image, **self._service.result(answer, query)}
 
-    def _answers(self, images: Sequence[Pixels], wanted: Wanted) -> Sequence[Answer]:
+    def _run_model(self, images: Sequence[Pixels], wanted: Wanted) -> Sequence[Answer]:
         def on_windows(*_: int) -> None:
             if not wanted():
-                raise _Unwanted
+                raise _NobodyWaitsError
 
         try:
             return self.model(images, on_windows=on_windows)
@@ -149,8 +151,8 @@ class Worker:
             raise
 
 
-class _Unwanted(Exception):
-    """Nobody waits for what is worked on."""
+class _NobodyWaitsError(Exception):
+    """No caller waits for the batch any more."""
 
 
 class _LaneThreads:
@@ -164,15 +166,15 @@ class _LaneThreads:
         room: int,
         niceness: int,
     ) -> None:
-        self.helpers = ThreadPoolExecutor(HELPERS, "photograph", _step_back, (niceness,))
-        self._network = ThreadPoolExecutor(1, "network", _step_back, (niceness,))
+        self.helpers = ThreadPoolExecutor(HELPERS, "photograph", _lower_priority, (niceness,))
+        self._network = ThreadPoolExecutor(1, "network", _lower_priority, (niceness,))
         self.room = Room(room)
         self.batcher: PixelBatcher[Pixels, Answer] = PixelBatcher(
             run, most_pixels=most_pixels, executor=self._network
         )
 
-    async def helping(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """What `work` gives, done in a thread; where its caller is cancelled it ends when the thread has."""
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """The result of `work`, run in a thread; when cancelled, it returns once the thread is done."""
         job = self.helpers.submit(work, *arguments, **named)
         try:
             return await asyncio.wrap_future(job)
@@ -187,9 +189,9 @@ class _LaneThreads:
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _step_back(niceness: int) -> None:
-    """Lets threads of a lower niceness go first; on Linux alone a thread, and those that it starts for its
-    arithmetic, have one of their own."""
+def _lower_priority(niceness: int) -> None:
+    """Raises the niceness of this thread; only Linux has one per thread, which the threads that it starts
+    inherit."""
     if niceness and sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)

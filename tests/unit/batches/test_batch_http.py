@@ -353,7 +353,7 @@ class TestWhatAnAnswerMeans:
         service = Service()
         service.handler = never
         with pytest.raises(Unreachable, match="nobody answers"):
-            ask(service, patience=ClientTimeouts(answer=0.2))
+            ask(service, timeouts=ClientTimeouts(answer=0.2))
 
     def test_a_connection_that_breaks_is_nobody_s(self) -> None:
         async def broken(request: web.Request) -> web.StreamResponse:

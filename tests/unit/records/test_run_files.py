@@ -32,7 +32,7 @@ from fissura.records.run_files import (
 )
 from fissura.segmentation.predict import Predictor
 from fissura.serving.limits import Limits
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.worker import Worker
 from fissura.studies.verification import verify
 from fissura.training.checkpoint import WEIGHTS
@@ -206,7 +206,7 @@ class TestAModelThatGivesNoNumbers:
         photograph = BytesIO()
         Image.fromarray(BLACK).save(photograph, format="PNG")
         worker = Worker(open_model(run, device=CPU), Limits())
-        reply = asyncio.run(worker.answer(photograph.getvalue(), Asked()))
+        reply = asyncio.run(worker.answer(photograph.getvalue(), ImageQuery()))
         worker.close()
         assert reply.problem is not None
         assert reply.problem.status == 500

@@ -18,7 +18,7 @@ from fissura.serving.gate import Gate
 from fissura.serving.hosting import Hosted, ReplicaCount
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Refused
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.telemetry import Telemetry
 from fissura.serving.worker import Reply
 
@@ -45,7 +45,7 @@ class Host:
     def replicas(self) -> Mapping[str, ReplicaCount]:
         return {}
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: ImageQuery, *, seconds: float) -> Reply:
         self.begun += 1
         self.seconds.append(seconds)
         try:
@@ -76,7 +76,7 @@ def test_what_was_given_up_is_counted_until_the_host_has_let_it_go_and_others_ar
     async def main() -> None:
         host = Host()
         service, gate = answering(host, batch_pixels=10**6)
-        task = asyncio.create_task(service.replies(MODEL, uploads(1200, 1300), Asked()))
+        task = asyncio.create_task(service.replies(MODEL, uploads(1200, 1300), ImageQuery()))
         await until(lambda: host.begun == 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -84,15 +84,15 @@ def test_what_was_given_up_is_counted_until_the_host_has_let_it_go_and_others_ar
         await until(lambda: host.cancelled == 2)
         assert gate.images == 2
         with pytest.raises(Refused) as refused:
-            await service.replies(MODEL, uploads(1200), Asked())
+            await service.replies(MODEL, uploads(1200), ImageQuery())
         assert refused.value.problem.status == 429
-        small = asyncio.create_task(service.replies(MODEL, uploads(10), Asked()))
+        small = asyncio.create_task(service.replies(MODEL, uploads(10), ImageQuery()))
         await until(lambda: host.begun == 3)  # served beside it
         host.go.set()
         assert [reply.problem for reply in await small] == [None]
         host.let_go.set()
         await until(lambda: gate.images == 0)
-        await service.replies(MODEL, uploads(1200), Asked())
+        await service.replies(MODEL, uploads(1200), ImageQuery())
 
     run(main)
 
@@ -102,7 +102,7 @@ def test_a_request_whose_time_is_up_is_told_so_and_is_counted_while_it_is_worked
         host = Host()
         service, gate = answering(host, seconds=0.3)
         with pytest.raises(Refused) as refused:
-            await service.replies(MODEL, uploads(10), Asked())
+            await service.replies(MODEL, uploads(10), ImageQuery())
         assert (refused.value.problem.kind, gate.images) == ("too-slow", 1)
         # the host is told when to stop by itself, where nobody is left to tell it
         assert 0 < host.seconds[0] <= 0.3 + GRACE_SECONDS
@@ -119,7 +119,9 @@ def test_a_client_that_hangs_up_ends_its_work_and_one_that_waits_does_not() -> N
         host.let_go.set()
         service, gate = answering(host)
         messages: asyncio.Queue[Message] = asyncio.Queue()
-        gone = asyncio.create_task(unless_gone(messages.get, service.replies(MODEL, uploads(10), Asked())))
+        gone = asyncio.create_task(
+            unless_gone(messages.get, service.replies(MODEL, uploads(10), ImageQuery()))
+        )
         await until(lambda: host.begun == 1)
         messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
         await asyncio.sleep(0.01)
@@ -130,7 +132,7 @@ def test_a_client_that_hangs_up_ends_its_work_and_one_that_waits_does_not() -> N
         await until(lambda: gate.images == 0)
         assert host.cancelled == 1
         host.go.set()
-        [reply] = await unless_gone(messages.get, service.replies(MODEL, uploads(10), Asked()))
+        [reply] = await unless_gone(messages.get, service.replies(MODEL, uploads(10), ImageQuery()))
         assert reply.problem is None
 
     run(main)

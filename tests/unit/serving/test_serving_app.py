@@ -36,7 +36,7 @@ from fissura.serving.app import build_app
 from fissura.serving.hosting import Hosted, Models, OneModel
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Reply, Worker
@@ -93,7 +93,7 @@ class Both(OneModel):
         ]
         self._models = Models("cracks", {one.name: one for one in hosted})
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: ImageQuery, *, seconds: float) -> Reply:
         return await self._workers[model.task].answer(photograph, asked, seconds=seconds)
 
 
@@ -315,7 +315,7 @@ class TestAClassification:
         ]  # fmt: skip
 
     def test_has_no_picture_scale_or_threshold(self, classifier: Worker) -> None:
-        for asked in (Asked(form="mask"), Asked(threshold=0.5), Asked(mm_per_pixel=1)):
+        for asked in (ImageQuery(form="mask"), ImageQuery(threshold=0.5), ImageQuery(mm_per_pixel=1)):
             reply = asyncio.run(classifier.answer(PNG, asked))
             assert reply.problem is not None
             assert reply.problem.status == 422
@@ -430,7 +430,7 @@ class Unhappy(OneModel):
         super().__init__(worker)
         self._answer = answer
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: ImageQuery, *, seconds: float) -> Reply:
         found = self._answer()
         if asyncio.iscoroutine(found):
             return await found
@@ -647,7 +647,7 @@ class TestAProblem:
         async def slow() -> Reply:
             begun.set()
             await asyncio.to_thread(go.wait, 30)
-            return await segmenter.answer(PNG, Asked())
+            return await segmenter.answer(PNG, ImageQuery())
 
         with served(Unhappy(segmenter, slow), waiting_images=1) as client, ThreadPoolExecutor(1) as pool:
             first = pool.submit(segment, client)
@@ -664,7 +664,7 @@ class TestAProblem:
         async def two_seconds() -> Reply:
             nonlocal now
             now += 2
-            return await segmenter.answer(large, Asked())
+            return await segmenter.answer(large, ImageQuery())
 
         host = Unhappy(segmenter, two_seconds)
         service = Service(host, limits=Limits(), roots=Roots(), clock=lambda: now)
@@ -984,7 +984,7 @@ class TestAWorker:
         height, width = decode(PNG).pixels.shape[:2]
         for most, times in ((height * width, 0), (height * width - 1, 1)):
             monkeypatch.setattr("fissura.serving.worker.LARGE_PIXELS", most)
-            assert asyncio.run(segmenter.answer(PNG, Asked())).problem is None
+            assert asyncio.run(segmenter.answer(PNG, ImageQuery())).problem is None
             assert len(trimmed) == times
 
     def test_on_a_cpu_takes_one_image_at_a_time_so_that_each_is_answered_when_it_is_ready(
@@ -1001,7 +1001,7 @@ class TestAWorker:
         monkeypatch.setattr(type(worker.model), "__call__", counted)
 
         async def main() -> None:
-            await asyncio.gather(*(worker.answer(PNG, Asked()) for _ in range(6)))
+            await asyncio.gather(*(worker.answer(PNG, ImageQuery()) for _ in range(6)))
 
         asyncio.run(main())
         worker.close()

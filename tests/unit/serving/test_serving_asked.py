@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fissura.serving.problems import Refused
-from fissura.serving.query import MEDIA, MOST_RANGES, Asked, asked_of
+from fissura.serving.query import MEDIA, MOST_RANGES, ImageQuery, parse_query
 
 
 def form(accept: str | None, answer: str | None = None) -> str:
-    return asked_of({"answer": answer}, accept).form
+    return parse_query({"answer": answer}, accept).form
 
 
 class TestAccept:
@@ -100,11 +100,11 @@ class TestAccept:
 
 class TestTheTerms:
     def test_are_the_model_s_own_where_none_are_named(self) -> None:
-        assert asked_of({}, None) == Asked()
+        assert parse_query({}, None) == ImageQuery()
 
     def test_are_those_of_the_query(self) -> None:
-        asked = asked_of({"answer": "mask", "mm_per_pixel": 0.5, "threshold": 0.25}, None)
-        assert asked == Asked(form="mask", mm_per_pixel=0.5, threshold=0.25)
+        asked = parse_query({"answer": "mask", "mm_per_pixel": 0.5, "threshold": 0.25}, None)
+        assert asked == ImageQuery(form="mask", mm_per_pixel=0.5, threshold=0.25)
 
     @pytest.mark.parametrize(
         "query",
@@ -116,11 +116,11 @@ class TestTheTerms:
     )  # fmt: skip
     def test_that_break_a_rule_are_refused(self, query: dict[str, str | float | None]) -> None:
         with pytest.raises(Refused) as error:
-            asked_of(query, None)
+            parse_query(query, None)
         assert error.value.problem.status == 422
         assert next(iter(query)) in error.value.problem.detail
 
     @given(st.floats(0, 1), st.none() | st.floats(1e-6, 1e5))
     def test_cross_processes_as_they_are(self, threshold: float, scale: float | None) -> None:
-        asked = Asked(form="probability", mm_per_pixel=scale, threshold=threshold)
-        assert Asked.load(asked.plain(), source="question") == asked
+        asked = ImageQuery(form="probability", mm_per_pixel=scale, threshold=threshold)
+        assert ImageQuery.load(asked.plain(), source="question") == asked

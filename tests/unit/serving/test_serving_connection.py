@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from fissura.serving.connection import FIELDS, HEAD_BYTES, server_config
-from fissura.serving.crowd import BEGUN_AT_A_TIME
 from fissura.serving.limits import Limits
+from fissura.serving.open_connections import BEGUN_AT_A_TIME
 from serving_door import Answer, Door, answer, client, head, listening, running, sent, until
 
 CHUNKED = head("PUT", "/v1/models/a", "Content-Type: application/json", "Transfer-Encoding: chunked")

@@ -8,12 +8,12 @@ import pytest
 
 from fissura.distributed.serving.sockets import Lines, line_path
 from fissura.serving.problems import unreadable
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.socket_rpc import FRAME, Answers, Line, listen
 from fissura.serving.worker import Reply
 
 
-async def echo(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
+async def echo(photograph: bytes, asked: ImageQuery, *, seconds: float | None = None) -> Reply:
     if photograph == b"bad":
         return Reply({}, problem=unreadable("it is no image; send another"))
     if photograph == b"bug":
@@ -37,7 +37,7 @@ def over_a_line(folder: Path, answers: Answers, use: Callable[[Line], Awaitable[
 def test_a_reply_is_whole_and_is_its_own_images(tmp_path: Path) -> None:
     async def use(line: Line) -> None:
         images = [bytes([n]) * (n * 50_000 + 1) for n in range(40)]
-        asked = Asked(form="mask", mm_per_pixel=0.1, threshold=0.25)
+        asked = ImageQuery(form="mask", mm_per_pixel=0.1, threshold=0.25)
         replies = await asyncio.gather(*(line.answer(one, asked) for one in images))
         for image, reply in zip(images, replies, strict=True):
             assert reply == await echo(image, asked)
@@ -47,12 +47,12 @@ def test_a_reply_is_whole_and_is_its_own_images(tmp_path: Path) -> None:
 
 
 def test_a_reply_without_a_picture_and_a_picture_of_no_bytes_differ(tmp_path: Path) -> None:
-    async def answers(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
+    async def answers(photograph: bytes, asked: ImageQuery, *, seconds: float | None = None) -> Reply:
         return Reply({}, None if photograph else b"")
 
     async def use(line: Line) -> None:
-        assert (await line.answer(b"x", Asked())).picture is None
-        assert (await line.answer(b"", Asked())).picture == b""
+        assert (await line.answer(b"x", ImageQuery())).picture is None
+        assert (await line.answer(b"", ImageQuery())).picture == b""
 
     over_a_line(tmp_path, answers, use)
 
@@ -62,7 +62,7 @@ def test_what_is_wrong_with_an_image_is_in_its_reply_and_a_bug_without_its_text(
 ) -> None:
     async def use(line: Line) -> None:
         bad, bug, good = await asyncio.gather(
-            *(line.answer(one, Asked()) for one in (b"bad", b"bug", b"good"))
+            *(line.answer(one, ImageQuery()) for one in (b"bad", b"bug", b"good"))
         )
         assert bad.problem == unreadable("it is no image; send another")
         assert bug.problem is not None
@@ -78,7 +78,7 @@ def test_an_image_that_its_caller_gave_up_is_taken_back_and_counted_until_it_is_
 ) -> None:
     begun, ended, let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def answers(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
+    async def answers(photograph: bytes, asked: ImageQuery, *, seconds: float | None = None) -> Reply:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -88,7 +88,7 @@ def test_an_image_that_its_caller_gave_up_is_taken_back_and_counted_until_it_is_
         raise AssertionError
 
     async def use(line: Line) -> None:
-        task = asyncio.create_task(line.answer(b"image", Asked()))
+        task = asyncio.create_task(line.answer(b"image", ImageQuery()))
         await begun.wait()
         for _ in range(3):  # however often
             task.cancel()
@@ -116,7 +116,7 @@ def test_a_line_that_breaks_fails_what_waits_and_what_comes(tmp_path: Path) -> N
         async with asyncio.timeout(30):
             for _ in range(2):
                 with pytest.raises(ConnectionError):
-                    await line.answer(b"image", Asked())
+                    await line.answer(b"image", ImageQuery())
         assert line.broken
         server.close()
 
@@ -130,7 +130,7 @@ def test_who_sends_nonsense_is_hung_up_on_and_the_others_are_answered(tmp_path: 
         writer.write(sent)
         assert await reader.read() == b""
         writer.close()
-        assert (await line.answer(b"good", Asked())).picture == b"doog"
+        assert (await line.answer(b"good", ImageQuery())).picture == b"doog"
 
     over_a_line(tmp_path, echo, use)
 
@@ -151,7 +151,7 @@ class TestLines:
         async def main() -> None:
             waiting = asyncio.Event()
 
-            async def slow(photograph: bytes, asked: Asked, *, seconds: float | None = None) -> Reply:
+            async def slow(photograph: bytes, asked: ImageQuery, *, seconds: float | None = None) -> Reply:
                 await waiting.wait()
                 return Reply({})
 
@@ -163,7 +163,7 @@ class TestLines:
             assert lines.free("other") is None
             first = lines.free("model")
             assert first is not None
-            task = asyncio.create_task(first.answer(b"image", Asked()))
+            task = asyncio.create_task(first.answer(b"image", ImageQuery()))
             await asyncio.sleep(0)
             second = lines.free("model")
             assert second is not None

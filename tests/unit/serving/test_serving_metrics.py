@@ -25,7 +25,7 @@ from fissura.distributed.serving.replica import Version
 from fissura.distributed.serving.sockets import line_path
 from fissura.serving.hosting import ReplicaCount
 from fissura.serving.limits import Limits
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.socket_rpc import listen
 from fissura.serving.worker import Reply, Worker
 from serve_process import PHOTO
@@ -76,7 +76,9 @@ class Handle:
 
     async def _answer(self, photograph: bytes, asked: dict[str, Any], seconds: float) -> Reply:
         self.images += 1
-        return await self._worker.answer(photograph, Asked.load(asked, source="question"), seconds=seconds)
+        return await self._worker.answer(
+            photograph, ImageQuery.load(asked, source="question"), seconds=seconds
+        )
 
     async def _describe(self) -> dict[str, Any]:
         return {"version": VERSION.plain(), "card": self._worker.model.card}

@@ -20,9 +20,9 @@ from fissura.serving.tokens import (
     check_exposure,
     check_token,
     is_loopback,
-    kept_to_itself,
     read_token,
     token_digest,
+    without_token_variable,
 )
 
 ANY = "0.0.0.0"  # noqa: S104
@@ -165,7 +165,7 @@ def test_it_is_in_no_environment_of_a_process_that_is_started_for_the_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FISSURA_TOKEN", TOKEN)
-    with kept_to_itself():
+    with without_token_variable():
         command = [sys.executable, "-c", "import os; print(*os.environ.values())"]
         assert TOKEN not in subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert os.environ["FISSURA_TOKEN"] == TOKEN

@@ -24,7 +24,7 @@ from fissura.deploy.model import Classified, SegmentationModel, open_model
 from fissura.segmentation.inference import OnWindows, Whole
 from fissura.serving import worker as worker_module
 from fissura.serving.limits import Limits
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.waiting import SMALL_PIXELS
 from fissura.serving.worker import NICENESS, Worker, _step_back
 
@@ -81,7 +81,7 @@ class TestWorkThatNobodyWaitsFor:
         network = Network()
 
         async def main() -> None:
-            task = asyncio.create_task(worker.answer(LARGE, Asked()))
+            task = asyncio.create_task(worker.answer(LARGE, ImageQuery()))
             await asyncio.to_thread(network.begun.wait, 30)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -96,12 +96,12 @@ class TestWorkThatNobodyWaitsFor:
 
         async def main() -> None:
             begin = time.monotonic()
-            reply = await worker.answer(LARGE, Asked(), seconds=0.2)
+            reply = await worker.answer(LARGE, ImageQuery(), seconds=0.2)
             assert time.monotonic() - begin < 20
             assert reply.problem is not None
             assert (reply.problem.kind, reply.problem.status) == ("too-slow", 504)
             assert network.ended == network.large
-            assert (await worker.answer(SMALL, Asked(), seconds=30)).problem is None
+            assert (await worker.answer(SMALL, ImageQuery(), seconds=30)).problem is None
 
         with working(network) as worker:
             run(main)
@@ -110,10 +110,10 @@ class TestWorkThatNobodyWaitsFor:
         network = Network()
 
         async def main() -> None:
-            first = asyncio.create_task(worker.answer(LARGE, Asked()))
+            first = asyncio.create_task(worker.answer(LARGE, ImageQuery()))
             await asyncio.to_thread(network.begun.wait, 30)
-            others = [asyncio.create_task(worker.answer(LARGE, Asked())) for _ in range(8)]
-            await worker.answer(SMALL, Asked())
+            others = [asyncio.create_task(worker.answer(LARGE, ImageQuery())) for _ in range(8)]
+            await worker.answer(SMALL, ImageQuery())
             for other in others:
                 other.cancel()
             await asyncio.wait(others)
@@ -129,13 +129,13 @@ class TestWorkThatNobodyWaitsFor:
 
         async def main() -> None:
             for _ in range(3):
-                tasks = [asyncio.create_task(worker.answer(LARGE, Asked())) for _ in range(3)]
+                tasks = [asyncio.create_task(worker.answer(LARGE, ImageQuery())) for _ in range(3)]
                 await asyncio.to_thread(network.begun.wait, 30)
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
             network.go.set()
-            assert (await worker.answer(LARGE, Asked(), seconds=30)).problem is None
+            assert (await worker.answer(LARGE, ImageQuery(), seconds=30)).problem is None
 
         with working(network, pixels=1100 * 1000) as worker:
             run(main)
@@ -146,9 +146,9 @@ class TestSmallImages:
         network = Network()
 
         async def main() -> None:
-            large = asyncio.create_task(worker.answer(LARGE, Asked()))
+            large = asyncio.create_task(worker.answer(LARGE, ImageQuery()))
             await asyncio.to_thread(network.begun.wait, 30)
-            replies = await asyncio.gather(*(worker.answer(SMALL, Asked()) for _ in range(16)))
+            replies = await asyncio.gather(*(worker.answer(SMALL, ImageQuery()) for _ in range(16)))
             assert [reply.problem for reply in replies] == [None] * 16
             assert not large.done()
             network.go.set()
@@ -177,7 +177,7 @@ class TestSmallImages:
             photographs.append(file.getvalue())
 
         async def main() -> None:
-            asked = Asked(form="probability")
+            asked = ImageQuery(form="probability")
             replies = await asyncio.gather(*(worker.answer(each, asked) for each in photographs))
             for photograph, reply in zip(photographs, replies, strict=True):
                 assert reply.picture is not None
@@ -209,7 +209,7 @@ class TestMemory:
 
         async def one() -> None:
             nonlocal answered
-            assert (await worker.answer(photograph, Asked())).problem is None
+            assert (await worker.answer(photograph, ImageQuery())).problem is None
             answered += 1
 
         async def main() -> None:

@@ -36,7 +36,7 @@ from fissura.distributed.serving.sockets import Lines
 from fissura.serving.hosting import Hosted, Models, ReplicaCount
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, failed
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.worker import Reply
 from fissura.training.runtime import pick_device
 
@@ -89,7 +89,7 @@ class RayHost:
         """The replicas of each application, by the last look."""
         return self._replicas
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: Asked, *, seconds: float) -> Reply:
+    async def answer(self, model: Hosted, photograph: bytes, asked: ImageQuery, *, seconds: float) -> Reply:
         """The reply of the model's present version. An image whose replica dies is given to another one."""
         end = asyncio.get_running_loop().time() + seconds
         for attempt in range(ATTEMPTS):

@@ -16,7 +16,7 @@ from fissura.deploy.model import open_model
 from fissura.distributed.serving.sockets import line_path
 from fissura.serving.hosting import NAME
 from fissura.serving.limits import Limits
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.socket_rpc import listen
 from fissura.serving.worker import Reply, Worker
 from fissura.training.runtime import LocalRuntime
@@ -83,14 +83,16 @@ class ModelReplica:
         self._version = version
         self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
         # the first image of a process waits for libraries: the speed that the gate learns must not be its
-        await self._worker.answer(png(np.zeros((256, 256), np.uint8)), Asked())
+        await self._worker.answer(png(np.zeros((256, 256), np.uint8)), ImageQuery())
         self._line: asyncio.Server | None = None
         if hosting.lines is not None and hosting.replicas.least == hosting.replicas.most:
             self._line = await listen(line_path(hosting.lines, version.application), self._worker.answer)
 
     async def answer(self, photograph: bytes, asked: dict[str, Any], seconds: float) -> Reply:
         """The reply for one image, which is given up after `seconds`."""
-        return await self._worker.answer(photograph, Asked.load(asked, source="question"), seconds=seconds)
+        return await self._worker.answer(
+            photograph, ImageQuery.load(asked, source="question"), seconds=seconds
+        )
 
     async def describe(self) -> dict[str, Any]:
         """The version, and the card of its model, in JSON types."""
@@ -106,7 +108,7 @@ class ModelReplica:
 
 
 async def answer_by_handle(
-    handle: DeploymentHandle, photograph: bytes, asked: Asked, *, seconds: float
+    handle: DeploymentHandle, photograph: bytes, asked: ImageQuery, *, seconds: float
 ) -> Reply:
     """The reply of a replica that Ray Serve chooses. Ray Serve does not tell when what was cancelled has
     ended: the replica ends it after the tile that it is at."""

@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from fissura.serving.socket_rpc import Line
+from fissura.serving.socket_rpc import SocketClient
 
 
 def line_path(folder: Path, application: str) -> Path:
@@ -24,9 +24,9 @@ class Lines:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._open: dict[Path, Line] = {}
+        self._open: dict[Path, SocketClient] = {}
 
-    def free(self, application: str) -> Line | None:
+    def free(self, application: str) -> SocketClient | None:
         """The line of the application's replica that has the fewest images in work; None where there is no
         line."""
         prefix = _digest(application)
@@ -43,7 +43,7 @@ class Lines:
         for path in set(self._folder.iterdir()) - self._open.keys():
             # one that was killed leaves its socket behind
             with contextlib.suppress(OSError):
-                self._open[path] = await Line.open(path)
+                self._open[path] = await SocketClient.open(path)
 
 
 def _digest(application: str) -> str:

@@ -26,7 +26,7 @@ from fissura.distributed.serving.listener import Address, listener_application, 
 from fissura.distributed.serving.proxy import controller_options, is_unbounded
 from fissura.distributed.serving.replica import QUIET, Hosting, Version, model_application
 from fissura.distributed.serving.watch import ends_with_ray
-from fissura.serving.tokens import kept_to_itself
+from fissura.serving.tokens import without_token_variable
 from fissura.training.runtime import pick_device
 
 
@@ -78,7 +78,7 @@ def run_service(
     if address is None:
         # Ray would have its workers, the HTTP process among them, step back behind all else on the machine
         os.environ.setdefault("RAY_worker_niceness", "0")
-    with ending, kept_to_itself(), contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
+    with ending, without_token_variable(), contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         if address is None:
             folder = quiet.enter_context(
                 tempfile.TemporaryDirectory(

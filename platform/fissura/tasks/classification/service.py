@@ -1,9 +1,9 @@
-"""The service's address `classify`: the class of an image."""
+"""The service's route `classify`: the class of an image."""
 
 from typing import Any, Literal
 
 from fissura.deploy.model import Classified
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
 
@@ -23,7 +23,7 @@ class ClassificationService(TaskService):
     answers = "The class of one image, or of each image of a batch."
     document = ClassificationResult
 
-    def result(self, answer: Classified, asked: Asked) -> dict[str, Any]:
+    def result(self, answer: Classified, query: ImageQuery) -> dict[str, Any]:
         """See `TaskService`."""
         return {"label": answer.label, "decisions": list(answer.decisions)}
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fissura.batches.evaluation import check_some
 from fissura.batches.pictures import bare_name, picture_path, picture_stems
-from fissura.batches.scorer import ModelCard, Result, ToldDocument
+from fissura.batches.scorer import ModelCard, Result, ScorerDocument
 from fissura.batches.source import ImageSource
 from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
@@ -31,7 +31,7 @@ from fissura.reports.score_files import read_map, read_mask
 from fissura.segmentation.crack_measures import SUMMARY, CrackMeasures, MeasuredCrack, measure_map
 
 
-class CrackRow(ToldDocument):
+class CrackRow(ScorerDocument):
     """One crack of the table of an image, see `fissura.segmentation.crack_measures.MeasuredCrack`."""
 
     box: tuple[int, int, int, int]

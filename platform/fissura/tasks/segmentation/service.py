@@ -1,4 +1,4 @@
-"""The service's address `segment`: the cracks of an image, as measures and as pictures."""
+"""The service's route `segment`: the cracks of an image, as measures and as pictures."""
 
 from typing import Any, Literal
 
@@ -9,11 +9,11 @@ from fissura.batches.pictures import jpeg, overlay, png
 from fissura.data.photograph import Photograph
 from fissura.deploy.model import Segmented
 from fissura.segmentation.crack_measures import measure_map
-from fissura.serving.query import Asked
+from fissura.serving.query import ImageQuery
 from fissura.serving.schema import ResultHead, StrictDocument
 from fissura.serving.task_service import TaskService
 
-HEADER_CRACKS = 10  # of the table in a header, since proxies take a few thousand bytes alone
+HEADER_CRACKS = 10  # rows of the table in a header, since proxies accept only a few thousand bytes
 
 
 class CrackDocument(StrictDocument):
@@ -52,31 +52,35 @@ class SegmentationService(TaskService):
     document = SegmentationResult
     media = ("image/png", "image/jpeg")
 
-    def result(self, answer: Segmented, asked: Asked) -> dict[str, Any]:
+    def result(self, answer: Segmented, query: ImageQuery) -> dict[str, Any]:
         """See `TaskService`."""
-        found = _at(answer, asked)
-        measures = measure_map(found.probability, threshold=found.threshold, mm_per_pixel=asked.mm_per_pixel)
+        segmented = _at_threshold(answer, query)
+        measures = measure_map(
+            segmented.probability, threshold=segmented.threshold, mm_per_pixel=query.mm_per_pixel
+        )
         return {
-            "threshold": found.threshold,
+            "threshold": segmented.threshold,
             "cracks": measures.plain(),
             "crack_table": measures.table(),
         }
 
-    def picture(self, answer: Segmented, photograph: Photograph, asked: Asked) -> bytes:
+    def picture(self, answer: Segmented, photograph: Photograph, query: ImageQuery) -> bytes:
         """See `TaskService`."""
-        found = _at(answer, asked)
-        if asked.form == "overlay":
-            return jpeg(overlay(photograph.pixels, found.mask))
-        return png(found.probability if asked.form == "probability" else found.mask.astype(np.uint8) * 255)
+        segmented = _at_threshold(answer, query)
+        if query.form == "overlay":
+            return jpeg(overlay(photograph.pixels, segmented.mask))
+        return png(
+            segmented.probability if query.form == "probability" else segmented.mask.astype(np.uint8) * 255
+        )
 
     def brief(self, result: dict[str, Any]) -> dict[str, Any]:
         """See `TaskService`."""
         return {**result, "crack_table": result["crack_table"][:HEADER_CRACKS]}
 
 
-def _at(answer: Segmented, asked: Asked) -> Segmented:
-    """The answer at the threshold that was asked for, if one was."""
-    return answer if asked.threshold is None else Segmented(answer.probability, asked.threshold)
+def _at_threshold(answer: Segmented, query: ImageQuery) -> Segmented:
+    """The answer at the threshold of the query, if it has one."""
+    return answer if query.threshold is None else Segmented(answer.probability, query.threshold)
 
 
 SEGMENTATION_SERVICE: TaskService = SegmentationService()

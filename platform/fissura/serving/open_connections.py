@@ -1,4 +1,4 @@
-"""The connections of a server together: whose request begins next, and who is closed for want of room."""
+"""All connections of a server: which request begins next, and which connection is closed for room."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, problem_response
 
 BEGUN_AT_A_TIME = 16
-"""Requests that begin in one turn of the loop: some 20 ms."""
+"""Requests that begin in one turn of the loop: about 20 ms."""
 ROOM_SECONDS = 0.05
 NO_ROOM = Problem(
     "not-ready",
@@ -26,7 +26,7 @@ NO_ROOM = Problem(
 
 
 class Member(Protocol):
-    """A connection, as the others see it: whose it is, and since when it stands still."""
+    """A connection: its client, and since when it is idle."""
 
     client: tuple[str, int] | None
     connections: set[Any]
@@ -36,20 +36,20 @@ class Member(Protocol):
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether only the client can bring it forward."""
+        """Whether it waits for the client."""
 
 
 class _Request(NamedTuple):
-    """One whose head has come, and when."""
+    """A request with a complete head, and when that arrived."""
 
     connection: HttpToolsProtocol
     cycle: RequestResponseCycle
     app: ASGI3Application
-    came: float
+    arrived: float
 
 
-class Crowd:
-    """The connections of one server, whose set uvicorn keeps; `refused` counts those that are closed."""
+class OpenConnections:
+    """The connections of one server, whose set uvicorn keeps; `refused` counts the closed ones."""
 
     def __init__(self, limits: Limits, refused: Counter[str]) -> None:
         self.limits, self.refused = limits, refused
@@ -59,13 +59,13 @@ class Crowd:
 
     @property
     def most(self) -> int:
-        """Connections of all clients; half of the files that the process may open are not theirs."""
+        """The most connections of all clients; they may use half of the process's open files."""
         return min(self.limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
     def joined(self, member: Member) -> None:
-        """A client has connected. Where its address, or all, may have too many connections, room is made when
-        it is known what stands still: what sends nothing for `ROOM_SECONDS`. These begin when all that had
-        come in a burst has been read, and end when what came in them has: after a turn of the loop each."""
+        """A client has connected. If its address, or all clients, may have too many connections, room is made
+        once idle ones are known: those that send nothing for `ROOM_SECONDS`. A turn of the loop before and
+        after that time lets the bytes of a burst be read first."""
         too_many = len(member.connections) > min(self.limits.connections_of_one, self.most)
         if self._room_awaited or not too_many:
             return
@@ -78,25 +78,25 @@ class Crowd:
 
         later(ROOM_SECONDS, lambda: later(0, begin))
 
-    def asked(
+    def head_complete(
         self, connection: HttpToolsProtocol, cycle: RequestResponseCycle, app: ASGI3Application
     ) -> None:
-        """A request is whole up to its body; it begins when it is its turn."""
+        """The head of a request is complete; the request begins when it is its turn."""
         self._requests.append(_Request(connection, cycle, app, connection.loop.time()))
         self._begin_soon(connection.loop)
 
     def _begin_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._requests and not self._beginning:
             self._beginning = True
-            loop.call_soon(self._begin_some, loop)
+            loop.call_soon(self._begin_oldest, loop)
 
-    def _begin_some(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins with the requests that came first. Where there are too many connections they wait until room
-        has been made, once."""
+    def _begin_oldest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins the oldest requests. If there are too many connections, they wait until room has been made
+        once."""
         self._beginning = False
         for _ in range(min(BEGUN_AT_A_TIME, len(self._requests))):
             too_many = len(self._requests[0].connection.connections) > self.most
-            if too_many and self._requests[0].came > self._room_made:
+            if too_many and self._requests[0].arrived > self._room_made:
                 return
             connection, cycle, app, _ = self._requests.popleft()
             if cycle.disconnected:
@@ -107,18 +107,18 @@ class Crowd:
         self._begin_soon(loop)
 
     def _make_room(self, member: Member, begun: float) -> None:
-        """Closes those that have stood still the longest, since before `begun`, where a client's address or
-        all have too many, and an eighth more: each look at all of them costs time."""
+        """Closes the connections idle the longest, since before `begun`, if an address or all clients have
+        too many; and an eighth more, since each scan of all of them costs time."""
         self._room_awaited, self._room_made = False, member.loop.time()
-        every: list[Member] = [*member.connections]
-        of_one: dict[str | None, list[Member]] = {}
-        for each in every:
-            of_one.setdefault(each.client[0] if each.client else None, []).append(each)
-        crowds = [(crowd, self.limits.connections_of_one) for crowd in of_one.values()]
-        for crowd, most in (*crowds, (every, self.most)):
-            if len(crowd) > most:
-                still = [each for each in crowd if each.waits_for_client and each.since < begun]
-                for each in sorted(still, key=lambda each: each.since)[: len(crowd) - most + most // 8]:
+        all_members: list[Member] = [*member.connections]
+        of_address: dict[str | None, list[Member]] = {}
+        for each in all_members:
+            of_address.setdefault(each.client[0] if each.client else None, []).append(each)
+        groups = [(group, self.limits.connections_of_one) for group in of_address.values()]
+        for group, most in (*groups, (all_members, self.most)):
+            if len(group) > most:
+                idle = [each for each in group if each.waits_for_client and each.since < begun]
+                for each in sorted(idle, key=lambda each: each.since)[: len(group) - most + most // 8]:
                     if each in member.connections:
                         self.refused["no-room"] += 1
                     member.connections.discard(each)
