@@ -218,6 +218,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Chrome]":
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(tools["chromedriver"]))
     driver.get("about:blank")
-    driver.get_log("performance")  # of the browser's own first page
+    driver.get_log("performance")  # type: ignore[no-untyped-call]  # of the browser's own first page
     yield driver
     driver.quit()

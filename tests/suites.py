@@ -25,8 +25,13 @@ ROOT = Path(__file__).parents[1]
 INTEGRATION = "tests/integration"
 HELPERS = tuple(
     f"tests/{name}.py"
-    for name in ("made_studies", "prometheus_process", "record", "serve_process", "serving_door")
-)
+    for name in (
+        "conftest", "detection_task", "made_studies", "prometheus_process", "record", "serve_process",
+        "serving_door", "suites", "attacks/conftest", "attacks/health_probe", "attacks/stranger",
+        "attacks/write_imports", "attacks/write_points", "attacks/write_works", "cluster/conftest",
+        "cluster/forms", "cluster/hosts", "cluster/probe",
+    )
+)  # fmt: skip
 DEBIAN = {
     "prometheus": "prometheus",
     "promtool": "prometheus",

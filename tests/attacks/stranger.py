@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,20 @@ def on_path(path: Path, kind: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     elif kind == "socket":
         yield "connect to", lambda: socket.socket(socket.AF_UNIX).connect(os.fspath(path))
     else:
-        yield "read", lambda: path.open("rb").read(1)
+        yield "read", partial(first_byte, path)
         yield "write", lambda: path.open("r+b").write(b"")
+
+
+def first_byte(path: Path) -> bytes:
+    """What a file begins with."""
+    return path.open("rb").read(1)
 
 
 def on_process(pid: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     """What can be tried on a process: its environment holds the token, its files the object store."""
     folder = Path(f"/proc/{pid}")
     for name in ("environ", "maps", "mem"):
-        yield name, lambda name=name: (folder / name).open("rb").read(1)
+        yield name, partial(first_byte, folder / name)
     yield "fd", lambda: list((folder / "fd").iterdir())
     yield "map_files", lambda: list((folder / "map_files").iterdir())
     yield "root", lambda: list((folder / "root").iterdir())
@@ -57,9 +63,9 @@ def main() -> None:
     trials = [(kind, f"{what} {path}", act) for path, kind in found for what, act in on_path(path, kind)]
     trials += [("process", f"{what} of {pid}", act) for pid in asked["pids"] for what, act in on_process(pid)]
     for path in Path("/dev/shm").iterdir():  # noqa: S108  the device itself
-        trials.append(("shared memory", f"read {path}", lambda path=path: path.open("rb").read(1)))
+        trials.append(("shared memory", f"read {path}", partial(first_byte, path)))
     for path, kind in sorted(found, reverse=True):  # what lies in a folder before the folder
-        trials.append((kind, f"rename {path}", lambda path=path: path.rename(f"{path}.taken")))
+        trials.append((kind, f"rename {path}", partial(path.rename, f"{path}.taken")))
     tried, granted = Counter[str](), []
     for kind, name, act in trials:
         tried[kind] += 1

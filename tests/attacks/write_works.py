@@ -34,10 +34,9 @@ from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
-from fissura.studies.plan import Plan
 from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import drop_checkpoints, write_results
-from fissura.studies.study import Study
+from fissura.studies.study import Plan, Study
 from fissura.studies.trial_records import read_records
 from fissura.studies.verification import verify
 from fissura.tasks.classification.results import ClassificationResults
@@ -225,7 +224,7 @@ def facts(run: Path) -> Facts:
 
 def digest_of(array: np.ndarray) -> str:
     """Names what an array holds."""
-    return f"{array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array)).hexdigest()}"
+    return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 def timeless(plain: Any) -> Any:

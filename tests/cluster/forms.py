@@ -28,4 +28,4 @@ def on_premises() -> dict[str, Any]:
     for command in (packages, storage):
         plain["setup_commands"].remove(command)
     block = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)[0]
-    return plain | yaml.safe_load(block)
+    return {**plain, **yaml.safe_load(block)}

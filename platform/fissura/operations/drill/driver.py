@@ -2,7 +2,7 @@
 
 from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
-from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
+from fissura.operations.drill.scenario import Stopwatch, wait_for_middle
 from fissura.operations.drill.work import DrillWork
 
 
@@ -24,11 +24,4 @@ class DriverKilled:
             seconds = watch.gone_on(driver)
             driver.finish()
         seconds_until_free(expected)
-        return finding(
-            self.name,
-            work,
-            before=watch.state,
-            after=work.state(ground.folder),
-            seconds=seconds,
-            resources_seconds=resources_seconds,
-        )
+        return watch.finding(self.name, seconds=seconds, resources_seconds=resources_seconds)

@@ -17,7 +17,7 @@ from fissura.distributed.environment import private_folder
 from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.owned_processes import environment_of
 from fissura.operations.drill.sandbox import Ground, Stuck, free_resources, seconds_until_free
-from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
+from fissura.operations.drill.scenario import Stopwatch, wait_for_middle
 from fissura.operations.drill.work import DrillWork
 
 CPUS = 2
@@ -54,14 +54,7 @@ class HeadRestarted:
                 resources_seconds = seconds_until_free(expected)
         finally:
             head.kill()
-        return finding(
-            self.name,
-            work,
-            before=watch.state,
-            after=work.state(ground.folder),
-            seconds=seconds,
-            resources_seconds=resources_seconds,
-        )
+        return watch.finding(self.name, seconds=seconds, resources_seconds=resources_seconds)
 
 
 class Head:

@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.owned_processes import end_node
 from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
-from fissura.operations.drill.scenario import Stopwatch, finding, wait_for_middle
+from fissura.operations.drill.scenario import Stopwatch, wait_for_middle
 from fissura.operations.drill.work import DrillWork
 
 
@@ -37,14 +37,7 @@ class NodeLost:
             watch = Stopwatch(ground, work)
             seconds = watch.gone_on(driver)
             driver.finish()
-        return finding(
-            self.name,
-            work,
-            before=watch.state,
-            after=work.state(ground.folder),
-            seconds=seconds,
-            resources_seconds=seconds_until_free(expected),
-        )
+        return watch.finding(self.name, seconds=seconds, resources_seconds=seconds_until_free(expected))
 
 
 class _Hold:

@@ -38,6 +38,12 @@ class Stopwatch:
         )
         return time.monotonic() - self._begin
 
+    def finding(self, fault: str, *, seconds: float, resources_seconds: float) -> FaultCost:
+        """What the fault cost, now that the work is at its end."""
+        after = self._work.state(self._ground.folder)
+        times = {"seconds": seconds, "resources_seconds": resources_seconds}
+        return finding(fault, self._work, before=self.state, after=after, **times)
+
 
 def wait_for_middle(ground: Ground, work: DrillWork, driver: Driver) -> None:
     """Waits until a fault would fall into the middle of the work."""
