@@ -121,7 +121,8 @@ def fault_of(run: Path, name: str, manifest: Manifest) -> str:
         return f"{path}: is missing or cannot be read ({error.strerror or error}); {remedy}"
     if facts in known:
         return ""
-    return f"{path}: is damaged: {_described(facts)}, and the run was written with {_described(known[0])}; {remedy}"
+    written = _described(known[0])
+    return f"{path}: is damaged: {_described(facts)}, and the run was written with {written}; {remedy}"
 
 
 def table_fault(table: Path) -> str:

@@ -257,10 +257,10 @@ def find_study(path: Path) -> Study:
     below = sorted(file.parent for file in path.glob(f"*/{PLAN}")) if path.is_dir() else []
     if len(below) == 1:
         return Study(below[0])
-    found = (
+    problem = (
         f"there are {len(below)}: {', '.join(map(str, below))}; name one" if below else "no study lies there"
     )
-    raise SpaceError(f"{path}: name a study's folder (one with a study.json); {found}")
+    raise SpaceError(f"{path}: name a study's folder (one with a study.json); {problem}")
 
 
 def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
@@ -279,7 +279,7 @@ class Ranking:
     def __init__(self, study: "optuna.Study") -> None:
         from optuna.study import StudyDirection
 
-        self._signs = [-1 if one == StudyDirection.MAXIMIZE else 1 for one in study.directions]
+        self._signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
         self.trials: list[optuna.trial.FrozenTrial] = []
         self._papers: list[optuna.trial.FrozenTrial] = []
         for trial in finished(study):
@@ -296,7 +296,11 @@ class Ranking:
                 return
             self.trials = [other for other in self.trials if not self._beats(trial, other)]
             self._papers = [other for other in self._papers if not self._beats(trial, other)]
-        insort(self.trials, trial, key=lambda one: (self._signs[0] * one.values[0], one.number))
+        insort(
+            self.trials,
+            trial,
+            key=lambda ranked_trial: (self._signs[0] * ranked_trial.values[0], ranked_trial.number),
+        )
         if trial.user_attrs.get(PAPER):
             self._papers.append(trial)
 
@@ -305,11 +309,11 @@ class Ranking:
         with."""
         return list(dict.fromkeys(trial.user_attrs[RUN] for trial in self.trials[:best] + self._papers))
 
-    def _beats(self, one: "optuna.trial.FrozenTrial", other: "optuna.trial.FrozenTrial") -> bool:
-        """Whether `one` is nowhere worse and somewhere better."""
+    def _beats(self, first: "optuna.trial.FrozenTrial", other: "optuna.trial.FrozenTrial") -> bool:
+        """Whether `first` is nowhere worse and somewhere better."""
         costs = [
             [sign * value for sign, value in zip(self._signs, trial.values, strict=True)]
-            for trial in (one, other)
+            for trial in (first, other)
         ]
         return costs[0] != costs[1] and all(a <= b for a, b in zip(*costs, strict=True))
 
