@@ -56,7 +56,7 @@ def _format() -> TableFormat:
         foreign="its columns are not those of a batch of this version",
         # earlier versions had fewer tasks, and lack the columns of the others
         later=tuple(name for task in others for name in task.batch.columns),
-        limits=TableLimits(said="that results may have", bytes=MAX_BYTES),
+        limits=TableLimits(rule="that results may have", bytes=MAX_BYTES),
     )
 
 

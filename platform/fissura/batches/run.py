@@ -29,7 +29,8 @@ class Retry(Spec):
     """When to retry if the scorer is unreachable.
 
     After try n of at most `tries` the wait is `first_seconds` * 2^(n-1), at most `most_seconds`, times a
-    random factor of 0.5 to 1. By default the waits add up to one or two minutes: a service restarts in that.
+    random factor of 0.5 to 1. By default the waits add up to one or two minutes: enough for a service to
+    restart.
     """
 
     tries: int = Field(10, ge=1)

@@ -35,7 +35,7 @@ class Truth(ABC):
 
     @abstractmethod
     def scores(
-        self, found: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
+        self, scored_images: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
     ) -> dict[str, Any]:
         """The scores in JSON types, with `remarks`; the images' masks are read, or their maps, as needed.
 

@@ -1,4 +1,4 @@
-"""Energy: the joules that the machine's own counters saw, of processors (RAPL) and of graphics cards (NVML).
+"""Energy in joules from the machine's counters of processors (RAPL) and graphics cards (NVML).
 
 The counters count the whole machine: the number is a run's own only where the run is alone.
 """

@@ -1,4 +1,4 @@
-"""The manifest of a run: what produced its numbers, from which data, by which code, at which cost."""
+"""The manifest of a run: its recipe, data, code, machine and cost."""
 
 import functools
 import os
@@ -37,7 +37,7 @@ class DataFacts(Spec):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What its data sets are called."""
+        """The names of its data sets."""
         return tuple(told_apart(map(name_of, self.datasets)))
 
     def name(self, label: str, *, digest: str) -> str:
@@ -49,12 +49,12 @@ class DataFacts(Spec):
 
 
 def trained_on(data: DataFacts | None) -> dict[str, JsonValue]:
-    """What the card of a model says of the data of its training; nothing where they are not known."""
+    """The entries of a model's card about its training data; empty if unknown."""
     return {} if data is None else {"trained_on": list(data.names), "data_digest": data.digest}
 
 
 class FileFacts(Spec):
-    """What a file was when it was written."""
+    """Size and digest of a file as written."""
 
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -141,7 +141,7 @@ class Manifest(Spec):
 
 @functools.cache
 def _this_process() -> tuple[str, dict[str, str]]:
-    """Code and library versions: those that were imported, whatever becomes of the files."""
+    """Code and library versions, as imported: the files may change later."""
     return code_version(), library_versions()
 
 
@@ -153,7 +153,7 @@ def code_version(package: Path | None = None) -> str:
     except PackageNotFoundError:
         release = "0+unknown"
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-    # An installed package may lie in somebody else's checkout: only a folder that git tracks counts.
+    # An installed package may lie inside another checkout: git must track the folder.
     if commit is None or not _git(folder, "ls-files", "--", "__init__.py"):
         return release
     edited = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
@@ -171,13 +171,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """The versions of those of `names` that are installed, and Python's own."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def available_cpus() -> int:

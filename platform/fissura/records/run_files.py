@@ -1,4 +1,4 @@
-"""The files of a run, and whether each is still the one that was written.
+"""The files of a run, and checks that they are unchanged.
 
 RUN/manifest.json   sealed (see `core.documents`); its `files` name each other file with its size and SHA-256
 RUN/predictions/*/SHA256SUMS   those of the maps beside it, as `sha256sum -c` reads them
@@ -52,7 +52,7 @@ def write_manifest(run: Path, manifest: Manifest) -> None:
 
 
 def facts_of(run: Path, names: Iterable[str]) -> dict[str, FileFacts]:
-    """Size and digest of those of a run's files that there are."""
+    """Size and digest of a run's existing files."""
     return {name: _facts(run / name) for name in names if (run / name).is_file()}
 
 
@@ -72,15 +72,15 @@ def rewriting(run: Path, name: str) -> Iterator[Path]:
 
 
 def forget(run: Path, names: Iterable[str]) -> None:
-    """Removes files of a run that are no longer needed, from the manifest first."""
-    standing = [name for name in names if (run / name).is_file()]
-    if standing and (run / MANIFEST).is_file():
+    """Removes files of a run that are no longer needed; from the manifest first."""
+    existing = [name for name in names if (run / name).is_file()]
+    if existing and (run / MANIFEST).is_file():
         with suppress(UserError):  # a damaged manifest is no reason to keep them
             manifest = read_manifest(run)
-            left = {name: facts for name, facts in manifest.files.items() if name not in standing}
-            if left != manifest.files:
-                write_manifest(run, manifest.model_copy(update={"files": left}))
-    for name in standing:
+            remaining = {name: facts for name, facts in manifest.files.items() if name not in existing}
+            if remaining != manifest.files:
+                write_manifest(run, manifest.model_copy(update={"files": remaining}))
+    for name in existing:
         (run / name).unlink(missing_ok=True)
 
 
@@ -107,7 +107,7 @@ def check_files(run: Path, names: Iterable[str]) -> None:
 
 
 def fault_of(run: Path, name: str, manifest: Manifest) -> str:
-    """What is wrong with a file of a run, in one line; empty where nothing is, or no digest is known."""
+    """The fault of a run's file in one line; empty if it has none, or no digest is known."""
     known = [each[name] for each in (manifest.files, manifest.before) if name in each]
     if not known:
         return ""
@@ -115,17 +115,18 @@ def fault_of(run: Path, name: str, manifest: Manifest) -> str:
     if name.endswith(SUMS):
         remedy = AGAIN
     try:
-        found = _facts(path)
+        facts = _facts(path)
     except OSError as error:
         remedy = remedy.removeprefix("remove it, then ")
         return f"{path}: is missing or cannot be read ({error.strerror or error}); {remedy}"
-    if found in known:
+    if facts in known:
         return ""
-    return f"{path}: is damaged: {_told(found)}, and the run was written with {_told(known[0])}; {remedy}"
+    written = _described(known[0])
+    return f"{path}: is damaged: {_described(facts)}, and the run was written with {written}; {remedy}"
 
 
 def table_fault(table: Path) -> str:
-    """Why a table of scores is not the one that was written, without its path; empty where it is."""
+    """The fault of a table of scores, without its path; empty if it is as written."""
     try:
         check_files(table.parent, (table.name,))
     except UserError as error:
@@ -134,7 +135,7 @@ def table_fault(table: Path) -> str:
 
 
 def faults_of(run: Path) -> list[str]:
-    """What is wrong with a finished run: a line for each file that is not the one that was written.
+    """The faults of a finished run: a line for each file that is not as written.
 
     Raises:
         UserError: there is no finished run, or its manifest is damaged.
@@ -171,11 +172,11 @@ def _facts(path: Path) -> FileFacts:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: Path, size: int, modified: int, changed: int, inode: int) -> str:
-    """The digest of a file as it was at one time: all but the path say whether it still is."""
+    """The digest of a file; the arguments beside the path identify its content in the cache."""
     return sha256(path)
 
 
-def _told(facts: FileFacts) -> str:
+def _described(facts: FileFacts) -> str:
     return f"{facts.bytes} bytes of SHA-256 {facts.sha256[:12]}"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = b"fissura"
 LIMITS = TableLimits(
-    said="that a run may hold",
+    rule="that a run may hold",
     bytes=2**31,  # a million images without curves
     rows=4_000_000,
     values=2**28,
@@ -29,7 +29,7 @@ LIMITS = TableLimits(
 
 
 class RunFacts(Spec):
-    """What a run says of itself beside its manifest: nothing, unless its task has more to say."""
+    """A run's facts beside its manifest; a task may add its own."""
 
     def conflict(self, given: "RunFacts") -> str:
         """Why rows of a run with the facts `given` cannot join these; empty where they can."""
@@ -55,14 +55,14 @@ class Record(Generic[F]):
 
 
 class Skipped(NamedTuple):
-    """A file that is no run, and why."""
+    """A file that is not a run, and the reason."""
 
     path: Path
     reason: str
 
 
 class Runs(NamedTuple, Generic[F]):
-    """The runs that were found, sorted by directory, and the files that were passed over."""
+    """The runs, sorted by directory, and the skipped files."""
 
     records: list[Record[F]]
     skipped: list[Skipped]
@@ -98,33 +98,35 @@ class RunTable(Generic[F]):
         problems = facts.problems(table, manifest)
         if problems:
             raise DataError(*(f"{path}: {problem}; nothing was written" for problem in problems))
-        said = {METADATA_KEY: manifest.origin}
+        documents = {METADATA_KEY: manifest.origin}
         if self.facts_key:
-            said[self.facts_key] = facts.plain()
-        metadata = {key: json.dumps(value, sort_keys=True).encode() for key, value in said.items()}
+            documents[self.facts_key] = facts.plain()
+        metadata = {key: json.dumps(value, sort_keys=True).encode() for key, value in documents.items()}
         with rewriting(run_dir, self.file) as scratch:
             self.form.write_to(scratch, [table], metadata=metadata)
         return path
 
     def _merged(self, path: Path, table: pa.Table, manifest: Manifest, facts: F) -> pa.Table:
         try:
-            standing = self.read(path)
+            existing = self.read(path)
         except NotRows as error:
             raise DataError(f"{path}: {error}; move it away, then write the run again") from None
-        held, given = standing.manifest.run_id, manifest.run_id
+        existing_id, new_id = existing.manifest.run_id, manifest.run_id
         conflict = (
-            f"it holds run {held!r}, not {given!r}" if held != given else standing.facts.conflict(facts)
+            f"it holds run {existing_id!r}, not {new_id!r}"
+            if existing_id != new_id
+            else existing.facts.conflict(facts)
         )
         if conflict:
             raise DataError(f"{path}: {conflict}; choose another directory")
         renewed = set(keys_of(table, self.key))
-        kept = [key not in renewed for key in keys_of(standing.table, self.key)]
-        return pa.concat_tables([standing.table.filter(pa.array(kept, pa.bool_())), table])
+        kept = [key not in renewed for key in keys_of(existing.table, self.key)]
+        return pa.concat_tables([existing.table.filter(pa.array(kept, pa.bool_())), table])
 
     def read_all(self, roots: Sequence[Path]) -> Runs[F]:
         """Every run under `roots`, which are run directories, study directories or files, each run once.
 
-        A torn or foreign file is passed over, and named in `skipped`.
+        Torn and foreign files are listed in `skipped`.
 
         Raises:
             DataError: with every root that does not exist.
@@ -132,9 +134,9 @@ class RunTable(Generic[F]):
         missing = [root for root in roots if not root.exists()]
         if missing:
             raise DataError(*(f"{root}: no such run or study directory" for root in missing))
-        found = [[root] if root.is_file() else root.rglob(self.file) for root in roots]
+        path_groups = [[root] if root.is_file() else root.rglob(self.file) for root in roots]
         records, skipped = [], []
-        for path in sorted({path.resolve() for paths in found for path in paths}):
+        for path in sorted({path.resolve() for paths in path_groups for path in paths}):
             try:
                 records.append(self.read(path))
             except NotRows as error:
@@ -152,9 +154,9 @@ class RunTable(Generic[F]):
         try:
             with self.form.opened(path) as file:
                 file.require_columns()
-                manifest = _said(Manifest, file.metadata, METADATA_KEY, name="manifest")
+                manifest = _read_metadata(Manifest, file.metadata, METADATA_KEY, name="manifest")
                 facts = (
-                    _said(self.facts, file.metadata, self.facts_key, name=self.facts_name)
+                    _read_metadata(self.facts, file.metadata, self.facts_key, name=self.facts_name)
                     if self.facts_key
                     else self.facts()
                 )
@@ -166,7 +168,7 @@ class RunTable(Generic[F]):
         return Record(path.parent, manifest, table, facts)
 
 
-def _said(kind: type[S], metadata: Mapping[bytes, bytes], key: bytes, *, name: str) -> S:
+def _read_metadata(kind: type[S], metadata: Mapping[bytes, bytes], key: bytes, *, name: str) -> S:
     text = metadata.get(key)
     if text is None:
         raise NotRows(f"it carries no {name} of a run")

@@ -101,13 +101,13 @@ def mean_scores(rows: Sequence[Row]) -> list[str]:
     """The mean F1 of the images with a crack of each data set, split and protocol, a line each."""
     sets: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        called = data(row.data_name or row.dataset, row.data_digest)
-        sets.setdefault((called, row.split, row.protocol, f"{row.threshold:.3g}"), []).append(row)
+        name = data(row.data_name or row.dataset, row.data_digest)
+        sets.setdefault((name, row.split, row.protocol, f"{row.threshold:.3g}"), []).append(row)
     lines = []
-    for (called, split, protocol, threshold), members in sets.items():
+    for (name, split, protocol, threshold), members in sets.items():
         cracked = [row.f1 for row in members if row.crack_pixels]
         mean = f"mean F1 {np.mean(cracked):.4f} of {count(len(cracked), 'image')}" if cracked else NO_CRACK
-        lines.append(f"{called} {split}, {protocol}, threshold {threshold}: {mean}")
+        lines.append(f"{name} {split}, {protocol}, threshold {threshold}: {mean}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Tables as Parquet files, read with bounds: a file of kilobytes can stand for gigabytes."""
+"""Tables as Parquet files, read with bounds: a file of kilobytes can decompress to gigabytes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 
 
 class NotRows(Exception):
-    """Why a file does not hold the rows that it is to hold."""
+    """Why a file does not hold the expected rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableLimits:
     """What a file may hold at most (None: as much as it likes): `bytes` decompressed, `rows`, `values` of all
-    columns, those of lists counted each, and bytes of one `text`. `said` is how an error goes on: more than
+    columns, those of lists counted each, and bytes of one `text`. `rule` ends the error: more than
     the so many "that a run may hold"."""
 
-    said: str
+    rule: str
     bytes: int
     rows: int | None = None
     values: int | None = None
@@ -29,11 +29,11 @@ class TableLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class TableFormat:
-    """How the rows of one kind are kept as a file.
+    """The file format of one kind of rows.
 
-    `later` are the columns that earlier versions did not write: they are read as nulls. `foreign` is said of
-    a file with other columns. `pages` that are "plain" are not compressed, have checksums, and are read from
-    a memory map.
+    `later` are the columns that earlier versions did not write: they are read as nulls. `foreign` is the
+    error of a file with other columns. `pages` that are "plain" are not compressed, have checksums, and are
+    read from a memory map.
     """
 
     schema: pa.Schema
@@ -101,15 +101,15 @@ class TableFormat:
         if limits is None:
             return
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        values = (group.column(place).num_values for group in groups for place in range(group.num_columns))
-        held = (
+        values = (group.column(column).num_values for group in groups for column in range(group.num_columns))
+        counts = (
             ("bytes", sum(group.total_byte_size for group in groups), limits.bytes),
             ("rows", metadata.num_rows, limits.rows),
             ("values", 0 if limits.values is None else sum(values), limits.values),
         )
-        for what, count, most in held:
+        for what, count, most in counts:
             if most is not None and count > most:
-                raise NotRows(f"it holds {count:,} {what}, more than the {most:,} {limits.said}")
+                raise NotRows(f"it holds {count:,} {what}, more than the {most:,} {limits.rule}")
 
 
 class OpenTable:
@@ -164,7 +164,7 @@ class OpenTable:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """What a column holds, whatever its parts are called and whether they may be null."""
+    """The type of a column without the names and nullability of its parts."""
     if pa.types.is_dictionary(kind):
         return kind.value_type
     if pa.types.is_list(kind):

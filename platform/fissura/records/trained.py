@@ -1,4 +1,4 @@
-"""What a training gives: the run's folder and its manifest."""
+"""The result of a training: the run's folder and its manifest."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Trained(Brief, _Trained):
     def rows(self) -> list[dict[str, Any]]:
         """One row, of what the manifest says in numbers."""
         plain = self.manifest.plain()
-        kept = ("seed", "epochs", "best_epoch", "parameters", "seconds", "energy_joules", "device", "cpus")
+        names = ("seed", "epochs", "best_epoch", "parameters", "seconds", "energy_joules", "device", "cpus")
         return [
-            {"run": str(self.run), "recipe": plain["recipe"]["name"], **{name: plain[name] for name in kept}}
+            {"run": str(self.run), "recipe": plain["recipe"]["name"], **{name: plain[name] for name in names}}
         ]

@@ -1,4 +1,4 @@
-"""The rules of a search space: paths lead somewhere, values build recipes, the paper's can be had."""
+"""The rules of a search space: paths exist, values build recipes, the paper's point is reachable."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from fissura.spaces.wording import shown
 
 CONTEXT_LIMIT = 512
 EFFORT_LIMIT = 7_500
-TELLING = 100  # steps that a problem costs, with the search for a near name
+PROBLEM_EFFORT = 100  # steps that a problem costs, with the search for a near name
 
 
 class TooMuchToCheck(SpaceError):
@@ -58,7 +58,7 @@ def broken_rules(parameters: Parameters, *, unread: Iterable[str], effort: Effor
     """Every problem of the parameters, whose conditions are sound; of `unread` paths, whether they exist."""
     names = set[str]()
     for path in (*parameters.entries, *unread):
-        for problem in _lost(parameters, path, effort):
+        for problem in _missing_path(parameters, path, effort):
             names.add(path)
             yield problem
     kept = {path: entry for path, entry in parameters.entries.items() if path not in names}
@@ -119,7 +119,7 @@ def ordered(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
     done: dict[str, Entry] = {}
     waiting = {path: entries[path] for path in sorted(entries, key=depth_then_kind)}
     while waiting:
-        ready = [path for path, one in waiting.items() if not any(other in waiting for other in one.when)]
+        ready = [path for path, entry in waiting.items() if not any(other in waiting for other in entry.when)]
         if not ready:
             return done, list(waiting)
         done[ready[0]] = waiting.pop(ready[0])
@@ -161,8 +161,8 @@ def _contexts(parameters: Parameters, path: str, effort: Effort) -> Iterator[tup
             yield from extend(point, left[1:])
         else:
             entry = entries[left[0]]
-            every = entry.corners() if isinstance(entry, Choice) else entry.corners()[:1]
-            for value in wanted.get(left[0], every):
+            values = entry.corners() if isinstance(entry, Choice) else entry.corners()[:1]
+            for value in wanted.get(left[0], values):
                 if entry.contains(value):
                     yield from extend({**point, left[0]: value}, left[1:])
 
@@ -187,7 +187,7 @@ def _plain(parameters: Parameters, context: Point, path: str) -> Plain:
     return plain
 
 
-def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[SpaceProblem]:
+def _missing_path(parameters: Parameters, path: str, effort: Effort) -> Iterator[SpaceProblem]:
     """A path that leads nowhere, at all or under some of the kinds that the space allows."""
     missing: list[tuple[Point, Plain]] = []
     reached: list[Point] = []
@@ -197,7 +197,7 @@ def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[SpacePr
         else:
             reached.append(context)
     if missing and not reached:
-        effort.spend(TELLING)
+        effort.spend(PROBLEM_EFFORT)
         try:
             resolve(missing[0][1], type(parameters.recipe), path)
         except SpecError as error:
@@ -205,9 +205,13 @@ def _lost(parameters: Parameters, path: str, effort: Effort) -> Iterator[SpacePr
     elif missing:
         context, _ = missing[0]
         kind = next(
-            one
-            for one in reversed(list(context))
-            if any(not among(context[one], [other[one]]) for other in reached if one in other)
+            path_above
+            for path_above in reversed(list(context))
+            if any(
+                not among(context[path_above], [other[path_above]])
+                for other in reached
+                if path_above in other
+            )
         )
         fits = ", ".join(dict.fromkeys(str(other[kind]) for other in reached if kind in other))
         constant = isinstance(parameters.entries.get(path), Constant)

@@ -33,7 +33,7 @@ class Parameters:
     @property
     def distributions(self) -> dict[str, Distribution]:
         """What is searched."""
-        return {path: one for path, one in self.entries.items() if not isinstance(one, Constant)}
+        return {path: entry for path, entry in self.entries.items() if not isinstance(entry, Constant)}
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> Point:
         """A point; Optuna is asked for no parameter whose condition does not hold."""
@@ -103,11 +103,11 @@ class Parameters:
         for path, entry in self.entries.items():
             if not self.active(path, known):
                 continue
-            place = find(plain, type(self.recipe), path)
-            own = ABSENT if place is None else place.value
+            field = find(plain, type(self.recipe), path)
+            own = ABSENT if field is None else field.value
             known[path] = point.get(path, own if entry.contains(own) else entry.corners()[0])
             yield path, own, known[path]
-            if place is not None:
+            if field is not None:
                 # only while a space is checked: `attempt` tells it
                 with contextlib.suppress(SpecError):
                     assign(plain, path, known[path], model_type=type(self.recipe))

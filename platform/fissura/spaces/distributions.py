@@ -38,7 +38,7 @@ def same(one: Any, other: Any) -> bool:
 
 def among(value: Any, values: Sequence[Any]) -> bool:
     """Whether `value` is the `same` as one of `values`."""
-    return any(same(value, one) for one in values)
+    return any(same(value, known) for known in values)
 
 
 class _Conditional(Spec):
@@ -125,8 +125,8 @@ class IntRange(_Conditional):
     def spread(self, count: int) -> list[int]:
         """The values of a sweep: at most `count` from end to end, evenly apart (if `log`, by ratio)."""
         low, step = self.bounds[0], self.step
-        between = _between(low, self.high, count, log=self.log)
-        return sorted({low + round((value - low) / step) * step for value in between})
+        values = _spaced(low, self.high, count, log=self.log)
+        return sorted({low + round((value - low) / step) * step for value in values})
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> int:
         """A value for this trial."""
@@ -173,13 +173,13 @@ class FloatRange(_Conditional):
     def spread(self, count: int) -> list[float]:
         """The values of a sweep: at most `count` from end to end, evenly apart (if `log`, by ratio)."""
         low, high = self.bounds[0], self.high
-        between = _between(low, high, count, log=self.log)
+        values = _spaced(low, high, count, log=self.log)
         if self.step is not None:
             first, step = Decimal(str(low)), Decimal(str(self.step))
-            return sorted({float(first + round((value - low) / self.step) * step) for value in between})
+            return sorted({float(first + round((value - low) / self.step) * step) for value in values})
         # four digits are enough to type and to read, unless they make two values one
-        brief = [min(max(float(f"{value:.4g}"), low), high) for value in between]
-        return brief if len(set(brief)) == count else between
+        brief = [min(max(float(f"{value:.4g}"), low), high) for value in values]
+        return brief if len(set(brief)) == count else values
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> float:
         """A value for this trial."""
@@ -210,7 +210,7 @@ class Constant(_Conditional):
         return shown(self.value)
 
 
-def _between(low: float, high: float, count: int, *, log: bool) -> list[float]:
+def _spaced(low: float, high: float, count: int, *, log: bool) -> list[float]:
     """`count` values from `low` to `high`, both exactly among them."""
     shares = [index / (count - 1) for index in range(1, count - 1)]
     ratio = high / low if log else 0.0

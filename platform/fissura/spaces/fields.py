@@ -1,4 +1,4 @@
-"""Dotted paths into a recipe: find the field, change it, and say what is near when there is none.
+"""Dotted paths into a recipe: find the field, change it, and suggest the nearest one if it is missing.
 
 A path such as `phases.train.optimizer.lr` runs through specs by field, through tuples of specs by `name` or
 index, and through unions on `kind` by the kind that is set.
@@ -28,8 +28,9 @@ NEAR_LIMIT = 1_000  # paths that are compared with one that is not known
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a path leads: its canonical form (names, not indices), its steps into the plain recipe, its type.
+class RecipeField:
+    """A field of a recipe: its canonical path (names, not indices), its steps into the plain recipe, its
+    type.
 
     `value` is the plain value there, or ABSENT where a required field has none yet.
     """
@@ -48,33 +49,33 @@ class Fault:
     text: str
 
 
-def resolve(plain: Plain, model_type: type[Spec], path: str) -> Place:
+def resolve(plain: Plain, model_type: type[Spec], path: str) -> RecipeField:
     """The field of `path` in the plain form of a `model_type`, with the kinds that `plain` holds.
 
     Raises:
         SpecError: there is no such field; the nearest path is named.
     """
-    place, whole = _follow(plain, model_type, path)
+    field, whole = _follow(plain, model_type, path)
     if not whole:
-        raise SpecError(_unknown(plain, model_type, path, place))
-    return place
+        raise SpecError(_unknown(plain, model_type, path, field))
+    return field
 
 
-def find(plain: Plain, model_type: type[Spec], path: str) -> Place | None:
+def find(plain: Plain, model_type: type[Spec], path: str) -> RecipeField | None:
     """`resolve` that looks for no near path: None where there is no such field."""
-    place, whole = _follow(plain, model_type, path)
-    return place if whole else None
+    field, whole = _follow(plain, model_type, path)
+    return field if whole else None
 
 
-def _follow(plain: Plain, model_type: type[Spec], path: str) -> tuple[Place, bool]:
+def _follow(plain: Plain, model_type: type[Spec], path: str) -> tuple[RecipeField, bool]:
     """The place as far as `path` leads, and whether that is all of it."""
-    place = Place("", (), model_type, plain)
+    field = RecipeField("", (), model_type, plain)
     for part in path.split("."):
-        inner = _step(place, part)
+        inner = _step(field, part)
         if inner is None:
-            return place, False
-        place = inner
-    return place, True
+            return field, False
+        field = inner
+    return field, True
 
 
 def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> None:
@@ -85,26 +86,26 @@ def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> No
     Raises:
         SpecError: there is no such field or no such kind; `plain` is as it was.
     """
-    place = resolve(plain, model_type, path)
+    field = resolve(plain, model_type, path)
     parent: Any = plain
-    for step in place.steps[:-1]:
+    for step in field.steps[:-1]:
         parent = parent[step]
     if not is_kind(path):
-        parent[place.steps[-1]] = copy.deepcopy(value)
+        parent[field.steps[-1]] = copy.deepcopy(value)
         return
     above, _, _ = path.rpartition(".")
-    owner = resolve(plain, model_type, above) if above else Place("", (), model_type, plain)
+    owner = resolve(plain, model_type, above) if above else RecipeField("", (), model_type, plain)
     current = owner.value.get("kind") if isinstance(owner.value, dict) else None
     if value == current:
         return
-    members = {kind: one for one in _members(owner.annotation) for kind in _kinds(one)}
+    members = {kind: member for member in _members(owner.annotation) for kind in _kinds(member)}
     if not isinstance(value, str) or value not in members:
         raise SpecError(f"`{path}`: {one_of(value, list(members))}")
     fresh = members[value].model_construct(kind=value).plain()  # type: ignore[call-arg]
-    holder: Any = plain
+    owner_parent: Any = plain
     for step in owner.steps[:-1]:
-        holder = holder[step]
-    holder[owner.steps[-1]] = fresh
+        owner_parent = owner_parent[step]
+    owner_parent[owner.steps[-1]] = fresh
 
 
 def override(recipe: S, values: Mapping[str, Any]) -> S:
@@ -158,44 +159,44 @@ def kinds_above(path: str) -> list[str]:
 
 def known_paths(plain: Plain, model_type: type[Spec]) -> Iterator[str]:
     """Every path of `plain`, and of the other kinds one level deep."""
-    queue = [Place("", (), model_type, plain)]
+    queue = [RecipeField("", (), model_type, plain)]
     while queue:
-        place = queue.pop()
-        for part in _parts(place):
-            inner = _step(place, part)
+        field = queue.pop()
+        for part in _parts(field):
+            inner = _step(field, part)
             if inner is not None:
                 yield inner.path
                 queue.append(inner)
-        for member in _members(place.annotation):
-            yield from (f"{place.path}.{name}".lstrip(".") for name in member.model_fields)
+        for member in _members(field.annotation):
+            yield from (f"{field.path}.{name}".lstrip(".") for name in member.model_fields)
 
 
-def _step(place: Place, part: str) -> Place | None:
+def _step(field: RecipeField, part: str) -> RecipeField | None:
     key: str | int = part
-    if isinstance(place.value, list):
-        index = _index(place.value, part)
+    if isinstance(field.value, list):
+        index = _index(field.value, part)
         if index is None:
             return None
-        key, value, annotation = index, place.value[index], _item(place.annotation, index)
+        key, value, annotation = index, field.value[index], _item(field.annotation, index)
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             part = value["name"]
     else:
-        member = _member(place)
-        if part == "kind" and any("kind" in _annotations(one) for one in _members(place.annotation)):
+        member = _member(field)
+        if part == "kind" and any("kind" in _annotations(one) for one in _members(field.annotation)):
             annotation = str
         elif member is not None and part in _annotations(member):
             annotation = _annotations(member)[part]
         else:
             return None
-        value = place.value.get(part, ABSENT) if isinstance(place.value, dict) else ABSENT
-    path = f"{place.path}.{part}".lstrip(".")
-    return Place(path, (*place.steps, key), annotation, value)
+        value = field.value.get(part, ABSENT) if isinstance(field.value, dict) else ABSENT
+    path = f"{field.path}.{part}".lstrip(".")
+    return RecipeField(path, (*field.steps, key), annotation, value)
 
 
-def _parts(place: Place) -> list[str]:
-    if isinstance(place.value, list):
-        return [str(index) for index in range(len(place.value))]
-    member = _member(place)
+def _parts(field: RecipeField) -> list[str]:
+    if isinstance(field.value, list):
+        return [str(index) for index in range(len(field.value))]
+    member = _member(field)
     return list(member.model_fields) if member else []
 
 
@@ -220,14 +221,14 @@ def _union_members(annotation: Any) -> tuple[type[Spec], ...]:
     return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Spec) else ()
 
 
-def _member(place: Place) -> type[Spec] | None:
+def _member(field: RecipeField) -> type[Spec] | None:
     """The spec that the plain value at `place` is a form of."""
-    if not isinstance(place.value, dict):
+    if not isinstance(field.value, dict):
         return None
-    members = _members(place.annotation)
+    members = _members(field.annotation)
     if len(members) == 1:
         return members[0]
-    return next((one for one in members if place.value.get("kind") in _kinds(one)), None)
+    return next((one for one in members if field.value.get("kind") in _kinds(one)), None)
 
 
 @functools.cache
@@ -258,7 +259,7 @@ def _item(annotation: Any, index: int) -> Any:
     return arguments[0] if repeated else arguments[index]
 
 
-def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: Place) -> str:
+def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: RecipeField) -> str:
     name = plain.get("name")
     owner = f"recipe `{name}`" if isinstance(name, str) else "the recipe"
     sentence = f"`{path if path.isprintable() else repr(path):.200}` is not a field of {owner}"
@@ -271,8 +272,8 @@ def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: Place) ->
         return (
             f"{sentence} while {kind} is {reached.value.get('kind')}; set {kind} to {' or '.join(others)} too"
         )
-    every = itertools.islice(known_paths(plain, model_type), NEAR_LIMIT)
-    candidates = (known for known in every if known != reached.path)
+    paths = itertools.islice(known_paths(plain, model_type), NEAR_LIMIT)
+    candidates = (known for known in paths if known != reached.path)
     if not part.isdecimal() and (hint := nearest(path, candidates)):
         return f"{sentence}{hint}"
     fields = sorted({inner.path for one in _parts(reached) if (inner := _step(reached, one))})

@@ -73,7 +73,7 @@ class Halving:
         values = self._values[rung]
         if not values:
             return None
-        place = self._quantile * (len(values) - 1)
-        below = math.floor(place)
-        low, high, share = values[below], values[min(below + 1, len(values) - 1)], place - below
+        position = self._quantile * (len(values) - 1)
+        below = math.floor(position)
+        low, high, share = values[below], values[min(below + 1, len(values) - 1)], position - below
         return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share

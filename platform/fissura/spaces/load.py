@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fissura.core.errors import SpaceError
 from fissura.core.spec import nearest
 from fissura.spaces import strict_yaml as yaml
-from fissura.spaces.check import TELLING, Effort, TooMuchToCheck
+from fissura.spaces.check import PROBLEM_EFFORT, Effort, TooMuchToCheck
 from fissura.spaces.compile import Parameters
 from fissura.spaces.profile import Layer
 from fissura.spaces.space import LoadedSpace, Objective, RunAll, SearchSpace, broken_key, objectives_of
@@ -173,7 +173,7 @@ class _Loading:
 
     def _tell(self, location: yaml.Location | None, text: str) -> None:
         """Keeps a problem; a value from outside the file has no location."""
-        self._effort.spend(TELLING)
+        self._effort.spend(PROBLEM_EFFORT)
         self._problems.add((0 if location is None else self._document.line(location), text))
 
     def _definition(self, profile: str | None) -> SearchSpace | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from fissura.spaces.check import (
-    TELLING,
+    PROBLEM_EFFORT,
     Effort,
     SpaceProblem,
     broken_rules,
@@ -96,8 +96,8 @@ class Layer:
         self._settle_conditions()
         entries, waiting = ordered({path: one for path, one in self._entries.items() if one})
         for path in waiting:
-            circle = f"its `when` waits for itself, by way of {', '.join(waiting)}; break the circle"
-            self._tell(self._where[path], f"`{path}`: {circle}")
+            cycle = f"its `when` waits for itself, by way of {', '.join(waiting)}; break the circle"
+            self._tell(self._where[path], f"`{path}`: {cycle}")
         parameters = Parameters(self._recipe, entries)
         unread = [path for path, one in self._entries.items() if one is None]
         self._tell_all(broken_rules(parameters, unread=unread, effort=self._effort))
@@ -113,8 +113,8 @@ class Layer:
         return parameters
 
     def _canonical(self, path: str) -> str:
-        place = find(self._plain, type(self._recipe), path)
-        return path if place is None else place.path
+        field = find(self._plain, type(self._recipe), path)
+        return path if field is None else field.path
 
     def _read(self, section: Mapping[str, Any], place: Location | None) -> Iterator[tuple[str, Any]]:
         """A section by canonical path; tells of two that are the same field."""
@@ -132,18 +132,18 @@ class Layer:
         """Takes up a distribution, and gives it as it was written; None, and it is told, if it is none."""
         before, self._entries[path] = self._entries.get(path), None
         try:
-            one = _DISTRIBUTION.validate_json(json.dumps(value), strict=True)
+            distribution = _DISTRIBUTION.validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             location = self._where[path] or ()
             for problem in problems(error):
                 within = ("space", location[-1], *problem["loc"])
                 self._tell((*location, *problem["loc"]), broken_key({**problem, "loc": within}))
             return None
-        when = {self._canonical(other): values for other, values in one.when.items()}
-        one = one.model_copy(update={"when": when})
-        kept = when or (before.when if before else {})
-        self._entries[path] = one.model_copy(update={"when": kept})
-        return one
+        when = {self._canonical(other): values for other, values in distribution.when.items()}
+        distribution = distribution.model_copy(update={"when": when})
+        conditions = when or (before.when if before else {})
+        self._entries[path] = distribution.model_copy(update={"when": conditions})
+        return distribution
 
     def _fix(self, path: str, value: Any) -> None:
         before = self._entries.get(path)
@@ -165,12 +165,12 @@ class Layer:
             above = [other for other in fixed if path.startswith(f"{other}.")]
             if not above:
                 continue
-            self._effort.spend(TELLING)
+            self._effort.spend(PROBLEM_EFFORT)
             recipe, _ = attempt(self._recipe, {other: fixed[other].value for other in above})
-            place = None if recipe is None else find(recipe.plain(), type(recipe), path)
-            if place is not None:
+            field = None if recipe is None else find(recipe.plain(), type(recipe), path)
+            if field is not None:
                 owner = max(above, key=len)
-                self._entries[path] = Constant(value=place.value, when=fixed[owner].when)
+                self._entries[path] = Constant(value=field.value, when=fixed[owner].when)
                 self._where[path] = self._where[owner]
 
     def _check_conditions(

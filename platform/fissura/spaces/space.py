@@ -199,8 +199,8 @@ class LoadedSpace(Parameters):
         if "kept_by" not in type(self.recipe).model_fields:
             return self
         known: tuple[KeptBy, ...] = get_args(KeptBy)
-        names = [one.metric for one in self.objectives]
-        metrics = sorted((one for one in known if one in names), key=names.index)
+        names = [objective.metric for objective in self.objectives]
+        metrics = sorted((objective for objective in known if objective in names), key=names.index)
         return replace(self, kept_by=metrics[0]) if metrics else self
 
     @property

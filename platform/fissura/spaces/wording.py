@@ -1,4 +1,4 @@
-"""The words in which a broken rule is told: the rule, the value, the remedy, in one line."""
+"""The wording of a broken rule: the rule, the value, the remedy, in one line."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -36,8 +36,8 @@ def one_of(value: Any, known: list[str]) -> str:
 
 def problems(error: ValidationError) -> list[Mapping[str, Any]]:
     """Pydantic's `errors()`, but for those that follow from another: a list emptied by broken items."""
-    every = error.errors(include_url=False)
-    return [one for one in every if one["type"] != "too_short" or not one["input"]]
+    errors = error.errors(include_url=False)
+    return [problem for problem in errors if problem["type"] != "too_short" or not problem["input"]]
 
 
 def broken_rule(problem: Mapping[str, Any]) -> str:

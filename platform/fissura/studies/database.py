@@ -1,4 +1,4 @@
-"""Whether a study's database can be read, before Optuna does, which ends in a dozen kinds of errors."""
+"""Checks a study's database before Optuna reads it, which would raise a dozen kinds of errors."""
 
 import sqlite3
 from contextlib import closing
@@ -7,8 +7,8 @@ from pathlib import Path
 from fissura.core.files import sqlite_uri
 
 DATABASE = "study.db"
-BESIDE = ("", "-journal", "-wal", "-shm")
-"""The ends of the names of the files that SQLite makes of a database."""
+FILE_SUFFIXES = ("", "-journal", "-wal", "-shm")
+"""Suffixes of the files that SQLite makes of a database."""
 
 
 def database_url(path: Path) -> str:
@@ -21,14 +21,14 @@ def database_url(path: Path) -> str:
 
 
 def database_fault(path: Path, *, name: str) -> str:
-    """What is wrong with the database at `path`, which holds the study `name`; empty where nothing is, or
-    where it can only not be reached now."""
+    """The fault of the database at `path`, which holds the study `name`; empty if it has none, or
+    cannot be reached now."""
     try:
         # a journal that a killed process left is rolled back, which a connection to read cannot
         with closing(sqlite3.connect(f"{sqlite_uri(path)}?mode=rw", uri=True, timeout=60)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                return " ".join(str(found).split())[:200]
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                return " ".join(str(verdict).split())[:200]
             tables = {table for (table,) in database.execute("SELECT name FROM sqlite_master")}
             if "studies" not in tables:
                 return "it holds no trials"

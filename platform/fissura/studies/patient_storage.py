@@ -1,4 +1,4 @@
-"""The study's database on storage that is full, locked or gone for a while: each call is tried again."""
+"""The study's database with retries: its storage may be full, locked or unavailable for a while."""
 
 import functools
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from sqlalchemy.exc import OperationalError
 from fissura.core.retry import STORAGE_SECONDS, OnWait, persist
 
 # SQLite's own words; "readonly" is what it says of a file that was moved away under it
-PASSING = (
+TRANSIENT = (
     "disk I/O error", "database is locked", "database or disk is full", "unable to open database file",
     "attempt to write a readonly database",
 )  # fmt: skip
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's SQL storage, each of whose transactions is tried again while the database cannot be used.
+    """Optuna's SQL storage, each of whose transactions is tried with_retry while the database cannot be used.
 
     A transaction that failed has changed nothing, so it can be repeated.
     """
@@ -29,19 +29,19 @@ class PatientStorage(RDBStorage):
             # another process's write lock is waited for by SQLite itself first
             lambda: RDBStorage.__init__(self, url, engine_kwargs={"connect_args": {"timeout": 60}}),
             what="the study's database",
-            passing=may_pass,
+            passing=is_transient,
             on_wait=on_wait,
             seconds=seconds,
         )
 
-    def again(self, call: Callable[[], Any]) -> Any:
-        """The result of a call, tried again while the database cannot be used."""
+    def with_retry(self, call: Callable[[], Any]) -> Any:
+        """The result of a call, tried with_retry while the database cannot be used."""
 
         def attempt() -> Any:
             try:
                 return call()
             except Exception as error:
-                if may_pass(error):
+                if is_transient(error):
                     # a connection may hold a file that is no longer the one at its path
                     self.engine.dispose()
                 raise
@@ -49,22 +49,22 @@ class PatientStorage(RDBStorage):
         return persist(
             attempt,
             what="the study's database",
-            passing=may_pass,
+            passing=is_transient,
             on_wait=self._on_wait,
             seconds=self._seconds,
         )
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether an error of the database can end by itself."""
+def is_transient(error: BaseException) -> bool:
+    """Whether an error of the database is transient."""
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    return isinstance(cause, OperationalError) and any(words in str(cause) for words in PASSING)
+    return isinstance(cause, OperationalError) and any(words in str(cause) for words in TRANSIENT)
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def _retried(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
-        return self.again(lambda: method(self, *arguments, **named))
+        return self.with_retry(lambda: method(self, *arguments, **named))
 
     return call
 
@@ -77,4 +77,4 @@ for _name in (
     "_get_trials",
     "_get_best_trial_id",
 ):
-    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+    setattr(PatientStorage, _name, _retried(getattr(RDBStorage, _name)))

@@ -1,4 +1,4 @@
-"""From what a caller asks for to the plan of a study, new or resumed, checked before anything is started."""
+"""Makes the plan of a study, new or resumed, from a checked request."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ from fissura.studies.study import Plan, Study, find_study
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller asks for, before it is checked against what lies on the disk."""
+    """A request, before it is checked against the files on disk."""
 
     space: str | None
     data: "tuple[Named, ...]"
@@ -47,8 +47,8 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         UserError: the request breaks a rule, or does not fit what lies on the disk.
     """
     storage = request.storage.expanduser().resolve()
-    goes_on = request.begin == "resume" or request.extend > 0
-    if request.name is not None and not goes_on and not re.fullmatch(r"\w[\w. -]*", request.name):
+    resumes = request.begin == "resume" or request.extend > 0
+    if request.name is not None and not resumes and not re.fullmatch(r"\w[\w. -]*", request.name):
         raise SpaceError(
             f"--name {request.name}: a study's name is that of one folder in --storage; write it in letters,"
             " digits, `_`, `-` and `.`"
@@ -61,14 +61,16 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
     if request.over and request.sweep is None:
         raise SpaceError(f"--over {request.over[0]}: says what --sweep varies; give --sweep N too")
     check_writable(storage)
-    if goes_on:
+    if resumes:
         study = _resumed(request, storage)
         plan = study.plan()
         study.check_trials()
         space = plan.load_space(study.path / "study.json")
-        datasets = _standing(study, plan, request.data, task=task_named(space.recipe.task), cache=cache)
+        datasets = _current_datasets(
+            study, plan, request.data, task=task_named(space.recipe.task), cache=cache
+        )
         plan = plan.model_copy(update={"trials": plan.trials + request.extend, "datasets": datasets})
-        return study, *_with_sweep(request, plan, space, taken=_taken(study, plan, space))
+        return study, *_with_sweep(request, plan, space, taken=_known_runs(study, plan, space))
     if request.space is None:
         raise SpaceError(
             "name a search space, such as `unet_backbones`, or a YAML file; or go on with --resume"
@@ -102,7 +104,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
     return study, plan, space
 
 
-def _standing(
+def _current_datasets(
     study: Study,
     plan: Plan,
     data: Sequence[Named],
@@ -116,35 +118,35 @@ def _standing(
         SpaceError: they hold something else.
         DataError: they cannot be read.
     """
-    held = ", ".join(map(str, plan.datasets))
+    planned = ", ".join(map(str, plan.datasets))
     if not data:
         try:
-            found = digest_sources(plan.datasets, directory=cache)
+            content = digest_sources(plan.datasets, directory=cache)
         except DataError as error:
             remedy = f"{study.path}: if its images were moved, say where they are by --data KIND:ROOT"
             raise DataError(*error.problems, remedy) from None
-        if found != plan.content:
+        if content != plan.content:
             raise SpaceError(
-                f"{study.path}: the images or masks changed since the study began ({held} holds {found}, the"
-                f" study's are {plan.content}), so old and new trials could not be compared; put them back,"
-                " or begin a new study under another --name"
+                f"{study.path}: the images or masks changed since the study began ({planned} holds {content},"
+                f" the study's are {plan.content}), so old and new trials could not be compared; put them"
+                " back, or begin a new study under another --name"
             )
         return plan.datasets
-    given = task.inputs.parse(data)
+    new_datasets = task.inputs.parse(data)
     # the same files under the name of another kind, or without an option, are read as the study reads them
-    if len(given) == len(plan.datasets):
+    if len(new_datasets) == len(plan.datasets):
         moved = tuple(
-            moved_to(planned, root_of(new)) for planned, new in zip(plan.datasets, given, strict=True)
+            moved_to(planned, root_of(new)) for planned, new in zip(plan.datasets, new_datasets, strict=True)
         )
         with contextlib.suppress(DataError):
             if digest_sources(moved, directory=cache) == plan.content:
                 return moved
-    found = digest_sources(given, directory=cache)
-    if found == plan.content:
-        return given
+    content = digest_sources(new_datasets, directory=cache)
+    if content == plan.content:
+        return new_datasets
     raise SpaceError(
-        f"{study.path}: --data: {', '.join(map(str, given))} holds {found}, and the study's images are"
-        f" {plan.content} ({held}); name the same images, or begin a new study"
+        f"{study.path}: --data: {', '.join(map(str, new_datasets))} holds {content}, and the study's images"
+        f" are {plan.content} ({planned}); name the same images, or begin a new study"
     )
 
 
@@ -163,8 +165,8 @@ def _with_sweep(
     return plan, replace(space, notes=(*space.notes, note))
 
 
-def _taken(study: Study, plan: Plan, space: LoadedSpace) -> set[str]:
-    """The runs that a further sweep leaves to the trials that have them.
+def _known_runs(study: Study, plan: Plan, space: LoadedSpace) -> set[str]:
+    """The runs that a further sweep need not train.
 
     A trial that the scheduler stopped has no value to show, so a sweep trains its configuration again.
     """

@@ -1,4 +1,4 @@
-"""A study whose own files are lost or damaged, made whole again from the folders of its runs."""
+"""Rebuilds lost or damaged files of a study from the folders of its runs."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from fissura.records.run_files import MANIFEST
 from fissura.records.trial_attributes import PAPER, REASON, RUN, SKIPPED, SWEPT
 from fissura.spaces.space import LoadedSpace
 from fissura.spaces.sweep import run_of
-from fissura.studies.database import BESIDE, DATABASE, database_url
+from fissura.studies.database import DATABASE, FILE_SUFFIXES, database_url
 from fissura.studies.study import PLAN, SPACE, Plan, Study
 from fissura.studies.trial_records import RECORDS, read_records
 from fissura.training.checkpoint import METRICS, RECIPE, STATE, read_metrics
@@ -67,7 +67,7 @@ def repair(study: Study, *, say: Say) -> Repaired:
         plan = _plan(study, done)
         space = study.path / SPACE
         if not space.is_file() or space.read_bytes() != plan.space.encode():
-            _aside(space, done)
+            _set_aside(space, done)
             study.write(plan)
             done.written.append(space)
         try:
@@ -81,27 +81,27 @@ def repair(study: Study, *, say: Say) -> Repaired:
 
 def _plan(study: Study, done: Repaired) -> Plan:
     """The plan, from whichever place it is whole in; written in both."""
-    places = {study.path / PLAN: Plan.load_file, study.plan_copy: _sealed_plan}
-    found: dict[Path, Plan] = {}
+    loaders = {study.path / PLAN: Plan.load_file, study.plan_copy: _sealed_plan}
+    plans: dict[Path, Plan] = {}
     problems: list[str] = []
-    for path, load in places.items():
+    for path, load in loaders.items():
         try:
-            found[path] = load(path)
+            plans[path] = load(path)
         except UserError as error:
             problems += error.problems[:1]
-    if not found:
+    if not plans:
         raise SpaceError(
             *problems,
             f"{study.path}: the plan is lost; search again under another --name, and move the folders of"
             " runs/ there: what was trained is not trained again",
         )
-    plan = next(iter(found.values()))
-    wrong = [path for path in places if found.get(path) != plan]
-    for path in wrong:
-        _aside(path, done)
-    if wrong:
+    plan = next(iter(plans.values()))
+    faulty = [path for path in loaders if plans.get(path) != plan]
+    for path in faulty:
+        _set_aside(path, done)
+    if faulty:
         study.write(plan)
-        done.written.extend(wrong)
+        done.written.extend(faulty)
     return plan
 
 
@@ -109,7 +109,7 @@ def _sealed_plan(path: Path) -> Plan:
     return Plan.load(read_sealed(path, remedy=""), source=str(path))
 
 
-def _aside(path: Path, done: Repaired) -> None:
+def _set_aside(path: Path, done: Repaired) -> None:
     """Moves what stands at `path` out of the way, to a name that nothing has."""
     if path.exists():
         names = (path.with_name(f"{path.name}.damaged{f'-{n}' if n else ''}") for n in range(10_000))
@@ -126,18 +126,20 @@ def _rebuild(study: Study, plan: Plan, done: Repaired, *, say: Say) -> None:
     space = plan.load_space(study.path / PLAN)
     trials = _numbered(study, plan, space, say=say)
     path = study.path / DATABASE
-    for end in BESIDE:
-        _aside(path.with_name(f"{DATABASE}{end}"), done)
+    for suffix in FILE_SUFFIXES:
+        _set_aside(path.with_name(f"{DATABASE}{suffix}"), done)
     with replacing(path) as scratch:
         storage = RDBStorage(database_url(scratch))
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the program says itself what it repaired
-        made = optuna.create_study(
+        rebuilt = optuna.create_study(
             storage=storage,
             study_name=plan.name,
-            directions=["minimize" if one.mode == "min" else "maximize" for one in space.objectives],
+            directions=[
+                "minimize" if objective.mode == "min" else "maximize" for objective in space.objectives
+            ],
         )
         for trial in trials:
-            made.add_trial(trial)
+            rebuilt.add_trial(trial)
             if SKIPPED not in trial.user_attrs:
                 name = trial.state.name.lower()
                 done.trials[name] = done.trials.get(name, 0) + 1

@@ -1,4 +1,4 @@
-"""What a study gives its reader: leaderboard and report, from the runs that were evaluated."""
+"""The results of a study: leaderboard and report of the evaluated runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def drop_checkpoints(study: Study, trials: "optuna.Study") -> None:
 
 
 class Checkpoints:
-    """Does what `drop_checkpoints` does as trials end, without a look at all the trials that ended before."""
+    """`drop_checkpoints` as trials end, without a scan of all earlier trials."""
 
     def __init__(self, study: Study, trials: "optuna.Study") -> None:
         self._study, self._trials = study, trials
@@ -90,8 +90,8 @@ def _open_runs(trials: "optuna.Study") -> set[str]:
     stopped."""
     from optuna.trial import TrialState
 
-    going = trials.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-    return {trial.user_attrs.get(RUN, "") for trial in going}
+    open_trials = trials.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    return {trial.user_attrs.get(RUN, "") for trial in open_trials}
 
 
 def _drop(study: Study, run: str) -> None:

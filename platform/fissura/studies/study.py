@@ -256,7 +256,7 @@ def find_study(path: Path) -> Study:
     below = sorted(file.parent for file in path.glob(f"*/{PLAN}")) if path.is_dir() else []
     if len(below) == 1:
         return Study(below[0])
-    found = (
+    problem = (
         f"there are {len(below)}: {', '.join(map(str, below))}; name one" if below else "no study lies there"
     )
-    raise SpaceError(f"{path}: name a study's folder (one with a study.json); {found}")
+    raise SpaceError(f"{path}: name a study's folder (one with a study.json); {problem}")

@@ -1,4 +1,4 @@
-"""A study in memory, over its database: what is read costs no query, and a new trial is one transaction.
+"""A study in memory, backed by its database: reads need no query, a new trial is one transaction.
 
 Optuna writes a trial in a dozen transactions, each of which waits for the disk, and reads the database again
 for each parameter that it suggests. One driver owns a study (`Study.claimed`), so nobody else changes it.
@@ -33,8 +33,8 @@ class StudyMemory(InMemoryStorage):
         """Writes the trials that are not in the database yet, in the order of their numbers."""
         while self._unwritten:
             trial = self.get_trial(self._unwritten[0])
-            place = self._database.create_new_trial(self._study, template_trial=trial)
-            self._in_database[self._unwritten.pop(0)] = place
+            database_id = self._database.create_new_trial(self._study, template_trial=trial)
+            self._in_database[self._unwritten.pop(0)] = database_id
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """Begins the study in both places."""

@@ -45,7 +45,7 @@ class TrialRecord(Spec):
         from optuna.distributions import json_to_distribution
         from optuna.trial import TrialState, create_trial
 
-        made = create_trial(
+        trial = create_trial(
             state=TrialState[self.state],
             values=self.values,
             params=self.params,
@@ -54,8 +54,8 @@ class TrialRecord(Spec):
             system_attrs=self.system_attrs,
             intermediate_values=self.intermediate_values,
         )
-        made.datetime_start, made.datetime_complete = self.started, self.finished or made.datetime_complete
-        return made
+        trial.datetime_start, trial.datetime_complete = self.started, self.finished or trial.datetime_complete
+        return trial
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ def _record(trial: "FrozenTrial") -> TrialRecord:
         state=trial.state.name,
         values=trial.values,
         params=trial.params,
-        distributions={name: distribution_to_json(each) for name, each in trial.distributions.items()},
+        distributions={
+            name: distribution_to_json(distribution) for name, distribution in trial.distributions.items()
+        },
         user_attrs=trial.user_attrs,
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,

@@ -1,4 +1,4 @@
-"""Whether a run, or a study with all of its runs, is still what was written."""
+"""Checks that a run, or a study with all of its runs, is as written."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Verified(Brief):
 
     def lines(self) -> list[str]:
         """Each fault, each remark, and how much was looked at."""
-        looked = f"{count(self.runs, 'run')}, {count(self.files, 'file')}"
+        checked = f"{count(self.runs, 'run')}, {count(self.files, 'file')}"
         end = f"{count(len(self.faults), 'fault')}" if self.faults else "all is what was written"
-        return [*self.faults, *(f"note: {text}" for text in self.remarks), f"{self.path}: {looked}: {end}"]
+        return [*self.faults, *(f"note: {text}" for text in self.remarks), f"{self.path}: {checked}: {end}"]
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each fault."""
@@ -122,10 +122,10 @@ def _verify_trials(study: Study, plan: Plan | None, faults: list[str]) -> "list[
 
 def _differences(study: Study, file: Path, record: TrialRecord, trials: "list[FrozenTrial]") -> Iterator[str]:
     """Where the database tells otherwise of a trial than its own record, which is sealed."""
-    found = trials[record.number] if record.number < len(trials) else None
-    told = None if found is None else (found.state.name, found.values, found.params)
+    trial = trials[record.number] if record.number < len(trials) else None
+    stored = None if trial is None else (trial.state.name, trial.values, trial.params)
     values = None if record.values is None else list(record.values)
-    if told != (record.state, values, record.params):
+    if stored != (record.state, values, record.params):
         yield (
             f"{study.path / DATABASE}: trial {record.number} is not what {file} says; move the"
             f" database away, then {study.remedy}"
@@ -134,16 +134,16 @@ def _differences(study: Study, file: Path, record: TrialRecord, trials: "list[Fr
 
 def _missing(study: Study, plan: Plan, trials: "list[FrozenTrial]") -> Iterator[str]:
     """The runs of completed trials that are gone; of some tasks the best trials alone leave one."""
-    gone = [
+    missing = [
         (trial.number, study.runs / trial.user_attrs[RUN])
         for trial in trials
         if trial.state.name == "COMPLETE" and not (study.runs / trial.user_attrs[RUN] / MANIFEST).is_file()
     ]
     try:
-        if not gone or not plan.load_space(study.path / PLAN).recipe.leaves_runs:
+        if not missing or not plan.load_space(study.path / PLAN).recipe.leaves_runs:
             return
     except UserError as error:
         yield from error.problems
         return
-    for number, run in gone:
+    for number, run in missing:
         yield f"{run}: the run of trial {number} is not whole; {RESTORE}"

@@ -66,7 +66,7 @@ class _Viewer:
     name: str
     url: str
     process: "subprocess.Popen[bytes]"
-    said: IO[bytes]
+    output: IO[bytes]
 
     def wait_until_it_answers(self, stop: threading.Event) -> None:
         end = time.monotonic() + ANSWERS_WITHIN_SECONDS
@@ -82,8 +82,8 @@ class _Viewer:
             raise FissuraError(f"{self.name} ended by itself with exit code {code}; {self._last_words()}")
 
     def _last_words(self) -> str:
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").split("\n")
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").split("\n")
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it said nothing")
 
 
@@ -91,17 +91,17 @@ class _Viewer:
 def _started(name: str, command: list[str], *, port: int) -> Iterator[_Viewer]:
     """A child in a session of its own, so that Ctrl-C reaches it through this process alone, and whatever it
     started ends with it."""
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603
             # -P: what lies in the working directory is not imported
             [sys.executable, "-P", "-m", *command],
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
         try:
-            yield _Viewer(name, f"http://{HOST}:{port}/", process, said)
+            yield _Viewer(name, f"http://{HOST}:{port}/", process, output)
         finally:
             _end(process)
 
@@ -116,18 +116,18 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _free(ports: Mapping[str, int | None]) -> dict[str, int]:
     """A port for each: the given one, or one that is free."""
-    chosen, problems = dict[str, int](), list[str]()
-    with ExitStack() as held:
+    free_ports, problems = dict[str, int](), list[str]()
+    with ExitStack() as sockets:
         for name, port in ports.items():
             try:
-                probe = held.enter_context(socket.create_server((HOST, port or 0)))
+                probe = sockets.enter_context(socket.create_server((HOST, port or 0)))
             except OSError as error:
                 problems.append(
                     f"--{name}-port {port}: cannot be listened on ({os.strerror(error.errno or 0)});"
                     " name another, or none"
                 )
             else:
-                chosen[name] = probe.getsockname()[1]
+                free_ports[name] = probe.getsockname()[1]
     if problems:
         raise ResourceError(*problems)
-    return chosen
+    return free_ports

@@ -1,4 +1,4 @@
-"""What becomes of memory that tensors on a CPU leave behind: kept for the next ones, or given back.
+"""Freed memory of tensors on a CPU: kept for the next ones, or returned to the system.
 
 By itself glibc gives blocks of some MiB back to the system at once, and each image or step faults the same
 pages in again: 5 to 25 % of a small network's time on a CPU (docs/benchmarks.md). With another C library
@@ -21,13 +21,13 @@ def keep_memory() -> None:
 
 
 def return_memory() -> None:
-    """Gives back what is free, and keeps nothing from now on: for a process that has run short."""
+    """Returns free memory, and keeps none from now on: for a process that has run out of memory."""
     _set(trim_threshold=USUAL_BYTES, mmap_threshold=USUAL_BYTES, top_pad=USUAL_BYTES)
     trim_memory()
 
 
 def trim_memory() -> None:
-    """Gives back what is free now: for a process that has done something far larger than what comes next."""
+    """Returns free memory now: for a process whose next work is far smaller."""
     if library := _glibc():
         library.malloc_trim(0)
 

@@ -101,7 +101,7 @@ def save_state(
     progress: Progress,
     history: list[dict[str, Any]],
 ) -> None:
-    """Writes all that training needs to go on as if it had not stopped, the random generators included.
+    """Writes all that is needed to resume a training exactly, including the random generators.
 
     Raises:
         OSError: the file cannot be written; the one before it stands.
@@ -135,7 +135,7 @@ def load_state(
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Puts what `save_state` wrote back into all that it took, and into the random generators."""
+    """Restores what `save_state` wrote, including the random generators."""
     tensors, plain = _read(path)
     objective.load_state_dict(_below(tensors, OBJECTIVE))
     moments: dict[int, dict[str, Tensor]] = {}
@@ -146,7 +146,7 @@ def load_state(
     if schedule is not None:
         schedule.load_state_dict(plain["schedule"])
     scaler.load_state_dict(plain["scaler"])
-    # the steps before a schedule's next one were taken by another process, of which PyTorch does not know
+    # another process took the optimizer's steps before this one, of which PyTorch does not know
     optimizer._opt_called = True  # type: ignore[attr-defined]
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
@@ -154,7 +154,7 @@ def load_state(
 
 
 def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
-    """How far the training that wrote `path` is, and its history of epochs.
+    """The progress of the training that wrote `path`, and its history of epochs.
 
     Raises:
         DataError: the file is missing, torn, or no training state.
@@ -163,7 +163,7 @@ def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
 
 
 def read_metrics(run: Path) -> tuple[Progress, list[dict[str, Any]]]:
-    """How far the training of `run` was when it was finished, and its history of epochs.
+    """The progress of the finished training of `run`, and its history of epochs.
 
     Raises:
         UserError: its metrics are missing or damaged.

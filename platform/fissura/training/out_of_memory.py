@@ -1,4 +1,4 @@
-"""Recognises that a computation ended for want of memory."""
+"""Recognises out-of-memory errors."""
 
 import torch
 
@@ -14,7 +14,7 @@ LACK_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a computation ended for want of memory, the device's or the machine's."""
+    """Whether a computation ran out of memory, on the device or the machine."""
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in LACK_OF_MEMORY)
     )

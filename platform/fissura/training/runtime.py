@@ -1,4 +1,4 @@
-"""The seam between the engine and the place where it runs."""
+"""The interface between a training and where it runs."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from fissura.training.allocator import keep_memory
 
 
 class Runtime(Protocol):
-    """One worker's view of the machine. The engine sees nothing else of Ray, DDP or a notebook."""
+    """One worker's view of the machine: all that a training sees of Ray, DDP or a notebook."""
 
     device: torch.device
     cpus: int

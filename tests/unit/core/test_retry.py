@@ -13,7 +13,7 @@ import sqlalchemy.exc
 
 from fissura.core.errors import Interrupted, ResourceError
 from fissura.core.retry import must_stand, persist
-from fissura.studies.patient_storage import PatientStorage, may_pass
+from fissura.studies.patient_storage import PatientStorage, is_transient
 
 
 def failing(*numbers: int) -> Callable[[], str]:
@@ -110,9 +110,11 @@ class TestAStudysDatabase:
         cause = sqlalchemy.exc.OperationalError("insert", {}, Exception("database is locked"))
         error = optuna.exceptions.StorageInternalError("commit")
         error.__cause__ = cause
-        assert may_pass(error)
-        assert may_pass(cause)
-        assert not may_pass(sqlalchemy.exc.OperationalError("insert", {}, Exception("no such table: trials")))
-        assert not may_pass(optuna.exceptions.StorageInternalError("commit"))
+        assert is_transient(error)
+        assert is_transient(cause)
+        assert not is_transient(
+            sqlalchemy.exc.OperationalError("insert", {}, Exception("no such table: trials"))
+        )
+        assert not is_transient(optuna.exceptions.StorageInternalError("commit"))
         study.tell(study.ask(), 1.0)
         assert said == []

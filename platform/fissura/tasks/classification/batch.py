@@ -1,4 +1,4 @@
-"""What is told of images that were classified: their class, and scores by their labels."""
+"""Batches of classified images: their classes, and scores by their labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -52,7 +52,7 @@ class Labels(Truth):
     data_digest: str
 
     def scores(
-        self, found: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
+        self, scored_images: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
     ) -> dict[str, Any]:
         """By the model's classes."""
         classes = card.classes
@@ -61,20 +61,25 @@ class Labels(Truth):
                 f"a test set has the classes of its model: it has {', '.join(self.classes)}, the model"
                 f" {', '.join(classes)}; name another data set, or another --model"
             )
-        rows = {row["image"]: row for row in found.rows.select(["image", "label", "decisions"]).to_pylist()}
-        strange = sorted({rows[name]["label"] for name in found.scored} - set(classes))
-        if strange:
+        rows = {
+            row["image"]: row
+            for row in scored_images.rows.select(["image", "label", "decisions"]).to_pylist()
+        }
+        foreign = sorted({rows[name]["label"] for name in scored_images.scored} - set(classes))
+        if foreign:
             raise DataError(
-                f"a label is a class of the model ({', '.join(classes)}), not {', '.join(strange)}"
+                f"a label is a class of the model ({', '.join(classes)}), not {', '.join(foreign)}"
             )
         known = sorted(classes) == sorted(self.classes)
-        number = [classes.index(name) if known else place for place, name in enumerate(self.classes)]
-        labels = np.array([number[self.of[name]] for name in found.scored], np.int64)
-        predictions = np.array([classes.index(rows[name]["label"]) for name in found.scored], np.int64)
+        class_index = [classes.index(name) if known else index for index, name in enumerate(self.classes)]
+        labels = np.array([class_index[self.of[name]] for name in scored_images.scored], np.int64)
+        predictions = np.array(
+            [classes.index(rows[name]["label"]) for name in scored_images.scored], np.int64
+        )
         # in single precision, as the store of evaluated classifiers keeps them
-        decisions = np.array([rows[name]["decisions"] for name in found.scored], np.float32)
+        decisions = np.array([rows[name]["decisions"] for name in scored_images.scored], np.float32)
         scores = class_scores(labels, predictions, classes=len(classes), decisions=decisions)
-        taken = f"the data's classes {', '.join(self.classes)} are taken for {', '.join(classes)}"
+        renaming = f"the data's classes {', '.join(self.classes)} are taken for {', '.join(classes)}"
         only = one_class(labels, classes)
         return {
             "data_name": self.data_name,
@@ -85,7 +90,7 @@ class Labels(Truth):
                 for name, value in asdict(scores).items()
             },
             "confusion": confusion(labels, predictions, len(classes)).tolist(),
-            "remarks": [*([] if known else [taken]), *([only] if only else [])],
+            "remarks": [*([] if known else [renaming]), *([only] if only else [])],
         }
 
 
@@ -105,16 +110,16 @@ class ClassificationBatch(TaskBatch):
             return None
         (labelled,) = parse_labelled([named])
         keyed = image_keys([labelled], directory=directory)
-        images = [one.image for one in keyed if one.image.split == split]
+        images = [image.image for image in keyed if image.image.split == split]
         check_some(images, named, split)
         root = root_of(labelled)
         source = ImageSource.of_files(
             f"{labelled}, {split}",
-            [(one.name, one.path) for one in images if one.box is None],
+            [(image.name, image.path) for image in images if image.box is None],
             root=root,
         )
-        squares = {one.name: partial(_square, labelled, one) for one in images if one.box is not None}
-        label_of = {one.name: one.label for one in images}
+        squares = {image.name: partial(_square, labelled, image) for image in images if image.box is not None}
+        label_of = {image.name: image.label for image in images}
         labels = Labels(labelled.classes(), label_of, name_of(labelled.plain()), digest_of_keyed(keyed))
         return ImageSource(source.label, {**source.readers, **squares}, root), labels
 

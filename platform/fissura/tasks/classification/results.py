@@ -1,4 +1,4 @@
-"""What a study of classifiers gives its reader: the tables, and the report's own sections."""
+"""The results of a study of classifiers: tables and sections of the report."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import optuna
 
 TARGET_BYTES = 100_000
-"""The paper's classifier is to take less."""
+"""The paper's bound on the size of its classifier."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class ClassificationResults:
         runs = read_classes([study.path])
         for skipped in runs.skipped:
             say(f"skipped {skipped.path}: {skipped.reason}")
-        every = class_table(runs.records)
-        rows = [row for row in every if row.test_set.data_digest == plan.content]
-        others = [row for row in every if row.test_set.data_digest != plan.content]
+        all_rows = class_table(runs.records)
+        rows = [row for row in all_rows if row.test_set.data_digest == plan.content]
+        others = [row for row in all_rows if row.test_set.data_digest != plan.content]
         title = f"Classifiers of {plan.name}"
         files = write_classification(rows, study.path, name="leaderboard", title=title)
         metrics = [objective.metric for objective in plan.load_space(study.path).objectives]
@@ -62,9 +62,9 @@ class ClassificationResults:
         shown = [confusion_plot(row.confusion, classes=row.classes) for row in rows[:1]]
         plots["On test images"] = [*shown, *self.pictures]
         plots["Progress"] = [_progress(trials, study, metrics)]
-        costly = _candidates(trials)
-        if costly:
-            plots["What it costs"] = pareto_plots(costly, limits={"bytes": TARGET_BYTES})
+        candidates = _candidates(trials)
+        if candidates:
+            plots["What it costs"] = pareto_plots(candidates, limits={"bytes": TARGET_BYTES})
         gallery = [_gallery(plan, rows, runs.records, self.images)] if rows else []
         return Ranked(
             files=files,
@@ -86,16 +86,16 @@ def _gallery(
         known = image_keys(labelled(plan.datasets), directory=default_cache()) if images is None else images
     except DataError as error:
         return part("absent", f"No pictures: {error.problems[0]}")
-    by_name = {(one.source, one.image.name): one for one in known}
+    by_name = {(record.source, record.image.name): record for record in known}
 
     def load(dataset: str, name: str, condition: str) -> UInt8[np.ndarray, "h w 3"]:
         return under(by_name[dataset, name], condition=condition)
 
-    leader = next((one for one in records if one.manifest.run_id == rows[0].run_ids[0]), None)
-    judge = None
+    leader = next((record for record in records if record.manifest.run_id == rows[0].run_ids[0]), None)
+    classify = None
     if leader is not None and (leader.directory / WEIGHTS).is_file():
-        judge = partial(_class_of, Classifier.open(leader.directory, device=LocalRuntime().device))
-    return class_gallery(rows, records, conditions=CONDITIONS, load=load, judge=judge)
+        classify = partial(_class_of, Classifier.open(leader.directory, device=LocalRuntime().device))
+    return class_gallery(rows, records, conditions=CONDITIONS, load=load, judge=classify)
 
 
 def _class_of(classifier: Classifier, image: UInt8[np.ndarray, "h w 3"]) -> int:
@@ -105,19 +105,19 @@ def _class_of(classifier: Classifier, image: UInt8[np.ndarray, "h w 3"]) -> int:
 def _progress(trials: "optuna.Study", study: Study, metrics: Sequence[str]) -> Plot:
     """The best value so far by trial, with that of every study beside this one that had the same goal."""
     histories: dict[str, list[float]] = {study.path.name: _values(trials)}
-    for other in sorted(study.path.parent.glob("*/study.json")):
-        beside = Study(other.parent)
-        same = beside.path != study.path and (beside.path / "study.db").is_file()
+    for plan_file in sorted(study.path.parent.glob("*/study.json")):
+        other_study = Study(plan_file.parent)
+        comparable = other_study.path != study.path and (other_study.path / "study.db").is_file()
         # another study that is damaged is no fault of this one
         with suppress(UserError):
-            if same and _alike(beside, study, metrics):
-                histories[beside.path.name] = _values(beside.load())
+            if comparable and _same_goal(other_study, study, metrics):
+                histories[other_study.path.name] = _values(other_study.load())
     return progress_plot(histories, score=metrics[0])
 
 
-def _alike(one: Study, other: Study, metrics: Sequence[str]) -> bool:
-    plan = one.plan()
-    objectives = [objective.metric for objective in plan.load_space(one.path).objectives]
+def _same_goal(study: Study, other: Study, metrics: Sequence[str]) -> bool:
+    plan = study.plan()
+    objectives = [objective.metric for objective in plan.load_space(study.path).objectives]
     return plan.content == other.plan().content and objectives == list(metrics)
 
 
@@ -127,21 +127,21 @@ def _values(trials: "optuna.Study") -> list[float]:
 
 def _candidates(trials: "optuna.Study") -> list[Candidate]:
     """Every completed trial whose size and time were measured."""
-    found, ended = [], finished(trials)
-    short = text.shortened(name for trial in ended for name in trial.params)
-    for trial in ended:
-        known: Mapping[str, float] = trial.user_attrs
-        if trial.values and {"cv/f1", "bytes", "microseconds"} <= known.keys():
+    candidates, trials_done = [], finished(trials)
+    short = text.shortened(name for trial in trials_done for name in trial.params)
+    for trial in trials_done:
+        measures: Mapping[str, float] = trial.user_attrs
+        if trial.values and {"cv/f1", "bytes", "microseconds"} <= measures.keys():
             parameters = (f"{short[name]} = {value}" for name, value in trial.params.items())
-            found.append(
+            candidates.append(
                 Candidate(
                     label="<br>".join([f"trial {trial.number}", *parameters]),
-                    f1=known["cv/f1"],
-                    bytes=known["bytes"],
-                    microseconds=known["microseconds"],
+                    f1=measures["cv/f1"],
+                    bytes=measures["bytes"],
+                    microseconds=measures["microseconds"],
                 )
             )
-    return found
+    return candidates
 
 
 CLASSIFICATION_RESULTS: TaskResults = ClassificationResults()

@@ -1,4 +1,4 @@
-"""What is told of images that were segmented: the measures of their cracks, and scores by their masks."""
+"""Batches of segmented images: measures of their cracks, and scores by their masks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +66,7 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Masks(Truth):
-    """How to read the mask of each image of a test set; what it is called, and the digest of what it holds
+    """Readers of the masks of a test set; its name, and the digest of its content
     (None: that of the masks)."""
 
     task = "segmentation"
@@ -76,14 +76,14 @@ class Masks(Truth):
     data_digest: str | None
 
     def scores(
-        self, found: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
+        self, scored_images: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
     ) -> dict[str, Any]:
         """Under each of the protocols at the threshold of the model, from the maps that were kept."""
         threshold = card.threshold or 0.0
-        stems = picture_stems(found.names)
+        stems = picture_stems(scored_images.names)
 
         def score(name: str) -> tuple[list[ImageScore], str | None] | DataError:
-            path = picture_path(found.out, "probabilities", stems[name])
+            path = picture_path(scored_images.out, "probabilities", stems[name])
             try:
                 probability, (mask, valid, remark) = read_map(path), self.read[name]()
                 if probability.shape != mask.shape:
@@ -101,24 +101,26 @@ class Masks(Truth):
             return scores, f"{name}: {remark}" if remark else None
 
         with ThreadPoolExecutor() as threads:
-            outcomes = list(threads.map(score, found.scored))
-        problems = [line for one in outcomes if isinstance(one, DataError) for line in one.problems]
+            outcomes = list(threads.map(score, scored_images.scored))
+        problems = [
+            line for outcome in outcomes if isinstance(outcome, DataError) for line in outcome.problems
+        ]
         if problems:
             raise DataError(*problems)
-        good = [one for one in outcomes if not isinstance(one, DataError)]
+        successes = [outcome for outcome in outcomes if not isinstance(outcome, DataError)]
         reports = [
             report(
-                [scores[place] for scores, _ in good],
+                [scores[index] for scores, _ in successes],
                 protocol=protocol,
                 threshold=threshold,
                 data_name=self.data_name,
                 data_digest=self.data_digest,
             )
-            for place, protocol in enumerate(protocols)
+            for index, protocol in enumerate(protocols)
         ]
-        remarks = [remark for _, remark in good if remark]
-        known = {"data_name": reports[0].data_name, "data_digest": reports[0].data_digest}
-        return {**known, "scores": [one.plain() for one in reports], "remarks": remarks}
+        remarks = [remark for _, remark in successes if remark]
+        data_facts = {"data_name": reports[0].data_name, "data_digest": reports[0].data_digest}
+        return {**data_facts, "scores": [outcome.plain() for outcome in reports], "remarks": remarks}
 
 
 def masks_in(folder: Path, source: ImageSource) -> Masks:
@@ -128,12 +130,12 @@ def masks_in(folder: Path, source: ImageSource) -> Masks:
     Raises:
         DataError: an image has no mask, or two, or a mask no image.
     """
-    found = ImageSource.open(str(folder))
-    root = found.root or folder.parent
+    mask_source = ImageSource.open(str(folder))
+    root = mask_source.root or folder.parent
     stems = {name: composed(stem) for name, stem in picture_stems(source.names()).items()}
     problems = []
     masks: dict[str, Path] = {}
-    for name in found.names():
+    for name in mask_source.names():
         if composed(bare_name(name)) in masks:
             problems.append(f"{root / name}: an image has one mask, and there is another; remove one")
         masks.setdefault(composed(bare_name(name)), root / name)

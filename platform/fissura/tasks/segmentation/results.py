@@ -1,4 +1,4 @@
-"""What a study of segmentations gives its reader: the leaderboard, and the report's own sections."""
+"""The results of a study of segmentations: the leaderboard and sections of the report."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -64,10 +64,10 @@ def loader(datasets: Sequence[Dataset]) -> Load:
     Raises:
         DataError: the data sets are no longer where they were.
     """
-    found = {(source.label, source.sample.name): source for source in sources(datasets)}
+    sources_by_name = {(source.label, source.sample.name): source for source in sources(datasets)}
 
     def load(dataset: str, name: str) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-        source = found[dataset, name]
+        source = sources_by_name[dataset, name]
         return source.dataset.read_image(source.sample), source.dataset.read_mask(source.sample)
 
     return load
@@ -77,10 +77,10 @@ def _trainings(study: Study, trials: "optuna.Study", *, say: Say) -> list[Traini
     """The trainings whose curves are drawn, best first: of each network that the search tried the best one,
     as in Isnan et al.'s figure 4; then the others."""
     ranked = best_trials(trials)
-    first: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
+    best_of_network: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
     for trial in ranked:
-        first.setdefault(_network(trial), trial)
-    leading = {trial.number for trial in first.values()}
+        best_of_network.setdefault(_network(trial), trial)
+    leading = {trial.number for trial in best_of_network.values()}
     trainings: list[TrainingCurves] = []
     for trial in sorted(ranked, key=lambda trial: trial.number not in leading):
         path = study.runs / trial.user_attrs[RUN] / METRICS
