@@ -50,7 +50,7 @@ from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
 from fissura.studies.ranking import finished
 from fissura.studies.study import Plan, Study
-from fissura.studies.task_results import Ranked, TaskResults
+from fissura.studies.task_results import RankedRuns, TaskResults
 from fissura.training.checkpoint import RECIPE
 from fissura.training.experiment import Experiment, TaskInputs
 
@@ -212,7 +212,7 @@ class BoxTrials:
 class BoxResults:
     """See `TaskResults`."""
 
-    def rank(self, study: Study, plan: Plan, trials: optuna.Study, *, say: Say) -> Ranked:
+    def rank(self, study: Study, plan: Plan, trials: optuna.Study, *, say: Say) -> RankedRuns:
         """See `TaskResults`."""
         runs = [json.loads(path.read_text()) for path in study.runs.glob(f"*/{SCORES}")]
         rows = sorted(runs, key=lambda row: -row["f1"])
@@ -221,7 +221,7 @@ class BoxResults:
             writer.writeheader()
             writer.writerows(rows)
         cells = [[Cell(str(row["level"])), Cell(f"{row['f1']:.4f}")] for row in rows]
-        return Ranked(
+        return RankedRuns(
             files=[study.path / "leaderboard.csv"],
             held_out=[table(["Level", "F1 of boxes"], cells)],
             found=f"On test images the best boxes have F1 {rows[0]['f1']:.4f}." if rows else "",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedRuns:
     """The evaluated runs of a study, ranked: the leaderboard's `files`, which are written, and its rows;
     what the report says of them.
 
@@ -43,7 +43,7 @@ class Ranked:
 class TaskResults(Protocol):
     """Ranks the evaluated runs of a study."""
 
-    def rank(self, study: "Study", plan: "Plan", trials: "optuna.Study", *, say: Say) -> Ranked:
+    def rank(self, study: "Study", plan: "Plan", trials: "optuna.Study", *, say: Say) -> RankedRuns:
         """Ranks what was evaluated on the study's own data, and writes its leaderboard. `say` is told of what
         is passed over."""
         ...

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +233,16 @@ def test_no_file_names_a_place_on_one_machine_or_a_package_registry() -> None:
         if FORBIDDEN.search(line)
     ]
     assert not found
+
+
+def test_a_class_name_occurs_once() -> None:
+    names = [
+        node.name
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(name for name, times in Counter(names).items() if times > 1) == []
 
 
 def test_no_task_is_named_in_a_comparison() -> None:

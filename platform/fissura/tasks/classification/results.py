@@ -28,7 +28,7 @@ from fissura.reports.figures import Plot
 from fissura.reports.html import part
 from fissura.studies.ranking import finished
 from fissura.studies.study import Plan, Study
-from fissura.studies.task_results import Ranked, TaskResults
+from fissura.studies.task_results import RankedRuns, TaskResults
 from fissura.training.checkpoint import WEIGHTS
 from fissura.training.runtime import LocalRuntime
 
@@ -47,7 +47,7 @@ class ClassificationResults:
     images: Sequence[KeyedImage] | None = None
     pictures: Sequence[Plot] = ()
 
-    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> Ranked:
+    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> RankedRuns:
         """See `TaskResults`."""
         runs = read_classes([study.path])
         for skipped in runs.skipped:
@@ -66,7 +66,7 @@ class ClassificationResults:
         if candidates:
             plots["What it costs"] = pareto_plots(candidates, limits={"bytes": TARGET_BYTES})
         gallery = [_gallery(plan, rows, runs.records, self.images)] if rows else []
-        return Ranked(
+        return RankedRuns(
             files=files,
             classes=tuple(rows),
             held_out=[*sections(rows), *gallery],

@@ -21,7 +21,7 @@ from fissura.reports.leaderboard import leaderboard
 from fissura.reports.pictures import Load
 from fissura.studies.ranking import best_trials
 from fissura.studies.study import Plan, Study
-from fissura.studies.task_results import Ranked, TaskResults
+from fissura.studies.task_results import RankedRuns, TaskResults
 from fissura.training.checkpoint import METRICS, read_metrics
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class SegmentationResults:
     """See `TaskResults`."""
 
-    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> Ranked:
+    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> RankedRuns:
         """The images are needed for the pictures alone; where they are gone, a line says so."""
         runs = store.read_runs([study.path])
         for skipped in runs.skipped:
@@ -48,7 +48,7 @@ class SegmentationResults:
         plots: dict[str, Sequence[Plot]] = {"Training": training_plots(_trainings(study, trials, say=say))}
         if curves := precision_recall_plots(board):
             plots["Precision and recall"] = curves
-        return Ranked(
+        return RankedRuns(
             files=files,
             board=board,
             gallery=load,
