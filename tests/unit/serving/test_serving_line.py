@@ -9,7 +9,7 @@ import pytest
 from fissura.distributed.serving.sockets import Lines, line_path
 from fissura.serving.problems import unreadable
 from fissura.serving.query import ImageQuery
-from fissura.serving.socket_rpc import FRAME, Answers, Line, listen
+from fissura.serving.socket_rpc import FRAME, ImageHandler, SocketClient, listen
 from fissura.serving.worker import Reply
 
 
@@ -22,10 +22,10 @@ async def echo(photograph: bytes, asked: ImageQuery, *, seconds: float | None = 
     return Reply({"bytes": len(photograph), "asked": asked.plain()}, photograph[::-1], "image/png")
 
 
-def over_a_line(folder: Path, answers: Answers, use: Callable[[Line], Awaitable[None]]) -> None:
+def over_a_line(folder: Path, answers: ImageHandler, use: Callable[[SocketClient], Awaitable[None]]) -> None:
     async def main() -> None:
         server = await listen(folder / "line", answers)
-        line = await Line.open(folder / "line")
+        line = await SocketClient.open(folder / "line")
         async with asyncio.timeout(30):
             await use(line)
         await line.close()
@@ -35,7 +35,7 @@ def over_a_line(folder: Path, answers: Answers, use: Callable[[Line], Awaitable[
 
 
 def test_a_reply_is_whole_and_is_its_own_images(tmp_path: Path) -> None:
-    async def use(line: Line) -> None:
+    async def use(line: SocketClient) -> None:
         images = [bytes([n]) * (n * 50_000 + 1) for n in range(40)]
         asked = ImageQuery(form="mask", mm_per_pixel=0.1, threshold=0.25)
         replies = await asyncio.gather(*(line.answer(one, asked) for one in images))
@@ -50,7 +50,7 @@ def test_a_reply_without_a_picture_and_a_picture_of_no_bytes_differ(tmp_path: Pa
     async def answers(photograph: bytes, asked: ImageQuery, *, seconds: float | None = None) -> Reply:
         return Reply({}, None if photograph else b"")
 
-    async def use(line: Line) -> None:
+    async def use(line: SocketClient) -> None:
         assert (await line.answer(b"x", ImageQuery())).picture is None
         assert (await line.answer(b"", ImageQuery())).picture == b""
 
@@ -60,7 +60,7 @@ def test_a_reply_without_a_picture_and_a_picture_of_no_bytes_differ(tmp_path: Pa
 def test_what_is_wrong_with_an_image_is_in_its_reply_and_a_bug_without_its_text(
     tmp_path: Path,
 ) -> None:
-    async def use(line: Line) -> None:
+    async def use(line: SocketClient) -> None:
         bad, bug, good = await asyncio.gather(
             *(line.answer(one, ImageQuery()) for one in (b"bad", b"bug", b"good"))
         )
@@ -87,7 +87,7 @@ def test_an_image_that_its_caller_gave_up_is_taken_back_and_counted_until_it_is_
             await let_go.wait()
         raise AssertionError
 
-    async def use(line: Line) -> None:
+    async def use(line: SocketClient) -> None:
         task = asyncio.create_task(line.answer(b"image", ImageQuery()))
         await begun.wait()
         for _ in range(3):  # however often
@@ -112,7 +112,7 @@ def test_a_line_that_breaks_fails_what_waits_and_what_comes(tmp_path: Path) -> N
             writer.close()
 
         server = await asyncio.start_unix_server(serve, tmp_path / "line")
-        line = await Line.open(tmp_path / "line")
+        line = await SocketClient.open(tmp_path / "line")
         async with asyncio.timeout(30):
             for _ in range(2):
                 with pytest.raises(ConnectionError):
@@ -125,7 +125,7 @@ def test_a_line_that_breaks_fails_what_waits_and_what_comes(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("sent", [b"\xff" * 40, FRAME.pack(1, 2**31, 0), FRAME.pack(1, 2, 0) + b"[]"])
 def test_who_sends_nonsense_is_hung_up_on_and_the_others_are_answered(tmp_path: Path, sent: bytes) -> None:
-    async def use(line: Line) -> None:
+    async def use(line: SocketClient) -> None:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "line")
         writer.write(sent)
         assert await reader.read() == b""

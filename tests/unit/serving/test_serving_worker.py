@@ -26,7 +26,7 @@ from fissura.serving import worker as worker_module
 from fissura.serving.limits import Limits
 from fissura.serving.query import ImageQuery
 from fissura.serving.waiting import SMALL_PIXELS
-from fissura.serving.worker import NICENESS, Worker, _step_back
+from fissura.serving.worker import NICENESS, Worker, _lower_priority
 
 
 def png(height: int, width: int, *, shade: int = 0) -> bytes:
@@ -159,7 +159,7 @@ class TestSmallImages:
 
     def test_have_threads_that_go_before_those_of_the_large_ones(self) -> None:
         usual = os.getpriority(os.PRIO_PROCESS, 0)
-        with ThreadPoolExecutor(1, initializer=_step_back, initargs=(NICENESS,)) as pool:
+        with ThreadPoolExecutor(1, initializer=_lower_priority, initargs=(NICENESS,)) as pool:
             nice = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
         assert nice == (min(19, usual + NICENESS) if sys.platform == "linux" else usual)
         assert os.getpriority(os.PRIO_PROCESS, 0) == usual
