@@ -1,1 +1,1 @@
-"""What keeps a cluster at work: its check, drills of faults, forecasts, notices of spot nodes."""
+"""Operation of a cluster: its check, fault drills, forecasts, notices of spot nodes."""

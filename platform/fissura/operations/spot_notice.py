@@ -1,4 +1,4 @@
-"""The watcher of a node that can be taken away: it waits for the notice, and tells Ray's head."""
+"""The watcher of a spot node: waits for the preemption notice, and tells Ray's head."""
 
 import json
 import time
@@ -23,12 +23,12 @@ ANSWER_SECONDS = 2.0
 
 
 class SpotNotice(Spec):
-    """Where the notice comes from: EC2's instance metadata at `endpoint` (version 2: with a session token),
-    and the file `notice`, for other clouds, whose being there is the notice, and whose `{"time": ...}`, if it
-    holds one, is when the node goes.
+    """The sources of the notice: EC2's instance metadata at `endpoint` (version 2: with a session token), and
+    the file `notice`, for other clouds: its existence is the notice, and its `{"time": ...}`, if any, the
+    time of the preemption.
 
-    They are asked every `every_seconds`; where the time is not said, the node has `usual_seconds` left, which
-    on EC2 is two minutes.
+    Both are polled every `every_seconds`; without a time, the node has `usual_seconds` left, two minutes on
+    EC2.
     """
 
     endpoint: str = Field("http://169.254.169.254", pattern=r"^http://[\w.\[\]:-]+$")
@@ -37,7 +37,7 @@ class SpotNotice(Spec):
     usual_seconds: float = Field(120.0, gt=0, le=86_400)
 
     def look(self) -> float | None:
-        """Seconds until the node is taken away, never less than 0; None: there is no notice."""
+        """Seconds until the node is preempted, at least 0; None: there is no notice."""
         for read in (self._from_file, self._from_ec2):
             text = read()
             if text is not None:
@@ -51,7 +51,7 @@ class SpotNotice(Spec):
             return file.read(MOST_BYTES).decode("utf-8", errors="replace")
 
     def _from_ec2(self) -> str | None:
-        """The answer of the endpoint; None where it has none, or is not there, as on other clouds."""
+        """The endpoint's response; None without a notice, or without an endpoint, as on other clouds."""
         life = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
         token = self._ask(TOKEN, method="PUT", headers=life)
         if token is None:
@@ -64,19 +64,19 @@ class SpotNotice(Spec):
         # the address is the machine's own: no proxy can know it
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=ANSWER_SECONDS) as answer:
-                return str(answer.read(MOST_BYTES).decode("utf-8", errors="replace"))
+            with opener.open(request, timeout=ANSWER_SECONDS) as response:
+                return str(response.read(MOST_BYTES).decode("utf-8", errors="replace"))
         except (urllib.error.URLError, OSError):
             return None
 
     def _seconds_left(self, text: str) -> float:
         try:
-            gone = datetime.fromisoformat(json.loads(text)["time"])
+            preempted_at = datetime.fromisoformat(json.loads(text)["time"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return self.usual_seconds
-        if gone.tzinfo is None:
-            gone = gone.replace(tzinfo=UTC)
-        return max(0.0, (gone - datetime.now(UTC)).total_seconds())
+        if preempted_at.tzinfo is None:
+            preempted_at = preempted_at.replace(tzinfo=UTC)
+        return max(0.0, (preempted_at - datetime.now(UTC)).total_seconds())
 
 
 def this_node(address: str) -> tuple[str, str]:
@@ -97,8 +97,8 @@ def this_node(address: str) -> tuple[str, str]:
 
 
 def drain(gcs_address: str, node: str, *, seconds: float) -> None:
-    """Tells Ray's head that `node` is taken away in so many seconds: nothing more is started there, and
-    trials on it save their state and go on elsewhere.
+    """Tells Ray's head that `node` is preempted in `seconds`: Ray starts nothing more there, and its trials
+    save their state and resume elsewhere.
 
     Raises:
         FissuraError: the head refused.
@@ -114,7 +114,7 @@ def drain(gcs_address: str, node: str, *, seconds: float) -> None:
 
 
 def watch(source: SpotNotice, *, gcs_address: str, node: str, say: Say) -> float:
-    """Waits for the notice and passes it on; gives the seconds that the node had left then."""
+    """Waits for the notice and forwards it to Ray's head; returns the seconds left at that time."""
     while (left := source.look()) is None:
         time.sleep(source.every_seconds)
     drain(gcs_address, node, seconds=left)

@@ -222,7 +222,7 @@ class TestTrial:
         while not trainer.finished:
             trainer.step()
             standing = {"interrupted": False, "failure": ""}
-            results.append(standing | epoch_result(trainer, told=told))
+            results.append(standing | epoch_result(trainer, reported=told))
             told = len(trainer.history)
         return results
 

@@ -20,7 +20,7 @@ class Watched:
             number=lambda trial_id: "ab".index(trial_id),
             fail=lambda trial_id, reason: self.failed.update({trial_id: reason}),
         )
-        self.watch = HangWatch(search, patience=patience, waiting=lambda: self.waits, clock=lambda: self.now)
+        self.watch = HangWatch(search, timeout=patience, waiting=lambda: self.waits, clock=lambda: self.now)
         self.trials: list[Any] = [
             SimpleNamespace(
                 trial_id=name,

@@ -162,7 +162,7 @@ class TestSharedFiles:
     def test_that_another_wrote_elsewhere_are_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fissura.operations.doctor.shared_storage.PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr("fissura.operations.doctor.shared_storage.VISIBLE_SECONDS", 0.1)
         write_token(str(tmp_path / "mine"), "a", "t")
         write_token(str(tmp_path / "theirs"), "b", "t")
         assert read_tokens(str(tmp_path / "mine"), ["a", "b"], "t") == ["a"]
@@ -178,7 +178,7 @@ class TestSharedFiles:
     def test_that_nobody_holds_are_told_apart_from_locked_ones(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("fissura.operations.doctor.shared_storage.PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr("fissura.operations.doctor.shared_storage.VISIBLE_SECONDS", 0.1)
         assert try_locks(str(tmp_path)) == {"SQLite": "the process that was to hold the lock did not come"}
         (tmp_path / "held").touch()
         assert try_locks(str(tmp_path)) == {"a file": "granted", "SQLite": "granted"}

@@ -1,1 +1,1 @@
-"""Searches by Ray Tune: the searcher, its schedulers and callbacks, and what runs a trial."""
+"""Searches by Ray Tune: the searcher, its schedulers and callbacks, and the actors of trials."""

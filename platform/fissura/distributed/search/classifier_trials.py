@@ -1,8 +1,8 @@
 """A search of classifiers: features once, then batches of settings on what they share.
 
 A Tune trial costs tens of milliseconds beside its work, and a setting of an SVM on shared distances takes
-about as long. So the study's searcher is asked for many settings at a time, and a Ray task judges all of them
-that share a backbone and a whitening; distances and features are read from the object store without a copy.
+about as long. So the study's searcher suggests many settings at a time, and one Ray task scores all settings
+that share a backbone and a whitening; it reads distances and features from the object store without a copy.
 """
 
 import itertools
@@ -26,129 +26,133 @@ from fissura.distributed.failure_policy import Event, Failure, decide
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
 from fissura.distributed.search.status_line import StatusLine
-from fissura.distributed.search.trial_inputs import Material, distances_key
+from fissura.distributed.search.trial_inputs import TrialInputs, distances_key
 from fissura.distributed.stopping import StopFile
 
 BATCH = 16
-"""Settings a task, where the sampler learns nothing from waiting for each."""
+"""Settings per task, if the sampler learns nothing from waiting for each."""
 
 SETTING_SECONDS = 3600.0
-"""What a setting may take where nothing else is asked for; the slowest forests here take minutes."""
+"""The default timeout of a setting; the slowest forests here take minutes."""
 
 RETRIES = 3
-"""How often Ray begins a setting again whose process died; a lost node is such a death."""
+"""How often Ray retries a setting whose process died; a lost node counts too."""
 
-Asked = tuple[str, ClassifierRecipe]
+Setting = tuple[str, ClassifierRecipe]
 
 
 @dataclass(frozen=True)
 class SettingsBatch:
-    """Settings that one task judges, within `limit` seconds; it began at `begun` (monotonic) after their
-    features had taken `waited` seconds."""
+    """Settings that one task scores within `limit` seconds; it started at `begun` (monotonic), after `waited`
+    seconds for their features."""
 
-    asked: Sequence[Asked]
+    settings: Sequence[Setting]
     limit: float
     waited: float
     begun: float
 
 
-def judge_all(
+def score_all(
     search: StudySearch,
-    material: Material,
+    inputs: TrialInputs,
     *,
     todo: int,
     concurrent: int,
     cpus: int,
     stop: StopFile,
-    standing: StatusLine,
+    status_line: StatusLine,
     sequential: bool,
     seconds: float,
 ) -> None:
-    """Judges `todo` more settings, `concurrent` tasks at a time; one by one where the sampler is `sequential`
-    and each of its settings follows from the one before. A stop cancels what is running; a setting that takes
+    """Scores `todo` more settings, `concurrent` tasks at a time; one by one if the sampler is `sequential`:
+    each of its settings follows from the one before. A stop cancels running tasks; a setting that takes
     longer than `seconds` fails, and its process ends."""
     size, lanes = (1, 1) if sequential else (min(BATCH, max(1, todo // (2 * concurrent))), concurrent)
     numbers, running = itertools.count(), dict[ObjectRef, SettingsBatch]()
     while True:
         while todo > 0 and len(running) < lanes and not stop.requested():
-            asked = _ask(search, min(size, todo), numbers)
-            todo = todo - len(asked) if asked else 0
-            for part in _alike(asked, search.metrics):
-                running |= _submit(part, search, material, cpus=cpus, seconds=seconds)
+            suggested = _ask(search, min(size, todo), numbers)
+            todo = todo - len(suggested) if suggested else 0
+            for settings in _alike(suggested, search.metrics):
+                running |= _submit(settings, search, inputs, cpus=cpus, seconds=seconds)
         if not running:
             return
         if stop.requested():
-            # what is cancelled stays open in the study, and is what a resumed search begins with
-            for reference in running:
-                ray.cancel(reference, force=True)
+            # cancelled settings stay open in the study, and a resumed search starts with them
+            for task in running:
+                ray.cancel(task, force=True)
             return
         ended, _ = ray.wait(list(running), timeout=1.0)
-        for reference in ended:
-            for setting in _tell(search, running.pop(reference), reference, standing.gauges):
-                running |= _submit([setting], search, material, cpus=cpus, seconds=seconds)
-        standing.tick()
+        for task in ended:
+            for setting in _tell(search, running.pop(task), task, status_line.gauges):
+                running |= _submit([setting], search, inputs, cpus=cpus, seconds=seconds)
+        status_line.tick()
 
 
-def _ask(search: StudySearch, count: int, numbers: "itertools.count[int]") -> list[Asked]:
-    asked = []
+def _ask(search: StudySearch, count: int, numbers: "itertools.count[int]") -> list[Setting]:
+    settings = []
     for _ in range(count):
         trial_id = f"setting-{next(numbers)}"
         suggestion = search.suggest(trial_id)
         if not isinstance(suggestion, dict):
             break
-        asked.append((trial_id, ClassifierRecipe.load(suggestion["recipe"], source="trial recipe")))
-    return asked
+        settings.append((trial_id, ClassifierRecipe.load(suggestion["recipe"], source="trial recipe")))
+    return settings
 
 
-def _alike(asked: Sequence[Asked], metrics: Sequence[str]) -> list[list[Asked]]:
-    """The settings that one task can judge: those that share distances together, each other by itself."""
-    parts: dict[str, list[Asked]] = defaultdict(list)
-    for trial_id, recipe in asked:
+def _alike(settings: Sequence[Setting], metrics: Sequence[str]) -> list[list[Setting]]:
+    """The settings grouped into tasks: those that share distances together, each other by itself."""
+    parts: dict[str, list[Setting]] = defaultdict(list)
+    for trial_id, recipe in settings:
         alike = distances_key(recipe) if shares_distances(recipe, metrics) else trial_id
         parts[alike].append((trial_id, recipe))
     return list(parts.values())
 
 
 def _submit(
-    part: list[Asked], search: StudySearch, material: Material, *, cpus: int, seconds: float
+    settings: list[Setting], search: StudySearch, inputs: TrialInputs, *, cpus: int, seconds: float
 ) -> dict[ObjectRef, SettingsBatch]:
-    """The running task of a part; what cannot even be prepared fails at once, with the reason."""
-    first = part[0][1]
+    """Starts the task of these settings; if their inputs cannot be prepared, they fail with the reason."""
+    first = settings[0][1]
     asked_at = time.monotonic()
-    shared = len(part) > 1 or shares_distances(first, search.metrics)
+    shared = len(settings) > 1 or shares_distances(first, search.metrics)
     try:
-        sample = material.of(first)
-        distances = material.distances(first) if shared else None
+        sample = inputs.of(first)
+        distances = inputs.distances(first) if shared else None
     except UserError as error:
-        for trial_id, _ in part:
+        for trial_id, _ in settings:
             search.fail(trial_id, reason=str(error))
         return {}
-    # what ends its process again and again is looked for setting by setting
-    task = ray.remote(num_cpus=cpus, max_retries=1 if len(part) > 1 else RETRIES)(_judge)
-    plain = [recipe.plain() for _, recipe in part]
+    # a batch whose process dies again is retried setting by setting
+    task = ray.remote(num_cpus=cpus, max_retries=1 if len(settings) > 1 else RETRIES)(_judge)
+    plain = [recipe.plain() for _, recipe in settings]
     reference = task.remote(
-        plain, sample.features, distances, sample.labels, sample.fold_of, list(material.classes), cpus,
-        seconds * len(part),
+        plain, sample.features, distances, sample.labels, sample.fold_of, list(inputs.classes), cpus,
+        seconds * len(settings),
     )  # fmt: skip
     begun = time.monotonic()
-    return {reference: SettingsBatch(part, limit=seconds * len(part), waited=begun - asked_at, begun=begun)}
+    return {
+        reference: SettingsBatch(
+            settings, limit=seconds * len(settings), waited=begun - asked_at, begun=begun
+        )
+    }
 
 
 def _tell(
     search: StudySearch, batch: SettingsBatch, reference: ObjectRef, gauges: SearchGauges
-) -> Sequence[Asked]:
-    """Tells the study what came of a batch; gives what is to be judged again, setting by setting, as the
-    process of all of them died."""
+) -> Sequence[Setting]:
+    """Tells the study the outcome of a batch; returns the settings to retry one by one after their shared
+    process died."""
     try:
         results = ray.get(reference)
     except (RayError, UserError) as error:
-        # what ended the process of many is looked for setting by setting
-        decision = decide(_failure(error, batch), forgiven=1 if len(batch.asked) > 1 else 0)
+        # a batch whose process died is retried setting by setting
+        decision = decide(_failure(error, batch), forgiven=1 if len(batch.settings) > 1 else 0)
         if decision.action == "retry":
-            return batch.asked
-        results = [{"failure": decision.reason}] * len(batch.asked)
+            return batch.settings
+        results = [{"failure": decision.reason}] * len(batch.settings)
     seconds = batch.waited + time.monotonic() - batch.begun
-    for (trial_id, _), result in zip(batch.asked, results, strict=True):
+    for (trial_id, _), result in zip(batch.settings, results, strict=True):
         if "failure" in result:
             search.fail(trial_id, reason=result["failure"])
         else:
@@ -158,7 +162,7 @@ def _tell(
         gauges.epoch(
             number,
             value=result.get(search.metrics[0]),
-            seconds=seconds / len(batch.asked),
+            seconds=seconds / len(batch.settings),
             wait_share=batch.waited / seconds,
         )
         gauges.ended(number)
@@ -169,7 +173,7 @@ def _failure(error: RayError | UserError, batch: SettingsBatch) -> Failure:
     if isinstance(error, RayTaskError | UserError):
         return Failure(Event.MISTAKE, named(error))
     seconds, tries = time.monotonic() - batch.begun, 1 + RETRIES
-    if len(batch.asked) == 1 and isinstance(error, WorkerCrashedError) and seconds >= tries * batch.limit:
+    if len(batch.settings) == 1 and isinstance(error, WorkerCrashedError) and seconds >= tries * batch.limit:
         return Failure(
             Event.HUNG,
             f"hung: it was not judged within {batch.limit:.0f} s, so its process ended, in every try; give"
@@ -188,18 +192,18 @@ def _judge(
     cpus: int,
     limit: float,
 ) -> list[dict[str, Any]]:
-    """A Ray task: the scores of each setting, or `failure`, the reason why it has none. Its process ends
-    where it takes more than `limit` seconds."""
-    # nobody handles the signal: the kernel ends the process, whatever it is stuck in
+    """A Ray task: the scores of each setting, or its `failure`, the reason. The process ends after `limit`
+    seconds."""
+    # without a handler, the kernel ends the process, whatever it is stuck in
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limit)
-    recipes = [ClassifierRecipe.load(one, source="trial recipe") for one in plain]
+    recipes = [ClassifierRecipe.load(fields, source="trial recipe") for fields in plain]
     try:
         if distances is not None:
             return list(judge_svms(recipes, distances, labels=labels, fold_of=fold_of))
         return [
-            judge(one, features, labels=labels, fold_of=fold_of, classes=classes, threads=cpus)
-            for one in recipes
+            judge(recipe, features, labels=labels, fold_of=fold_of, classes=classes, threads=cpus)
+            for recipe in recipes
         ]
     except Exception as error:
         return [{"failure": named(error)}] * len(plain)

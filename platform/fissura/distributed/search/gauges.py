@@ -1,4 +1,4 @@
-"""What a search tells Prometheus: gauges that the metrics agent of its driver's node exports."""
+"""The Prometheus gauges of a search, which the metrics agent of its driver's node exports."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,10 @@ TRIAL_GAUGES = ("trial_value", "epoch_seconds", "data_wait_share")
 
 
 class SearchGauges:
-    """The gauges of one search, of which Ray shows `NAME` as `ray_fissura_NAME`.
+    """The gauges of one search; Ray exports `NAME` as `ray_fissura_NAME`.
 
-    Ray forgets a gauge that was not set for half a minute, so `show` sets all of them again, and is to be
-    called every few seconds. Those of a trial are shown while it runs: Prometheus would not bear a line for
-    each of 100,000 trials.
+    Ray drops a gauge that was not set for half a minute, so call `show`, which sets all of them, every few
+    seconds. A trial's gauges exist while it runs: Prometheus cannot hold a line for each of 100,000 trials.
     """
 
     def __init__(self, study: str, *, metric: str) -> None:
@@ -37,14 +36,14 @@ class SearchGauges:
         }
 
     def epoch(self, trial: int, *, value: object, seconds: object, wait_share: object) -> None:
-        """A trial has finished an epoch; what is not a number is not shown."""
+        """Records a trial's finished epoch; skips values that are not numbers."""
         self.epochs += 1
         numbers = zip(TRIAL_GAUGES, (value, seconds, wait_share), strict=True)
-        self._running[trial] = {name: one for name, one in numbers if isinstance(one, int | float)}
+        self._running[trial] = {name: number for name, number in numbers if isinstance(number, int | float)}
         self._show_trial(trial)
 
     def ended(self, trial: int) -> None:
-        """A trial runs no more."""
+        """Removes the gauges of an ended trial."""
         self._running.pop(trial, None)
 
     def show(self, states: Mapping[TrialState, int], *, best: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Trials that make no progress: one that finishes no epoch for too long fails, and its process is killed."""
+"""Kills and fails trials that hang: those that finish no epoch within their timeout."""
 
 import time
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from fissura.distributed.search.searcher import StudySearch
 FIRST_EPOCH_SECONDS = 4 * 3600.0
 FLOOR_SECONDS = 600.0
 TIMES_THE_LONGEST = 10
-GAP_SECONDS = 5.0  # a driver that was held up for longer knows nothing of its trials
+GAP_SECONDS = 5.0  # after a longer pause of the driver, the trials' clocks are moved forward
 
 
 @dataclass
 class EpochTimeout:
-    """How long a trial may take for an epoch: `seconds`, or, where that is None, ten times the longest epoch
-    of the search so far, and ten minutes at least; four hours while no epoch is known."""
+    """The timeout of an epoch: `seconds`, or, if None, ten times the longest epoch of the search so far, ten
+    minutes at least; four hours until an epoch is known."""
 
     seconds: float | None = None
     longest: float = 0.0
@@ -44,51 +44,51 @@ class HangWatch(Callback):
         self,
         search: StudySearch,
         *,
-        patience: EpochTimeout,
+        timeout: EpochTimeout,
         waiting: Callable[[], dict[int, str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._search, self._patience, self._waiting, self._clock = search, patience, waiting, clock
-        self._heard: dict[str, float] = {}
+        self._search, self._timeout, self._waiting, self._clock = search, timeout, waiting, clock
+        self._last_epoch: dict[str, float] = {}
         self._trials: dict[str, Trial] = {}
-        self._looked = clock()
+        self._checked = clock()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The clock of the trial starts."""
-        self._heard[trial.trial_id] = self._clock()
+        """Starts the trial's clock."""
+        self._last_epoch[trial.trial_id] = self._clock()
         self._trials[trial.trial_id] = trial
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch: the trial makes progress."""
-        self._patience.longest = max(self._patience.longest, result.get("time_this_iter_s", 0.0))
-        self._heard[trial.trial_id] = self._clock()
+        """Restarts the trial's clock after an epoch."""
+        self._timeout.longest = max(self._timeout.longest, result.get("time_this_iter_s", 0.0))
+        self._last_epoch[trial.trial_id] = self._clock()
         self._trials[trial.trial_id] = trial
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Looks for trials that hang."""
+        """Ends trials that hang."""
         now = self._clock()
-        gap, self._looked = now - self._looked, now
-        # of all trials, of which there may be many, those that run are few
+        gap, self._checked = now - self._checked, now
+        # of possibly many trials, few run
         running = {name: trial for name, trial in self._trials.items() if trial.status == Trial.RUNNING}
-        self._trials = {name: running[name] for name in self._heard.keys() & running.keys()}
-        self._heard = {
-            trial: heard + (gap if gap > GAP_SECONDS else 0)
-            for trial, heard in self._heard.items()
+        self._trials = {name: running[name] for name in self._last_epoch.keys() & running.keys()}
+        self._last_epoch = {
+            trial: seconds + (gap if gap > GAP_SECONDS else 0)
+            for trial, seconds in self._last_epoch.items()
             if trial in running
         }
-        limit = self._patience.limit()
-        late = [trial for trial, heard in self._heard.items() if now - heard >= limit]
+        limit = self._timeout.limit()
+        late = [trial for trial, seconds in self._last_epoch.items() if now - seconds >= limit]
         waiting = self._waiting() if late else {}
         for trial in late:
             if self._search.number(trial) in waiting:
-                self._heard[trial] = now
+                self._last_epoch[trial] = now
             else:
                 self._end(running[trial], limit=limit)
 
     def _end(self, trial: Trial, *, limit: float) -> None:
-        del self._heard[trial.trial_id]
+        del self._last_epoch[trial.trial_id]
         failure = Failure(
             Event.HUNG,
             f"hung: no epoch was finished within {limit:.0f} s, so its process was killed; look into"

@@ -1,4 +1,4 @@
-"""What Ray Tune's trials tell while they run: the log of the study, and its standing."""
+"""Callbacks of Ray Tune that write the study's log and its status line."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +18,7 @@ from fissura.studies.study import Study
 
 
 class SearchProgress(Callback):
-    """Follows the trials of one search; a crashed trial gets its reason here, where Ray gives it."""
+    """Follows the trials of one search; records the reason of a crashed trial, which Ray reports here."""
 
     def __init__(
         self,
@@ -29,10 +29,10 @@ class SearchProgress(Callback):
         say: Say,
         waiting: Callable[[], dict[int, str]],
     ) -> None:
-        self._waiting, self._told = waiting, set[int]()
+        self._waiting, self._logged_waits = waiting, set[int]()
         self._search, self._study = search, study
         self._checkpoints = Checkpoints(study, search.study)
-        self.standing = StatusLine(
+        self.status_line = StatusLine(
             search,
             total=total,
             unit="epochs",
@@ -43,8 +43,8 @@ class SearchProgress(Callback):
         self._note = StudyLog(study).note
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Logs what the trial is."""
-        self.standing.begun()
+        """Logs the trial and its run."""
+        self.status_line.begun()
         number = self._search.number(trial.trial_id)
         self._note(f"trial {number} begins as run {trial.config['run_id']}")
 
@@ -55,15 +55,15 @@ class SearchProgress(Callback):
         number = self._search.number(trial.trial_id)
         metric = self._search.metrics[0]
         value = result.get(metric)
-        standing = result["failure"] or ("interrupted" if result["interrupted"] else "")
+        status = result["failure"] or ("interrupted" if result["interrupted"] else "")
         own = (result.get("own") or [{}])[-1].get(metric)
         if value is not None:
             kept, epoch = result["kept_epoch"], result["epoch"]
-            standing += "(kept)" if kept == epoch else f"(kept: that of {kept}, {value})"
+            status += "(kept)" if kept == epoch else f"(kept: that of {kept}, {value})"
         if (parts := result.get("accumulation", 1)) > 1:
-            standing += f" (each batch in {parts} parts, for want of memory)"
-        self._note(f"trial {number} epoch {result['epoch']}: {metric} = {own} {standing}")
-        self.standing.gauges.epoch(
+            status += f" (each batch in {parts} parts, for want of memory)"
+        self._note(f"trial {number} epoch {result['epoch']}: {metric} = {own} {status}")
+        self.status_line.gauges.epoch(
             number,
             value=value,
             seconds=result.get("time_this_iter_s"),
@@ -71,8 +71,7 @@ class SearchProgress(Callback):
         )
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Logs why a trial is begun anew from its last state; for want of memory, with half as many images at
-        a time."""
+        """Logs why a trial restarts from its last checkpoint; after low memory, halves its micro-batch."""
         decision = decision_of(trial)
         self._note(f"trial {self._search.number(trial.trial_id)} begins anew: {decision.reason}")
         if decision.halve:
@@ -83,7 +82,7 @@ class SearchProgress(Callback):
                 )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tells the study why a trial's process ended; one that is to go on is given back to the search."""
+        """Tells the study why a trial's process ended; gives a trial that shall resume back to the search."""
         number = self._search.number(trial.trial_id)
         decision = decision_of(trial)
         if self._search.ended(trial.trial_id):
@@ -99,26 +98,26 @@ class SearchProgress(Callback):
             self._ended(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Keeps the disk free of weights that no result will need, and memory of what nobody reads."""
+        """Frees the disk of weights that no result needs, and the memory of unread values."""
         self._ended(trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Looks how the search stands."""
-        self.standing.tick()
+        """Updates the status line."""
+        self.status_line.tick()
 
     def _waits(self) -> list[str]:
-        """What the status line says of trials that wait for their storage; the log says it once a trial."""
+        """The status line's part about trials that wait for their storage; logs each wait once."""
         reasons = self._waiting()
-        for number in reasons.keys() - self._told:
+        for number in reasons.keys() - self._logged_waits:
             self._note(f"trial {number} waits: {reasons[number]}")
-        for number in self._told - reasons.keys():
+        for number in self._logged_waits - reasons.keys():
             self._note(f"trial {number} waits no longer")
-        self._told = set(reasons)
+        self._logged_waits = set(reasons)
         return [f"trial {number} waits: {reason}" for number, reason in sorted(reasons.items())]
 
     def _ended(self, trial: Trial) -> None:
-        self.standing.gauges.ended(self._search.number(trial.trial_id))
-        # weights on storage that is gone now are removed at the end of the search
+        self.status_line.gauges.ended(self._search.number(trial.trial_id))
+        # weights on unavailable storage are removed at the end of the search
         with suppress(OSError):
             self._checkpoints.ended(self._search.trial(trial.trial_id))
         self._forget(trial)

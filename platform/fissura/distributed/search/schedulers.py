@@ -1,5 +1,5 @@
-"""Early stopping of weak trials: Ray's schedulers, over our own count of epochs and a study's earlier
-trials. Trials are compared by how far they are in their last phase."""
+"""Early stopping of weak trials: Ray's schedulers, with our own count of epochs and a study's earlier trials.
+They compare trials by their progress in the last phase."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class StudyFIFO(FIFOScheduler):
     """Lets every trial run to its end."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The next trial in turn, sought among those that have not ended: Ray's own looks at all."""
+        """The next trial, searched among live trials only; Ray's own method searches all."""
         live = sorted(tune_controller.get_live_trials(), key=lambda trial: int(trial.config["number"]))
         for status in (Trial.PENDING, Trial.PAUSED):
             for trial in live:
@@ -28,8 +28,8 @@ class StudyFIFO(FIFOScheduler):
 
 
 class StudyASHA(StudyFIFO):
-    """`studies.halving.Halving` as Ray Tune's scheduler, with the values of an earlier process of the study.
-    Those trials run to their end with which others are compared: the paper's own, and a sweep's."""
+    """`studies.halving.Halving` as Ray Tune's scheduler, with the values of the study's earlier trials.
+    Reference trials, the paper's own and a sweep's, run to their end."""
 
     def __init__(self, spec: Asha, *, objective: Objective, epochs: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class StudyASHA(StudyFIFO):
         self._name, self._sign = objective.metric, 1 if objective.mode == "max" else -1
 
     def remember(self, trial: FrozenTrial, *, phase: range) -> None:
-        """Puts an earlier trial's values on the rungs that it reached; `phase` are the epochs of its last
+        """Records an earlier trial's values on the rungs that it reached; `phase` are the epochs of its last
         phase."""
         first: dict[float, int] = {}
         for step in sorted(trial.intermediate_values):
@@ -48,7 +48,7 @@ class StudyASHA(StudyFIFO):
             self._halving.record(f"earlier-{trial.number}", rung=rung, value=value)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """STOP for a trial that falls behind, unless it is to run to its end."""
+        """STOP for a trial that falls behind, unless it must run to its end."""
         stops = self._falls_behind(trial, result) and not trial.config["to_end"]
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
@@ -76,11 +76,11 @@ class StudyMedian(StudyFIFO, MedianStoppingRule):
         self._grace, self._whole = spec.grace, range(epochs)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Ray's decision, unless it is to stop a trial that is to run to its end."""
-        placed = self._placed(trial, result)
-        if placed is None:
+        """Ray's decision, except that it never stops a trial that must run to its end."""
+        in_phase = self._in_phase(trial, result)
+        if in_phase is None:
             return str(TrialScheduler.CONTINUE)
-        decision = super().on_trial_result(tune_controller, trial, placed)
+        decision = super().on_trial_result(tune_controller, trial, in_phase)
         if not trial.config["to_end"] or decision != TrialScheduler.STOP:
             return str(decision)
         self._stopped_trials.discard(trial)
@@ -88,11 +88,11 @@ class StudyMedian(StudyFIFO, MedianStoppingRule):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keeps the last value of a trial for the others."""
-        placed = self._placed(trial, result)
-        if placed is not None:
-            super().on_trial_complete(tune_controller, trial, placed)
+        in_phase = self._in_phase(trial, result)
+        if in_phase is not None:
+            super().on_trial_complete(tune_controller, trial, in_phase)
 
-    def _placed(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
+    def _in_phase(self, trial: Trial, result: dict[str, Any]) -> dict[str, Any] | None:
         """The result with the trial's progress in its last phase; None before it, or without a value."""
         if result.get(EPOCH) is None or result.get(self._metric) is None:
             return None
@@ -115,6 +115,6 @@ def scheduler_for(space: LoadedSpace, *, epochs: int, earlier: Sequence[FrozenTr
 
 
 def _last_phase(trial: Trial) -> range | None:
-    """The epochs of a trial's last phase, as its searcher told; None: all."""
+    """The epochs of a trial's last phase, from its searcher; None: all."""
     phase = trial.config.get("last_phase")
     return None if phase is None else range(*phase)

@@ -1,4 +1,4 @@
-"""Search: from a search space and data sets to a study on disk, ranked and evaluated."""
+"""Runs a search: from a search space and data sets to a study on disk, ranked and evaluated."""
 
 import shutil
 import tempfile
@@ -43,10 +43,10 @@ def run_search(
     trial_timeout: float | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> SearchResult:
-    """Runs a search to its end, or to a stop that was asked for.
+    """Runs a search to its end, or to a requested stop.
 
-    A trial without a finished epoch for `trial_timeout` seconds is ended; None: see `EpochTimeout`.
-    `say` is told what happens, a line at a time; `on_image` how many images are prepared, and of how many.
+    A trial that finishes no epoch for `trial_timeout` seconds fails; None: see `EpochTimeout`. Reports events
+    through `say`; calls `on_image` with the number of prepared images and their total.
 
     Raises:
         UserError: anything that would make it fail; nothing was started and nothing written.
@@ -62,7 +62,7 @@ def run_search(
     terms = SearchTerms(study, plan, space, hardware, folder, stop, trial_timeout, say, on_image)
     task = task_named(space.recipe.task).trials(terms)
     if hardware.address is None:
-        # what does not fit is refused before a Ray is started
+        # checked before Ray starts
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     task.prepare()
@@ -89,7 +89,7 @@ def run_search(
 
 
 def _run(terms: SearchTerms, task: TaskTrials) -> OptunaStudy:
-    """Runs the trials that are still to do."""
+    """Runs the remaining trials."""
     plan, study, say = terms.plan, terms.study, terms.say
     search = StudySearch(
         terms.space,
@@ -125,15 +125,15 @@ def run_trials(
     say: Say,
     trial_timeout: float | None = None,
 ) -> None:
-    """Runs `todo` more trials, of `total` in all, `concurrent` at a time, by Ray Tune; each is a `trainable`
-    with the promises of `TrialActor`, in actors that serve trial after trial."""
+    """Runs `todo` more trials, of `total` in all, `concurrent` at a time, by Ray Tune; `trainable` keeps the
+    contract of `TrialActor`, and its actors run trial after trial."""
     waiting = WaitingTrials(study.path).reasons
     progress = SearchProgress(search, study, total=total, say=say, waiting=waiting)
-    hangs = HangWatch(search, patience=EpochTimeout(trial_timeout), waiting=waiting)
+    hangs = HangWatch(search, timeout=EpochTimeout(trial_timeout), waiting=waiting)
     scratch = Path(tempfile.mkdtemp(prefix="fissura-tune-"))
     search.allow(todo)
     try:
-        with progress.standing.starting():
+        with progress.status_line.starting():
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -151,10 +151,10 @@ def run_trials(
                     # the run directory is the checkpoint; Tune's own would lie in a folder of this machine,
                     # which no other node sees
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    # a crash that comes back is a failed trial; a node that is lost or taken away is not
+                    # a repeated crash fails the trial; a lost or preempted node does not
                     failure_config=tune.FailureConfig(max_failures=1),
                 ),
             ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    say(progress.standing.line())
+    say(progress.status_line.line())

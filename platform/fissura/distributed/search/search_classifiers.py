@@ -1,4 +1,4 @@
-"""Searches of classifiers: backbones and features first, then settings in batches, then the best fitted."""
+"""Searches of classifiers: makes backbones and features, scores settings in batches, fits the best."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from fissura.core.errors import ResourceError, UserError
 from fissura.data.labelled import check_classes
 from fissura.data.sources import labelled
 from fissura.distributed.preflight import Slots
-from fissura.distributed.search.classifier_trials import SETTING_SECONDS, judge_all
+from fissura.distributed.search.classifier_trials import SETTING_SECONDS, score_all
 from fissura.distributed.search.searcher import StudySearch
 from fissura.distributed.search.status_line import StatusLine
 from fissura.distributed.search.task_trials import SearchTerms
-from fissura.distributed.search.trial_inputs import Material
+from fissura.distributed.search.trial_inputs import TrialInputs
 from fissura.distributed.training.fit_classifier import fit_run
 from fissura.records.class_store import CLEAN, FILE, read_classes
 from fissura.records.trial_attributes import RUN
@@ -35,7 +35,7 @@ class ClassificationTrials:
     """See `TaskTrials`."""
 
     _slots: Slots
-    _material: Material
+    _inputs: TrialInputs
 
     def __init__(self, terms: SearchTerms) -> None:
         self._terms = terms
@@ -48,14 +48,14 @@ class ClassificationTrials:
             )
 
     def prepare(self) -> None:
-        """Features are made on the cluster; here the classes are looked at alone."""
+        """Checks the classes; the features are made later, on the cluster."""
         check_classes(self._datasets, directory=self._terms.cache)
 
     def place(self, slots: Slots) -> str:
         """See `TaskTrials`."""
         terms = self._terms
         self._slots = slots
-        self._material = Material(
+        self._inputs = TrialInputs(
             self._datasets,
             storage=terms.study.path.parent,
             cache=terms.cache,
@@ -68,67 +68,67 @@ class ClassificationTrials:
         return f"{slots.concurrent} batches at a time"
 
     def context(self) -> Mapping[str, Any]:
-        """Nothing: the settings of a batch share what lies in the object store."""
+        """Empty: the settings of a batch share their inputs in the object store."""
         return {}
 
     def run(self, search: StudySearch, *, todo: int) -> None:
-        """Judges settings by cross-validation. One that takes longer than the search's time (by default an
+        """Scores settings by cross-validation. A setting that exceeds the search's timeout (by default an
         hour) fails."""
         terms, slots = self._terms, self._slots
-        standing = StatusLine(search, total=terms.plan.trials, unit="settings", say=terms.say)
-        with standing.starting():
-            judge_all(
+        status_line = StatusLine(search, total=terms.plan.trials, unit="settings", say=terms.say)
+        with status_line.starting():
+            score_all(
                 search,
-                self._material,
+                self._inputs,
                 todo=todo,
                 concurrent=slots.concurrent,
                 cpus=slots.cpus,
                 stop=terms.stop,
-                standing=standing,
+                status_line=status_line,
                 sequential=isinstance(terms.space.definition.sampler, Adaptive),
                 seconds=terms.trial_timeout or SETTING_SECONDS,
             )
-        terms.say(standing.line())
+        terms.say(status_line.line())
 
     def evaluate(self, trials: optuna.Study, runs: Sequence[str]) -> TaskResults:
-        """Fits the settings of `runs` to all training images first, as a trial fits folds alone."""
-        terms, material, cpus = self._terms, self._material, self._slots.cpus
-        ended = {trial.user_attrs[RUN]: trial for trial in best_trials(trials)}
+        """Fits the settings of `runs` to all training images first, as a trial fits only folds."""
+        terms, inputs, cpus = self._terms, self._inputs, self._slots.cpus
+        trial_of = {trial.user_attrs[RUN]: trial for trial in best_trials(trials)}
         pictures: list[Plot] = []
         for run_id in runs:
-            trial, run = ended[run_id], terms.study.runs / run_id
+            trial, run = trial_of[run_id], terms.study.runs / run_id
             recipe = classifier_of(terms.space.recipe_for(terms.space.completed(trial.params)))
             scores = {name: value for name, value in trial.user_attrs.items() if name.startswith("cv/")}
             try:
-                fit_run(run, recipe, material, scores=scores, cpus=cpus)
+                fit_run(run, recipe, inputs, scores=scores, cpus=cpus)
                 if not (run / FILE).is_file():
                     evaluate_classifier(
                         run,
-                        material.images,
-                        content=material.content,
+                        inputs.images,
+                        content=inputs.content,
                         split="test",
                         conditions=(CLEAN,),
                         device=LocalRuntime(cpus=cpus).device,
                     )
-                pictures = pictures or [_feature_map(run, recipe, material)]
+                pictures = pictures or [_feature_map(run, recipe, inputs)]
             except UserError as error:
                 terms.say(f"run {run_id}: {error}")
-        return ClassificationResults(images=material.images, pictures=pictures)
+        return ClassificationResults(images=inputs.images, pictures=pictures)
 
 
-def _feature_map(run: Path, recipe: ClassifierRecipe, material: Material) -> Plot:
+def _feature_map(run: Path, recipe: ClassifierRecipe, inputs: TrialInputs) -> Plot:
     """The whitened features of the test images that `run` classified, in two dimensions."""
     table = read_classes([run]).records[0].table
-    row_of = {(one.source, one.image.name): row for row, one in enumerate(material.images)}
+    row_of = {(keyed.source, keyed.image.name): row for row, keyed in enumerate(inputs.images)}
     columns = [table.column(name).to_pylist() for name in ("dataset", "image")]
-    tested = np.array([row_of[key] for key in zip(*columns, strict=True)])
-    learnt = material.roles(recipe).classifier
-    features = material.features(recipe)[np.concatenate([learnt, tested])]
-    training = np.arange(len(features)) < len(learnt)
+    test_rows = np.array([row_of[key] for key in zip(*columns, strict=True)])
+    training_rows = inputs.roles(recipe).classifier
+    features = inputs.features(recipe)[np.concatenate([training_rows, test_rows])]
+    training = np.arange(len(features)) < len(training_rows)
     return feature_map(
         whitened(features, whitening=recipe.whitening, training=training)[~training],
         labels=table.column("label").to_numpy(),
         predictions=table.column("prediction").to_numpy(),
-        classes=material.classes,
+        classes=inputs.classes,
         names=columns[1],
     )

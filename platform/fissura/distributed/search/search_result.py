@@ -1,4 +1,4 @@
-"""What a search has come to, for the caller."""
+"""The result of a search, for the caller."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from fissura.studies.study import Plan, Study
 
 @dataclass(frozen=True, repr=False)
 class SearchResult(Brief):
-    """A search that ended: its study, the trials by state, the best one and its run, where the results are,
-    why trials failed."""
+    """The result of a search: its study, the trials by state, the best trial and its run, the result files,
+    and why trials failed."""
 
     study: Path
     planned: int
@@ -33,7 +33,7 @@ class SearchResult(Brief):
     best_run: Path | None = None
 
     def lines(self) -> list[str]:
-        """The trials by state, the best one and its run."""
+        """The trials by state, the best trial and its run."""
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.trials.items()))
         lines = [
             f"study {self.study}",

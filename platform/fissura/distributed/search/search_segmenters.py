@@ -1,4 +1,4 @@
-"""Searches of segmentations: each trial is a training of its own in Ray Tune, and the best are scored."""
+"""Searches of segmenters: each trial is a training in Ray Tune, and the best runs are evaluated."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ class SegmentationTrials:
         self._paper = segmenter_of(terms.space.recipe_for(terms.space.paper_point()))
 
     def prepare(self) -> None:
-        """Images and masks at the working size, as one memory-mapped file a node."""
+        """Prepares images and masks at the working size, as one memory-mapped file on each node."""
         terms, datasets = self._terms, masked(self._terms.plan.datasets)
         prepared = prepare_training(
             datasets,
@@ -97,26 +97,26 @@ class SegmentationTrials:
         )
 
     def evaluate(self, trials: optuna.Study, runs: Sequence[str]) -> TaskResults:
-        """Scores them beside one another on the cluster; the weights of all others but the best go."""
+        """Evaluates `runs` in parallel on the cluster; removes the weights of all but the best runs."""
         study, say, slots = self._terms.study, self._terms.say, self._slots
         drop_checkpoints(study, trials)
-        waiting = [
+        unevaluated = [
             study.runs / run
             for run in runs
             if (study.runs / run / MANIFEST).is_file() and not (study.runs / run / store.FILE).is_file()
         ]
-        if waiting:
-            say(f"evaluating {len(waiting)} runs on the test images")
+        if unevaluated:
+            say(f"evaluating {len(unevaluated)} runs on the test images")
         score = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus)(_evaluate)
         context = self._context().plain()
-        for problem in ray.get([score.remote(context, str(run)) for run in waiting]):
+        for problem in ray.get([score.remote(context, str(run)) for run in unevaluated]):
             if problem:
                 say(problem)
         return SEGMENTATION_RESULTS
 
 
 def _evaluate(context: dict[str, Any], run: str) -> str:
-    """A Ray task: evaluates one run; gives what went wrong, or nothing."""
+    """A Ray task: evaluates one run; returns the error, or an empty text."""
     plan = TrialContext.load(context, source="evaluation context")
     try:
         evaluate(

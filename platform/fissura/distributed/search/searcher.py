@@ -1,8 +1,7 @@
 """Ray Tune's view of an Optuna study: suggest, report, tell.
 
-OptunaSearch does the asking. What it leaves open is closed here: trials that a scheduler stopped are told as
-pruned, failed ones with their reason, interrupted ones go on under their own number, and no configuration is
-trained twice.
+Extends OptunaSearch: trials that a scheduler stopped become pruned, failed trials keep their reason,
+interrupted trials resume under their own number, and no configuration is trained twice.
 """
 
 import math
@@ -28,13 +27,13 @@ MOST_SKIPPED = 64
 
 
 class StudySearch(OptunaSearch):
-    """Suggests the trials of a study until `stop_requested`, as many as `allow` lets, or until the space has
-    nothing new.
+    """Suggests the trials of a study until `stop_requested`, up to the number that `allow` sets, or until the
+    space has no new point.
 
-    A suggestion is `{"number", "run_id", "recipe", "context", "to_end", "last_phase"}`, the last two being
-    whether no scheduler may stop it, and where its last phase's epochs begin and end. What another process
-    left interrupted comes first, then the paper's own point and the points of `sweep` (a parameter's path and
-    its value), then what the sampler chooses. `on_end` is given each trial that ended.
+    A suggestion is `{"number", "run_id", "recipe", "context", "to_end", "last_phase"}`: `to_end` forbids
+    schedulers to stop it, `last_phase` is the range of its last phase's epochs. Interrupted trials of another
+    process come first, then the paper's own point and the points of `sweep` (a parameter's path and its
+    value), then the sampler's. Calls `on_end` with each trial that ended.
     """
 
     def __init__(
@@ -50,9 +49,10 @@ class StudySearch(OptunaSearch):
         sweep: Sequence[tuple[str, Any]] = (),
         on_end: Callable[[optuna.trial.FrozenTrial], None] = lambda _: None,
     ) -> None:
-        metrics, modes = ([getattr(one, name) for one in space.objectives] for name in ("metric", "mode"))
+        metrics = [objective.metric for objective in space.objectives]
+        modes = [objective.mode for objective in space.objectives]
         single = len(metrics) == 1
-        # what this process asks for differs from what an earlier one did
+        # this process draws other points than earlier ones
         self._memory = memory = StudyMemory(storage, name=study_name)
         earlier = _count_trials(memory, study_name)
         sampler = space.definition.sampler
@@ -67,16 +67,16 @@ class StudySearch(OptunaSearch):
         self.study: optuna.Study = self._ot_study
         self._loaded, self._content, self._context = space, content, dict(context)
         self._stop_requested, self.metrics, self._on_end = stop_requested, metrics, on_end
-        # of the trials that have not ended; of all, only where they lie
+        # open trials; of all trials, only their ids in the storage
         self._trials: dict[str, optuna.Trial] = {}
-        self._places: dict[str, int] = {}
+        self._storage_ids: dict[str, int] = {}
         self._begun: dict[str, float] = {}
         self._seconds: dict[str, dict[int, float]] = {}
         self._curves: dict[str, dict[int, float]] = {}
         self._kept: dict[str, int] = {}
-        self._left = math.inf
-        self._running = set[str]()  # of Tune's, which it may still give up
-        with warnings.catch_warnings():  # what optuna-dashboard writes at its axes
+        self._allowance = math.inf
+        self._running = set[str]()  # trials that Tune may still give up
+        with warnings.catch_warnings():  # the axis labels of optuna-dashboard
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(metrics)
         if not earlier:
@@ -93,13 +93,12 @@ class StudySearch(OptunaSearch):
         self._scratch = optuna.create_study(sampler=scratch)
 
     def allow(self, trials: int) -> None:
-        """Lets as many trials begin, and no more."""
-        self._left = trials
+        """Sets how many trials may begin."""
+        self._allowance = trials
 
     def suggest(self, trial_id: str) -> Any:
-        """The next configuration that no trial has had; FINISHED where there is none, None where a trial may
-        still be given back."""
-        if not self._left:
+        """The next new configuration; FINISHED if there is none, None if a trial may still be given back."""
+        if not self._allowance:
             return None if self._running else Searcher.FINISHED
         for _ in range(MOST_SKIPPED):
             if self._stop_requested():
@@ -122,10 +121,10 @@ class StudySearch(OptunaSearch):
             return Searcher.FINISHED
         trial.set_user_attr(RUN, run_id)
         self._memory.write()
-        self._trials[trial_id], self._places[trial_id] = trial, trial._trial_id
+        self._trials[trial_id], self._storage_ids[trial_id] = trial, trial._trial_id
         self._numbers[run_id] = trial.number
         self._begun[trial_id] = time.monotonic()
-        self._left -= 1
+        self._allowance -= 1
         self._running.add(trial_id)
         return {
             "number": trial.number,
@@ -137,7 +136,7 @@ class StudySearch(OptunaSearch):
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keeps an epoch's own value for the plots, the kept one's for the scheduler of a resumed search."""
+        """Records an epoch's own value for the plots, and the kept epoch's for a resumed scheduler."""
         value, trial = result.get(self.metrics[0]), self._trials.get(trial_id)
         if trial is not None and result.get("step_seconds"):
             self._seconds.setdefault(trial_id, {})[int(result["epoch"])] = round(result["step_seconds"], 4)
@@ -147,14 +146,14 @@ class StudySearch(OptunaSearch):
             self._kept[trial_id] = int(result["kept_epoch"])
         if trial is None or len(self.metrics) > 1 or value is None or not math.isfinite(value):
             return
-        known = self.trial(trial_id).intermediate_values
+        reported = self.trial(trial_id).intermediate_values
         for step, kept in {**self._kept_values(result), int(result["epoch"]): value}.items():
-            if step not in known:
+            if step not in reported:
                 trial.report(kept, step)
 
     def _kept_values(self, result: dict[str, Any]) -> dict[int, float]:
-        """The value that the trial had after each epoch before the last of those that it tells of: a driver
-        that was killed may not have heard of them."""
+        """The trial's value after each epoch in `result` but the last: a killed driver may have missed
+        them."""
         own = {int(record["epoch"]): record for record in result.get("own", ())}
         kept = {
             epoch: own[record["kept_epoch"]].get(self.metrics[0], math.nan)
@@ -169,23 +168,22 @@ class StudySearch(OptunaSearch):
         result: dict[str, Any] | None = None,
         error: bool = False,  # noqa: FBT001, FBT002  Ray's signature
     ) -> None:
-        """Tells the study how a trial ended; an interrupted one stays open, for the next search to go on
-        with.
+        """Tells the study how a trial ended; an interrupted trial stays open, and the next search resumes it.
 
-        A crashed one (`error`) waits for `fail`, which knows the reason.
+        A crashed trial (`error`) waits for `fail`, which knows the reason.
         """
         self._running.discard(trial_id)
         result = result or {}
         if error or trial_id not in self._trials or result.get("interrupted"):
             return
-        # Ray shows a searcher the last result of a trial here alone
+        # Ray passes a trial's last result to a searcher only here
         self.on_trial_result(trial_id, result)
         if result.get("failure"):
             self.fail(trial_id, reason=result["failure"])
             return
         values = [float(result.get(metric, math.nan)) for metric in self.metrics]
         if not result.get("finished"):
-            # without a result the driver itself gave up on the trial: that is an interruption
+            # without a result the driver itself gave up the trial: an interruption
             if "epoch" in result:
                 self._tell(trial_id, TrialState.PRUNED, None)
         elif not all(map(math.isfinite, values)):
@@ -203,18 +201,18 @@ class StudySearch(OptunaSearch):
             self._tell(trial_id, TrialState.FAIL, None)
 
     def give_back(self, trial_id: str) -> None:
-        """Has another trial of Tune's go on with this one, which Tune gave up though it did not fail."""
+        """Lets a new Tune trial resume this one, which Tune gave up although it did not fail."""
         self._interrupted.append(self.trial(trial_id))
-        self._left += 1
-        for noted in (self._trials, self._begun, self._seconds, self._curves, self._kept):
-            noted.pop(trial_id, None)
+        self._allowance += 1
+        for records in (self._trials, self._begun, self._seconds, self._curves, self._kept):
+            records.pop(trial_id, None)
 
     def ended(self, trial_id: str) -> bool:
-        """Whether the study has been told how a trial ended, or the trial was given back."""
-        return trial_id in self._places and trial_id not in self._trials
+        """Whether the study knows how the trial ended, or the trial was given back."""
+        return trial_id in self._storage_ids and trial_id not in self._trials
 
     def note(self, trial_id: str, attributes: Mapping[str, Any]) -> None:
-        """Keeps more of a trial than its objectives."""
+        """Stores attributes of a trial besides its objectives."""
         for name, value in attributes.items():
             self._trials[trial_id].set_user_attr(name, value)
 
@@ -224,14 +222,14 @@ class StudySearch(OptunaSearch):
 
     def trial(self, trial_id: str) -> optuna.trial.FrozenTrial:
         """A trial as the study has it now."""
-        return self._memory.get_trial(self._places[trial_id])
+        return self._memory.get_trial(self._storage_ids[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
-        """Writes nothing of worth: the study's database is the state, and Tune's own is never restored."""
+        """Writes an empty file: the study's database is the state, and Tune's own is never restored."""
         Path(checkpoint_path).touch()
 
     def _enqueue(self, sweep: Sequence[tuple[str, Any]]) -> None:
-        """Has the points of a sweep wait in the database, but for those that did so before."""
+        """Enqueues the points of a sweep in the database, except those enqueued before."""
         trials = self.study.get_trials(deepcopy=False)
         known = {trial.user_attrs[RUN] for trial in trials if SWEPT in trial.user_attrs}
         for path, value in sweep:
@@ -251,7 +249,7 @@ class StudySearch(OptunaSearch):
         self.study.tell(trial, state=TrialState.FAIL)
 
     def _draw(self) -> dict[str, Any] | None:
-        """A random point that no trial has had; None where hundreds of them have been had."""
+        """A new random point; None after hundreds of draws without one."""
         for _ in range(RANDOM_DRAWS):
             point = self._loaded.suggest(self._scratch.ask())
             try:

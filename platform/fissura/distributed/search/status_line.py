@@ -1,4 +1,4 @@
-"""How a search stands: one status line every few seconds, and the gauges of Prometheus with it."""
+"""The status line of a search, every few seconds, and its Prometheus gauges."""
 
 import time
 from collections import Counter
@@ -23,8 +23,8 @@ LONGEST_INTERVAL_SECONDS = 300.0
 
 
 class StatusLine:
-    """The standing of a search of `total` trials; `unit` is what its gauges count: epochs, or settings. What
-    `also` gives ends the line. `best` gives the completed trials, best first, where somebody keeps them."""
+    """The status of a search of `total` trials; `unit` is what its gauges count: epochs, or settings. `also`
+    returns further parts of the line; `best` returns the completed trials, best first."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class StatusLine:
         self._search, self._total, self._unit, self._say, self._also = search, total, unit, say, also
         self._best = best or (lambda: best_trials(search.study))
         self.gauges = SearchGauges(search.study.study_name, metric=search.metrics[0])
-        self._begin = self._looked = self._said = time.monotonic()
+        self._begin = self._checked = self._reported = time.monotonic()
         self._line = ""
         self._started = False
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Says what the search waits for, at once and at rising intervals, until `begun` or a first epoch or
-        setting; from a thread, since Ray may block the search itself meanwhile."""
+        """Reports what the search waits for, at once and at rising intervals, until `begun` or a first epoch
+        or setting; from a thread, since Ray may block the search itself meanwhile."""
         waited_for = f"the first of the {self._unit}: Ray's workers start, and load code and data"
         self._say(f"waiting for {waited_for}")
         ended = Event()  # no attribute: Tune pickles its callbacks, and with them this line
@@ -67,17 +67,17 @@ class StatusLine:
             thread.join()
 
     def begun(self) -> None:
-        """The first trial has begun: the search waits no longer."""
+        """Marks that the first trial has begun."""
         self._started = True
 
     def tick(self) -> None:
-        """Looks every few seconds, and says the line; less often while it stays the same."""
+        """Updates every few seconds and prints the line; less often while it stays the same."""
         now = time.monotonic()
-        if now - self._looked < EVERY_SECONDS:
+        if now - self._checked < EVERY_SECONDS:
             return
-        self._looked, line = now, self.line()
-        if line != self._line or now - self._said >= AT_LEAST_EVERY_SECONDS:
-            self._said, self._line = now, line
+        self._checked, line = now, self.line()
+        if line != self._line or now - self._reported >= AT_LEAST_EVERY_SECONDS:
+            self._reported, self._line = now, line
             minutes, seconds = divmod(int(now - self._begin), 60)
             self._say(f"{minutes}:{seconds:02d} · {line}")
 
@@ -108,7 +108,7 @@ def remind(
     begins: Callable[[float], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Says at rising intervals what is waited for, until it `begins` within one of them (in seconds)."""
+    """Reports at rising intervals what is waited for, until it `begins` within an interval (in seconds)."""
     begin, interval = clock(), FIRST_REMINDER_SECONDS
     while not begins(interval):
         say(f"still waiting, for {text.duration(clock() - begin)} now, for {waited_for}")

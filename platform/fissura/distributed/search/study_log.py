@@ -1,4 +1,4 @@
-"""The log of a study, `search.log`: a line each, with its time."""
+"""The log of a study, `search.log`: lines with their time."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from fissura.studies.study import Study
 
 
 class StudyLog:
-    """Adds lines, from any thread; a line that the storage does not take waits for the next."""
+    """Adds lines, from any thread; a line that cannot be written is written with the next one."""
 
     def __init__(self, study: Study) -> None:
         self._study, self._path = study, study.path / "search.log"
@@ -16,7 +16,7 @@ class StudyLog:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["StudyLog"], tuple[Study]]:
-        """Ray Tune keeps its callbacks with their parts; a lock is of one process alone."""
+        """Ray Tune pickles its callbacks; a lock cannot be pickled."""
         return StudyLog, (self._study,)
 
     def note(self, text: str) -> None:

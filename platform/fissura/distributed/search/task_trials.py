@@ -1,4 +1,4 @@
-"""What a task decides of its searches: the part of a `Task` that runs on Ray."""
+"""The part of a `Task` that runs its searches on Ray."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import TaskResults
 
 EVALUATED_RUNS = 3
-"""So many of the best runs of a search, and the paper's own, are judged on the test images."""
+"""The number of best runs of a search that are evaluated on the test images, besides the paper's own."""
 
 
 @dataclass(frozen=True)
 class SearchTerms:
-    """A search that is to be run. A trial that stands still for `trial_timeout` seconds is ended (None: the
-    task's own time); `on_image` is told how many images are prepared, and of how many."""
+    """The terms of a search. A trial without progress for `trial_timeout` seconds fails (None: the task's own
+    timeout); `on_image` is called with the number of prepared images and their total."""
 
     study: Study
     plan: Plan
@@ -36,35 +36,35 @@ class SearchTerms:
 
 
 class TaskTrials(Protocol):
-    """The trials of one search, from what they need to what is judged at its end; its methods are called in
-    the order in which they stand here."""
+    """The trials of one search, from their inputs to the final evaluation; the methods are called in this
+    order."""
 
     def prepare(self) -> None:
-        """Makes what all trials need of the images, before Ray starts.
+        """Prepares what all trials need of the images, before Ray starts.
 
         Raises:
-            UserError: the hardware or the images do not do; nothing was written.
+            UserError: the hardware or the images do not suffice; nothing was written.
         """
         ...
 
     def place(self, slots: Slots) -> str:
-        """Takes the slots that the trials are given, and says in words what runs at a time.
+        """Takes the slots of the trials; returns a text about what runs at a time.
 
         Raises:
-            ResourceError: they do not do; nothing was written.
+            ResourceError: the slots do not suffice; nothing was written.
         """
         ...
 
     def context(self) -> Mapping[str, Any]:
-        """What each suggestion of the searcher carries, in JSON types."""
+        """The context of each of the searcher's suggestions, in JSON types."""
         ...
 
     def run(self, search: StudySearch, *, todo: int) -> None:
-        """Runs `todo` more trials, or until a stop is asked for; a trial that it interrupts stays open."""
+        """Runs `todo` more trials, or until a stop is requested; an interrupted trial stays open."""
         ...
 
     def evaluate(self, trials: optuna.Study, runs: Sequence[str]) -> TaskResults:
-        """Judges those of `runs` that are not yet, on the test images; gives what ranks them."""
+        """Evaluates those of `runs` that are not yet, on the test images; returns what ranks them."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A trial of a search: one training inside a Tune actor, which serves trial after trial and keeps its mapped
+"""A trial of a search: one training in a Tune actor, which runs trial after trial and keeps its mapped
 data."""
 
 import gc
@@ -30,7 +30,7 @@ LEAVING = "its node is to be taken away; the trial's state is saved, and it goes
 
 
 class TrialContext(Spec):
-    """What all trials of a study share. `content` is the digest of the data's files; `cache` is a folder of
+    """What all trials of a study share. `content` is the digest of the data's files; `cache` is a folder on
     the node."""
 
     study: Path
@@ -41,7 +41,7 @@ class TrialContext(Spec):
 
 
 class TrialRuntime(LocalRuntime):
-    """The actor's view of its node: the CPUs and the GPU that the trial was given."""
+    """The actor's view of its node: the trial's CPUs and GPU."""
 
     def __init__(self, context: TrialContext, *, number: int, notice: NodeNotice) -> None:
         super().__init__(cpus=context.cpus)
@@ -49,14 +49,14 @@ class TrialRuntime(LocalRuntime):
         self._number, self._waiting = number, WaitingTrials(context.study)
 
     def should_stop(self) -> bool:
-        """Whether the study's driver asked to stop, or the node is to be taken away."""
+        """Whether the study's driver requested a stop, or the node is preempted."""
         return self.stop.requested() or self._notice.noticed()
 
     def waiting(self, reason: str) -> None:
-        """Tells the driver that the trial waits for its storage, and why; "": no longer.
+        """Tells the driver why the trial waits for its storage; "": it waits no longer.
 
         Raises:
-            Interrupted: a stop was asked for.
+            Interrupted: a stop was requested.
         """
         if ray.is_initialized():
             self._waiting.tell(self._number, reason)
@@ -65,15 +65,15 @@ class TrialRuntime(LocalRuntime):
             raise Interrupted(f"stopped while it waited for its storage ({reason}); its last state stands")
 
 
-def epoch_result(trainer: Trainer, *, told: int) -> dict[str, Any]:
-    """What a trial tells after an epoch: the kept model's metrics, which are its value if it ended now; the
-    epoch's other numbers; `epoch`, `kept_epoch`; and the `own` metrics of each epoch, but for the first
-    `told` ones, which were told before."""
+def epoch_result(trainer: Trainer, *, reported: int) -> dict[str, Any]:
+    """A trial's report after an epoch: the kept model's metrics, which are its value if it ended now; the
+    epoch's other numbers; `epoch`, `kept_epoch`; and the `own` metrics of each epoch after the first
+    `reported` ones."""
     last, kept = trainer.history[-1], trainer.kept
     numbers = {name: value for name, value in last.items() if isinstance(value, int | float)}
     own = [
         {name: value for name, value in record.items() if name in {"epoch", "kept_epoch", *Recipe.metrics}}
-        for record in trainer.history[told:]
+        for record in trainer.history[reported:]
     ]
     return (
         numbers
@@ -91,14 +91,14 @@ def epoch_result(trainer: Trainer, *, told: int) -> dict[str, Any]:
 class TrialActor(tune.Trainable):
     """Runs the trial `{"number", "run_id", "recipe", "context"}` epoch by epoch.
 
-    Each result is as `epoch_result` gives it, and says how the trial stands: `finished`, `interrupted`, and
-    `failure` (the reason, or empty). A failed training is a result and no exception, so the actor lives
-    on for the next trial. `Preempted` ends the actor instead, and the trial goes on in another one.
+    Each result is that of `epoch_result` with the trial's status: `finished`, `interrupted`, and `failure`
+    (the reason, or empty). A failed training is a result and not an exception, so the actor can run the next
+    trial. `Preempted` ends the actor instead, and the trial resumes in another one.
     """
 
     _context: TrialContext
     _runtime: TrialRuntime
-    _told: int
+    _reported: int
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begins the first trial of this actor."""
@@ -132,9 +132,9 @@ class TrialActor(tune.Trainable):
                 raise Preempted(LEAVING) from None
             return self._result(interrupted=True, done=True)
         trainer = training.trainer
-        told, self._told = self._told, len(trainer.history)
+        reported, self._reported = self._reported, len(trainer.history)
         return self._result(
-            **epoch_result(trainer, told=told),
+            **epoch_result(trainer, reported=reported),
             step_seconds=time.perf_counter() - begin,
         )
 
@@ -145,16 +145,16 @@ class TrialActor(tune.Trainable):
         """Nothing: the trainer finds its state in the run directory."""
 
     def cleanup(self) -> None:
-        """Lets the network and its memory go, and the interpreter end as it would have."""
+        """Frees the network and its memory, and lets the interpreter end as usual."""
         self._training = None
         gc.unfreeze()
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._training = None
         self._epoch = 0
-        self._told = 0
+        self._reported = 0
         gc.collect()
-        # the libraries' hundreds of thousands of objects stay: the next collection need not visit them again
+        # exempts the libraries' hundreds of thousands of objects from later collections
         gc.freeze()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -165,8 +165,8 @@ class TrialActor(tune.Trainable):
     def _open(self) -> Training:
         recipe = Recipe.load(self._config["recipe"], source="trial recipe")
         context = self._context
-        self._runtime.waiting("")  # a process that was killed while it waited has left word
-        # a state that cannot be seen now would be trained anew
+        self._runtime.waiting("")  # clears the note of a process that was killed while it waited
+        # without its checkpoint, the trial would be trained from the start
         persist(lambda: must_stand(context.study), what=str(context.study), on_wait=self._runtime.waiting)
         key = (context.datasets, recipe.data.resize)
         if self._data is None or self._data[0] != key:

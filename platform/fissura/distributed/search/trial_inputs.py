@@ -1,4 +1,5 @@
-"""What the trials of a classification study share, each made once: backbones, features, folds, distances."""
+"""The shared inputs of a classification study's trials, each made once: backbones, features, folds,
+distances."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,23 +25,23 @@ from fissura.distributed.training.learn_backbone import learn_backbone
 from fissura.models.backbones import FeatureNetwork
 
 MOST_SHARED = 8
-"""Distances that are kept at a time, of a backbone and a whitening each; one is folds x images squared."""
+"""How many distances are kept, one for each backbone and whitening; each has folds x images squared."""
 
 
 @dataclass(frozen=True)
 class TrainingFeatures:
-    """The classifier's training images, as a recipe sees them; `features` lies in the object store."""
+    """The classifier's training images for one recipe; `features` is in the object store."""
 
     features: ObjectRef
     labels: Int64[np.ndarray, "n"]
     fold_of: Int64[np.ndarray, "n"]
 
 
-class Material:
+class TrialInputs:
     """Backbones, features and distances of the images of `datasets`, below the folder `storage` that all
     nodes share.
 
-    Images that cannot be read are named through `say`, once, and left out.
+    Names unreadable images once through `say`, and skips them.
     """
 
     def __init__(
@@ -78,21 +79,21 @@ class Material:
         return common_classes(self.datasets)
 
     def roles(self, recipe: ClassifierRecipe) -> Roles:
-        """Which images teach the backbone, which the classifier, which test."""
-        found = assign_roles(
-            [one.image.label for one in self.images],
-            [one.group for one in self.images],
-            [one.image.split for one in self.images],
+        """The images that train the backbone, those that train the classifier, and the test images."""
+        roles = assign_roles(
+            [keyed.image.label for keyed in self.images],
+            [keyed.group for keyed in self.images],
+            [keyed.image.split for keyed in self.images],
             backbone_share=recipe.backbone_share,
             seed=recipe.seed,
         )
-        # drawn among all, so that an image that turns out bad moves no other
+        # drawn from all images, so that an unreadable image does not move the others
         unread = list(self._unread)
-        return Roles(found.backbone, np.setdiff1d(found.classifier, unread), np.setdiff1d(found.test, unread))
+        return Roles(roles.backbone, np.setdiff1d(roles.classifier, unread), np.setdiff1d(roles.test, unread))
 
     def weights(self, recipe: ClassifierRecipe) -> Path | None:
-        """The file of a backbone that is learnt from these images, learning it first where it is not there;
-        None where the recipe names other weights."""
+        """The file of a backbone learnt from these images, which is learnt first if missing; None if the
+        recipe names other weights."""
         if recipe.backbone.weights not in LEARNT:
             return None
         chosen = self.roles(recipe).backbone
@@ -123,13 +124,13 @@ class Material:
         key = _backbone_key(recipe)
         if key not in self._features:
             weights = self.weights(recipe)
-            each = (
+            slots = (
                 Slots(self._slots.concurrent * self._slots.cpus, 1, 0.0)
                 if not self._slots.gpus
                 else self._slots
             )
-            with ExtractionWorkers(each) as workers:
-                found = features_of(
+            with ExtractionWorkers(slots) as workers:
+                extracted = features_of(
                     self.images,
                     backbone=recipe.backbone,
                     weights=weights,
@@ -138,9 +139,9 @@ class Material:
                     workers=workers,
                     say=self._say,
                 )
-            rows = {id(one): row for row, one in enumerate(self.images)}
+            rows = {id(keyed): row for row, keyed in enumerate(self.images)}
             matrix = np.full((len(rows), recipe.backbone.dimensions), np.nan, dtype=np.float32)
-            matrix[[rows[id(one)] for one in found.images]] = found.features()
+            matrix[[rows[id(keyed)] for keyed in extracted.images]] = extracted.features()
             self._unread |= set(np.flatnonzero(np.isnan(matrix[:, 0])).tolist())
             self._features[key] = matrix
         return self._features[key]
@@ -176,13 +177,13 @@ class Material:
             shared = task.remote(sample.features, sample.fold_of, recipe.plain())
         self._distances[key] = shared
         while len(self._distances) > MOST_SHARED:
-            # settings that are being judged hold on to theirs
+            # running settings hold references to theirs
             del self._distances[next(iter(self._distances))]
         return shared
 
 
 def distances_key(recipe: ClassifierRecipe) -> str:
-    """Names what settings must have alike to share their distances."""
+    """The key of the distances that settings share."""
     return f"{_backbone_key(recipe)} {recipe.folds} {recipe.whitening}"
 
 

@@ -1,7 +1,7 @@
-"""A trial of a search that several data-parallel workers train: Ray Train starts them, on as many nodes as it
-takes, and a Tune actor passes on what they report.
+"""A trial that several data-parallel workers train: Ray Train starts them, on as many nodes as needed, and a
+Tune actor forwards their reports.
 
-The actor takes no CPU: one that held what its own workers need would wait for ever. What it takes is memory,
+The actor reserves no CPU: if it held what its own workers need, it would wait for ever. It reserves memory,
 of which every node has some.
 """
 
@@ -34,61 +34,60 @@ from fissura.segmentation.fit import advance
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.resumable import Training
 
-# in a run's folder, while it trains: the name of its workers' resources, and what Ray Train keeps
+# in a run's folder while it trains: the id of its workers' placement group, and Ray Train's files
 WORKERS, RAY_TRAIN = "workers", "ray-train"
 ACTOR_RESOURCES = tune.PlacementGroupFactory([{"memory": 512 * 2**20}])
 MAX_CRASHES = 2
 LOOK_EVERY_SECONDS = 1.0
-# workers stop after a step; those that do not are ended with their resources
-PATIENCE_SECONDS = 30.0
+# workers stop after a step; the others are ended after this timeout
+STOP_SECONDS = 30.0
 Result = dict[str, Any]
 
 
 class WorkersContext(TrialContext):
-    """What all trials of a study share. Each of a trial's `workers` has `cpus` CPUs, and a GPU if `gpu`."""
+    """As `TrialContext`; each of a trial's `workers` has `cpus` CPUs, and a GPU if `gpu`."""
 
     workers: int
     gpu: bool
 
 
 class FreesWorkers(tune.Callback):
-    """Gives back what the workers of a trial held whose actor died, or was ended with the search."""
+    """Releases the workers' resources of a trial whose actor died, or was ended with the search."""
 
     def __init__(self, study: Path) -> None:
         self._runs = study / "runs"
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Nobody else can: the workers are gone, and Ray keeps their place until the search ends."""
+        """Releases them: the workers are gone, and Ray reserves their resources until the search ends."""
         release(self._runs / trial.config["run_id"])
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Clears up after actors that Tune ended, at its end, before they had."""
+        """Releases the resources of actors that Tune ended before they could."""
         for trial in trials:
             release(self._runs / trial.config["run_id"])
 
 
 class TrialStop(StopFile):
-    """A wish to stop one trial, or all of the study."""
+    """A request to stop one trial, or the whole study."""
 
     def __init__(self, *, study: Path, run: Path) -> None:
         super().__init__(run)
         self._study = StopFile(study)
 
     def requested(self) -> bool:
-        """Whether somebody asked to stop this trial or the study."""
+        """Whether a stop of this trial or the study is requested."""
         return super().requested() or self._study.requested()
 
 
 class WorkersTrial(tune.Trainable):
-    """Runs the trial that `TrialActor` would, with the same results, and lives on for the next one.
+    """Runs trials as `TrialActor` does, with the same results, one after the other.
 
-    Ray Train's own report to Tune needs a trial that is a function, a process each; here the workers put
-    their results into a queue of length one, so that they are never more than two epochs ahead of the
-    scheduler.
+    Ray Train's own report to Tune needs function trials, each in a new process; here the workers put their
+    results into a queue of length one, so that they are at most two epochs ahead of the scheduler.
     """
 
     _training: threading.Thread
-    _over: Result
+    _final: Result
     _epoch: int
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -96,7 +95,7 @@ class WorkersTrial(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins the next trial, once the workers of the last have gone; in another process, if they stay."""
+        """Begins the next trial when the last one's workers have ended; if they stay, in another process."""
         if not self._end():
             return False
         self._begin(new_config)
@@ -104,17 +103,17 @@ class WorkersTrial(tune.Trainable):
 
     def step(self) -> Result:
         """One epoch."""
-        if not self._training.is_alive() and not self._over:
+        if not self._training.is_alive() and not self._final:
             self._training.start()
-        told: Result = {}
-        while not told:
+        report: Result = {}
+        while not report:
             with contextlib.suppress(Empty):
-                told = self._results.get(timeout=LOOK_EVERY_SECONDS)
-            if self._over and self._results.empty():
-                told = told or self._over
+                report = self._results.get(timeout=LOOK_EVERY_SECONDS)
+            if self._final and self._results.empty():
+                report = report or self._final
         self._waiting.tell(self._config["number"], "")
-        self._epoch = told.get("epoch", self._epoch)
-        return {"epoch": self._epoch} | told
+        self._epoch = report.get("epoch", self._epoch)
+        return {"epoch": self._epoch} | report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the run directory on the study's storage is the checkpoint."""
@@ -123,7 +122,7 @@ class WorkersTrial(tune.Trainable):
         """Nothing: the workers find their state in the run directory."""
 
     def cleanup(self) -> None:
-        """Lets the workers go."""
+        """Ends the workers."""
         self._end()
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -137,11 +136,11 @@ class WorkersTrial(tune.Trainable):
         release(self._run)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._results = Queue(maxsize=1, actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._over, self._epoch = {}, 0
+        self._final, self._epoch = {}, 0
         self._training = threading.Thread(target=self._train, daemon=True)
 
     def _train(self) -> None:
-        """Trains to the end, a stop, or a failure; then `_over` says which, for where no worker could."""
+        """Trains to the end, a stop, or a failure; `_final` is the result if no worker reports one."""
         crashes = 0
         while not self._stop.requested():
             try:
@@ -156,9 +155,9 @@ class WorkersTrial(tune.Trainable):
                     case "retry":
                         crashes += 1
                     case "fail":
-                        self._over = result(failure=decision.reason, done=True)
+                        self._final = result(failure=decision.reason, done=True)
                         return
-        self._over = result(interrupted=True, done=True)
+        self._final = result(interrupted=True, done=True)
 
     def _trainer(self) -> TorchTrainer:
         context = self._context
@@ -171,7 +170,7 @@ class WorkersTrial(tune.Trainable):
                 use_gpu=context.gpu,
                 resources_per_worker={"CPU": context.cpus} | gpu,
             ),
-            # the loop in `_train` begins again: what would fail again must not
+            # the loop in `_train` retries, by the failure policy
             run_config=RunConfig(
                 name=RAY_TRAIN,
                 storage_path=str(self._run),
@@ -180,10 +179,10 @@ class WorkersTrial(tune.Trainable):
         )
 
     def _end(self) -> bool:
-        """Ends the workers, gently and then not; whether Ray Train is done with them."""
+        """Ends the workers, gracefully at first; returns whether Ray Train has finished."""
         self._stop.request()
         for _ in range(2):
-            deadline = time.monotonic() + PATIENCE_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS
             while self._training.is_alive() and time.monotonic() < deadline:
                 with contextlib.suppress(Empty):
                     self._results.get(timeout=0.1)
@@ -207,29 +206,29 @@ def work(config: dict[str, Any]) -> None:
             context.datasets, resize=recipe.data.resize, directory=context.cache, content=context.content
         )
         training = Training(recipe, data=data, run=run, runtime=runtime)
-        told, cpus, manifest = 0, context.cpus * context.workers, None
+        reported, cpus, manifest = 0, context.cpus * context.workers, None
         while manifest is None:
             begin = time.perf_counter()
             manifest = advance(training, datasets=context.datasets, content=context.content, cpus=cpus)
             trainer = training.trainer
             if runtime.rank == 0:
                 seconds = time.perf_counter() - begin
-                results.put(result() | epoch_result(trainer, told=told) | {"step_seconds": seconds})
-            told = len(trainer.history)
+                results.put(result() | epoch_result(trainer, reported=reported) | {"step_seconds": seconds})
+            reported = len(trainer.history)
     except Interrupted:
         if runtime.rank == 0:
             results.put(result(interrupted=True, done=True))
 
 
 def result(*, interrupted: bool = False, failure: str = "", done: bool = False) -> Result:
-    """How a trial stands, without an epoch."""
+    """The status of a trial, without an epoch."""
     return {"finished": False, "interrupted": interrupted, "failure": failure, "done": done}
 
 
 def release(run: Path) -> None:
-    """Gives back what the workers of a run hold; those that live still are ended."""
+    """Releases the resources of a run's workers, and ends those still alive."""
     with contextlib.suppress(OSError, ValueError):
-        held = ray.PlacementGroupID(bytes.fromhex((run / WORKERS).read_text(encoding="ascii").strip()))
-        remove_placement_group(PlacementGroup(held))
+        group = ray.PlacementGroupID(bytes.fromhex((run / WORKERS).read_text(encoding="ascii").strip()))
+        remove_placement_group(PlacementGroup(group))
         (run / WORKERS).unlink()
     shutil.rmtree(run / RAY_TRAIN, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which trials wait for their storage, told through Ray's head: the storage itself cannot carry the word."""
+"""The trials that wait for their storage, noted in Ray's head: the storage itself is unavailable."""
 
 from pathlib import Path
 
@@ -27,10 +27,10 @@ class WaitingTrials:
             _internal_kv_del(key, namespace=SPACE)
 
     def reasons(self) -> dict[int, str]:
-        """What is noted now."""
-        found = {}
+        """The current notes."""
+        reasons = {}
         for key in _internal_kv_list(self._prefix.encode(), namespace=SPACE):
             reason = _internal_kv_get(key, namespace=SPACE)
             if reason is not None:
-                found[int(key.decode().removeprefix(self._prefix))] = reason.decode()
-        return found
+                reasons[int(key.decode().removeprefix(self._prefix))] = reason.decode()
+        return reasons

@@ -1,9 +1,8 @@
 """The HTTP application on Ray Serve, and the models that it finds there.
 
-Each version of a model is an application of its own. The highest version of a name whose application runs
-answers; those below it are removed when their last answers are given. So a new version is loaded beside the
-old one and takes its place between two requests, and what is served is what Ray Serve runs: nothing is kept
-beside it that could differ.
+Each version of a model is an application of its own. The highest running version of a name answers; lower
+versions are removed after their last response. So a new version loads beside the old one and replaces it
+between two requests, and Ray Serve's own state is the only state.
 """
 
 import asyncio
@@ -45,7 +44,7 @@ LOOK_EVERY_SECONDS = 2.0
 DESCRIBED_WITHIN_SECONDS = 10.0
 ATTEMPTS = 3
 UP = {"RUNNING", "UNHEALTHY"}
-"""A model one of whose replicas died is unhealthy until it is replaced; the others answer meanwhile."""
+"""A model is unhealthy until a dead replica is replaced; its other replicas answer meanwhile."""
 ANSWER = {"RUNNING", "PENDING_MIGRATION"}
 LEAVE = {"STOPPING", "STOPPED"}
 
@@ -80,8 +79,8 @@ class RayHost:
         self._replicas: Mapping[str, ReplicaCount] = {}
 
     def models(self) -> Models:
-        """What is hosted now."""
-        chosen = max(self._versions.values(), key=lambda one: one[0].chosen, default=None)
+        """The hosted models."""
+        chosen = max(self._versions.values(), key=lambda entry: entry[0].chosen, default=None)
         default = chosen[0].name if chosen and chosen[0].chosen else self._front.default
         return Models(default, {name: hosted for name, (_, hosted, _) in self._versions.items()})
 
@@ -89,8 +88,8 @@ class RayHost:
         """The replicas of each application, by the last look."""
         return self._replicas
 
-    async def answer(self, model: Hosted, photograph: bytes, asked: ImageQuery, *, seconds: float) -> Reply:
-        """The reply of the model's present version. An image whose replica dies is given to another one."""
+    async def answer(self, model: Hosted, photograph: bytes, query: ImageQuery, *, seconds: float) -> Reply:
+        """The reply of the model's current version; retries on another replica if one dies."""
         end = asyncio.get_running_loop().time() + seconds
         for attempt in range(ATTEMPTS):
             found = self._versions.get(model.name)
@@ -101,8 +100,8 @@ class RayHost:
             try:
                 left = end - asyncio.get_running_loop().time()
                 if line := self._lines.free(version.application):
-                    return await line.answer(photograph, asked, seconds=left)
-                return await answer_by_handle(handle, photograph, asked, seconds=left)
+                    return await line.answer(photograph, query, seconds=left)
+                return await answer_by_handle(handle, photograph, query, seconds=left)
             except RayTaskError:
                 raise Refused(failed("its model failed on it")) from None
             except (RayError, RayServeException, ConnectionError):
@@ -165,7 +164,7 @@ class RayHost:
         front = self._front
         hosting = Hosting(version=version, limits=front.limits, replicas=front.replicas, lines=front.lines)
         try:
-            # what cannot be opened is refused before a replica tries it again and again
+            # refuses a run that cannot be opened, before a replica retries it
             await asyncio.to_thread(
                 open_model, version.run, device=pick_device("cpu"), threshold=version.threshold
             )
@@ -202,7 +201,7 @@ class RayHost:
         )
 
     async def look(self) -> None:
-        """Takes in what Ray Serve runs now."""
+        """Updates the models from Ray Serve's state."""
         async with self._looking:
             await self._look()
 
@@ -244,8 +243,8 @@ class RayHost:
         self._removals[application] = asyncio.get_running_loop().create_task(self._drained(application))
 
     async def _drained(self, application: str) -> None:
-        """Removes an application when its last answers are given; another process of this kind looks within a
-        few seconds, and gives it no more either."""
+        """Removes an application after its last response; other HTTP processes update within a few seconds,
+        and stop using it too."""
         await asyncio.sleep(3 * LOOK_EVERY_SECONDS)
         while self._answering[application] > 0:
             await asyncio.sleep(LOOK_EVERY_SECONDS / 4)
@@ -254,20 +253,20 @@ class RayHost:
         del self._removals[application]
 
     async def watch(self) -> None:
-        """Looks again and again."""
+        """Updates the models periodically."""
         while True:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
             try:
                 await self.look()
             except Exception:
-                # Ray Serve's controller may be starting again; whoever looks no more serves the old for ever
+                # Ray Serve's controller may be restarting; without updates the old version would stay
                 logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
 
 
 def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount]:
-    """The replicas of the service's applications; each version of a model should have `least` at least.
+    """The replicas of the service's applications; each version of a model should have at least `least`.
 
-    Ray Serve starts a replica for one that died, and more as the load asks: those that come are wanted too.
+    Ray Serve replaces dead replicas and adds some under load; starting replicas count as wanted too.
     """
     counts = {}
     for name, application in status.applications.items():
@@ -279,8 +278,8 @@ def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount
                 healthy += number if state in ANSWER else 0
                 present += number if state not in LEAVE else 0
         floor = 1 if name == APPLICATION else least
-        gone = application.status == "DELETING"
-        counts[name] = ReplicaCount(healthy, 0 if gone else max(present, floor))
+        deleting = application.status == "DELETING"
+        counts[name] = ReplicaCount(healthy, 0 if deleting else max(present, floor))
     return counts
 
 

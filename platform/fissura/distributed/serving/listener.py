@@ -1,4 +1,4 @@
-"""The HTTP process of a service on this machine: it listens itself, with no proxy of Ray Serve before it."""
+"""The HTTP process of a service on this machine: it listens itself, without Ray Serve's proxy."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ def listening(at: Address) -> socket.socket:
     """A socket that listens at `at`.
 
     Raises:
-        OSError: it is taken, or no address of this machine.
+        OSError: the address is in use, or is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     return socket.create_server((at.host, at.port), family=family, backlog=BACKLOG)
@@ -47,21 +47,21 @@ class Listener:
         refused = Counter[str]()
         app = http_application(loaded, refused)
         self._server = uvicorn.Server(server_config(app, loaded.limits, refused))
-        door = await self._opened(Address.load(at, source="address"))
-        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[door]))
+        listening_socket = await self._opened(Address.load(at, source="address"))
+        self._serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[listening_socket]))
         while not self._server.started:
             if self._serving.done():
                 raise FissuraError("the HTTP process ended before it began") from self._serving.exception()
             await asyncio.sleep(0.02)
 
     async def _opened(self, at: Address) -> socket.socket:
-        """The socket; the process before this one, which died or was given up, may hold it for a moment."""
-        end = time.monotonic() + BOUND_WITHIN_SECONDS
+        """The socket; a previous process that died may hold the address for a moment."""
+        deadline = time.monotonic() + BOUND_WITHIN_SECONDS
         while True:
             try:
                 return listening(at)
             except OSError:
-                if time.monotonic() > end:
+                if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
 
@@ -71,7 +71,7 @@ class Listener:
             raise FissuraError("the HTTP server ended") from self._serving.exception()
 
     async def close(self) -> None:
-        """Accepts nothing more; returns when what was accepted has been answered."""
+        """Accepts no more requests; returns when the accepted ones are answered."""
         self._server.should_exit = True
         await asyncio.wait([self._serving])
 

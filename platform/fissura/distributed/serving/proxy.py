@@ -1,5 +1,5 @@
-"""Ray Serve's HTTP proxies within the service's limits. By itself a proxy bounds neither heads nor
-connections nor the time that a client takes for them, and speaks plain text, or nothing.
+"""Applies the service's limits to Ray Serve's HTTP proxies. By itself a proxy limits neither heads nor
+connections nor the time that a client takes for them, and reports errors as plain text, or not at all.
 """
 
 import json
@@ -37,8 +37,8 @@ def middlewares() -> list[Middleware]:
 
 
 def is_unbounded(host: str, port: int) -> bool:
-    """Whether what listens there reads a head that is too large to its end: a proxy that was started without
-    `middlewares`. Where nothing listens nothing is known, and this is false."""
+    """Whether the proxy there accepts a head that is too large: it was started without `middlewares`. False
+    if nothing listens there."""
     fields = f"Host: localhost\r\nPadding: {'a' * 2 * HEAD_BYTES}\r\n\r\n"
     try:
         with socket.create_connection((host, port), timeout=5) as connection:
@@ -49,8 +49,8 @@ def is_unbounded(host: str, port: int) -> bool:
 
 
 class ProxyProblems:
-    """Middleware: an error that is no problem document becomes one, and so does the silence after the process
-    that was to answer has died. What was answered in part stays so."""
+    """Middleware: turns errors into problem documents, also a missing response after the answering process
+    died. Partial responses stay."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

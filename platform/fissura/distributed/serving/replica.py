@@ -24,13 +24,13 @@ from fissura.training.runtime import LocalRuntime
 PREFIX = "fissura-model-"
 NICENESS = 3
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
-"""The service counts its requests itself; a line a request in a log costs as much as a small image."""
+"""The service counts its requests itself; a log line for each costs as much as a small image."""
 
 
 class Replicas(Spec):
-    """How a model is spread: `least` to `most` replicas, each with `cpus` threads and a share of a GPU.
+    """The replicas of a model: `least` to `most`, each with `cpus` threads and a share of a GPU.
 
-    Ray Serve adds replicas while each has more than `ongoing` images in work.
+    Ray Serve adds replicas while each has more than `ongoing` images in flight.
     """
 
     least: int = Field(1, ge=0, le=10_000)
@@ -41,9 +41,9 @@ class Replicas(Spec):
 
 
 class Version(Spec):
-    """One version of a hosted model: the run that it is of, and the run before it.
+    """One version of a hosted model: its run, and the previous version.
 
-    Of all models the one with the highest `chosen` is the default; 0: it was never chosen.
+    The model with the highest `chosen` is the default; 0: it was never chosen.
     """
 
     name: str = Field(pattern=NAME)
@@ -82,7 +82,7 @@ class ModelReplica:
         model = open_model(version.run, device=runtime.device, threshold=version.threshold)
         self._version = version
         self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
-        # the first image of a process waits for libraries: the speed that the gate learns must not be its
+        # the first image waits for libraries: it must not set the speed that the gate learns
         await self._worker.answer(png(np.zeros((256, 256), np.uint8)), ImageQuery())
         self._line: asyncio.Server | None = None
         if hosting.lines is not None and hosting.replicas.least == hosting.replicas.most:
@@ -110,8 +110,8 @@ class ModelReplica:
 async def answer_by_handle(
     handle: DeploymentHandle, photograph: bytes, asked: ImageQuery, *, seconds: float
 ) -> Reply:
-    """The reply of a replica that Ray Serve chooses. Ray Serve does not tell when what was cancelled has
-    ended: the replica ends it after the tile that it is at."""
+    """The reply of a replica that Ray Serve chooses. Ray Serve does not report the end of a cancelled call:
+    the replica ends it after the current tile."""
     response = handle.answer.remote(photograph, asked.plain(), seconds)
     try:
         reply: Reply = await response

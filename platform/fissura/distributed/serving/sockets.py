@@ -1,4 +1,4 @@
-"""From the HTTP process straight to the replicas of its machine, where a call by Ray Serve would cost more.
+"""Connects the HTTP process directly to the replicas of its machine, since a call by Ray Serve costs more.
 
 A handle's call passes four threads and three queues in each of the two processes: some 8 ms of CPU an image.
 A replica that listens in the folder of the lines is reached over a Unix socket instead; Ray Serve starts,
@@ -30,18 +30,20 @@ class Lines:
         """The line of the application's replica that has the fewest images in work; None where there is no
         line."""
         prefix = _digest(application)
-        usable = [one for path, one in self._open.items() if path.name.startswith(prefix) and not one.broken]
-        return min(usable, key=lambda one: one.waiting, default=None)
+        usable = [
+            line for path, line in self._open.items() if path.name.startswith(prefix) and not line.broken
+        ]
+        return min(usable, key=lambda line: line.waiting, default=None)
 
     async def look(self) -> None:
-        """Opens lines to the replicas that came, and lets those go that ended."""
+        """Opens lines to new replicas, and drops those of ended ones."""
         if self._folder is None:
             return
         for path in [path for path, line in self._open.items() if line.broken]:
             del self._open[path]
             path.unlink(missing_ok=True)
         for path in set(self._folder.iterdir()) - self._open.keys():
-            # one that was killed leaves its socket behind
+            # a killed replica leaves its socket behind
             with contextlib.suppress(OSError):
                 self._open[path] = await SocketClient.open(path)
 

@@ -1,4 +1,4 @@
-"""Starting the service: on a Ray of this process's own, on a cluster, or written down for `serve deploy`."""
+"""Starts the service on a local Ray or on a cluster, or writes its configuration for `serve deploy`."""
 
 import contextlib
 import io
@@ -31,10 +31,10 @@ from fissura.training.runtime import pick_device
 
 
 def check_versions(versions: Sequence[Version]) -> None:
-    """Opens each run once, so that what cannot be served is refused before anything starts.
+    """Opens each run once, to refuse invalid runs before anything starts.
 
     Raises:
-        UserError: with one line for each that cannot.
+        UserError: one line for each run that cannot be served.
     """
     problems: list[str] = []
     for version in versions:
@@ -55,8 +55,8 @@ def run_service(
     say: Say,
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serves the versions: on a Ray of its own until it is interrupted; on a cluster it returns when all
-    answer. `ready` is told the service's address when it answers.
+    """Serves the versions: on a local Ray until it is interrupted; on a cluster it returns when all answer.
+    Calls `ready` with the service's address when it answers.
 
     Raises:
         ResourceError: the port is taken, or a replica does not fit.
@@ -71,12 +71,12 @@ def run_service(
                 f"--cpus-per-replica {front.replicas.cpus}: a replica fits this machine of {most} CPUs"
                 "; give it fewer"
             )
-    # a new version is loaded beside the one that it replaces, while the one before that is still being
-    # removed; threads that wait cost nothing
+    # a new version loads beside the one that it replaces, while an older one is still being removed; waiting
+    # threads cost nothing
     cpus = 3 * len(versions) * front.replicas.most * front.replicas.cpus
     ending = terminable() if address is None else contextlib.nullcontext()
     if address is None:
-        # Ray would have its workers, the HTTP process among them, step back behind all else on the machine
+        # Ray would give its workers, including the HTTP process, a low priority
         os.environ.setdefault("RAY_worker_niceness", "0")
     with ending, without_token_variable(), contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
         if address is None:
@@ -94,7 +94,7 @@ def run_service(
                     event.wait()
         if address is None:
             say("stopping: what was accepted is being answered")
-            # until Ray has gone, since it tells of its controller's end as of a failure
+            # until Ray has ended, since it reports its controller's end as a failure
             quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
             with contextlib.suppress(Exception):
                 http.close.remote().result(timeout_s=front.limits.seconds)

@@ -1,8 +1,8 @@
-"""Whether the Ray of a service on this machine still runs: nobody else tells its driver that it does not.
+"""Watches the local Ray of a service: nothing else tells the driver that Ray died.
 
-The driver's own Ray is a control store and a raylet that it started, and below the raylet two agents and the
-workers. Without the control store, the raylet or an agent nothing comes back that dies; so the service ends,
-and whoever supervises it starts another. Ray starts Ray Serve's controller anew by itself.
+A local Ray is a control store and a raylet that the driver started, and below the raylet two agents and the
+workers. Without the control store, the raylet or an agent, no dead process is replaced; so the service ends,
+and its supervisor restarts it. Ray itself restarts Ray Serve's controller.
 """
 
 import os
@@ -31,15 +31,14 @@ CONTROLLER = "ray::ServeController"
 
 
 class Descendant(NamedTuple):
-    """One process: its number, and when it began (in ticks), since numbers are given anew."""
+    """A process: its id, and its start time in ticks, since ids are reused."""
 
     pid: int
     began: str
 
 
 class RayWatch:
-    """Looks at the processes of the Ray that this process has started; what lies below the raylet is seen on
-    Linux alone."""
+    """Watches the processes of the Ray that this process started; those below the raylet on Linux only."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -50,7 +49,7 @@ class RayWatch:
         self._look()
 
     def ended(self) -> str | None:
-        """What has died without which the service cannot go on; None where all is well."""
+        """The dead processes that the service needs; None if there are none."""
         node = worker._global_node
         dead = [STARTED[kind] for kind, _ in node.dead_processes() if kind in STARTED] if node else []
         dead += [name for name, process in self._needed.items() if _began(process.pid) != process.began]
@@ -62,7 +61,7 @@ class RayWatch:
         return None
 
     def end_all(self) -> None:
-        """Ends what is left of them, so that the port is free for the next service."""
+        """Ends the remaining processes, so that the port is free for the next service."""
         for process in self._seen:
             if _began(process.pid) == process.began:
                 with suppress(ProcessLookupError):
@@ -87,7 +86,7 @@ class RayWatch:
 def ends_with_ray(say: Say) -> Iterator[None]:
     """A block that ends when the Ray of this process dies, wherever the main thread, which runs it, waits.
 
-    What has died is said within seconds, and what is left is ended.
+    Reports the dead process within seconds, and ends the remaining ones.
 
     Raises:
         FissuraError: Ray has died.
@@ -100,7 +99,7 @@ def ends_with_ray(say: Say) -> Iterator[None]:
                 died.append(dead)
                 say(f"Ray's {dead} died: ending what is left")
                 watch.end_all()
-                # a call that waits for the dead returns for a signal alone
+                # a call that waits for a dead process returns only on a signal
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
@@ -122,30 +121,30 @@ def ends_with_ray(say: Say) -> Iterator[None]:
 
 
 def _descendants(ancestor: int) -> dict[Descendant, str]:
-    """The processes below one, and their titles."""
+    """The descendants of a process, and their titles."""
     parents: dict[int, int] = {}
     with suppress(OSError):
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and (fields := _fields(int(entry.name))):
                 parents[int(entry.name)] = int(fields[1])
-    found: dict[Descendant, str] = {}
+    descendants: dict[Descendant, str] = {}
     todo = [ancestor]
     while todo:
-        above = todo.pop()
-        for pid in [pid for pid, parent in parents.items() if parent == above]:
+        parent_pid = todo.pop()
+        for pid in [pid for pid, parent in parents.items() if parent == parent_pid]:
             todo.append(pid)
-            found[Descendant(pid, _began(pid))] = command_line(pid)
-    return found
+            descendants[Descendant(pid, _began(pid))] = command_line(pid)
+    return descendants
 
 
 def _began(pid: int) -> str:
-    """When a process began; empty where it has ended."""
+    """The start time of a process; empty if it has ended."""
     fields = _fields(pid)
     return fields[19] if fields and fields[0] not in "ZX" else ""
 
 
 def _fields(pid: int) -> list[str]:
-    """Those of /proc/PID/stat behind the command: state, parent, ..."""
+    """The fields of /proc/PID/stat after the command: state, parent, ..."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:

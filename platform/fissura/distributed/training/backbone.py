@@ -46,21 +46,21 @@ def train_backbone_on_workers(
 
     Raises:
         ResourceError: the workers do not fit the cluster, or the batch is too small for them.
-        Interrupted: a stop was asked for; call again to go on.
+        Interrupted: a stop was requested; call again to resume.
         FissuraError: the training failed.
     """
     images.check()
     directory = directory.resolve()
-    asked = describe(
+    description = describe(
         backbone,
         training=training,
         data=images.key,
         teacher=None if teacher is None else teacher.resolve(),
     )
-    if (finished := finished_training(directory, asked)) is not None:
+    if (finished := finished_training(directory, description)) is not None:
         return finished
     check_workers(workers, training=training, images=len(images.train))
-    # Ray Train looks for reports once in this time, and an epoch can be shorter than its default of seconds
+    # Ray Train polls for reports at this interval, and an epoch can be shorter than its default
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     pack(images, size=backbone.input_size, directory=directory, threads=usable_cpus())
@@ -76,8 +76,8 @@ def train_backbone_on_workers(
                 " for fewer workers"
             )
         trainer = TorchTrainer(
-            _work,
-            train_loop_config={"asked": asked, "directory": str(directory), "cpus": cpus},
+            _train_worker,
+            train_loop_config={"asked": description, "directory": str(directory), "cpus": cpus},
             scaling_config=ScalingConfig(
                 num_workers=workers,
                 use_gpu=gpu,
@@ -98,8 +98,8 @@ def train_backbone_on_workers(
     return read_backbone(directory)
 
 
-def _work(config: dict[str, Any]) -> None:
-    """One worker."""
+def _train_worker(config: dict[str, Any]) -> None:
+    """The training loop of one worker."""
     directory = Path(config["directory"])
     try:
         train_packed(

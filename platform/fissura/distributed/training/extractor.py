@@ -48,23 +48,23 @@ class Extractor:
         """Writes the features of the images as a part of the store.
 
         `plain` is an `ExtractionContext`, and `tensors` the bytes of its network's safetensors. An item holds
-        the image's `key` in the store, the index of its `dataset`, and the `image` itself. Gives the
+        the image's `key` in the store, the index of its `dataset`, and the `image` itself. Returns the
         `reasons` why images have no features, by key, and the `problems` that end the work.
         """
         context = ExtractionContext.load(plain, source="extraction context")
         runtime = LocalRuntime(device="auto" if context.gpu else "cpu", cpus=context.cpus)
         try:
-            found = extract(
+            extracted = extract(
                 self._opened(context, tensors),
                 [_to_read(context, item) for item in items],
                 batch_size=context.batch_size,
                 device=runtime.device,
             )
-            if found.keys:
-                context.store().write(found.keys, found.features)
+            if extracted.keys:
+                context.store().write(extracted.keys, extracted.features)
         except UserError as error:
             return {"reasons": {}, "problems": list(error.problems)}
-        return {"reasons": dict(found.skipped), "problems": []}
+        return {"reasons": dict(extracted.skipped), "problems": []}
 
     def _opened(self, context: ExtractionContext, tensors: UInt8[np.ndarray, "bytes"]) -> FeatureNetwork:
         if self._network is None or self._digest != context.backbone_digest:
@@ -79,5 +79,5 @@ class Extractor:
 def _to_read(context: ExtractionContext, item: dict[str, Any]) -> ImageToRead:
     image = LabelledImage(**item["image"] | {"path": Path(item["image"]["path"])})
     read = partial(read_keyed, context.datasets[item["dataset"]], image, key=item["key"])
-    # what has no features is told by its key, since several images may share it
+    # reasons are reported by key, since several images may share it
     return ImageToRead(item["key"], item["key"], read)

@@ -3,8 +3,7 @@ content hash.
 
     DIRECTORY/<backbone digest>/    a `FeatureStore`; on shared storage, where there are several nodes
 
-Workers write what they extract as parts of their own: whatever ends the driver, what stands there is not
-extracted again.
+Workers write what they extract as separate parts: after a crash of the driver, only the rest is extracted.
 """
 
 from collections.abc import Sequence
@@ -49,7 +48,7 @@ class Extracted:
 class ExtractionWorkers(Pool):
     """Workers for one extraction after the other, over the cluster that this process is connected to.
 
-    There are at most `slots.concurrent`, each with so many CPUs and GPUs; they hold them until the block
+    At most `slots.concurrent` workers, each with the slot's CPUs and GPUs, which they hold until the block
     ends.
     """
 
@@ -73,14 +72,14 @@ def features_of(
 ) -> Extracted:
     """The features of the images; those that `directory` lacks are extracted.
 
-    `weights` stands in for the backbone's own, and `seed` draws them where they are random. An image
-    that cannot be read is named and skipped, and tried again by the next call.
+    `weights` replaces the backbone's own, and `seed` draws random ones. An unreadable image is named and
+    skipped, and retried by the next call.
 
     Raises:
         WeightsError: the backbone's weights cannot be had.
         DataError: no image has features, or the directory cannot be written.
-        Interrupted: `stop` was asked for; call again to go on.
-        FissuraError: the workers die again and again.
+        Interrupted: a stop was requested; call again to resume.
+        FissuraError: the workers die repeatedly.
     """
     network = _built(backbone, weights=weights, seed=seed)
     digest = backbone_digest(network)

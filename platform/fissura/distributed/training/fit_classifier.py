@@ -1,4 +1,4 @@
-"""One setting of a classifier, fitted to all of the classifier's training images, as a run directory."""
+"""Fits one setting of a classifier to all of its training images, as a run directory."""
 
 import time
 from pathlib import Path
@@ -11,16 +11,16 @@ from fissura.classification.cross_validation_score import fit, judge
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.classification.run import close_classifier_run
 from fissura.core.errors import DataError
-from fissura.distributed.search.trial_inputs import Material
+from fissura.distributed.search.trial_inputs import TrialInputs
 from fissura.records.manifest import Manifest
 from fissura.records.run_files import MANIFEST, read_manifest
 
 
 def fit_run(
-    run: Path, recipe: ClassifierRecipe, material: Material, *, scores: dict[str, Any], cpus: int
+    run: Path, recipe: ClassifierRecipe, inputs: TrialInputs, *, scores: dict[str, Any], cpus: int
 ) -> Manifest:
-    """Fits `recipe` into the directory `run`, if it does not stand there; `scores` are those of its
-    cross-validation, which is done first where they are not known.
+    """Fits `recipe` into the directory `run`, unless it exists; `scores` are those of its cross-validation,
+    which runs first if they are empty.
 
     Raises:
         DataError: one class only, fewer groups than folds, or features that are of no use.
@@ -28,7 +28,7 @@ def fit_run(
     if (run / MANIFEST).is_file():
         return read_manifest(run)
     begin = time.perf_counter()
-    sample = material.of(recipe)
+    sample = inputs.of(recipe)
     features = ray.get(sample.features)
     if not scores:
         scores = judge(
@@ -36,20 +36,20 @@ def fit_run(
             features,
             labels=sample.labels,
             fold_of=sample.fold_of,
-            classes=material.classes,
+            classes=inputs.classes,
             threads=cpus,
         )
-    classifier = fit(recipe, features, labels=sample.labels, classes=material.classes, threads=cpus)
+    classifier = fit(recipe, features, labels=sample.labels, classes=inputs.classes, threads=cpus)
     if not np.isfinite(classifier.decision(features[:1])).all():
         raise DataError(f"{run}: the fitted classifier gives no numbers; choose another setting")
     return close_classifier_run(
         run,
         recipe=recipe,
-        network=material.network(recipe),
+        network=inputs.network(recipe),
         classifier=classifier,
-        datasets=material.datasets,
-        content=material.content,
-        metrics={**scores, "images": len(sample.labels), "classes": list(material.classes)},
+        datasets=inputs.datasets,
+        content=inputs.content,
+        metrics={**scores, "images": len(sample.labels), "classes": list(inputs.classes)},
         seconds=time.perf_counter() - begin,
         cpus=cpus,
     )

@@ -1,4 +1,4 @@
-"""The backbones of a study that are learnt from its own images, each once, its teacher before it."""
+"""Learns the backbones of a study from its own images, each once, after its teacher."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def learn_backbone(
     address: str | None,
     say: Say,
 ) -> Path:
-    """The weights' file of a `trained` or `distilled` backbone, learnt first where it is not there.
+    """The weights' file of a `trained` or `distilled` backbone, learnt first if missing.
 
     A tenth of the images (whole groups) is held out to follow the training; the teacher of a distillation is
     trained on the same images before. Both start from the weights that `training` names.
@@ -38,14 +38,16 @@ def learn_backbone(
     Raises:
         DataError: nothing can be learnt from the images.
     """
-    # how a student is to be taught is nothing to a backbone without a teacher
-    own = (
+    # without a teacher, the distillation settings do not matter
+    own_training = (
         training
         if backbone.weights == "distilled"
         else training.model_copy(update={"distillation": Distillation()})
     )
-    known = digest([backbone.plain(), own.named_by(), [[one.key, one.image.label] for one in images]])
-    directory = storage / f"{backbone.kind}-{backbone.weights}-{known}"
+    directory_key = digest(
+        [backbone.plain(), own_training.named_by(), [[keyed.key, keyed.image.label] for keyed in images]]
+    )
+    directory = storage / f"{backbone.kind}-{backbone.weights}-{directory_key}"
     learnt = _training_images(images, classes)
     teacher = None
     if backbone.weights == "distilled":
@@ -69,7 +71,7 @@ def learn_backbone(
     if workers == 1:
         result = train_backbone(
             backbone,
-            training=own,
+            training=own_training,
             images=learnt,
             directory=directory,
             runtime=LocalRuntime(cpus=cpus),
@@ -79,7 +81,7 @@ def learn_backbone(
     else:
         result = train_backbone_on_workers(
             backbone,
-            training=own,
+            training=own_training,
             images=learnt,
             directory=directory,
             workers=workers,
@@ -94,13 +96,13 @@ def learn_backbone(
 def _training_images(images: Sequence[KeyedImage], classes: Sequence[str]) -> TrainingImages:
     import numpy as np
 
-    labels = np.array([one.image.label for one in images])
-    held_out = fold_of(labels, [one.group for one in images], folds=TENTHS, seed=0) == 0
+    labels = np.array([keyed.image.label for keyed in images])
+    held_out = fold_of(labels, [keyed.group for keyed in images], folds=TENTHS, seed=0) == 0
     return TrainingImages(
         read=lambda index: images[index].read(),
         labels=labels.tolist(),
         classes=tuple(classes),
         train=np.flatnonzero(~held_out).tolist(),
         validation=np.flatnonzero(held_out).tolist(),
-        digest=digest([one.key for one in images]),
+        digest=digest([keyed.key for keyed in images]),
     )

@@ -49,10 +49,10 @@ class TrainRuntime:
         return float(tensor[0]) / self.world_size
 
     def should_stop(self) -> bool:
-        """Rank 0's sight of the stop file, so that all ranks stop after the same step."""
+        """Whether rank 0 sees the stop file; broadcast, so that all ranks stop after the same step."""
         return bool(self.share([float(self._stop.requested())])[0])
 
     def waiting(self, reason: str) -> None:
-        """Logs it as a warning, in Ray's log of the worker; the other workers wait for this one."""
+        """Logs the reason as a warning in Ray's log of the worker; the other workers wait for this one."""
         if reason:
             logging.getLogger(__name__).warning(reason)

@@ -1,4 +1,4 @@
-"""What a task decides of one training: the part of a `Task` that needs Ray for several workers alone."""
+"""The part of a `Task` that trains one recipe; it needs Ray only for several workers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from fissura.training.experiment import Experiment
 
 @dataclass(frozen=True)
 class TrainingTerms:
-    """A training that is asked for: of a run below `storage`/runs, on the images of `data`.
+    """The terms of a training: a run below `storage`/runs, on the images of `data`.
 
-    `workers` share it, of `cpus_per_worker` CPUs (None: all, shared out), on the cluster at `address` (None:
-    this machine). `on_epoch` is told each epoch's record, `on_image` how many images are prepared, and of how
-    many, where the task has epochs or prepares images.
+    `workers` share it, each with `cpus_per_worker` CPUs (None: all, shared evenly), on the cluster at
+    `address` (None: this machine). `on_epoch` is called with each epoch's record, `on_image` with the number
+    of prepared images and their total, if the task has epochs or prepares images.
     """
 
     data: Sequence[Named]
@@ -32,12 +32,12 @@ class TrainingTerms:
 
 
 class TaskTraining(Protocol):
-    """Trains a recipe of the task; what stands there already is not trained again."""
+    """Trains a recipe of the task; a finished run is not trained again."""
 
     def __call__(self, recipe: Experiment, terms: TrainingTerms) -> Trained:
-        """Gives the run and its manifest.
+        """Returns the run and its manifest.
 
         Raises:
-            UserError: images, labels or hardware that it cannot be trained with.
+            UserError: the images, labels or hardware do not suffice.
         """
         ...

@@ -44,13 +44,13 @@ def train_on_workers(
     """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
     their number.
 
-    A worker that dies is replaced, and all go on from the last epoch; where a node is lost and no other has
-    room, fewer go on, and all again once there is room. It is given up where worker after worker dies and no
-    epoch is finished in between. `train.log` in the run tells each epoch, and how many workers trained it.
+    A dead worker is replaced, and all resume from the last epoch; if a node is lost and no other has room,
+    fewer workers resume, and all again once there is room. The training fails if workers die repeatedly
+    without finishing an epoch in between. `train.log` in the run records each epoch and its workers.
 
     Raises:
         ResourceError: the workers do not fit the cluster.
-        Interrupted: a stop was asked for; call again to go on.
+        Interrupted: a stop was requested; call again to resume.
         FissuraError: the training failed.
     """
     if recipe.data.batch_size < workers:
@@ -59,9 +59,9 @@ def train_on_workers(
             f" for"
             f" {recipe.data.batch_size} or fewer, or set data.batch_size={workers}"
         )
-    # Ray Train looks for reports once in this time, and an epoch can be shorter than its default of seconds
+    # Ray Train polls for reports at this interval, and an epoch can be shorter than its default
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # it learns of a lost node with a delay, and waits so long for workers that no longer fit
+    # it notices a lost node with a delay, and waits this long for workers that no longer fit
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     stop = StopFile(run)
@@ -72,7 +72,7 @@ def train_on_workers(
         cpus = cpus_each(resources, workers=workers, gpus=gpus, asked=cpus_per_worker)
         context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
         trainer = TorchTrainer(
-            _work,
+            _train_worker,
             train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
             scaling_config=ScalingConfig(
                 num_workers=(1, workers),
@@ -120,11 +120,11 @@ def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | Non
 
 @contextmanager
 def _reservation(trainer: TorchTrainer, run: Path) -> Iterator[None]:
-    """Gives back the workers' places that an earlier driver of this run reserved, if it was killed: Ray Train
-    would hold them against us for three minutes."""
+    """Releases the workers' resources that an earlier, killed driver of this run reserved: Ray Train would
+    hold them for three minutes."""
     note = run / RESERVATION
     if note.is_file():
-        # where the actor is not there, the cluster is another one
+        # without the actor, the cluster is another one
         with suppress(ValueError, RayError):
             coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
             ray.get(coordinator.cancel_request.remote(note.read_text("utf-8")), timeout=60)
@@ -135,8 +135,8 @@ def _reservation(trainer: TorchTrainer, run: Path) -> Iterator[None]:
         note.unlink(missing_ok=True)
 
 
-def _work(config: dict[str, Any]) -> None:
-    """One worker."""
+def _train_worker(config: dict[str, Any]) -> None:
+    """The training loop of one worker."""
     context = TrialContext.load(config["context"], source="worker context")
     runtime = TrainRuntime(cpus=context.cpus, stop=StopFile(context.study))
 

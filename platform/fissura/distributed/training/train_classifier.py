@@ -1,4 +1,4 @@
-"""One classifier trained from images to a run directory: backbone, features, fit."""
+"""Trains one classifier from images to a run directory: backbone, features, fit."""
 
 from fissura.classification.recipe import classifier_of
 from fissura.data.labelled import check_classes, labelled_digest, parse_labelled
@@ -11,13 +11,12 @@ from fissura.training.experiment import Experiment
 
 
 def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
-    """See `TaskTraining`. A backbone that is learnt is learnt by the workers, and its features are extracted
-    on every node."""
+    """See `TaskTraining`. The workers learn the backbone if needed; every node extracts features."""
     check_temporary_folder(terms.address)
     prepare_environment(terms.address)
     from fissura.distributed.cluster import connected
     from fissura.distributed.preflight import Slots
-    from fissura.distributed.search.trial_inputs import Material
+    from fissura.distributed.search.trial_inputs import TrialInputs
     from fissura.distributed.training.fit_classifier import fit_run
 
     chosen, datasets = classifier_of(recipe), parse_labelled(terms.data)
@@ -29,7 +28,7 @@ def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
     check_weights(*chosen.weights_wanted)
     with connected(terms.address) as resources:
         cpus = terms.cpus_per_worker or max(1, resources.node_cpus // terms.workers)
-        material = Material(
+        inputs = TrialInputs(
             datasets,
             storage=terms.storage,
             cache=terms.cache,
@@ -39,7 +38,7 @@ def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
             address=terms.address,
             say=terms.say,
         )
-        return Trained(run, fit_run(run, chosen, material, scores={}, cpus=cpus))
+        return Trained(run, fit_run(run, chosen, inputs, scores={}, cpus=cpus))
 
 
 CLASSIFICATION_TRAINING: TaskTraining = train_classifier

@@ -16,7 +16,7 @@ from fissura.training.runtime import LocalRuntime
 
 
 def train_segmenter(recipe: Experiment, terms: TrainingTerms) -> Trained:
-    """See `TaskTraining`. Ray is imported where there are several workers, or a cluster, alone."""
+    """See `TaskTraining`. Imports Ray only for several workers or a cluster."""
     chosen, datasets = segmenter_of(recipe), parse_datasets(terms.data)
     here = terms.workers == 1 and terms.address is None
     if not here:

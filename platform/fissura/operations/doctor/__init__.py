@@ -1,1 +1,1 @@
-"""`fissura doctor`: what each node says of itself, what is made of it, and the remedy in words."""
+"""`fissura doctor`: collects facts from each node, checks them, and reports findings with remedies."""

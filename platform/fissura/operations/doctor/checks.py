@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told; each is a function of what was seen."""
+"""All checks, in the order of the report; each is a function of the facts."""
 
 from collections.abc import Callable
 
@@ -31,5 +31,5 @@ CHECKS: tuple[Callable[[Seen], list[Finding]], ...] = (
 
 
 def judge(seen: Seen) -> list[Finding]:
-    """What every check says: at least one finding each."""
+    """The findings of every check, at least one each."""
     return [finding for check in CHECKS for finding in check(seen)]

@@ -14,7 +14,7 @@ NETWORK = ("nfs", "cifs", "smb", "fuse.", "9p", "lustre", "ceph", "glusterfs")
 
 
 def storage(seen: Seen) -> list[Finding]:
-    """Every node writes to the storage, sees what the others wrote, and locks hold between processes."""
+    """Every node writes to the storage and sees the others' files, and locks hold between processes."""
     if seen.shared is None:
         return [Finding("storage", "ok", "not looked at; name it with --storage DIR")]
     shared = seen.shared
@@ -30,9 +30,9 @@ def storage(seen: Seen) -> list[Finding]:
             )
             return
         unseen = [
-            one
-            for one in shared.written
-            if not shared.written[one].problem and one not in shared.saw.get(node.node, ())
+            other
+            for other in shared.written
+            if not shared.written[other].problem and other not in shared.saw.get(node.node, ())
         ]
         if unseen:
             yield NodeFault(
@@ -56,31 +56,36 @@ def storage(seen: Seen) -> list[Finding]:
                 )
 
     found = faults("storage", seen, judge)
-    for what, came in shared.locks.items():
-        if came == "granted":
+    for lock, outcome in shared.locks.items():
+        if outcome == "granted":
             found.append(
                 Finding(
                     "storage",
                     "error",
-                    f"{path}: two processes got the lock of {what} at once",
+                    f"{path}: two processes got the lock of {lock} at once",
                     "use a file system with locks, such as NFS 4.1; a study's database could be torn",
                 )
             )
-        elif came != "refused":
+        elif outcome != "refused":
             found.append(
                 Finding(
                     "storage",
                     "error",
-                    f"{path}: {what} cannot be locked ({came})",
+                    f"{path}: {lock} cannot be locked ({outcome})",
                     "use a file system with locks, such as a local disk or NFS 4.1",
                 )
             )
     if found:
         return found
     kinds = sorted(
-        {one.filesystem for node in seen.nodes for one in node.folders if one.purpose == STORAGE_FOLDER}
+        {
+            folder.filesystem
+            for node in seen.nodes
+            for folder in node.folders
+            if folder.purpose == STORAGE_FOLDER
+        }
     )
-    times = span([one.seconds for one in shared.written.values()], lambda value: f"{value * 1000:.1f} ms")
+    times = span([write.seconds for write in shared.written.values()], lambda value: f"{value * 1000:.1f} ms")
     alone = len(seen.nodes) == 1
     if not alone and not any(kind.startswith(NETWORK) for kind in kinds):
         kinds = [*kinds, "one machine's"]
@@ -115,32 +120,38 @@ def clocks(seen: Seen) -> list[Finding]:
 
 
 def ports(seen: Seen) -> list[Finding]:
-    """Nothing of Ray's can be used by whoever reaches the machine (ShadowRay, CVE-2023-48022)."""
+    """Nobody who reaches the machine can use Ray's ports without a token (ShadowRay, CVE-2023-48022)."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
-        open_ports = [one for one in node.listeners if not is_loopback(one.address)]
-        for one in open_ports:
-            place = f"{one.address}:{one.port}"
-            closed = one.guarded
-            if one.role == "dashboard":
+        open_ports = [listener for listener in node.listeners if not is_loopback(listener.address)]
+        for listener in open_ports:
+            address = f"{listener.address}:{listener.port}"
+            guarded = listener.guarded
+            if listener.role == "dashboard":
                 yield NodeFault(
-                    "warning" if closed else "error",
-                    f"the dashboard and its job port listen on {place}"
-                    f"{'' if closed else ' without a token: who reaches it can run code here (ShadowRay)'}",
+                    "warning" if guarded else "error",
+                    f"the dashboard and its job port listen on {address}"
+                    f"{'' if guarded else ' without a token: who reaches it can run code here (ShadowRay)'}",
                     "start Ray with --dashboard-host=127.0.0.1 and reach it through ssh"
-                    f"{'' if closed else ', and with RAY_AUTH_MODE=token'}",
+                    f"{'' if guarded else ', and with RAY_AUTH_MODE=token'}",
                 )
-            elif one.role == "serve":
+            elif listener.role == "serve":
                 yield NodeFault(
                     "warning",
-                    f"a service listens on {place}",
+                    f"a service listens on {address}",
                     "keep it behind a proxy with TLS, or on 127.0.0.1",
                 )
-        rest = sorted({one.port for one in open_ports if one.role in ("head", "client") and not one.guarded})
-        if rest:
+        open_to_network = sorted(
+            {
+                listener.port
+                for listener in open_ports
+                if listener.role in ("head", "client") and not listener.guarded
+            }
+        )
+        if open_to_network:
             yield NodeFault(
                 "warning",
-                f"Ray's ports {', '.join(map(str, rest))} are open to the network without a token",
+                f"Ray's ports {', '.join(map(str, open_to_network))} are open to the network without a token",
                 "start every node with RAY_AUTH_MODE=token, and let a firewall admit the nodes alone",
             )
 
@@ -156,7 +167,7 @@ def ports(seen: Seen) -> list[Finding]:
 
 
 def tokens(seen: Seen) -> list[Finding]:
-    """One token for all, that nobody else can read."""
+    """All nodes have the same token, and no other user can read it."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         token = node.token
@@ -214,10 +225,10 @@ def tokens(seen: Seen) -> list[Finding]:
 
 def data(seen: Seen) -> list[Finding]:
     """Every node reads the same bytes of every data set."""
-    found = []
+    findings = []
     for source, problems in seen.data_problems.items():
         for node, problem in problems.items():
-            found.append(
+            findings.append(
                 Finding(
                     "data",
                     "error",
@@ -230,7 +241,7 @@ def data(seen: Seen) -> list[Finding]:
         usual = max(set(digests.values()), key=list(digests.values()).count, default="")
         others = tuple(node for node, digest in digests.items() if digest != usual)
         if others:
-            found.append(
+            findings.append(
                 Finding(
                     "data",
                     "error",
@@ -242,7 +253,7 @@ def data(seen: Seen) -> list[Finding]:
     listed = ", ".join(
         f"{source} {next(iter(digests.values()))}" for source, digests in seen.data.items() if digests
     )
-    return found or [
+    return findings or [
         Finding(
             "data",
             "ok",

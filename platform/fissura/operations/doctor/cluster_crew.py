@@ -1,7 +1,7 @@
-"""The nodes of a Ray cluster, each asked by a worker that is pinned to it and takes no CPU.
+"""The nodes of a Ray cluster, each queried by a worker that is pinned to it and reserves no CPU.
 
-What the workers run travels with its source, so that a node without fissura, or with another version, can
-say so.
+Functions are sent to the workers with their source, so that a node without fissura, or with another version,
+can report it.
 """
 
 import time
@@ -17,17 +17,17 @@ from ray import ObjectRef
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fissura.operations import doctor
-from fissura.operations.doctor.crew import PATIENCE_SECONDS, Ask
+from fissura.operations.doctor.crew import ANSWER_SECONDS, Ask
 from fissura.operations.doctor.facts import Offset, RayResources
 
 PINGS = 5
 
 
-class Desk:
-    """A worker of one node."""
+class NodeWorker:
+    """The worker on one node."""
 
     def answer(self, function: Ask, arguments: tuple[Any, ...]) -> Any:
-        """What `function` answers here."""
+        """The result of `function` on this node."""
         return function(*arguments)
 
 
@@ -42,14 +42,14 @@ class ClusterNodes:
             address = node["NodeManagerAddress"]
             self._nodes[address if shared[address] == 1 else f"{address}/{node['NodeID'][:6]}"] = node
         self.silent: dict[str, str] = {}
-        worker = ray.remote(num_cpus=0)(Desk)
-        self._desks = {
+        worker = ray.remote(num_cpus=0)(NodeWorker)
+        self._workers = {
             name: worker.options(scheduling_strategy=self._pinned(name)).remote() for name in self._nodes
         }
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The nodes that answer, by their address; those of one address by their identity too."""
+        """The nodes that answer, by address; nodes that share an address, by id too."""
         return tuple(name for name in self._nodes if name not in self.silent)
 
     def counted(self, node: str) -> tuple[RayResources | None, str]:
@@ -59,50 +59,50 @@ class ClusterNodes:
         return counts, str(Path(self._nodes[node]["RayletSocketName"]).parent.parent)
 
     def ask(self, function: Ask, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-        """The answers of the nodes that gave one in time."""
-        asked = {
-            name: self._desks[name].answer.remote(function, own)
-            for name, own in arguments.items()
+        """The results of the nodes that answered in time."""
+        tasks = {
+            name: self._workers[name].answer.remote(function, values)
+            for name, values in arguments.items()
             if name not in self.silent
         }
-        return self._answers(asked)
+        return self._answers(tasks)
 
     def at_once(self, first: Ask, second: Ask, folder: str) -> tuple[Any, Any]:
-        """The first in a new process, the second on another node where there is one."""
+        """Runs the first function in a new process, the second on another node if there is one."""
         here, there = self.nodes[0], self.nodes[-1]
         task = ray.remote(num_cpus=0, max_retries=0)(first)
-        held = task.options(scheduling_strategy=self._pinned(here)).remote(folder)
-        tried = self._desks[there].answer.remote(second, (folder,))
-        return tuple(ray.get([held, tried], timeout=PATIENCE_SECONDS))
+        first_result = task.options(scheduling_strategy=self._pinned(here)).remote(folder)
+        second_result = self._workers[there].answer.remote(second, (folder,))
+        return tuple(ray.get([first_result, second_result], timeout=ANSWER_SECONDS))
 
     def offsets(self) -> dict[str, Offset]:
         """Each node's clock, by the quickest of a few round trips."""
-        found: dict[str, Offset] = {}
+        offsets: dict[str, Offset] = {}
         for _ in range(PINGS):
             for name in self.nodes:
                 sent = time.time()
-                answer = self._answers({name: self._desks[name].answer.remote(time.time, ())})
+                answer = self._answers({name: self._workers[name].answer.remote(time.time, ())})
                 back = time.time()
                 bound = (back - sent) / 2
-                if answer and (name not in found or bound < found[name].bound):
-                    found[name] = Offset(answer[name] - (sent + back) / 2, bound)
-        return found
+                if answer and (name not in offsets or bound < offsets[name].bound):
+                    offsets[name] = Offset(answer[name] - (sent + back) / 2, bound)
+        return offsets
 
     def _pinned(self, name: str) -> NodeAffinitySchedulingStrategy:
         return NodeAffinitySchedulingStrategy(self._nodes[name]["NodeID"], soft=False)
 
-    def _answers(self, asked: Mapping[str, ObjectRef]) -> dict[str, Any]:
-        ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=PATIENCE_SECONDS)
-        come, found = set(ready), {}
-        for name, ref in asked.items():
-            if ref not in come:
-                self.silent[name] = f"nothing in {PATIENCE_SECONDS} s"
+    def _answers(self, tasks: Mapping[str, ObjectRef]) -> dict[str, Any]:
+        ready, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=ANSWER_SECONDS)
+        answered, answers = set(ready), {}
+        for name, task in tasks.items():
+            if task not in answered:
+                self.silent[name] = f"nothing in {ANSWER_SECONDS} s"
                 continue
             try:
-                found[name] = ray.get(ref)
+                answers[name] = ray.get(task)
             except Exception as error:
                 self.silent[name] = " ".join(str(error).split())[-300:]
-        return found
+        return answers
 
 
 @contextmanager

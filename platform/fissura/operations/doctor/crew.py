@@ -1,4 +1,4 @@
-"""Who is asked: the nodes of a Ray cluster, or this machine alone without a Ray."""
+"""The nodes to query: those of a Ray cluster, or this machine alone without Ray."""
 
 import socket
 from collections.abc import Callable, Mapping
@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from fissura.operations.doctor.facts import Offset, RayResources
 
-PATIENCE_SECONDS = 60
+ANSWER_SECONDS = 60
 Ask = Callable[..., Any]
 
 
 class Crew(Protocol):
-    """`nodes` answer, by name; those in `silent` gave a reason instead, and are asked no more."""
+    """`nodes` are the names of those that answer; `silent` maps the others to the reason; they are not
+    queried again."""
 
     silent: dict[str, str]
 
@@ -23,15 +24,15 @@ class Crew(Protocol):
         ...
 
     def counted(self, node: str) -> tuple[RayResources | None, str]:
-        """What Ray counts on a node, and its session folder; None and empty without a Ray."""
+        """What Ray counts on a node, and its session folder; None and empty without Ray."""
         ...
 
     def ask(self, function: Ask, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-        """What `function` answers on each node, given the node's own `arguments`."""
+        """The result of `function` on each node, called with the node's own `arguments`."""
         ...
 
     def at_once(self, first: Ask, second: Ask, folder: str) -> tuple[Any, Any]:
-        """Two functions of a folder at the same time in two processes, of two nodes where there are two."""
+        """Runs two functions of a folder at the same time in two processes, on two nodes if there are two."""
         ...
 
     def offsets(self) -> dict[str, Offset]:
@@ -47,18 +48,18 @@ class ThisMachine:
         self.silent: dict[str, str] = {}
 
     def counted(self, node: str) -> tuple[RayResources | None, str]:
-        """Nothing: no Ray is asked."""
+        """None and empty: there is no Ray."""
         return None, ""
 
     def ask(self, function: Ask, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-        """The answers, in this process."""
-        return {node: function(*own) for node, own in arguments.items()}
+        """The result, computed in this process."""
+        return {node: function(*values) for node, values in arguments.items()}
 
     def at_once(self, first: Ask, second: Ask, folder: str) -> tuple[Any, Any]:
         """Both in processes of their own."""
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            begun = [pool.submit(function, folder) for function in (first, second)]
-            return begun[0].result(PATIENCE_SECONDS), begun[1].result(PATIENCE_SECONDS)
+            results = [pool.submit(function, folder) for function in (first, second)]
+            return results[0].result(ANSWER_SECONDS), results[1].result(ANSWER_SECONDS)
 
     def offsets(self) -> dict[str, Offset]:
         """None: there is one clock."""

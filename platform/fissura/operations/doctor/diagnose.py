@@ -1,4 +1,4 @@
-"""From an address to findings: asks the nodes, a step at a time, and judges what they said."""
+"""From an address to findings: queries the nodes step by step, and checks their facts."""
 
 import importlib.metadata
 import os
@@ -40,9 +40,9 @@ from fissura.operations.doctor.shared_storage import (
 def diagnose(
     *, address: str | None, storage: Path | None, cache: Path, sources: Sequence[ImageData], say: Say
 ) -> list[Finding]:
-    """What every check says of the cluster at `address`, or of this machine alone where it is None.
+    """The findings of every check on the cluster at `address`, or on this machine alone if it is None.
 
-    A RAY_ADDRESS that nobody answers at is a finding, and this machine alone is looked at then.
+    A RAY_ADDRESS without an answer is a finding; then only this machine is checked.
 
     Raises:
         ResourceError: no cluster answers at `address`.
@@ -66,24 +66,28 @@ def diagnose(
 
 
 def version_ranges() -> dict[str, str]:
-    """The versions that the installed fissura takes, of itself those of Python."""
+    """The version ranges that the installed fissura requires, of packages and of Python."""
     try:
-        own = importlib.metadata.metadata("fissura")
+        metadata = importlib.metadata.metadata("fissura")
     except importlib.metadata.PackageNotFoundError:
         return {}
-    required = [Requirement(text) for text in own.get_all("Requires-Dist") or ()]
-    ranges = {one.name: str(one.specifier) for one in required if one.name in PACKAGES and one.marker is None}
-    return {"python": own["Requires-Python"]} | ranges
+    requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist") or ()]
+    ranges = {
+        requirement.name: str(requirement.specifier)
+        for requirement in requirements
+        if requirement.name in PACKAGES and requirement.marker is None
+    }
+    return {"python": metadata["Requires-Python"]} | ranges
 
 
 def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[ImageData], say: Say) -> Seen:
     say(f"asking {len(crew.nodes)} node{'s' * (len(crew.nodes) != 1)}")
     nonce = secrets.token_hex(16)
     folders = {CACHE_FOLDER: str(cache)} | ({STORAGE_FOLDER: str(storage)} if storage else {})
-    asked = {
+    queries = {
         node: (NodeQuery(node, nonce, *crew.counted(node), folders, str(Path.cwd())),) for node in crew.nodes
     }
-    facts = TypeAdapter(dict[str, Facts]).validate_python(crew.ask(take, asked))
+    facts = TypeAdapter(dict[str, Facts]).validate_python(crew.ask(take, queries))
     offsets = crew.offsets()
     shared = _share(crew, storage, nonce) if storage and crew.nodes else None
     data, problems = _read(crew, sources, cache, say=say)
@@ -99,20 +103,20 @@ def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[Im
 
 
 def _share(crew: Crew, storage: Path, nonce: str) -> Shared:
-    """What becomes of small files and locks below the storage; nothing of it is left."""
+    """Tries small files and locks below the storage, and removes them again."""
     scratch = str(storage / f".fissura-doctor-{nonce[:8]}")
     names = {node: f"node{number}" for number, node in enumerate(crew.nodes)}
     try:
         answers = crew.ask(write_token, {node: (scratch, name, nonce) for node, name in names.items()})
         written = {node: Written(*answer) for node, answer in answers.items()}
-        wrote = [names[node] for node, one in written.items() if not one.problem]
-        answers = crew.ask(read_tokens, dict.fromkeys(crew.nodes, (scratch, wrote, nonce)))
+        writers = [names[node] for node, write in written.items() if not write.problem]
+        answers = crew.ask(read_tokens, dict.fromkeys(crew.nodes, (scratch, writers, nonce)))
         node_of = {name: node for node, name in names.items()}
-        saw = {node: tuple(node_of[name] for name in there) for node, there in answers.items()}
+        saw = {node: tuple(node_of[name] for name in seen) for node, seen in answers.items()}
         locks = {}
-        if all(len(there) == len(written) for there in saw.values()):
-            kept, tried = crew.at_once(hold_locks, try_locks, scratch)
-            locks = tried | kept
+        if all(len(seen) == len(written) for seen in saw.values()):
+            held, tried = crew.at_once(hold_locks, try_locks, scratch)
+            locks = tried | held
     finally:
         crew.ask(shutil.rmtree, dict.fromkeys(crew.nodes, (scratch, True)))
     return Shared(str(storage), written, saw, locks)

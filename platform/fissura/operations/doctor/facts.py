@@ -1,4 +1,4 @@
-"""What is found on the nodes: plain values, so that a check is a function of them and of nothing else.
+"""The facts about the nodes: plain values, so that a check depends on nothing else.
 
 Sizes are bytes, times seconds. A node's facts cross to the driver as `asdict(...)`.
 """
@@ -12,7 +12,7 @@ STORAGE_FOLDER, CACHE_FOLDER, SESSION_FOLDER = "storage", "cache", "Ray's sessio
 
 @dataclass(frozen=True)
 class RayResources:
-    """What Ray counts on a node: what it will hand out, whatever is there."""
+    """The resources that Ray counts on a node and schedules, whatever the hardware."""
 
     cpus: float
     gpus: float
@@ -21,9 +21,9 @@ class RayResources:
 
 @dataclass(frozen=True)
 class NodeQuery:
-    """What a node is asked about: `folders` by purpose, and its Ray's session folder; None and empty without
-    a Ray. `nonce` makes the mark of its token useless to anybody else; `started_in` is the driver's folder,
-    which Ray puts on its workers' path."""
+    """The query to a node: `folders` by purpose, `ray` and its session folder (None and empty without Ray).
+    `nonce` makes the mark of its token useless elsewhere; `started_in` is the driver's folder, which Ray puts
+    on its workers' path."""
 
     node: str
     nonce: str
@@ -60,7 +60,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as nvidia-smi shows it; `others` is the memory that processes hold which are not Ray's."""
+    """A GPU as nvidia-smi shows it; `others` is the memory of processes that are not Ray's."""
 
     name: str
     driver: str
@@ -70,7 +70,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs of a node, by three witnesses: the device files, nvidia-smi and PyTorch."""
+    """The GPUs of a node, from three sources: the device files, nvidia-smi and PyTorch."""
 
     device_files: int = 0
     smi_problem: str = ""
@@ -82,10 +82,10 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Facts:
-    """One node. `exposed` is the folder of its Ray's sockets where any user may put others in their place,
-    or empty. `settings` and the limits are those of its raylet, which its workers inherit; without one,
-    this process's own. `versions` lack what is not installed; `clusters` are the session folders of the Rays
-    whose head runs on the machine."""
+    """One node. `exposed` is the folder of Ray's sockets if any user can replace them, or empty. `settings`
+    and the limits are those of its raylet, which its workers inherit; without one, this process's own.
+    `versions` lacks what is not installed; `clusters` are the session folders of the Rays whose head runs on
+    the machine."""
 
     node: str
     python: str
@@ -113,7 +113,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Written:
-    """What a node's small writes to the storage came to; `seconds` is the median of a few, each synced."""
+    """The result of a node's small writes to the storage; `seconds` is the median of several synced
+    writes."""
 
     seconds: float = 0.0
     problem: str = ""
@@ -121,8 +122,8 @@ class Written:
 
 @dataclass(frozen=True)
 class Shared:
-    """The storage as the nodes used it: what each wrote, whose files each saw, and what became of two of
-    them that wanted the same lock (`refused`, as it must be; `granted`; or why it could not be tried)."""
+    """The storage as the nodes used it: what each wrote, whose files each saw, and whether the second of two
+    processes got each lock (`refused` is right; `granted` is wrong; or why it could not be tried)."""
 
     path: str
     written: dict[str, Written]
@@ -132,7 +133,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Offset:
-    """A node's clock less the driver's, right to `bound` seconds."""
+    """A node's clock minus the driver's, exact to `bound` seconds."""
 
     seconds: float
     bound: float
@@ -140,8 +141,8 @@ class Offset:
 
 @dataclass(frozen=True)
 class Seen:
-    """All that was found. `ranges` are the versions that this fissura takes; `silent` nodes gave a reason
-    instead of facts; `data` gives each data set's digest, or a problem, by node."""
+    """All facts. `ranges` are the versions that this fissura requires; `silent` maps nodes without facts to
+    the reason; `data` and `data_problems` map each data set to digests and problems by node."""
 
     nodes: tuple[Facts, ...]
     ranges: dict[str, str]

@@ -1,4 +1,4 @@
-"""What a check says: a level, what was found, the remedy, and the nodes where they differ."""
+"""The finding of a check: a level, a text, a remedy, and the nodes if they differ."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `nodes` are those that it is about; none where it is about all."""
+    """One line of the report. `nodes` are the nodes concerned; empty for all."""
 
     check: str
     level: Level
@@ -30,11 +30,11 @@ class NodeFault:
 
 
 def faults(check: str, seen: Seen, judge: Callable[[Facts], Iterable[NodeFault]]) -> list[Finding]:
-    """What `judge` finds wrong, a line for each fault, whichever nodes have it."""
-    having: dict[NodeFault, list[str]] = {}
+    """The faults that `judge` finds, one line for each with all its nodes."""
+    nodes_of: dict[NodeFault, list[str]] = {}
     for node in seen.nodes:
         for fault in judge(node):
-            having.setdefault(fault, []).append(node.node)
+            nodes_of.setdefault(fault, []).append(node.node)
     return [
         Finding(
             check,
@@ -43,7 +43,7 @@ def faults(check: str, seen: Seen, judge: Callable[[Facts], Iterable[NodeFault]]
             fault.remedy,
             () if len(nodes) == len(seen.nodes) else tuple(nodes),
         )
-        for fault, nodes in having.items()
+        for fault, nodes in nodes_of.items()
     ]
 
 

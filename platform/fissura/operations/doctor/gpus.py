@@ -1,4 +1,4 @@
-"""The GPUs of this machine, by three witnesses that can disagree: device files, nvidia-smi and PyTorch."""
+"""The GPUs of this machine, from three sources that can disagree: device files, nvidia-smi and PyTorch."""
 
 import json
 import shutil
@@ -10,12 +10,12 @@ from pathlib import Path
 from fissura.distributed.processes import command_line
 from fissura.operations.doctor.facts import Gpu, Gpus
 
-PATIENCE_SECONDS = 60
+ANSWER_SECONDS = 60
 MIB = 2**20
 # a process of its own: PyTorch is slow to import, and Ray hides the GPUs from workers that asked for none
 TORCH = """
 import json, warnings
-with warnings.catch_warnings(record=True) as said:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import torch
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -27,14 +27,14 @@ with warnings.catch_warnings(record=True) as said:
             torch.cuda.init()
     except Exception as error:
         problem = str(error)
-print(json.dumps([count, torch.version.cuda or "", problem or "; ".join(str(one.message) for one in said)]))
+print(json.dumps([count, torch.version.cuda or "", problem or "; ".join(str(w.message) for w in caught)]))
 """
 
 
 def look_at_gpus(settings: Mapping[str, str]) -> Gpus:
-    """What each witness says; `settings` are the environment in which workers start.
+    """The GPUs from each source; `settings` is the environment in which workers start.
 
-    PyTorch is asked only where another witness saw a GPU.
+    PyTorch is queried only if another source shows a GPU.
     """
     files = len(list(Path("/dev").glob("nvidia[0-9]*")))
     tool = shutil.which("nvidia-smi", path=settings.get("PATH"))
@@ -73,12 +73,15 @@ def _torch(settings: Mapping[str, str]) -> tuple[int, str, str]:
 
 def _run(words: list[str], settings: Mapping[str, str] | None = None) -> tuple[int, str]:
     try:
-        done = subprocess.run(  # noqa: S603  the words are ours
-            words, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env=settings
+        completed = subprocess.run(  # noqa: S603  the words are ours
+            words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False, env=settings
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
-    return done.returncode, done.stdout if done.returncode == 0 else done.stderr + done.stdout
+    return (
+        completed.returncode,
+        completed.stdout if completed.returncode == 0 else completed.stderr + completed.stdout,
+    )
 
 
 def _rows(text: str, columns: int) -> list[list[str]]:

@@ -8,7 +8,7 @@ from fissura.operations.doctor.probe import UNLIMITED
 
 GIB = 2**30
 LOW, EMPTY = 5 * GIB, GIB // 4
-# beyond this share Ray keeps no more objects in the file system (local_fs_capacity_threshold)
+# above this share Ray spills no objects to the file system (local_fs_capacity_threshold)
 SPILL_SHARE = 0.95
 CONTAINER_SHM = 64 * 2**20
 FEW_FILES = 8192
@@ -43,7 +43,7 @@ def disk(seen: Seen) -> list[Finding]:
 
 
 def sockets(seen: Seen) -> list[Finding]:
-    """Ray gives its folders mode 0777, unless they lie in one that others do not get into."""
+    """No other user can replace Ray's sockets: Ray's folders have mode 0777, so a parent must be private."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         if node.exposed:
@@ -59,7 +59,7 @@ def sockets(seen: Seen) -> list[Finding]:
 
 
 def memory(seen: Seen) -> list[Finding]:
-    """Memory that is free."""
+    """Enough memory is free."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         if node.memory_free < max(2 * GIB, 0.1 * node.memory):
@@ -101,7 +101,7 @@ def shared_memory(seen: Seen) -> list[Finding]:
 
 
 def cpus(seen: Seen) -> list[Finding]:
-    """Ray counts no more CPUs than the processes may use."""
+    """Ray counts no more CPUs than its processes may use."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         counted = node.ray.cpus if node.ray else node.cpus
@@ -143,7 +143,7 @@ def threads(seen: Seen) -> list[Finding]:
 
 
 def open_files(seen: Seen) -> list[Finding]:
-    """Each worker costs Ray's processes some open files."""
+    """The limit of open files suffices: each worker costs Ray's processes some."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         remedy = "`ulimit -n 65536` before Ray is started, as in cluster.yaml"
@@ -164,7 +164,7 @@ def open_files(seen: Seen) -> list[Finding]:
 
 
 def gpus(seen: Seen) -> list[Finding]:
-    """Device files, nvidia-smi, PyTorch and Ray agree, and nobody else holds the memory."""
+    """Device files, nvidia-smi, PyTorch and Ray agree, and no other process holds the memory."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         found = node.gpus

@@ -1,5 +1,4 @@
-"""What a node says of itself: the standard library and files alone, so that it answers where all else is
-broken."""
+"""The facts of a node, from the standard library and files alone, so that a broken node still answers."""
 
 import contextlib
 import hashlib
@@ -29,68 +28,68 @@ SETTINGS = (
 UNLIMITED = 2**62
 
 
-def take(asked: NodeQuery) -> dict[str, Any]:
-    """The facts of this node, plain."""
-    everybody = ray_processes()
-    processes = [one for one in everybody if asked.session in ("", one.session)]
-    raylet = _raylet(processes, asked.session)
+def take(query: NodeQuery) -> dict[str, Any]:
+    """The facts of this node, in plain types."""
+    all_processes = ray_processes()
+    processes = [process for process in all_processes if query.session in ("", process.session)]
+    raylet = _raylet(processes, query.session)
     settings = (environment(raylet) if raylet else {}) or dict(os.environ)
     versions, code, problem = _software()
-    folders = asked.folders | ({SESSION_FOLDER: asked.session} if asked.session else {})
+    folders = query.folders | ({SESSION_FOLDER: query.session} if query.session else {})
     memory, free = _memory()
     return asdict(
         Facts(
-            node=asked.node,
+            node=query.node,
             python=".".join(map(str, sys.version_info[:3])),
             versions=versions,
             code=code,
             import_problem=problem,
-            ray=asked.ray,
+            ray=query.ray,
             folders=tuple(look_at_folder(purpose, path) for purpose, path in folders.items()),
             cpus=len(os.sched_getaffinity(0)),
             cpu_limit=_cpu_limit(),
             memory=memory,
             memory_free=free,
-            shm=look_at_folder("shared memory", asked.shm),
-            exposed=exposed(Path(asked.session, "sockets")) if asked.session else "",
+            shm=look_at_folder("shared memory", query.shm),
+            exposed=exposed(Path(query.session, "sockets")) if query.session else "",
             files_limit=_files_limit(raylet),
             files_open=sum(1 for _ in Path(f"/proc/{raylet or os.getpid()}/fd").iterdir()),
             settings={name: settings[name] for name in SETTINGS if name in settings},
-            shadows=tuple(_shadows([*sys.path, asked.started_in])),
+            shadows=tuple(_shadows([*sys.path, query.started_in])),
             tools=tuple(
                 tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
             ),
-            clusters=tuple(sorted({one.session for one in everybody if one.role == "head"})),
+            clusters=tuple(sorted({process.session for process in all_processes if process.role == "head"})),
             listeners=tuple(listeners(processes)),
-            token=_token(settings, asked.nonce),
+            token=_token(settings, query.nonce),
             gpus=look_at_gpus(settings),
         )
     )
 
 
 def look_at_folder(purpose: str, path: str) -> NodeFolder:
-    """A folder's room and file system; one that does not exist yet is judged by the first above it."""
-    standing = next(one for one in (Path(path), *Path(path).parents) if one.exists())
+    """A folder's room and file system; for a missing folder, those of its nearest existing parent."""
+    existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
     try:
-        room = os.statvfs(standing)
+        room = os.statvfs(existing)
     except OSError as error:
         return NodeFolder(purpose, path, problem=error.strerror or str(error))
-    kind, options = _mount(str(standing.resolve()))
-    writable = os.access(standing, os.W_OK | os.X_OK)
+    kind, options = _mount(str(existing.resolve()))
+    writable = os.access(existing, os.W_OK | os.X_OK)
     return NodeFolder(
         purpose, path, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize, kind, options,
-        "" if writable else f"{standing} is read-only for {os.environ.get('USER') or os.geteuid()}",
+        "" if writable else f"{existing} is read-only for {os.environ.get('USER') or os.geteuid()}",
     )  # fmt: skip
 
 
 def exposed(folder: Path) -> str:
-    """The folder, where it and those above it let any user in and write; else nothing."""
+    """The folder, if any user can enter its parents and write to it; else empty."""
     try:
-        above = [place.stat().st_mode for place in folder.resolve().parents]
+        parent_modes = [parent.stat().st_mode for parent in folder.resolve().parents]
         own = folder.stat().st_mode
     except OSError:
         return ""
-    open_to_all = own & stat.S_IWOTH and all(mode & stat.S_IXOTH for mode in (own, *above))
+    open_to_all = own & stat.S_IWOTH and all(mode & stat.S_IXOTH for mode in (own, *parent_modes))
     return str(folder) if open_to_all else ""
 
 
@@ -116,8 +115,8 @@ def _raylet(processes: list[Process], session: str) -> int | None:
     parent = os.getppid()
     if "raylet/raylet" in command_line(parent):
         return parent
-    found = [one.pid for one in processes if session and "raylet/raylet" in one.command]
-    return found[0] if len(found) == 1 else None
+    raylets = [process.pid for process in processes if session and "raylet/raylet" in process.command]
+    return raylets[0] if len(raylets) == 1 else None
 
 
 def _files_limit(pid: int | None) -> int:
@@ -126,19 +125,19 @@ def _files_limit(pid: int | None) -> int:
 
 
 def _memory() -> tuple[int, int]:
-    """All memory and what is free of it, the control group's limit counted in."""
+    """Total and free memory, within the control group's limit."""
     lines = (line.split() for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     sizes = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if len(words) > 1}
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemFree"])
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        most, now = _group_number(limit), _group_number(used)
-        if most is not None and most < total:
-            return int(most), int(max(0, min(free, most - (now or 0))))
+        limit_bytes, used_bytes = _group_number(limit), _group_number(used)
+        if limit_bytes is not None and limit_bytes < total:
+            return int(limit_bytes), int(max(0, min(free, limit_bytes - (used_bytes or 0))))
     return total, free
 
 
 def _cpu_limit() -> float | None:
-    """CPUs that the control group allows; None where it sets no limit."""
+    """The CPUs that the control group allows; None without a limit."""
     for file in _group_files("cpu.max"):
         with contextlib.suppress(OSError, ValueError):
             quota, period = file.read_text(encoding="ascii").split()
@@ -155,21 +154,25 @@ def _group_number(name: str) -> float | None:
 
 
 def _group_files(name: str) -> Iterator[Path]:
-    """Where a limit of this process's control group may stand, the nearest first."""
+    """The possible files of a limit of this process's control group, the nearest first."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
-            roots = [Path("/sys/fs/cgroup", one) for one in controllers.split(",")] if controllers else []
+            roots = (
+                [Path("/sys/fs/cgroup", controller) for controller in controllers.split(",")]
+                if controllers
+                else []
+            )
             for root in roots or [Path("/sys/fs/cgroup")]:
                 own = root / group.lstrip("/")
                 yield from (folder / name for folder in (own, *own.parents) if folder.is_relative_to(root))
 
 
-def _shadows(places: list[str]) -> Iterator[str]:
-    """Files that would be imported as `platform` in place of the standard library's."""
+def _shadows(folders: list[str]) -> Iterator[str]:
+    """Files that would be imported instead of the standard library's `platform`."""
     standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
-    for place in dict.fromkeys(str(Path(one or ".").resolve()) for one in places):
-        for candidate in (Path(place, "platform.py"), Path(place, "platform", "__init__.py")):
+    for folder in dict.fromkeys(str(Path(path or ".").resolve()) for path in folders):
+        for candidate in (Path(folder, "platform.py"), Path(folder, "platform", "__init__.py")):
             if candidate.is_file() and candidate.parent != standard:
                 yield str(candidate)
 
@@ -189,12 +192,12 @@ def _token(settings: Mapping[str, str], nonce: str) -> Token:
 def _mount(path: str) -> tuple[str, tuple[str, ...]]:
     """The type and options of the file system that holds `path`."""
     best = ""
-    found: tuple[str, tuple[str, ...]] = ("", ())
+    filesystem: tuple[str, tuple[str, ...]] = ("", ())
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
             left, right = line.split(" - ", 1)
             point, words = left.split()[4], right.split()
             inside = point == "/" or path == point or path.startswith(f"{point}/")
             if inside and len(point) >= len(best):
-                best, found = point, (words[0], tuple(words[2].split(",")))
-    return found
+                best, filesystem = point, (words[0], tuple(words[2].split(",")))
+    return filesystem

@@ -1,4 +1,4 @@
-"""What a node does with the storage to learn whether it is one place for all: small files, and two locks."""
+"""A node's test of the shared storage: small files, and two locks."""
 
 import contextlib
 import fcntl
@@ -13,33 +13,33 @@ from typing import Any
 
 WRITES = 5
 BYTES = 4096
-# what one client of a network file system wrote can stay unseen by another for as long as names are cached
-PATIENCE_SECONDS = 6.0
+# a client of a network file system can miss another's files for as long as names are cached
+VISIBLE_SECONDS = 6.0
 HELD, RELEASE, LOCKED, DATABASE = "held", "release", "locked", "turns.db"
 FILE, SQLITE = "a file", "SQLite"
 
 
 def write_token(folder: str, node: str, token: str) -> tuple[float, str]:
-    """Writes the file of a node into the scratch folder of the storage; gives the seconds of a synced write
-    of 4 KiB, the median of a few, and what went wrong, or nothing."""
-    place, times = Path(folder), []
+    """Writes a node's file into the scratch folder of the storage; returns the median seconds of a synced
+    write of 4 KiB, and the error, or an empty text."""
+    scratch, times = Path(folder), []
     try:
-        place.mkdir(exist_ok=True)
-        for turn in range(WRITES):
+        scratch.mkdir(exist_ok=True)
+        for number in range(WRITES):
             begin = time.perf_counter()
-            with (place / f"{node}.{turn}").open("wb") as file:
+            with (scratch / f"{node}.{number}").open("wb") as file:
                 file.write(os.urandom(BYTES))
                 file.flush()
                 os.fsync(file.fileno())
             times.append(time.perf_counter() - begin)
-        (place / f"{node}.token").write_text(token, encoding="ascii")
+        (scratch / f"{node}.token").write_text(token, encoding="ascii")
     except OSError as error:
         return 0.0, error.strerror or str(error)
     return statistics.median(times), ""
 
 
 def read_tokens(folder: str, nodes: list[str], token: str) -> list[str]:
-    """Whose files this node sees there; waits a little for those that it does not see yet."""
+    """The nodes whose files this node sees there; waits a little for missing ones."""
     missing = set(nodes)
 
     def all_here() -> bool:
@@ -54,46 +54,48 @@ def read_tokens(folder: str, nodes: list[str], token: str) -> list[str]:
 
 
 def hold_locks(folder: str) -> dict[str, str]:
-    """Takes both locks that a search takes, its folder's and its database's, until another process has tried;
-    gives why one could not be taken."""
-    place, problems = Path(folder), {}
-    with contextlib.ExitStack() as held:
+    """Holds both locks of a search, its folder's and its database's, until another process has tried them;
+    returns why a lock could not be taken."""
+    scratch, problems = Path(folder), {}
+    with contextlib.ExitStack() as locks:
         try:
-            held.enter_context(_file_locked(place / LOCKED))
+            locks.enter_context(_file_locked(scratch / LOCKED))
         except OSError as error:
             problems[FILE] = error.strerror or str(error)
         try:
-            database = held.enter_context(contextlib.closing(sqlite3.connect(place / DATABASE, timeout=0.1)))
+            database = locks.enter_context(
+                contextlib.closing(sqlite3.connect(scratch / DATABASE, timeout=0.1))
+            )
             database.execute("begin exclusive")
             database.execute("create table turns (node text)")
         except sqlite3.Error as error:
             problems[SQLITE] = str(error)
-        (place / HELD).touch()
-        _wait((place / RELEASE).exists)
+        (scratch / HELD).touch()
+        _wait((scratch / RELEASE).exists)
     return problems
 
 
 def try_locks(folder: str) -> dict[str, str]:
-    """Wants the same locks while another process holds them: `refused` is right, `granted` is a fault."""
-    place = Path(folder)
-    if not _wait((place / HELD).exists):
+    """Tries the same locks while another process holds them: `refused` is right, `granted` is a fault."""
+    scratch = Path(folder)
+    if not _wait((scratch / HELD).exists):
         return {SQLITE: "the process that was to hold the lock did not come"}
-    found = {}
+    outcomes = {}
     try:
-        with _file_locked(place / LOCKED):
-            found[FILE] = "granted"
+        with _file_locked(scratch / LOCKED):
+            outcomes[FILE] = "granted"
     except BlockingIOError:
-        found[FILE] = "refused"
+        outcomes[FILE] = "refused"
     except OSError as error:
-        found[FILE] = error.strerror or str(error)
-    with contextlib.closing(sqlite3.connect(place / DATABASE, timeout=0.1)) as database:
+        outcomes[FILE] = error.strerror or str(error)
+    with contextlib.closing(sqlite3.connect(scratch / DATABASE, timeout=0.1)) as database:
         try:
             database.execute("begin exclusive")
-            found[SQLITE] = "granted"
+            outcomes[SQLITE] = "granted"
         except sqlite3.Error as error:
-            found[SQLITE] = "refused" if "locked" in str(error) else str(error)
-    (place / RELEASE).touch()
-    return found
+            outcomes[SQLITE] = "refused" if "locked" in str(error) else str(error)
+    (scratch / RELEASE).touch()
+    return outcomes
 
 
 @contextmanager
@@ -107,7 +109,7 @@ def _file_locked(path: Path) -> Iterator[None]:
 
 
 def _wait(done: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + VISIBLE_SECONDS
     while not done():
         if time.monotonic() > deadline:
             return False
@@ -116,7 +118,7 @@ def _wait(done: Callable[[], bool]) -> bool:
 
 
 def read_data(plain: dict[str, Any], cache: str) -> tuple[str, str]:
-    """The digest of the data set `plain` as this node reads it, and what went wrong, or nothing."""
+    """The digest of the data set `plain` as this node reads it, and the error, or an empty text."""
     from pydantic import TypeAdapter
 
     from fissura.core.errors import UserError

@@ -1,4 +1,4 @@
-"""Checks of what is installed and set: versions, the standard library's `platform`, addresses, tools."""
+"""Checks of software and settings: versions, the standard library's `platform`, addresses, tools."""
 
 from collections.abc import Iterator
 
@@ -25,58 +25,58 @@ def nodes(seen: Seen) -> list[Finding]:
 
 
 def versions(seen: Seen) -> list[Finding]:
-    """The same Python, packages and source of fissura everywhere, within the ranges that fissura takes."""
+    """All nodes have the same Python, packages and source of fissura, within fissura's required ranges."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         install = "install fissura there with `pip install -c platform/constraints.txt -e .`"
         if node.import_problem:
             yield NodeFault("error", f"fissura cannot be imported ({node.import_problem})", install)
-        for name, found in (("python", node.python), *node.versions.items()):
-            taken = seen.ranges.get(name, "")
-            if not SpecifierSet(taken).contains(found, prereleases=True):
-                yield NodeFault("error", f"{name} {found} is outside of {taken}", install)
+        for name, version in (("python", node.python), *node.versions.items()):
+            required = seen.ranges.get(name, "")
+            if not SpecifierSet(required).contains(version, prereleases=True):
+                yield NodeFault("error", f"{name} {version} is outside of {required}", install)
         for name in PACKAGES:
             if name not in node.versions and not (name == "fissura" and not node.import_problem):
                 yield NodeFault("error", f"{name} is not installed", install)
 
-    found = faults("versions", seen, judge)
+    findings = faults("versions", seen, judge)
     for name in ("python", *PACKAGES):
-        having: dict[str, list[str]] = {}
+        nodes_of: dict[str, list[str]] = {}
         for node in seen.nodes:
-            having.setdefault(node.python if name == "python" else node.versions.get(name, ""), []).append(
+            nodes_of.setdefault(node.python if name == "python" else node.versions.get(name, ""), []).append(
                 node.node
             )
-        having.pop("", None)
-        found += _differing(name, having)
+        nodes_of.pop("", None)
+        findings += _differing(name, nodes_of)
     code: dict[str, list[str]] = {}
     for node in seen.nodes:
         if node.code:
             code.setdefault(node.code, []).append(node.node)
-    found += _differing("the source of fissura", code)
-    if found:
-        return found
+    findings += _differing("the source of fissura", code)
+    if findings:
+        return findings
     first = seen.nodes[0]
     listed = ", ".join(f"{name} {version}" for name, version in first.versions.items())
     return [Finding("versions", "ok", f"Python {first.python}, {listed}")]
 
 
-def _differing(name: str, having: dict[str, list[str]]) -> list[Finding]:
-    """A line where nodes have different versions of one thing; it names those that the fewest have."""
-    if len(having) < 2:
+def _differing(name: str, nodes_of: dict[str, list[str]]) -> list[Finding]:
+    """One finding for each version that differs from the most common one."""
+    if len(nodes_of) < 2:
         return []
-    usual = max(having, key=lambda version: len(having[version]))
+    most_common = max(nodes_of, key=lambda version: len(nodes_of[version]))
     return [
         Finding(
-            "versions", "error", f"{name} {version}, elsewhere {usual}",
-            "install the same on all nodes, from platform/constraints.txt", tuple(those),
+            "versions", "error", f"{name} {version}, elsewhere {most_common}",
+            "install the same on all nodes, from platform/constraints.txt", tuple(names),
         )
-        for version, those in having.items()
-        if version != usual
+        for version, names in nodes_of.items()
+        if version != most_common
     ]  # fmt: skip
 
 
 def standard_platform(seen: Seen) -> list[Finding]:
-    """`import platform` gives the standard library's module, and nothing waits to take its place."""
+    """`import platform` imports the standard library's module, and no file hides it."""
 
     def judge(node: Facts) -> Iterator[NodeFault]:
         for path in node.shadows:
@@ -91,7 +91,7 @@ def standard_platform(seen: Seen) -> list[Finding]:
 
 
 def ray_address(seen: Seen) -> list[Finding]:
-    """RAY_ADDRESS leads somewhere, and it is clear which of several Rays on a machine is meant."""
+    """RAY_ADDRESS answers, and the choice among several Rays on a machine is clear."""
     if seen.address_problem:
         return [
             Finding(
@@ -115,7 +115,7 @@ def ray_address(seen: Seen) -> list[Finding]:
 
 
 def tools(seen: Seen) -> list[Finding]:
-    """What `ray up` needs on a machine; a cluster that something else starts can do without."""
+    """`ray up` needs these tools; a cluster started otherwise does not."""
     lacking = sorted({tool for node in seen.nodes for tool in ("sshd", "rsync") if tool not in node.tools})
     text = (
         f"`ray up` needs {' and '.join(lacking)}, not on PATH everywhere"

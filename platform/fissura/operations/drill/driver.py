@@ -1,4 +1,4 @@
-"""The driver is killed, and the same work is asked for again."""
+"""The driver is killed, and the same work is resumed."""
 
 from fissura.operations.drill.finding import FaultCost
 from fissura.operations.drill.sandbox import Ground, free_resources, seconds_until_free
@@ -7,13 +7,13 @@ from fissura.operations.drill.work import DrillWork
 
 
 class DriverKilled:
-    """SIGKILL to the process that a user started; once the cluster has its resources back, the work is gone
-    on with."""
+    """Sends SIGKILL to the process that a user started; resumes the work when the cluster's resources are
+    free again."""
 
     name = "driver"
 
     def run(self, ground: Ground, work: DrillWork) -> FaultCost:
-        """Makes the fault, and gives what it cost."""
+        """Injects the fault and returns its cost."""
         expected = free_resources()
         with ground.started(work.begin(ground.folder)) as driver:
             wait_for_middle(ground, work, driver)

@@ -1,4 +1,4 @@
-"""What came of a fault: numbers, and whether they are good enough."""
+"""The cost of a fault, and whether it is acceptable."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +8,13 @@ MOST_EPOCHS_LOST = 1
 
 @dataclass(frozen=True)
 class FaultCost:
-    """What a fault cost the work that it fell upon; None: does not apply, or it did not come that far.
+    """What a fault cost the work; None: does not apply, or the drill ended before.
 
-    `seconds` pass from the fault to the first progress after it. `epochs_lost` were begun before the fault
-    and are trained again, the one in flight included; of several trainings, the most that one lost.
-    `trials_lost` had ended before and are not there afterwards, `trials_repeated` were done again although
-    they had ended. `resources_seconds` pass from the end of the work (of the driver, where the fault ended
-    it) until the cluster has all that it had before. `problems` say what went wrong otherwise.
+    `seconds` is the time from the fault to the first progress after it. `epochs_lost` counts epochs begun
+    before the fault and trained again, the one in flight included; the maximum over trainings. `trials_lost`
+    had ended before and are missing afterwards, `trials_repeated` had ended and ran again.
+    `resources_seconds` is the time from the end of the work (or of the killed driver) until the cluster's
+    resources are free again. `problems` are all other errors.
     """
 
     fault: str
@@ -28,7 +28,7 @@ class FaultCost:
 
     @property
     def passed(self) -> bool:
-        """Whether the work went on, lost no more than an epoch and no trial, and gave its resources back."""
+        """Whether the work resumed, lost at most one epoch and no trial, and freed its resources."""
         return (
             not self.problems
             and self.seconds is not None
@@ -39,5 +39,5 @@ class FaultCost:
         )
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """In JSON types."""
         return {**vars(self), "problems": list(self.problems), "passed": self.passed}

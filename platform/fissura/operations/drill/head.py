@@ -25,13 +25,13 @@ STARTS = 3
 
 
 class HeadRestarted:
-    """All processes of the head of a cluster of the drill's own are killed, the driver ends by itself, the
-    head is started again, and the work is gone on with from what is on disk."""
+    """Kills all processes of the head of the drill's own cluster; the driver ends by itself. Then restarts
+    the head and resumes the work from disk."""
 
     name = "head"
 
     def run(self, ground: Ground, work: DrillWork) -> FaultCost:
-        """Makes the fault, and gives what it cost; the ground's own cluster is left alone."""
+        """Injects the fault and returns its cost; leaves the ground's cluster alone."""
         with private_folder() as folder:
             return self._on(Head(folder), ground, work)
 
@@ -58,8 +58,8 @@ class HeadRestarted:
 
 
 class Head:
-    """A Ray head of one's own on this machine, whose sockets and logs lie in `folder`; its processes are
-    known by a mark in their environment."""
+    """The drill's own Ray head on this machine, with sockets and logs in `folder`; a mark in their
+    environment identifies its processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,7 +70,7 @@ class Head:
         self._mark = f"FISSURA_DRILL_HEAD={secrets.token_hex(8)}"
 
     def start(self) -> None:
-        """Starts it; whatever it was before, it remembers nothing.
+        """Starts the head, without any earlier state.
 
         Raises:
             Stuck: it did not come up.
@@ -92,7 +92,7 @@ class Head:
         raise Stuck(f"the head did not start: {started.stdout[-500:]} {started.stderr[-500:]}")
 
     def kill(self) -> None:
-        """Ends all of its processes with SIGKILL, as a power cut would."""
+        """Ends all of its processes with SIGKILL, like a power cut."""
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit() and self._mark in environment_of(folder):
                 with suppress(ProcessLookupError):

@@ -15,7 +15,7 @@ from fissura.operations.drill.work import DrillWork
 
 
 class NodeLost:
-    """A node's raylet and workers are killed while it is at work; it does not come back."""
+    """Kills a node's raylet and workers while it works; the node does not return."""
 
     name = "node"
 
@@ -23,14 +23,14 @@ class NodeLost:
         self._node = node
 
     def run(self, ground: Ground, work: DrillWork) -> FaultCost:
-        """Makes the fault, and gives what it cost."""
+        """Injects the fault and returns its cost."""
         lost = available_resources_per_node().get(self._node, {})
         expected = {name: free - lost.get(name, 0.0) for name, free in free_resources().items()}
         with ground.started(work.begin(ground.folder)) as driver:
             with _room(on=self._node, cpus=work.cpus):
                 wait_for_middle(ground, work, driver)
                 driver.wait(
-                    lambda: any(one.node == self._node for one in ground.marked.alive(work.victim)),
+                    lambda: any(process.node == self._node for process in ground.marked.alive(work.victim)),
                     f"work came to the node {self._node}",
                 )
             end_node(self._node)
@@ -46,19 +46,19 @@ class _Hold:
 
 @contextmanager
 def _room(*, on: str, cpus: int) -> Iterator[None]:
-    """Inside the block the drill holds the cluster's free CPUs but for `cpus` of them, on the node `on` where
-    it has so many, so that work comes there."""
+    """Inside the block the drill holds all free CPUs of the cluster except `cpus`, which are on the node `on`
+    if it has so many, so that work is scheduled there."""
     free = {node: int(amount.get("CPU", 0)) for node, amount in available_resources_per_node().items()}
-    holds = []
-    for node in sorted(free, key=lambda one: one != on):
-        left = min(free[node], cpus)
-        cpus -= left
-        if free[node] > left:
+    actors = []
+    for node in sorted(free, key=lambda candidate: candidate != on):
+        kept_free = min(free[node], cpus)
+        cpus -= kept_free
+        if free[node] > kept_free:
             strategy = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-            actor = ray.remote(num_cpus=free[node] - left, scheduling_strategy=strategy)(_Hold)
-            holds.append(actor.remote())
+            holder = ray.remote(num_cpus=free[node] - kept_free, scheduling_strategy=strategy)(_Hold)
+            actors.append(holder.remote())
     try:
         yield
     finally:
-        for hold in holds:
-            ray.kill(hold)
+        for actor in actors:
+            ray.kill(actor)

@@ -1,4 +1,4 @@
-"""The Ray processes that a drill started, known by a mark in their environment, on any node."""
+"""The Ray processes that a drill started, on any node; a mark in their environment identifies them."""
 
 import json
 import os
@@ -24,9 +24,9 @@ class OwnedProcess(NamedTuple):
 
 
 class Marked:
-    """The processes of the drivers that were started with `environment`.
+    """The Ray processes of the drivers that were started with `environment`.
 
-    Nodes are looked at through Ray tasks that read /proc, so that they need to be Linux.
+    Ray tasks on the nodes read /proc, so the nodes must run Linux.
     """
 
     def __init__(self) -> None:
@@ -39,22 +39,24 @@ class Marked:
         return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(runtime)}
 
     def alive(self, title: str = "") -> list[OwnedProcess]:
-        """Those that run now and have `title` in their title."""
+        """The running processes with `title` in their title."""
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        found = ray.get([_on(node, _find).remote(self._token) for node in nodes], timeout=LOOK_SECONDS)
+        processes_of = ray.get([_on(node, _find).remote(self._token) for node in nodes], timeout=LOOK_SECONDS)
         return [
             OwnedProcess(node, pid, name)
-            for node, processes in zip(nodes, found, strict=True)
+            for node, processes in zip(nodes, processes_of, strict=True)
             for pid, name in processes
             if title in name
         ]
 
     def kill(self, processes: Sequence[OwnedProcess]) -> None:
-        """Ends these processes with SIGKILL; one that has ended meanwhile is passed over."""
+        """Ends these processes with SIGKILL; ignores those that have ended."""
         nodes = {process.node for process in processes}
         ray.get(
             [
-                _on(node, _kill).remote(self._token, [one.pid for one in processes if one.node == node])
+                _on(node, _kill).remote(
+                    self._token, [process.pid for process in processes if process.node == node]
+                )
                 for node in nodes
             ],
             timeout=LOOK_SECONDS,
@@ -62,7 +64,7 @@ class Marked:
 
 
 def end_node(node: str) -> None:
-    """Ends the node with this id as a power cut would: its raylet is killed, and its workers with it."""
+    """Kills the raylet and the workers of the node with this id, like a power cut."""
     # nobody is left to answer
     _on(node, _end_node).remote()
 
@@ -82,7 +84,7 @@ def _find(token: str) -> list[tuple[int, str]]:
 
 
 def _kill(token: str, pids: Sequence[int]) -> None:
-    """A Ray task: ends those of `pids` that carry the mark still."""
+    """A Ray task: ends those of `pids` that still carry the mark."""
     for pid in pids:
         if _title(Path("/proc", str(pid)), token) is not None:
             os.kill(pid, signal.SIGKILL)
@@ -96,13 +98,13 @@ def _end_node() -> None:
         for folder in Path("/proc").iterdir()
         if folder.name.isdigit() and f"RAY_RAYLET_PID={raylet}" in environment_of(folder)
     ]
-    # the raylet first: it must not tell anybody of the others
+    # the raylet first, so that it does not report the workers' deaths
     for pid in (int(raylet), *(pid for pid in workers if pid != mine)):
         os.kill(pid, signal.SIGKILL)
 
 
 def _title(folder: Path, token: str) -> bytes | None:
-    """The title of a process of this node that carries the mark; nodes may share a machine in tests."""
+    """The title of a marked process of this node, else None; in tests, nodes may share a machine."""
     marks = {f"{MARK}={token}", f"RAY_RAYLET_PID={os.environ['RAY_RAYLET_PID']}"}
     if not marks <= environment_of(folder):
         return None
@@ -113,8 +115,8 @@ def _title(folder: Path, token: str) -> bytes | None:
 
 
 def environment_of(folder: Path) -> set[str]:
-    """The environment that the process began with whose folder in /proc this is, as `NAME=VALUE`; nothing
-    where it has ended."""
+    """The initial environment of the process with this folder in /proc, as `NAME=VALUE`; empty if it has
+    ended."""
     try:
         return set((folder / "environ").read_bytes().decode(errors="replace").split("\0"))
     except OSError:

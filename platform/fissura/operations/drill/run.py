@@ -1,4 +1,4 @@
-"""A whole drill: fault after fault upon work after work, in a fresh folder that is removed afterwards."""
+"""Runs a whole drill: each fault during each work, in a new folder that is removed afterwards."""
 
 import secrets
 import shutil
@@ -32,28 +32,28 @@ REMOVING_SECONDS = 20.0
 def run_drill(
     *, address: str | None, storage: Path, faults: Sequence[str], nodes: Sequence[str], say: Say
 ) -> list[FaultCost]:
-    """Makes the `faults` on the cluster at `address`, or on a Ray of this process's own where it is None.
+    """Injects the `faults` into the cluster at `address`, or into a local Ray if it is None.
 
-    Each falls upon each work; "node" upon as many works as there are `nodes`, the ids of nodes that may be
-    ended; "head" upon a cluster that the drill starts for it, where there is no `address`. Everything is
-    written into a folder of its own below `storage`, which all nodes must share. Only processes that the
-    drill started are ended, and the named nodes.
+    Each fault hits each work; "node" hits one work for each of `nodes`, the ids of nodes that may be ended;
+    "head", which needs `address` to be None, hits a cluster that the drill starts. Everything is written into
+    a new folder below `storage`, which all nodes must share. The drill ends only processes that it started,
+    and the named nodes.
 
     Raises:
         SpecError: a fault is not known, or does not go with `nodes` and `address`.
         ResourceError: no cluster answers, a node is not in it, or it has fewer than two CPUs.
     """
     check_faults(faults, nodes=nodes, address=address)
-    courses: list[tuple[Scenario, DrillWork]] = [
+    drills: list[tuple[Scenario, DrillWork]] = [
         (fault, work)
         for name, fault in (("worker", WorkerKilled()), ("driver", DriverKilled()))
         if name in faults
         for work in ALL_WORK
     ]
-    courses += zip(map(NodeLost, nodes), ALL_WORK, strict=False)
+    drills += zip(map(NodeLost, nodes), ALL_WORK, strict=False)
     # Ray can be connected to one cluster at a time
-    apart = [(HeadRestarted(), work) for work in ALL_WORK if "head" in faults]
-    total, findings = len(courses) + len(apart), list[FaultCost]()
+    head_drills = [(HeadRestarted(), work) for work in ALL_WORK if "head" in faults]
+    total, findings = len(drills) + len(head_drills), list[FaultCost]()
 
     def run(fault: Scenario, work: DrillWork, cluster: str) -> None:
         number = len(findings) + 1
@@ -64,8 +64,8 @@ def run_drill(
         say(f"  {'passed' if findings[-1].passed else 'FAILED'}")
 
     with fresh_folder(storage) as folder:
-        if courses:
-            # a Ray of its own counts with two CPUs wherever it is: the work is small
+        if drills:
+            # a local Ray counts at least two CPUs on any machine: the work is small
             with connected(address, cpus=max(NEEDED_CPUS, usable_cpus())) as resources:
                 if resources.cpus < NEEDED_CPUS:
                     raise ResourceError(
@@ -74,15 +74,15 @@ def run_drill(
                     )
                 check_nodes(nodes)
                 cluster = ray.get_runtime_context().gcs_address
-                for fault, work in courses:
+                for fault, work in drills:
                     run(fault, work, cluster)
-        for fault, work in apart:
+        for fault, work in head_drills:
             run(fault, work, "")
     return findings
 
 
 def course(fault: Scenario, work: DrillWork, ground: Ground) -> FaultCost:
-    """One fault upon one work; where it is not survived, the reason is the finding's problem."""
+    """One fault during one work; if the work does not survive, the finding's problem is the reason."""
     try:
         return fault.run(ground, work)
     except (FissuraError, RayError) as error:
@@ -90,7 +90,7 @@ def course(fault: Scenario, work: DrillWork, ground: Ground) -> FaultCost:
 
 
 def check_faults(faults: Sequence[str], *, nodes: Sequence[str], address: str | None) -> None:
-    """Looks whether these faults can be asked for.
+    """Checks that these faults can be injected.
 
     Raises:
         SpecError: one is not known, "node" and `nodes` do not come together, or "head" comes with an address.
@@ -119,7 +119,7 @@ def check_faults(faults: Sequence[str], *, nodes: Sequence[str], address: str | 
 
 
 def check_nodes(nodes: Sequence[str]) -> None:
-    """Looks whether these nodes can be ended, and this process outlive it.
+    """Checks that these nodes can be ended without ending this process.
 
     Raises:
         ResourceError: one cannot.

@@ -1,4 +1,4 @@
-"""Where a drill takes place: a cluster, and a folder that its nodes share."""
+"""The sandbox of a drill: a cluster, and a folder that its nodes share."""
 
 import os
 import subprocess
@@ -14,20 +14,20 @@ import ray
 from fissura.core.errors import FissuraError
 from fissura.operations.drill.owned_processes import Marked
 
-PATIENCE_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 LOOK_EVERY_SECONDS = 0.1
-SAID_LINES = 4
+LAST_LINES = 4
 COUNTED = ("CPU", "GPU")
 # what the program `fissura` runs: it may not be on the path of this Python
 PROGRAM = (sys.executable, "-c", "from fissura.cli import main; main()")
 
 
 class Stuck(FissuraError):
-    """Something did not come in time, or a driver ended before it came."""
+    """An expected event did not come in time, or the driver ended before it."""
 
 
 class Driver:
-    """A `fissura` process; what it says goes to a file."""
+    """A `fissura` process; its output goes to a file."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._process, self._log = process, log
@@ -43,18 +43,18 @@ class Driver:
         Raises:
             Stuck: the driver ended before, or it took too long.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not until():
             if self._process.poll() is not None and not until():
                 raise Stuck(
                     f"the driver ended with {self._process.returncode} before {what}: {self._last_words()}"
                 )
             if time.monotonic() > deadline:
-                raise Stuck(f"waited {PATIENCE_SECONDS:.0f} s in vain for {what}: {self._last_words()}")
+                raise Stuck(f"waited {TIMEOUT_SECONDS:.0f} s in vain for {what}: {self._last_words()}")
             time.sleep(LOOK_EVERY_SECONDS)
 
     def wait_for_end(self) -> None:
-        """Waits until it has ended, well or not.
+        """Waits until it has ended, with or without an error.
 
         Raises:
             Stuck: it took too long.
@@ -62,7 +62,7 @@ class Driver:
         self.wait(lambda: self._process.poll() is not None, "its end")
 
     def finish(self) -> None:
-        """Waits until it has ended well.
+        """Waits until it has ended without an error.
 
         Raises:
             Stuck: it failed, or took too long.
@@ -73,7 +73,7 @@ class Driver:
 
     def _last_words(self) -> str:
         lines = self._log.read_text("utf-8", errors="replace").split("\n")
-        return " / ".join([line.strip() for line in lines if line.strip()][-SAID_LINES:]) or "it said nothing"
+        return " / ".join([line.strip() for line in lines if line.strip()][-LAST_LINES:]) or "it said nothing"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Ground:
 
     @contextmanager
     def started(self, words: Sequence[str]) -> Iterator[Driver]:
-        """The command, running; it is killed where the block ends before it."""
+        """Runs the command; the end of the block kills it."""
         log = self.folder / "driver.log"
         environment = os.environ | self.marked.environment | {"RAY_ADDRESS": self.address}
         with (
@@ -107,22 +107,22 @@ class Ground:
 
 
 def free_resources() -> dict[str, float]:
-    """CPUs and GPUs of the cluster that nobody holds."""
+    """The free CPUs and GPUs of the cluster."""
     available = ray.available_resources()
     return {name: float(available.get(name, 0.0)) for name in COUNTED}
 
 
 def seconds_until_free(expected: dict[str, float]) -> float:
-    """Waits until the cluster has `expected` free; gives how long that took.
+    """Waits until the cluster has `expected` free; returns the seconds that it took.
 
     Raises:
         Stuck: it took too long.
     """
     begin = time.monotonic()
     while (free := free_resources()) != expected:
-        if time.monotonic() - begin > PATIENCE_SECONDS:
+        if time.monotonic() - begin > TIMEOUT_SECONDS:
             raise Stuck(
-                f"{PATIENCE_SECONDS:.0f} s after the work {free} are free, {expected} were before; where"
+                f"{TIMEOUT_SECONDS:.0f} s after the work {free} are free, {expected} were before; where"
                 " nothing else began on the cluster meanwhile, its resources did not come back"
             )
         time.sleep(LOOK_EVERY_SECONDS)

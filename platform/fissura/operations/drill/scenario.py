@@ -1,4 +1,4 @@
-"""What all faults have alike: one is made in the middle of some work, the work goes on, all is counted."""
+"""What all faults share: a fault in the middle of some work, the wait until it resumes, the cost."""
 
 import time
 from typing import Protocol
@@ -9,30 +9,30 @@ from fissura.operations.drill.work import DrillWork, State, epochs_lost, gone_on
 
 
 class Scenario(Protocol):
-    """A fault that can be made on a ground while some work is under way."""
+    """A fault that can be injected during some work."""
 
     name: str
 
     def run(self, ground: Ground, work: DrillWork) -> FaultCost:
-        """Makes it, and gives what it cost.
+        """Injects the fault and returns its cost.
 
         Raises:
-            Stuck: the work did not come to its middle, or did not go on.
+            Stuck: the work did not reach its middle, or did not resume.
         """
         ...
 
 
 class Stopwatch:
-    """Runs from the fault to the first progress after it."""
+    """Measures the time from the fault to the first progress after it."""
 
     def __init__(self, ground: Ground, work: DrillWork) -> None:
         self._ground, self._work = ground, work
         self._begin = time.monotonic()
         self.state = work.state(ground.folder)
-        """How far the work was when the fault had been made."""
+        """The progress of the work right after the fault."""
 
     def gone_on(self, driver: Driver) -> float:
-        """Waits until the work goes on; gives the seconds since the fault."""
+        """Waits until the work resumes; returns the seconds since the fault."""
         driver.wait(
             lambda: gone_on(self.state, self._work.state(self._ground.folder)), "it went on after the fault"
         )
@@ -46,23 +46,23 @@ class Stopwatch:
 
 
 def wait_for_middle(ground: Ground, work: DrillWork, driver: Driver) -> None:
-    """Waits until a fault would fall into the middle of the work."""
+    """Waits until the work is in its middle."""
     driver.wait(lambda: work.midway(work.state(ground.folder)), "the middle of the work")
 
 
 def finding(
     fault: str, work: DrillWork, *, before: State, after: State, seconds: float, resources_seconds: float
 ) -> FaultCost:
-    """What the fault cost, from how far the work was at the fault and at the end."""
-    kept = before.ended.keys() & after.ended.keys()
+    """The cost of the fault, from the progress at the fault and at the end."""
+    in_both = before.ended.keys() & after.ended.keys()
     return FaultCost(
         fault,
         work.name,
         seconds=round(seconds, 1),
         epochs_lost=epochs_lost(after),
-        trials_lost=len(before.ended) - len(kept) if after.ended else None,
+        trials_lost=len(before.ended) - len(in_both) if after.ended else None,
         trials_repeated=(
-            sum(before.ended[trial] != after.ended[trial] for trial in kept) + after.doubled
+            sum(before.ended[trial] != after.ended[trial] for trial in in_both) + after.doubled
             if after.ended
             else None
         ),

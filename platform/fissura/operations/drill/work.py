@@ -1,4 +1,4 @@
-"""The work that a fault falls upon: small, on synthetic images, and read off the files that it writes."""
+"""The work of a drill: small, on synthetic images; its progress is read from the files that it writes."""
 
 import itertools
 import json
@@ -27,8 +27,8 @@ SMALL = ("--set", "model.width=4", "--set", "model.depth=2", "--set", "data.crop
 
 @dataclass(frozen=True)
 class State:
-    """How far some work is: the epochs that each training (a trial's number, or a run) told of, in order;
-    when each trial ended that has; why trials failed; how many share a configuration with another one."""
+    """The progress of some work: the epochs that each training (a trial's number, or a run) reported, in
+    order; when trials ended; why trials failed; how many repeat another's configuration."""
 
     epochs: Mapping[str, tuple[int, ...]]
     ended: Mapping[int, str] = field(default_factory=dict)
@@ -37,8 +37,8 @@ class State:
 
 
 class DrillWork(Protocol):
-    """Some work below a folder: the words of the `fissura` command that begins it and of the one that goes on
-    with it, how many CPUs it keeps busy, what is in the title of the processes that do it, how far it is."""
+    """Some work below a folder: the `fissura` commands that begin and resume it, the number of CPUs that it
+    uses, `victim`, a part of its processes' titles, and its progress."""
 
     name: str
     cpus: int
@@ -49,15 +49,15 @@ class DrillWork(Protocol):
         ...
 
     def again(self, folder: Path) -> list[str]:
-        """The command that goes on with it."""
+        """The command that resumes it."""
         ...
 
     def state(self, folder: Path) -> State:
-        """How far it is."""
+        """Its progress."""
         ...
 
     def midway(self, state: State) -> bool:
-        """Whether a fault would fall into the middle of it now."""
+        """Whether it is in its middle."""
         ...
 
 
@@ -83,24 +83,24 @@ class SegmentationSearch:
         return [
             "search", str(space), "--data", f"synthetic:{images(folder)}", "--profile", "none", *SMALL,
             "--set", f"epochs={EPOCHS}", "--trials", str(TRIALS), "--concurrency", "1",
-            "--cpus-per-trial", "1", "--gpus-per-trial", "0", *_places(folder),
+            "--cpus-per-trial", "1", "--gpus-per-trial", "0", *_folder_options(folder),
         ]  # fmt: skip
 
     def again(self, folder: Path) -> list[str]:
-        """The command that goes on with it."""
-        return ["search", "--resume", "--name", "drill", *_places(folder)]
+        """The command that resumes it."""
+        return ["search", "--resume", "--name", "drill", *_folder_options(folder)]
 
     def state(self, folder: Path) -> State:
-        """How far it is."""
+        """Its progress."""
         study = Study(folder / "studies" / "drill")
         log, epochs = study.path / "search.log", dict[str, list[int]]()
         for line in log.read_text("utf-8").splitlines() if log.is_file() else ():
-            if (told := EPOCH.search(line)) and not line.endswith("interrupted"):
-                epochs.setdefault(told["trial"], []).append(int(told["epoch"]))
+            if (match := EPOCH.search(line)) and not line.endswith("interrupted"):
+                epochs.setdefault(match["trial"], []).append(int(match["epoch"]))
         return State({trial: tuple(done) for trial, done in epochs.items()}, *_trials(study))
 
     def midway(self, state: State) -> bool:
-        """One trial has ended, and another is in the middle."""
+        """Whether one trial has ended, and another is in its middle."""
         running = [done for trial, done in state.epochs.items() if int(trial) not in state.ended]
         return bool(state.ended) and any(2 <= done[-1] < EPOCHS // 2 for done in running)
 
@@ -130,19 +130,19 @@ class ClassifierSearch:
             "--set", "backbone.weights=none", "--set", "backbone.input_size=32", "--set", "folds=3",
             "--set", "backbone.kind=mobilenet_v3", "--set", "classifier.kind=forest",
             "--set", "classifier.trees=40", "--trials", str(SETTINGS), "--concurrency", "1",
-            "--cpus-per-trial", "1", "--gpus-per-trial", "0", *_places(folder),
+            "--cpus-per-trial", "1", "--gpus-per-trial", "0", *_folder_options(folder),
         ]  # fmt: skip
 
     def again(self, folder: Path) -> list[str]:
-        """The command that goes on with it."""
+        """The command that resumes it."""
         return SegmentationSearch().again(folder)
 
     def state(self, folder: Path) -> State:
-        """How far it is."""
+        """Its progress."""
         return State({}, *_trials(Study(folder / "studies" / "drill")))
 
     def midway(self, state: State) -> bool:
-        """Some settings are judged."""
+        """Whether some settings are scored."""
         return 2 <= len(state.ended) < SETTINGS // 2
 
 
@@ -157,20 +157,20 @@ class DrillTraining:
         """The command that begins it."""
         return [
             "train", "small_unet", "--data", f"synthetic:{images(folder)}", *SMALL, "--workers", "2",
-            "--set", f"epochs={EPOCHS}", "--cpus-per-worker", "1", *_places(folder),
+            "--set", f"epochs={EPOCHS}", "--cpus-per-worker", "1", *_folder_options(folder),
         ]  # fmt: skip
 
     def again(self, folder: Path) -> list[str]:
-        """The command that goes on with it."""
+        """The command that resumes it."""
         return self.begin(folder)
 
     def state(self, folder: Path) -> State:
-        """How far it is."""
+        """Its progress."""
         logs = sorted((folder / "studies" / "runs").glob(f"*/{LOG}"))
         return State({log.parent.name: _train_log(log) for log in logs})
 
     def midway(self, state: State) -> bool:
-        """A few epochs are done."""
+        """Whether a few epochs are done."""
         return any(2 <= done[-1] < EPOCHS // 2 for done in state.epochs.values() if done)
 
 
@@ -178,15 +178,15 @@ ALL_WORK: tuple[DrillWork, ...] = (SegmentationSearch(), ClassifierSearch(), Dri
 
 
 def images(folder: Path) -> Path:
-    """The synthetic images of a ground, drawn where they are not there."""
-    place = folder.parent / "images"
-    write(SyntheticSpec(train=12, val=4, test=4, height=96, width=96, crack_width=(1.5, 4.0)), place)
-    return place
+    """The synthetic images of a ground, drawn if missing."""
+    directory = folder.parent / "images"
+    write(SyntheticSpec(train=12, val=4, test=4, height=96, width=96, crack_width=(1.5, 4.0)), directory)
+    return directory
 
 
 def epochs_lost(state: State) -> int | None:
-    """The most epochs that one training trained again: those that it told of twice, and the one in flight,
-    whose work is lost in any case. None where nothing tells of epochs."""
+    """The most epochs that one training repeated: those reported twice, and the one in flight, which is
+    always lost. None for work without epochs."""
     if not state.epochs:
         return None
     again = [
@@ -196,8 +196,8 @@ def epochs_lost(state: State) -> int | None:
 
 
 def gone_on(before: State, now: State) -> bool:
-    """Whether every training that was under way has told of an epoch since, or ended; of work without epochs,
-    whether a trial has."""
+    """Whether every running training has reported an epoch since, or ended; for work without epochs, whether
+    a trial has ended."""
     if not before.epochs:
         return len(now.ended) > len(before.ended)
     return all(
@@ -207,12 +207,12 @@ def gone_on(before: State, now: State) -> bool:
     )
 
 
-def _places(folder: Path) -> tuple[str, ...]:
+def _folder_options(folder: Path) -> tuple[str, ...]:
     return ("--storage", str(folder / "studies"), "--cache", str(folder.parent / "cache"))
 
 
 def _trials(study: Study) -> tuple[dict[int, str], dict[int, str], int]:
-    """Read without Optuna, which would make the tables that the search is about to make."""
+    """Reads the database without Optuna, which would create the tables before the search does."""
     path = study.path / "study.db"
     if not path.is_file():
         return {}, {}, 0
@@ -221,11 +221,13 @@ def _trials(study: Study) -> tuple[dict[int, str], dict[int, str], int]:
             trials = database.execute(
                 "select trial_id, number, state, datetime_complete from trials"
             ).fetchall()
-            kept = database.execute("select trial_id, key, value_json from trial_user_attributes").fetchall()
+            attribute_rows = database.execute(
+                "select trial_id, key, value_json from trial_user_attributes"
+            ).fetchall()
     except sqlite3.OperationalError:
         return {}, {}, 0
     attributes: dict[int, dict[str, str]] = defaultdict(dict)
-    for trial, key, value in kept:
+    for trial, key, value in attribute_rows:
         attributes[trial][key] = json.loads(value)
     ended = {
         number: (trial, state, at)

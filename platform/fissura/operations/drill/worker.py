@@ -8,23 +8,23 @@ from fissura.operations.drill.work import DrillWork
 
 
 class WorkerKilled:
-    """SIGKILL to one process that is at work on a trial or a training, as a lack of memory would."""
+    """Sends SIGKILL to one process of a trial or a training, like the out-of-memory killer."""
 
     name = "worker"
 
     def run(self, ground: Ground, work: DrillWork) -> FaultCost:
-        """Makes the fault, and gives what it cost."""
+        """Injects the fault and returns its cost."""
         expected = free_resources()
         with ground.started(work.begin(ground.folder)) as driver:
             wait_for_middle(ground, work, driver)
-            found = list[OwnedProcess]()
+            workers = list[OwnedProcess]()
 
-            def look() -> bool:
-                found[:] = ground.marked.alive(work.victim)
-                return bool(found)
+            def find_workers() -> bool:
+                workers[:] = ground.marked.alive(work.victim)
+                return bool(workers)
 
-            driver.wait(look, "a worker was at work")
-            ground.marked.kill(found[:1])
+            driver.wait(find_workers, "a worker was at work")
+            ground.marked.kill(workers[:1])
             watch = Stopwatch(ground, work)
             seconds = watch.gone_on(driver)
             driver.finish()

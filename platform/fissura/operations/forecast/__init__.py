@@ -1,1 +1,1 @@
-"""What a search will take before it is begun: measured, simulated, and told with its spread."""
+"""Forecasts what a search will take: measured, simulated, and reported with its spread."""

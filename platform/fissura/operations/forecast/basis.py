@@ -1,4 +1,4 @@
-"""What a forecast stands on: an earlier study, a measurement here, or a number that is given."""
+"""The basis of a forecast: an earlier study, a measurement here, or a given number."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from fissura.data.cache import PreparedData
 
 PARALLEL = 0.8
-"""The share of an epoch that more CPUs shorten, where nobody measured it."""
+"""The default share of an epoch that more CPUs shorten."""
 SPREAD = 0.1
-"""The scatter of an epoch's time within a trial, where nobody measured it."""
+"""The default scatter of an epoch's time within a trial."""
 PHASES = 200
-"""Random trials of which the last phases are drawn."""
+"""The number of random trials whose last phases are drawn."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Courses of trials, and where they come from; `seconds` are those of an epoch of each setting on `cpus`
-    CPUs, and `parallel` the share of them that more CPUs shorten."""
+    """The learning curves of trials, and their source; `seconds` are those of an epoch of each setting on
+    `cpus` CPUs, and `parallel` the share of them that more CPUs shorten."""
 
     draw: Callable[[int, Random], Course]
     seconds: tuple[float, ...]
@@ -44,15 +44,15 @@ class Basis:
         """The lanes with the pace of their CPUs, by Amdahl's law; on GPUs all have the same."""
         if lanes.gpus:
             return lanes
-        one, other = (1 - self.parallel + self.parallel / cpus for cpus in (lanes.cpus, self.cpus))
-        return replace(lanes, slower=one / other)
+        planned, measured = (1 - self.parallel + self.parallel / cpus for cpus in (lanes.cpus, self.cpus))
+        return replace(lanes, slower=planned / measured)
 
 
 def basis_of_study(path: Path, space: LoadedSpace, *, epochs: int) -> Basis:
     """The trials of an earlier study of the same space, or of one like it.
 
     Raises:
-        SpaceError: no study lies there, or no trial of it tells its epochs' seconds.
+        SpaceError: there is no study, or none of its trials records its epochs' seconds.
     """
     from fissura.records.run_files import MANIFEST, read_manifest
 
@@ -77,18 +77,18 @@ def basis_of_measurement(
     space: LoadedSpace, data: "PreparedData", *, settings: int, most_cpus: int, gpus: int, seed: int, say: Say
 ) -> Basis:
     """Some steps of the real trainer here, for `settings` settings of the space."""
-    found = measure(
+    measured = measure(
         space, data, settings=settings, cpus=1, most_cpus=1 if gpus else most_cpus, seed=seed, say=say
     )
     return Basis(
-        draw=Assumed(found.seconds, space.longest, startup_of(space), drawn_phases(space)).draw,
-        seconds=found.seconds,
-        cpus=found.cpus,
-        parallel=found.parallel,
-        costs=Costs(first=found.first),
+        draw=Assumed(measured.seconds, space.longest, startup_of(space), drawn_phases(space)).draw,
+        seconds=measured.seconds,
+        cpus=measured.cpus,
+        parallel=measured.parallel,
+        costs=Costs(first=measured.first),
         spread=SPREAD,
-        text=f"{len(found.seconds)} settings trained for some steps here; more CPUs shorten"
-        f" {found.parallel:.0%} of an epoch; learning curves are assumed",
+        text=f"{len(measured.seconds)} settings trained for some steps here; more CPUs shorten"
+        f" {measured.parallel:.0%} of an epoch; learning curves are assumed",
     )
 
 
@@ -107,7 +107,7 @@ def basis_of_seconds(seconds: float, space: LoadedSpace, *, cpus: int) -> Basis:
 
 
 def startup_of(space: LoadedSpace) -> int:
-    """How many trials are random before the sampler has learnt; all of them where it never does."""
+    """The number of random trials before the sampler learns; all of them if it never does."""
     sampler = space.definition.sampler
     return sampler.startup if sampler.kind == "tpe" else 1_000_000
 

@@ -1,5 +1,4 @@
-"""What a search will take: many simulated ones, with other draws each, at several numbers of trials at a
-time."""
+"""Forecasts a search from many simulated ones, at several numbers of trials at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from fissura.spaces.halving import Halving
 from fissura.spaces.space import AnyScheduler, Asha
 
 NEAR = 1.05
-"""The best number of trials at a time is the least whose search takes at most so many times the shortest."""
+"""The best number of trials at a time is the smallest within this factor of the shortest search."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +74,19 @@ class ForecastQuestion:
 
 def forecast(question: ForecastQuestion, lanes: Lanes) -> Forecast:
     """Simulates the search `repetitions` times with these lanes."""
-    played = [play(question, lanes, repetition=number) for number in range(question.repetitions)]
-    hours = [one.seconds / 3600 * question.nodes for one in played]
-    slots = [one.seconds * lanes.concurrent for one in played]
+    searches = [play(question, lanes, repetition=number) for number in range(question.repetitions)]
+    hours = [search.seconds / 3600 * question.nodes for search in searches]
+    slots = [search.seconds * lanes.concurrent for search in searches]
     return Forecast(
         lanes=lanes,
-        seconds=spread_of([one.seconds for one in played]),
-        epochs=spread_of([one.epochs for one in played]),
+        seconds=spread_of([search.seconds for search in searches]),
+        epochs=spread_of([search.epochs for search in searches]),
         held_hours=fmean(slots) / 3600 * (lanes.gpus or lanes.cpus),
         node_hours=fmean(hours),
-        utilisation=fmean(one.training / slot for one, slot in zip(played, slots, strict=True)),
-        driver=fmean(one.driver / one.seconds for one in played),
-        epochs_lost=fmean(one.epochs_lost for one in played),
-        cost=None if question.price is None else spread_of([question.price * one for one in hours]),
+        utilisation=fmean(search.training / slot for search, slot in zip(searches, slots, strict=True)),
+        driver=fmean(search.driver / search.seconds for search in searches),
+        epochs_lost=fmean(search.epochs_lost for search in searches),
+        cost=None if question.price is None else spread_of([question.price * search for search in hours]),
     )
 
 
@@ -116,9 +115,9 @@ def play(question: ForecastQuestion, lanes: Lanes, *, repetition: int) -> Played
 def best_of(forecasts: Sequence[Forecast]) -> Forecast:
     """The forecast with the fewest trials at a time among those that are about as quick as the quickest:
     fewer leave the sampler more results to learn from."""
-    quickest = min(one.seconds.median for one in forecasts)
-    near = [one for one in forecasts if one.seconds.median <= NEAR * quickest]
-    return min(near, key=lambda one: one.lanes.concurrent)
+    quickest = min(forecast.seconds.median for forecast in forecasts)
+    near = [forecast for forecast in forecasts if forecast.seconds.median <= NEAR * quickest]
+    return min(near, key=lambda forecast: forecast.lanes.concurrent)
 
 
 def spread_of(values: Sequence[float]) -> Range:

@@ -22,8 +22,8 @@ best of so many random ones."""
 
 @dataclass(frozen=True)
 class Course:
-    """One trial: seconds an epoch, at most `epochs` of them, and the values it reports; higher is better.
-    `phase` are the epochs, counted from 0, of its last phase; None: all."""
+    """The learning curve of one trial: its seconds for each of at most `epochs` epochs, and its reported
+    values; higher is better. `phase` are the epochs, counted from 0, of its last phase; None: all."""
 
     seconds: float
     epochs: int
@@ -31,13 +31,13 @@ class Course:
     phase: range | None = None
 
     def value(self, epoch: int) -> float:
-        """What it reports after this epoch, counted from 1."""
+        """The value reported after this epoch, counted from 1."""
         return self.values[min(epoch, len(self.values)) - 1]
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """Courses of which only times are known: `seconds` are those of an epoch of as many settings.
+    """Learning curves of which only times are known: `seconds` has an epoch's seconds for each setting.
 
     Of the values only the order of trials matters. A random trial's quality is standard normal, one that TPE
     chose (after `startup`) is the better of two; what is reported scatters around it from epoch to epoch.
@@ -50,7 +50,7 @@ class Assumed:
     phases: Sequence[range] = ()
 
     def draw(self, number: int, random: Random) -> Course:
-        """A course for the trial of this number."""
+        """The learning curve for the trial of this number."""
         quality = max(random.gauss(0, 1) for _ in range(1 if number < self.startup else GAIN))
         values = [quality + random.gauss(0, NOISE) for _ in range(self.epochs)]
         seconds = random.choice(self.seconds)
@@ -60,10 +60,8 @@ class Assumed:
 
 @dataclass(frozen=True)
 class Measured:
-    """Courses drawn from the trials of a study: `startup` of them were random, the sampler chose the others.
-
-    A trial that was stopped goes on as the others did on the mean; what is reported scatters as the others'
-    changes did.
+    """Learning curves drawn from the trials of a study: `startup` of them were random, the sampler chose the
+    others. A stopped trial is continued by the others' mean change; values scatter as the others' changes.
     """
 
     trials: Sequence[Course]
@@ -73,15 +71,15 @@ class Measured:
     noise: float
 
     def draw(self, number: int, random: Random) -> Course:
-        """A course for the trial of this number."""
+        """The learning curve for the trial of this number."""
         cut = min(self.startup, len(self.trials))
         early, late = self.trials[:cut], self.trials[cut:]
-        one = random.choice(early if number < self.startup and early else late or early)
-        values = list(one.values)
-        for step in self.steps[len(values) : one.epochs]:
+        trial = random.choice(early if number < self.startup and early else late or early)
+        values = list(trial.values)
+        for step in self.steps[len(values) : trial.epochs]:
             values.append(values[-1] + step)
         noisy = [value + random.gauss(0, self.noise) for value in values]
-        return replace(one, values=noisy)
+        return replace(trial, values=noisy)
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,11 @@ def _steps(courses: Sequence[Course], epochs: int) -> tuple[list[float], float]:
     """How values change from each epoch to the next on the mean, and how that scatters."""
     steps, residuals = [0.0], []
     for epoch in range(1, epochs):
-        changes = [one.values[epoch] - one.values[epoch - 1] for one in courses if len(one.values) > epoch]
+        changes = [
+            course.values[epoch] - course.values[epoch - 1]
+            for course in courses
+            if len(course.values) > epoch
+        ]
         steps.append(fmean(changes) if changes else 0.0)
         residuals += [change - steps[-1] for change in changes]
     return steps, pstdev(residuals) / math.sqrt(2) if len(residuals) > 1 else 0.0
@@ -153,7 +155,12 @@ def _times(trials: "Sequence[optuna.trial.FrozenTrial]") -> MeasuredTimes:
 
     spans = [trial.user_attrs[SECONDS] for trial in trials]
     later = [(span[0], span[1:]) for span in spans if len(span) > 1]
-    logs = [math.log(one) - fmean(map(math.log, rest)) for _, rest in later for one in rest if len(rest) > 1]
+    logs = [
+        math.log(seconds_of_epoch) - fmean(map(math.log, rest))
+        for _, rest in later
+        for seconds_of_epoch in rest
+        if len(rest) > 1
+    ]
     beside = [
         seconds - sum(span)
         for trial, span in zip(trials, spans, strict=True)

@@ -69,19 +69,19 @@ def _drawn(space: LoadedSpace, count: int, seed: int) -> "list[Recipe]":
     from fissura.segmentation.recipe import segmenter_of
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "measure") % 2**32))
-    found: list[Recipe] = []
+    recipes: list[Recipe] = []
     for _ in range(DRAWS * count):
-        if len(found) == count:
+        if len(recipes) == count:
             break
         try:
-            found.append(segmenter_of(space.recipe_for(space.suggest(study.ask()))))
+            recipes.append(segmenter_of(space.recipe_for(space.suggest(study.ask()))))
         except SpecError:
             continue
-    return found
+    return recipes
 
 
 def _epoch(recipe: "Recipe", data: "PreparedData", *, cpus: int) -> tuple[float, float]:
-    """What a first epoch takes beyond a later one, and what that takes, all images counted; seconds."""
+    """The extra seconds of a first epoch over a later one, and the later one's seconds, over all images."""
     from fissura.data.epochs import Epochs
     from fissura.segmentation.trainer import Trainer
     from fissura.training.runtime import LocalRuntime

@@ -1,7 +1,7 @@
-"""A search, played through in seconds: slots, a driver that does one thing at a time, nodes that fail.
+"""Simulates a search: slots, a driver that does one thing at a time, nodes that fail.
 
-Events are taken in the order of their times. The driver suggests trials and takes in results one after the
-other, so that it, and no trial, is what many short trials wait for. No Ray, no clock: time is a number.
+Events happen in the order of their times. The driver suggests trials and processes results one after the
+other, so that many short trials wait for it. No Ray, no clock: time is a number.
 """
 
 import heapq
@@ -16,7 +16,7 @@ from fissura.operations.forecast.learning_curves import Course
 from fissura.spaces.halving import Halving
 
 MOST_LOSSES = 50
-"""Nodes lost, by trial and epoch, after which a simulation is given up."""
+"""The number of lost nodes for each trial and epoch after which a simulation is given up."""
 
 
 class Costs(Spec):
@@ -56,7 +56,7 @@ class Machines:
 
 @dataclass
 class Played:
-    """What came of one simulated search; seconds, and shares of 1."""
+    """The result of one simulated search; times in seconds."""
 
     seconds: float = 0.0
     epochs: int = 0
@@ -73,7 +73,7 @@ NOTHING = Course(0.0, 0, (0.0,))
 
 @dataclass
 class _Slot:
-    """A place for one trial; `life` counts what was begun in it, so that a lost epoch's event is known."""
+    """A slot for one trial; `life` counts the epochs begun in it, to recognise a lost epoch's event."""
 
     node: int
     life: int = 0
@@ -86,8 +86,8 @@ class _Slot:
 
 @dataclass
 class Simulation:
-    """One search of `trials` trials whose courses are drawn from `course_of(number)`; `rule` is ASHA's, or
-    None where each runs to its end, as the first, the paper's own, always does."""
+    """One search of `trials` trials with the learning curves `course_of(number)`; `rule` is ASHA's, or None
+    if each trial runs to its end, as the first, the paper's own, always does."""
 
     trials: int
     epochs: int
@@ -99,7 +99,7 @@ class Simulation:
     played: Played = field(default_factory=Played)
 
     def play(self) -> Played:
-        """Plays it to its end."""
+        """Simulates the search to its end."""
         machines, costs = self.machines, self.costs
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = self._asked = self._ended = 0
@@ -123,7 +123,7 @@ class Simulation:
         self._count += 1
 
     def _drive(self, now: float, seconds: float) -> float:
-        """When the driver has done what takes it `seconds`, if it is asked now."""
+        """The time at which the driver finishes work of `seconds` that is requested now."""
         self._driver_free = max(now, self._driver_free) + seconds
         self.played.driver += seconds
         return self._driver_free
@@ -162,7 +162,7 @@ class Simulation:
         self._at(begins + seconds, event)
 
     def _result(self, slot: _Slot, now: float) -> None:
-        """Takes in an epoch's result, and decides."""
+        """Processes an epoch's result: stops or continues the trial."""
         course = slot.course
         slot.epoch += 1
         self.played.epochs += 1
@@ -185,8 +185,8 @@ class Simulation:
         return self.random.expovariate(self.machines.losses / 3600)
 
     def _lose(self, node: int) -> Callable[[float], None]:
-        """A node goes: its epochs in flight are lost, its trials go on from the ones before on its
-        successor."""
+        """Loses a node: its epochs in flight are lost; its trials resume from the last epoch on its
+        replacement."""
 
         def event(now: float) -> None:
             self.played.node_losses += 1
