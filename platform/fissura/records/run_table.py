@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = b"fissura"
 LIMITS = TableLimits(
-    said="that a run may hold",
+    rule="that a run may hold",
     bytes=2**31,  # a million images without curves
     rows=4_000_000,
     values=2**28,

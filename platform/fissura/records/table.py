@@ -31,9 +31,9 @@ class TableLimits:
 class TableFormat:
     """The file format of one kind of rows.
 
-    `later` are the columns that earlier versions did not write: they are read as nulls. `foreign` is the error
-    of a file with other columns. `pages` that are "plain" are not compressed, have checksums, and are read from
-    a memory map.
+    `later` are the columns that earlier versions did not write: they are read as nulls. `foreign` is the
+    error of a file with other columns. `pages` that are "plain" are not compressed, have checksums, and are read
+    from a memory map.
     """
 
     schema: pa.Schema

@@ -25,7 +25,7 @@ from fissura.deploy.model import Answer, Model
 from fissura.serving.batcher import PixelBatcher, Wanted
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused, too_slow, unreadable
-from fissura.serving.query import MEDIA, ImageQuery, needless
+from fissura.serving.query import MEDIA, ImageQuery, unsupported
 from fissura.serving.waiting import LaneName, Room, lane_of, settled
 from fissura.training.allocator import trim_memory
 from fissura.training.out_of_memory import is_out_of_memory
@@ -112,7 +112,7 @@ class Worker:
                     await settled(asyncio.wrap_future(lane.helpers.submit(trim_memory)))
 
     def _check(self, query: ImageQuery) -> None:
-        names = needless(query, parameters=self._service.parameters)
+        names = unsupported(query, parameters=self._service.parameters)
         if names:
             raise Refused(
                 Problem(

@@ -16,7 +16,7 @@ from fissura.records.run_files import MANIFEST
 from fissura.records.trial_attributes import PAPER, REASON, RUN, SKIPPED, SWEPT
 from fissura.spaces.space import LoadedSpace
 from fissura.spaces.sweep import run_of
-from fissura.studies.database import FILE_SUFFIXES, DATABASE, database_url
+from fissura.studies.database import DATABASE, FILE_SUFFIXES, database_url
 from fissura.studies.study import PLAN, SPACE, Plan, Study
 from fissura.studies.trial_records import RECORDS, read_records
 from fissura.training.checkpoint import METRICS, RECIPE, STATE, read_metrics

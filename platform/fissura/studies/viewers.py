@@ -82,8 +82,8 @@ class _Viewer:
             raise FissuraError(f"{self.name} ended by itself with exit code {code}; {self._last_words()}")
 
     def _last_words(self) -> str:
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").split("\n")
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").split("\n")
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it said nothing")
 
 
