@@ -32,8 +32,8 @@ class TableFormat:
     """The file format of one kind of rows.
 
     `later` are the columns that earlier versions did not write: they are read as nulls. `foreign` is the
-    error of a file with other columns. `pages` that are "plain" are not compressed, have checksums, and are read
-    from a memory map.
+    error of a file with other columns. `pages` that are "plain" are not compressed, have checksums, and are
+    read from a memory map.
     """
 
     schema: pa.Schema

@@ -203,6 +203,6 @@ def _check_consistent(parts: Sequence[ClassPart]) -> None:
             known_value, known_run = known.setdefault(image, (own, run))
             if known_value != own:
                 raise DataError(
-                    f"image {image}: group and label are {known_value} in run {known_run} and {own} in run {run}; "
-                    "evaluate one of them again"
+                    f"image {image}: group and label are {known_value} in run {known_run} and {own} in run"
+                    f" {run}; evaluate one of them again"
                 )
