@@ -60,20 +60,21 @@ class Comparison:
     def __init__(
         self, test_set: TestSet, parts: Mapping[tuple[str, str], list[ClassPart]], *, data_name: str
     ) -> None:
-        every = [part for several in parts.values() for part in several]
-        _check_alike(every)
-        names = sorted({group for part in every for group in part.groups})
+        all_parts = [part for several in parts.values() for part in several]
+        _check_consistent(all_parts)
+        names = sorted({group for part in all_parts for group in part.groups})
         self.test_set, self.data_name = test_set, data_name
-        self.classes = every[0].record.facts.classes
+        self.classes = all_parts[0].record.facts.classes
         self.entries: dict[str, dict[str, ClassEntry]] = {}
-        self._place = {name: index for index, name in enumerate(names)}
+        self._index_of_group = {name: index for index, name in enumerate(names)}
         self._seed = derive(0, *test_set, *names)
         self._draws = draw(len(names), seed=self._seed)
         for condition in sorted({condition for condition, _ in parts}, key=lambda c: (c != CLEAN, c)):
-            here = {name: found for (c, name), found in sorted(parts.items()) if c == condition}
-            images = {image for found in here.values() for part in found for image in part.images}
+            parts_by_name = {name: found for (c, name), found in sorted(parts.items()) if c == condition}
+            images = {image for found in parts_by_name.values() for part in found for image in part.images}
             self.entries[condition] = {
-                name: entry_of(found, images=len(images), verb="classified") for name, found in here.items()
+                name: entry_of(found, images=len(images), verb="classified")
+                for name, found in parts_by_name.items()
             }
 
     def resampled(self, *pooled: ClassEntry) -> dict[str, Bootstrapped]:
@@ -107,11 +108,11 @@ class Comparison:
     def _counts(self, part: ClassPart) -> Float64[np.ndarray, "group cell"]:
         classes = len(self.classes)
         cells = (self._rows(part) * classes + part.labels) * classes + part.predictions
-        size = len(self._place) * classes * classes
-        return np.bincount(cells, minlength=size).reshape(len(self._place), -1).astype(np.float64)
+        size = len(self._index_of_group) * classes * classes
+        return np.bincount(cells, minlength=size).reshape(len(self._index_of_group), -1).astype(np.float64)
 
     def _rows(self, part: ClassPart) -> Int64[np.ndarray, "image"]:
-        return np.array([self._place[group] for group in part.groups])
+        return np.array([self._index_of_group[group] for group in part.groups])
 
     def _area(self, part: ClassPart) -> Bootstrapped:
         rows, decisions = self._rows(part), part.decisions[:, 0]
@@ -135,10 +136,10 @@ def rates_of(sums: Sums, *, classes: int) -> dict[str, Scores]:
     """
     matrices = sums.reshape(*sums.shape[:-1], classes, classes)
     rates, nothing = class_rates(matrices), matrices.sum(axis=(-2, -1)) == 0
-    found = {name: getattr(rates, name) for name in SCORES}
+    scores = {name: getattr(rates, name) for name in SCORES}
     for name in CLASS_SCORES:
-        found |= {f"{name}/{index}": getattr(rates, name)[..., index] for index in range(classes)}
-    return {name: np.where(nothing, np.nan, values) for name, values in found.items()}
+        scores |= {f"{name}/{index}": getattr(rates, name)[..., index] for index in range(classes)}
+    return {name: np.where(nothing, np.nan, values) for name, values in scores.items()}
 
 
 def resting_on_one(counts: Float64[np.ndarray, "seed group cell"], *, classes: int) -> list[str]:
@@ -162,15 +163,15 @@ def comparisons(records: Sequence[ClassRecord]) -> list[Comparison]:
     Raises:
         DataError: two runs give one image another label or group, or name other classes.
     """
-    found: dict[TestSet, dict[tuple[str, str], list[ClassPart]]] = defaultdict(lambda: defaultdict(list))
+    parts: dict[TestSet, dict[tuple[str, str], list[ClassPart]]] = defaultdict(lambda: defaultdict(list))
     names = (*TestSet._fields, "condition", "configuration")
     for record in records:
         for (*test_set, condition, configuration), rows in divided(record.table, names):
-            found[TestSet(*test_set)][condition, configuration].append(_part(record, rows))
-    called = data_names(records)
+            parts[TestSet(*test_set)][condition, configuration].append(_part(record, rows))
+    names_of_data = data_names(records)
     return [
-        Comparison(test_set, found[test_set], data_name=called[test_set.dataset, test_set.data_digest])
-        for test_set in sorted(found)
+        Comparison(test_set, parts[test_set], data_name=names_of_data[test_set.dataset, test_set.data_digest])
+        for test_set in sorted(parts)
     ]
 
 
@@ -186,22 +187,22 @@ def _part(record: ClassRecord, rows: pa.Table) -> ClassPart:
     )
 
 
-def _check_alike(parts: Sequence[ClassPart]) -> None:
+def _check_consistent(parts: Sequence[ClassPart]) -> None:
     known: dict[str, tuple[tuple[str, int], str]] = {}
     first = parts[0].record
     for part in parts:
         run = part.record.manifest.run_id
         if part.record.facts.classes != first.facts.classes:
-            named = " and ".join(", ".join(one.facts.classes) for one in (first, part.record))
+            named = " and ".join(", ".join(record.facts.classes) for record in (first, part.record))
             raise DataError(
                 f"runs {first.manifest.run_id} and {run}: one test set has one list of classes, not {named}; "
                 "compare them apart"
             )
         for image, *belongs in zip(part.images, part.groups, part.labels.tolist(), strict=True):
             own = tuple(belongs)
-            held, holder = known.setdefault(image, (own, run))
-            if held != own:
+            known_value, known_run = known.setdefault(image, (own, run))
+            if known_value != own:
                 raise DataError(
-                    f"image {image}: group and label are {held} in run {holder} and {own} in run {run}; "
-                    "evaluate one of them again"
+                    f"image {image}: group and label are {known_value} in run {known_run} and {own} in run"
+                    f" {run}; evaluate one of them again"
                 )

@@ -36,15 +36,15 @@ def class_gallery(
     leader = next((row for row in rows if row.rank == 1 and row.condition == CLEAN), None)
     if leader is None:
         return part("absent", "No pictures: no configuration classified every clean image.")
-    record = next(one for one in records if one.manifest.run_id == leader.run_ids[0])
+    record = next(record for record in records if record.manifest.run_id == leader.run_ids[0])
     clean = _table(record, leader, CLEAN)
     chosen = extremes(_by_name(clean, leader))
     shown = [(label, name, CLEAN) for label, name in chosen]
-    middle = chosen[len(chosen) // 2][1]
+    median_name = chosen[len(chosen) // 2][1]
     for condition in conditions:
         if condition != CLEAN:
             table = _table(record, leader, condition)
-            name = extremes(_by_name(table, leader))[0][1] if len(table) else middle
+            name = extremes(_by_name(table, leader))[0][1] if len(table) else median_name
             shown.append((condition.replace("_", " ").capitalize(), name, condition))
     pictures = (
         _picture(record, leader, label=label, name=name, condition=condition, load=load, judge=judge)
@@ -102,9 +102,9 @@ def _picture(
     }
     labelled, predicted = leader.classes[known["label"]], known["prediction"]
     if predicted is None:
-        said = f"{labelled}; not judged"
+        verdict = f"{labelled}; not judged"
     elif predicted == known["label"]:
-        said = f"{labelled}, rightly"
+        verdict = f"{labelled}, rightly"
     else:
-        said = f"{labelled}, taken for {leader.classes[predicted]}"
-    return part("figure", data_url(image, kind="jpeg", width=WIDTH // 2), f"{label}: {said} ({name})")
+        verdict = f"{labelled}, taken for {leader.classes[predicted]}"
+    return part("figure", data_url(image, kind="jpeg", width=WIDTH // 2), f"{label}: {verdict} ({name})")

@@ -59,16 +59,16 @@ def cross_data(own: Sequence[DataScore], others: Sequence[DataScore]) -> list[Ma
     """A table of F1 for each protocol or condition that `others` have: the study's own data first; nothing
     where it was scored on its own data alone."""
     parts = []
-    for measured in dict.fromkeys(one.measured for one in others):
-        shown = [one for one in (*own, *others) if one.measured == measured]
-        columns = list(dict.fromkeys(one.data for one in shown))
-        found = {(one.recipe, one.runs, one.data): one.f1 for one in shown}
+    for measured in dict.fromkeys(score.measured for score in others):
+        shown = [score for score in (*own, *others) if score.measured == measured]
+        columns = list(dict.fromkeys(score.data for score in shown))
+        f1_of = {(score.recipe, score.runs, score.data): score.f1 for score in shown}
         rows = [
             [
                 html.Cell(recipe, recipe, ", ".join(runs)),
-                *(_cell(found.get((recipe, runs, data))) for data in columns),
+                *(_cell(f1_of.get((recipe, runs, data))) for data in columns),
             ]
-            for recipe, runs in dict.fromkeys((one.recipe, one.runs) for one in shown)
+            for recipe, runs in dict.fromkeys((score.recipe, score.runs) for score in shown)
         ]
         parts.append(
             html.part("section", f"F1, {measured}", html.table(["Recipe", *columns], rows, numeric=columns))

@@ -28,12 +28,12 @@ class TrainingCurves:
 def training_plots(trainings: Sequence[TrainingCurves]) -> list[Plot]:
     """Dice and loss of training and validation over the epochs, at most SHOWN trainings; Isnan et al.'s
     figure 4 where they are of one backbone each."""
-    how = "Solid: validation images. Dotted: the training batches, augmented, as they are learnt from."
+    legend = "Solid: validation images. Dotted: the training batches, augmented, as they are learnt from."
     kept = "A ring: the epoch whose weights are kept."
     return [
         Plot(
             f"{title} while training",
-            f"{how} {kept}",
+            f"{legend} {kept}",
             partial(_training, trainings[:SHOWN], measure, title),
         )
         for measure, title in (("dice", "Dice at 0.5"), ("loss", "Loss"))
@@ -46,15 +46,15 @@ def _training(trainings: Sequence[TrainingCurves], measure: str, title: str) -> 
     figure = Figure()
     for training, colour in zip(trainings, COLOURS, strict=False):
         for split, dash in (("val", "solid"), ("train", "dot")):
-            known = [one for one in training.history if one.get(f"{split}/{measure}") is not None]
+            known = [record for record in training.history if record.get(f"{split}/{measure}") is not None]
             if not known:
                 continue
             words = {"val": "validation", "train": "training"}[split]
-            kept = [one["epoch"] == training.kept and split == "val" for one in known]
+            kept = [record["epoch"] == training.kept and split == "val" for record in known]
             figure.add_trace(
                 Scatter(
-                    x=[one["epoch"] for one in known],
-                    y=[one[f"{split}/{measure}"] for one in known],
+                    x=[record["epoch"] for record in known],
+                    y=[record[f"{split}/{measure}"] for record in known],
                     mode="lines+markers",
                     line={"color": colour, "dash": dash, "width": 2 if split == "val" else 1.5},
                     marker={
@@ -112,11 +112,11 @@ def _precision_recall(standings: Sequence[Standing]) -> Any:
                 legendgroup=name,
             )
         )
-        at = round(swept.ods_threshold * 255) - 1
+        index = round(swept.ods_threshold * 255) - 1
         figure.add_trace(
             Scatter(
-                x=[swept.recall[at]],
-                y=[swept.precision[at]],
+                x=[swept.recall[index]],
+                y=[swept.precision[index]],
                 mode="markers",
                 marker={"symbol": "square", "size": 10, "color": colour},
                 hovertemplate=f"ODS {swept.ods:.4f} at {swept.ods_threshold:.2f}<extra></extra>",

@@ -1,4 +1,4 @@
-"""What the data sets that runs were scored on are called."""
+"""The names of the data sets that runs were scored on."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -21,9 +21,11 @@ def differences(recipes: Sequence[Mapping[str, JsonValue]]) -> list[dict[str, Js
 
 
 def _varied(group: list[dict[str, JsonValue]]) -> list[str]:
-    keys = dict.fromkeys(key for one in group for key in one if key != "seed")
+    keys = dict.fromkeys(key for recipe in group for key in recipe if key != "seed")
     absent = object()
-    return [key for key in keys if any(one.get(key, absent) != group[0].get(key, absent) for one in group)]
+    return [
+        key for key in keys if any(recipe.get(key, absent) != group[0].get(key, absent) for recipe in group)
+    ]
 
 
 def flatten(plain: Any, prefix: str = "") -> dict[str, JsonValue]:

@@ -100,9 +100,9 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[Markup]:
     for table in board.tables:
         parts.append(section(sheet(table)))
         # The predictions are the same under every protocol: one gallery does for all of a split.
-        pictured = (table.condition.dataset, table.condition.data_digest, table.condition.split)
-        if load and pictured not in drawn:
-            drawn.add(pictured)
+        data_key = (table.condition.dataset, table.condition.data_digest, table.condition.split)
+        if load and data_key not in drawn:
+            drawn.add(data_key)
             parts.append(gallery(table, load=load, budget=budget))
     return [*parts, html.part("muted", EXPLANATION), *_manifests(board)] if parts else []
 
@@ -110,7 +110,10 @@ def sections(board: Leaderboard, *, load: Load | None) -> list[Markup]:
 def _manifests(board: Leaderboard) -> list[Markup]:
     """What produced each run, folded away."""
     manifests = {
-        one.run_id: one for table in board.tables for row in table.standings for one in row.manifests
+        manifest.run_id: manifest
+        for table in board.tables
+        for row in table.standings
+        for manifest in row.manifests
     }
     return [
         html.part(

@@ -1,4 +1,4 @@
-"""A leaderboard in a few lines, and as the rows of a data frame."""
+"""A leaderboard as a few lines, and as rows of a data frame."""
 
 from collections.abc import Sequence
 from pathlib import Path

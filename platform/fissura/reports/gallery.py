@@ -54,10 +54,10 @@ def extremes(scores: Mapping[str, float], *, bare: Collection[str] = ()) -> list
     """
     shown = [name for name in scores if name not in bare or scores[name] < 1] or list(scores)
     order = sorted(shown, key=lambda name: (scores[name], name))
-    places = {"Worst": 0, "Median": (len(order) - 1) // 2, "Best": len(order) - 1}
+    positions = {"Worst": 0, "Median": (len(order) - 1) // 2, "Best": len(order) - 1}
     chosen: dict[str, str] = {}
-    for label, place in places.items():
-        chosen.setdefault(order[place], label)
+    for label, position in positions.items():
+        chosen.setdefault(order[position], label)
     return [(label, name) for name, label in chosen.items()]
 
 
@@ -78,16 +78,16 @@ def _case(table: Table, shown: Sequence[Standing], *, label: str, name: str, loa
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is not a file name")
             run, threshold = standing.directories[0], standing.thresholds[0]
-            place = prediction_path(
+            map_path = prediction_path(
                 run,
                 dataset=condition.dataset,
                 data_digest=condition.data_digest,
                 split=condition.split,
                 image=name,
             )
-            prediction = _as_scored(read_prediction(place), standing, condition.protocol)
+            prediction = _as_scored(read_prediction(map_path), standing, condition.protocol)
             if not image.shape[:2] == mask.shape == prediction.shape:
-                raise ValueError(f"{place}: its size is not the image's")
+                raise ValueError(f"{map_path}: its size is not the image's")
         except FileNotFoundError:
             figures.append(part("absent", f"{who(standing)} kept no probability map of this image."))
             continue

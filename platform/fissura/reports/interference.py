@@ -90,19 +90,19 @@ def _interference(
 ) -> InterferenceTable:
     conditions = list(comparison.entries)
     kinds = tuple(condition for condition in conditions if condition != CLEAN)
-    every = sorted({name for entries in comparison.entries.values() for name in entries})
-    some = {name: next(e[name] for e in comparison.entries.values() if name in e) for name in every}
-    called = _called(some, models)
+    names = sorted({name for entries in comparison.entries.values() for name in entries})
+    entry_of_name = {name: next(e[name] for e in comparison.entries.values() if name in e) for name in names}
+    model_names = _called(entry_of_name, models)
     scores: dict[str, dict[str, Bootstrapped]] = {}
     notes = []
-    for name in every:
-        found = [
+    for name in names:
+        entries_found = [
             comparison.entries[c].get(name) for c in dict.fromkeys((CLEAN, *kinds)) if c in comparison.entries
         ]
-        entries = _same_seeds([entry for entry in found if entry is not None and entry.complete])
+        entries = _same_seeds([entry for entry in entries_found if entry is not None and entry.complete])
         if CLEAN not in conditions or len(entries) <= len(kinds):
             notes.append(
-                f"{called[name]}: left out, for it did not classify every image, clean and disturbed"
+                f"{model_names[name]}: left out, for it did not classify every image, clean and disturbed"
             )
             continue
         disturbed = comparison.resampled(*entries[1:])
@@ -117,7 +117,7 @@ def _interference(
         images=images,
         rows=tuple(
             InterferenceRow(
-                model=called[name],
+                model=model_names[name],
                 configuration=name,
                 scores={key: score.interval() for key, score in own.items()},
             )
@@ -125,8 +125,8 @@ def _interference(
         ),
         pairs=tuple(
             InterferencePair(
-                before=called[before],
-                after=called[after],
+                before=model_names[before],
+                after=model_names[after],
                 differences={
                     key: difference(scores[after][key], scores[before][key])
                     for key in TABLE_2

@@ -66,10 +66,12 @@ class Leaderboard(Brief):
 
     def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
         """The tables that `rows` stand in, in the order of the rows, and the others."""
-        asked = dict.fromkeys(Condition(*(getattr(row, name) for name in Condition._fields)) for row in rows)
-        own = {table.condition: table for table in self.tables if table.condition in asked}
-        others = tuple(table for table in self.tables if table.condition not in asked)
-        return Leaderboard(tuple(own[condition] for condition in asked)), Leaderboard(others)
+        conditions = dict.fromkeys(
+            Condition(*(getattr(row, name) for name in Condition._fields)) for row in rows
+        )
+        own = {table.condition: table for table in self.tables if table.condition in conditions}
+        others = tuple(table for table in self.tables if table.condition not in conditions)
+        return Leaderboard(tuple(own[condition] for condition in conditions)), Leaderboard(others)
 
 
 def _order(condition: Condition) -> tuple[str, ...]:
@@ -77,8 +79,8 @@ def _order(condition: Condition) -> tuple[str, ...]:
     known = str(get_args(ThresholdSource).index(condition.threshold_source))
     kinds = [protocol.model_fields["kind"].default for protocol in get_args(get_args(AnyProtocol)[0])]
     kind = condition.protocol.partition(":")[0]
-    place = str(kinds.index(kind)) if kind in kinds else "unknown"
-    return condition.dataset, condition.split, known, place, condition.protocol, condition.data_digest
+    kind_index = str(kinds.index(kind)) if kind in kinds else "unknown"
+    return condition.dataset, condition.split, known, kind_index, condition.protocol, condition.data_digest
 
 
 class _Part(NamedTuple):
@@ -122,15 +124,15 @@ def leaderboard(records: Sequence[RunRecord], *, metric: Metric = "f1") -> Leade
     and seed the last finished counts. A run that lacks images which others of its table scored is left out of
     its configuration's scores; where no other seed is left, the row is shown without a rank.
     """
-    found: dict[Condition, dict[str, list[_Part]]] = defaultdict(lambda: defaultdict(list))
+    parts_of: dict[Condition, dict[str, list[_Part]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for (*key, configuration), rows in divided(record.table, (*Condition._fields, "configuration")):
-            found[Condition(*key)][configuration].append(_Part(record, rows))
+            parts_of[Condition(*key)][configuration].append(_Part(record, rows))
     names = data_names(records)
     return Leaderboard(
         tuple(
-            _table(key, dict(found[key]), metric, names[key.dataset, key.data_digest])
-            for key in sorted(found, key=_order)
+            _table(key, dict(parts_of[key]), metric, names[key.dataset, key.data_digest])
+            for key in sorted(parts_of, key=_order)
         )
     )
 

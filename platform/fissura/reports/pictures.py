@@ -1,4 +1,4 @@
-"""Pictures of a prediction: what was found, what was called a crack and is none, what was missed."""
+"""Pictures of a prediction: found cracks, false alarms and missed cracks."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Ranks the configurations of one table, whatever the task and its scores."""
+"""Ranks the configurations of a table, for any task and scores."""
 
 import math
 from collections import defaultdict
@@ -97,7 +97,7 @@ def ranked(
     """
     complete = [name for name in entries if entries[name].complete]
     compared = [scores[name] for name in complete or entries]
-    by, sign = next((one for one in orders if all(one.score in own for own in compared)), orders[-1])
+    by, sign = next((order for order in orders if all(order.score in own for own in compared)), orders[-1])
 
     def place(name: str) -> tuple[bool, float, str]:
         # an incomplete one may hold no image that the score is of

@@ -1,4 +1,4 @@
-"""The report of a search: one HTML file whose first screen says what was found."""
+"""The report of a search: one HTML file, whose first screen states the result."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -127,9 +127,9 @@ def _current_datasets(
             raise DataError(*error.problems, remedy) from None
         if content != plan.content:
             raise SpaceError(
-                f"{study.path}: the images or masks changed since the study began ({planned} holds {content},"
-                f" the study's are {plan.content}), so old and new trials could not be compared; put them"
-                " back, or begin a new study under another --name"
+                f"{study.path}: the images or masks changed since the study began ({planned_names} holds"
+                f" {content}, the study's are {plan.content}), so old and new trials could not be compared;"
+                " put them back, or begin a new study under another --name"
             )
         return plan.datasets
     new_datasets = task.inputs.parse(data)

@@ -108,11 +108,11 @@ class ModelReplica:
 
 
 async def answer_by_handle(
-    handle: DeploymentHandle, photograph: bytes, asked: ImageQuery, *, seconds: float
+    handle: DeploymentHandle, photograph: bytes, query: ImageQuery, *, seconds: float
 ) -> Reply:
     """The reply of a replica that Ray Serve chooses. Ray Serve does not report the end of a cancelled call:
     the replica ends it after the current tile."""
-    response = handle.answer.remote(photograph, asked.plain(), seconds)
+    response = handle.answer.remote(photograph, query.plain(), seconds)
     try:
         reply: Reply = await response
     except asyncio.CancelledError:
