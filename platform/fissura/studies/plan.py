@@ -118,7 +118,7 @@ def _current_datasets(
         SpaceError: they hold something else.
         DataError: they cannot be read.
     """
-    planned = ", ".join(map(str, plan.datasets))
+    planned_names = ", ".join(map(str, plan.datasets))
     if not data:
         try:
             content = digest_sources(plan.datasets, directory=cache)
@@ -146,7 +146,7 @@ def _current_datasets(
         return new_datasets
     raise SpaceError(
         f"{study.path}: --data: {', '.join(map(str, new_datasets))} holds {content}, and the study's images"
-        f" are {plan.content} ({planned}); name the same images, or begin a new study"
+        f" are {plan.content} ({planned_names}); name the same images, or begin a new study"
     )
 
 
