@@ -191,7 +191,7 @@ def test_a_trial_that_is_stopped_early_frees_its_workers_for_the_next(place: Pla
 def test_two_workers_reach_what_one_reaches(place: Place) -> None:
     words = place.new("--trials", "1", "--set", "epochs=3")
     place.run(*words)
-    (shared,) = place.study.glob("runs/*")
+    (shared,) = place.study.glob("runs/*/")
     alone = Place(place.folder / "alone", place.images, place.settings, place.cluster)
     alone.run(*words, "--workers-per-trial", "1")
     run = alone.study / "runs" / shared.name
