@@ -10,7 +10,7 @@ from fissura.classical.estimators import ZCAWhitening
 from fissura.classification.recipe import ClassifierRecipe, classifier_of
 from fissura.distributed.preflight import Slots
 from fissura.distributed.search import trial_inputs as material
-from fissura.distributed.search.trial_inputs import MOST_SHARED, Material
+from fissura.distributed.search.trial_inputs import MOST_SHARED, TrialInputs
 from fissura.recipes import load_recipe
 
 
@@ -30,7 +30,7 @@ def test_those_asked_for_long_ago_are_let_go(monkeypatch: pytest.MonkeyPatch, tm
         return lambda task: SimpleNamespace(remote=submit)
 
     monkeypatch.setattr(material.ray, "remote", remote)
-    shared = Material(
+    shared = TrialInputs(
         (), storage=tmp_path, cache=None, content="", workers=1, slots=Slots(1, 1, 0.0), address=None, say=str
     )
     monkeypatch.setattr(shared, "of", lambda recipe: SimpleNamespace(features=None, fold_of=None))
