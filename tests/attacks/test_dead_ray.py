@@ -115,11 +115,21 @@ def test_a_supervisor_has_it_answer_again(run: Path, tmp_path: Path, tell: Calla
     command = [FISSURA, "serve", f"cracks={run}", "--port", str(port)]
     script = SUPERVISOR.format(command=shlex.join(command), log=shlex.quote(str(log)))
     url = f"http://127.0.0.1:{port}"
-    with (tmp_path / "said").open("w") as said:
-        supervisor = subprocess.Popen(["bash", "-c", script], stdout=said, stderr=said, cwd=tmp_path)
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        supervisor = subprocess.Popen(["bash", "-c", script], stdout=output, stderr=output, cwd=tmp_path)
+
+    def serves(times: int, *, seconds: float) -> None:
+        """Waits until the command has said so this many times; it answers images a moment before it does."""
+        end = time.monotonic() + seconds
+        while said.read_text().count("serving at") < times:
+            assert time.monotonic() < end, said.read_text()
+            time.sleep(0.2)
+
     seen: set[int] = set()
     try:
         warm(url)
+        serves(1, seconds=60)
         below = descendants(supervisor.pid)
         seen |= below.keys()
         [raylet] = [pid for pid, line in below.items() if "raylet/raylet " in line]
@@ -130,9 +140,7 @@ def test_a_supervisor_has_it_answer_again(run: Path, tmp_path: Path, tell: Calla
             time.sleep(0.2)
         warm(url)
         tell(f"raylet killed under a supervisor: answers again after {time.monotonic() - begin:.1f} s")
-        while (tmp_path / "said").read_text().count("serving at") < 2:
-            assert time.monotonic() < begin + 300
-            time.sleep(0.2)
+        serves(2, seconds=60)
         assert log.read_text() == "ended with 1\n"
         below = descendants(supervisor.pid)
         seen |= below.keys()
@@ -141,6 +149,7 @@ def test_a_supervisor_has_it_answer_again(run: Path, tmp_path: Path, tell: Calla
         assert supervisor.wait(90) == 0
     finally:
         supervisor.kill()
+        supervisor.wait()
         for pid in seen:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
