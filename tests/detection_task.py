@@ -5,7 +5,7 @@ All of it stands here, and one entry in the registry; no room that serves every 
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from ray import tune
 
 from fissura.batches.scorer import Result
 from fissura.batches.task_batch import TaskBatch
+from fissura.core.brief import Rows
 from fissura.core.errors import DataError
 from fissura.core.files import write_json
 from fissura.core.progress import Say
@@ -31,7 +32,6 @@ from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
 from fissura.data.datasets import parse_dataset, parse_datasets
 from fissura.data.sample import Split
-from fissura.data.sources import masked
 from fissura.deploy.export import Bundle, Quantise
 from fissura.deploy.model import Pixels, TaskModel
 from fissura.distributed.preflight import Slots
@@ -45,17 +45,31 @@ from fissura.records.manifest import DataFacts, Manifest
 from fissura.records.run_files import facts_of, read_manifest, write_manifest
 from fissura.records.trained import Trained
 from fissura.reports.html import Cell, table
+from fissura.reports.sheet import ALL_FORMATS, Format
+from fissura.reports.standings import Ranked
+from fissura.reports.statistics import Interval
+from fissura.reports.task_leaderboard import RankedTable, TaskLeaderboard
 from fissura.serving.query import ImageQuery
 from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
 from fissura.studies.ranking import finished
 from fissura.studies.study import Plan, Study
-from fissura.studies.task_results import RankedRuns, TaskResults
+from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
 from fissura.training.checkpoint import RECIPE
 from fissura.training.experiment import Experiment, TaskInputs
 
 Box = tuple[int, int, int, int]
 SCORES = "boxes.json"
+
+
+@dataclass(frozen=True)
+class BoxScore:
+    """What a run scored on test images."""
+
+    run: Path
+    level: int
+    f1: float
+    images: int
 
 
 class DarkBoxes(Experiment):
@@ -202,30 +216,82 @@ class BoxTrials:
 
     def evaluate(self, trials: optuna.Study, runs: Sequence[str]) -> TaskResults:
         """See `TaskTrials`."""
-        for run in (self.terms.study.runs / name for name in runs):
-            recipe = DarkBoxes.load_file(run / RECIPE)
-            score = recipe.f1(masked(self.terms.plan.datasets), split="test")
-            write_json(run / SCORES, {"level": recipe.level, "f1": score})
+        terms = EvaluationTerms(
+            data=self.terms.plan.datasets, split="test", protocols=(), threshold=None, conditions=(),
+            cache=self.terms.study.path, say=self.terms.say, on_image=None,
+        )  # fmt: skip
+        for name in runs:
+            RESULTS.evaluate(self.terms.study.runs / name, terms)
         return RESULTS
+
+
+@dataclass(frozen=True, repr=False)
+class BoxBoard(TaskLeaderboard):
+    """See `TaskLeaderboard`: the runs by their F1 of boxes, best first."""
+
+    scores: tuple[BoxScore, ...]
+
+    @property
+    def tables(self) -> Sequence[RankedTable]:
+        """See `TaskLeaderboard`."""
+        ranked = [
+            Ranked(
+                ranked_by="f1", rank=place, recipe=score.run.name, configuration=str(score.level), differs={},
+                seeds=(0,), images=score.images, scores={"f1": Interval(score.f1, None, None)}, group="",
+                parameters=0, seconds=0, run_ids=(score.run.name,), directories=(score.run,), notes=(),
+            )
+            for place, score in enumerate(self.scores, start=1)
+        ]  # fmt: skip
+        where, images = "boxes test", self.scores[0].images if self.scores else 0
+        return [RankedTable(where, "", "F1 of boxes", images, ranked, self.plain())] if ranked else []
+
+    def rows(self) -> list[dict[str, Any]]:
+        """See `Brief`."""
+        return [{"level": score.level, "F1 of boxes": score.f1} for score in self.scores]
+
+    plain = rows
+
+    def divided(self, scored: Iterable[BoxScore]) -> tuple[TaskLeaderboard, TaskLeaderboard]:
+        """See `TaskLeaderboard`."""
+        runs = {score.run for score in scored}
+        own = tuple(score for score in self.scores if score.run in runs)
+        return BoxBoard(own), BoxBoard(tuple(score for score in self.scores if score.run not in runs))
+
+    def write(
+        self, directory: Path, *, name: str = "leaderboard", formats: Sequence[Format] = ALL_FORMATS
+    ) -> list[Path]:
+        """See `TaskLeaderboard`; a CSV alone."""
+        path = directory / f"{name}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([["level", "f1"], *([score.level, score.f1] for score in self.scores)])
+        return [path]
 
 
 class BoxResults:
     """See `TaskResults`."""
 
+    def evaluate(self, run: Path, terms: EvaluationTerms) -> Rows[BoxScore]:
+        """See `TaskResults`."""
+        recipe, datasets = DarkBoxes.load_file(run / RECIPE), parse_datasets(terms.data)
+        images = sum(sample.split == terms.split for dataset in datasets for sample in dataset.samples())
+        score = BoxScore(run, recipe.level, recipe.f1(datasets, split=terms.split), images)
+        write_json(run / SCORES, {"level": score.level, "f1": score.f1, "images": images})
+        return Rows([score], head=lambda rows: [f"F1 of boxes {row.f1:.4f}" for row in rows], run=run)
+
+    def board(self, paths: Sequence[Path], *, say: Say) -> BoxBoard:
+        """See `TaskResults`."""
+        files = sorted({file for path in paths for file in path.rglob(SCORES)})
+        scores = [BoxScore(run=file.parent, **json.loads(file.read_text())) for file in files]
+        return BoxBoard(tuple(sorted(scores, key=lambda score: -score.f1)))
+
     def rank(self, study: Study, plan: Plan, trials: optuna.Study, *, say: Say) -> RankedRuns:
         """See `TaskResults`."""
-        runs = [json.loads(path.read_text()) for path in study.runs.glob(f"*/{SCORES}")]
-        rows = sorted(runs, key=lambda row: -row["f1"])
-        with (study.path / "leaderboard.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["level", "f1"])
-            writer.writeheader()
-            writer.writerows(rows)
-        cells = [[Cell(str(row["level"])), Cell(f"{row['f1']:.4f}")] for row in rows]
-        return RankedRuns(
-            files=[study.path / "leaderboard.csv"],
-            held_out=[table(["Level", "F1 of boxes"], cells)],
-            found=f"On test images the best boxes have F1 {rows[0]['f1']:.4f}." if rows else "",
-        )
+        board = self.board([study.path], say=say)
+        cells = [[Cell(str(score.level)), Cell(f"{score.f1:.4f}")] for score in board.scores]
+        best = f"On test images the best boxes have F1 {board.scores[0].f1:.4f}." if cells else ""
+        held_out = [table(["Level", "F1 of boxes"], cells)]
+        return RankedRuns(files=board.write(study.path), board=board, held_out=held_out, found=best)
 
 
 RESULTS: TaskResults = BoxResults()

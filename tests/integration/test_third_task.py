@@ -4,6 +4,8 @@ with, trained, served and scored in a batch by what serves every task."""
 import asyncio
 import csv
 import io
+import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from fissura import api
 from fissura.batches.client import through_endpoint
 from fissura.batches.report import BatchReport, Terms
 from fissura.batches.source import ImageSource
+from fissura.cli.app import run as command
 from fissura.core.errors import SpecError
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
@@ -108,6 +111,23 @@ def test_is_ranked_and_reported(place: Place) -> None:
     assert "F1 of boxes" in text
     assert f"On test images the best boxes have F1 {scores[0]:.4f}." in text
     assert "val/f1" in text
+
+
+def test_is_evaluated_ranked_and_exported_by_the_command_line(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = max(float(row["f1"]) for row in csv.DictReader(place.result.conclusion.files[0].open()))
+
+    def said(*words: str | Path) -> str:
+        assert command([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    shown = said("evaluate", place.run, "--data", f"folder:{place.folder / 'images'}")
+    assert re.search(rf"boxes test, 3 images\n.*{best:.4f}", shown, re.DOTALL)
+    listed = json.loads(said("leaderboard", "show", place.result.study, "--json"))
+    assert max(row["F1 of boxes"] for row in listed) == pytest.approx(best)
+    said("leaderboard", "export", place.result.study, "--format", "csv", "--out", place.folder / "out")
+    assert (place.folder / "out" / "leaderboard.csv").read_text().startswith("level,f1\n")
 
 
 def test_is_read_again_by_the_verbs_about_studies(place: Place) -> None:

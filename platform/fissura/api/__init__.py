@@ -7,21 +7,18 @@ for what the caller can fix, before it writes anything.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fissura.api.arguments import (
     AnyPath,
     Data,
-    Paths,
     Words,
     fixed_of,
     maybe_path,
     named_in,
     parse_protocols,
     path_of,
-    paths_of,
     words_of,
 )
 from fissura.api.batches import batch
@@ -31,23 +28,19 @@ from fissura.api.datasets import check, prepare, prune
 from fissura.api.demos import demo
 from fissura.api.diagnosis import doctor
 from fissura.api.drills import drill
+from fissura.api.evaluation import evaluate, leaderboard
 from fissura.api.nodes import spot_watch
 from fissura.api.planning import plan
 from fissura.api.serving import rollout, serve
 from fissura.api.studies import repair, report, verify
-from fissura.core.brief import Rows
-from fissura.core.errors import DataError
 from fissura.core.files import check_writable
 from fissura.core.progress import Say, silent
-from fissura.data.sample import Split
 
 if TYPE_CHECKING:
     from fissura.deploy.export import Bundle
     from fissura.distributed.preflight import Hardware
     from fissura.distributed.search.search_result import SearchResult
-    from fissura.records.store import Row
     from fissura.records.trained import Trained
-    from fissura.reports.leaderboard import Leaderboard
     from fissura.reports.score import ScoreReport
 
 Count = Callable[[int, int], None]
@@ -169,35 +162,6 @@ def train(
     return task_named(chosen.task).training(chosen, terms)
 
 
-def evaluate(
-    run: AnyPath,
-    *,
-    data: Data,
-    protocols: Words = (),
-    split: Split = "test",
-    threshold: float | None = None,
-    on_image: Count | None = None,
-) -> "Rows[Row]":
-    """Scores a run on a split, by default under its recipe's own protocols; one row for each image and
-    protocol."""
-    from fissura.data.datasets import parse_datasets
-    from fissura.records.store import mean_scores
-    from fissura.segmentation.evaluation import evaluate as evaluate_run
-    from fissura.training.runtime import LocalRuntime
-
-    folder = path_of(run).resolve()
-    rows = evaluate_run(
-        folder,
-        datasets=parse_datasets(named_in(data)),
-        protocols=parse_protocols(protocols),
-        split=split,
-        threshold=threshold,
-        device=LocalRuntime().device,
-        on_image=on_image,
-    )
-    return Rows(rows, head=mean_scores, run=folder)
-
-
 def score(
     predictions: AnyPath,
     masks: AnyPath,
@@ -224,26 +188,6 @@ def score(
         name=name,
         on_image=on_image,
     )
-
-
-def leaderboard(paths: Paths, *, say: Say = silent) -> "Leaderboard":
-    """The ranking of all runs of both tasks below `paths`; names skipped files through `say`."""
-    from fissura.records.store import read_runs
-    from fissura.reports.leaderboard import leaderboard as rank
-
-    folders = paths_of(paths)
-    missing = [path for path in folders if not path.exists()]
-    if missing:
-        raise DataError(*(f"{path}: does not exist; name a study, or a folder of them" for path in missing))
-    runs, classes = read_runs(folders), class_leaderboard(folders, say=say)
-    for skipped in runs.skipped:
-        say(f"skipped {skipped.path}: {skipped.reason}")
-    if not runs.records and not classes:
-        raise DataError(
-            f"{', '.join(map(str, folders))}: no evaluated run lies there; run `fissura evaluate` on one, or"
-            " search first"
-        )
-    return replace(rank(runs.records), classes=tuple(classes))
 
 
 def export(

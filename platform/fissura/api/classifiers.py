@@ -9,12 +9,9 @@ from fissura.api.arguments import (
     Data,
     Paths,
     Words,
-    maybe_path,
-    named_in,
-    path_of,
     paths_of,
-    words_of,
 )
+from fissura.api.evaluation import evaluate
 from fissura.core.brief import Rows
 from fissura.core.progress import Say, silent
 
@@ -60,40 +57,9 @@ def classify(
     """Evaluates a classifier on the images of a split, as they are (`clean`) and under interference
     (`shadow`, `stain`, `low_contrast`); returns these scores. Names unreadable images through `say`.
     """
-    from fissura.classification.evaluation import evaluate_classifier
-    from fissura.data.cache import default_cache
-    from fissura.data.labelled import image_keys, parse_labelled
-    from fissura.data.labelled.keys import digest_of_keyed
-    from fissura.training.runtime import LocalRuntime
-
-    folder, condition_names = path_of(run).resolve(), words_of(conditions)
-    images = image_keys(parse_labelled(named_in(data)), directory=maybe_path(cache) or default_cache())
-    content = digest_of_keyed(images)
-    unread = evaluate_classifier(
-        folder,
-        images,
-        content=content,
-        split=split,
-        conditions=condition_names,
-        device=LocalRuntime().device,
-        on_image=on_image,
+    return evaluate(
+        run, data=data, split=split, conditions=conditions, cache=cache, say=say, on_image=on_image
     )
-    for skipped in unread:
-        say(f"left out: {skipped.reason}")
-    rows = class_leaderboard([folder])
-    scored = [
-        row for row in rows if row.test_set[1:] == (content, split) and row.condition in condition_names
-    ]
-    return Rows(scored, head=_scores, run=folder)
-
-
-def _scores(rows: "Sequence[ClassRow]") -> list[str]:
-    return [
-        f"{row.data} {row.test_set.split}, {row.condition}: F1 {row.scores['f1'].value:.4f} of"
-        f" {row.images} images"
-        for row in rows
-        if "f1" in row.scores
-    ]
 
 
 def interference(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fissura.cli.classifiers import class_text, plain_rows
+from fissura.cli.board import board_text
 from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import (
     PROTOCOLS,
@@ -18,7 +18,6 @@ from fissura.cli.options import (
     parse_sets,
 )
 from fissura.core import text
-from fissura.core.errors import SpecError
 from fissura.core.problems import summed_up
 
 if TYPE_CHECKING:
@@ -106,42 +105,28 @@ def evaluate(
     Example: [bold]fissura evaluate studies/runs/1a2b3c4d5e6f --data cfd:/data/cfd[/bold]
     """
     from fissura import api
-    from fissura.cli.board import brief, rows
+    from fissura.records.store import PREDICTIONS
 
     console = Console.of(as_json)
-    if (run / "classifier.npz").is_file():
-        if split == "val" or protocol or threshold is not None:
-            raise SpecError(
-                f"{run}: of a classifier, --split is train or test, and --condition its only other option"
-            )
-        with console.progress("classifying images") as on_image:
-            requested = api.classify(
-                run,
-                data=data,
-                split=split,
-                conditions=condition or ("clean",),
-                cache=cache,
-                say=console.say,
-                on_image=on_image,
-            )
-        all_rows = api.class_leaderboard([run])
-        tables = {(row.test_set, row.condition) for row in requested}
-        earlier = [row for row in all_rows if (row.test_set, row.condition) not in tables]
-        console.result(
-            {"run": str(run), "asked": plain_rows(requested), "scores": plain_rows(all_rows)},
-            lambda: _requested_first(class_text(requested), class_text(earlier)),
-        )
-        return
-    with console.progress("predicting images") as on_image:
-        new_rows = api.evaluate(
-            run, data=data, protocols=protocol or (), split=split, threshold=threshold, on_image=on_image
+    with console.progress("scoring images") as on_image:
+        scored = api.evaluate(
+            run,
+            data=data,
+            protocols=protocol or (),
+            split=split,
+            threshold=threshold,
+            conditions=condition or (),
+            cache=cache,
+            say=console.say,
+            on_image=on_image,
         )
     board = api.leaderboard([run])
-    requested_board, earlier_board = board.divided(new_rows)
-    maps = str(run / "predictions")
-    plain = {"run": str(run), "maps": maps, "asked": rows(requested_board), "scores": rows(board)}
+    requested, earlier = board.divided(scored)
+    maps = {"maps": str(run / PREDICTIONS)} if (run / PREDICTIONS).is_dir() else {}
+    kept = [f"{name}: {path}" for name, path in maps.items()]
     console.result(
-        plain, lambda: f"{_requested_first(brief(requested_board), brief(earlier_board))}\n\nmaps: {maps}"
+        {"run": str(run), **maps, "asked": requested.plain(), "scores": board.plain()},
+        lambda: "\n\n".join([_requested_first(board_text(requested), board_text(earlier)), *kept]),
     )
 
 

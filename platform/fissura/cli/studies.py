@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fissura.cli.board import brief, rows
-from fissura.cli.classifiers import class_text, plain_rows
+from fissura.cli.board import board_text
 from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import AddressOption, CacheOption, SetOption, parse_sets
 
@@ -178,7 +177,7 @@ def _plain(result: "SearchResult") -> dict[str, Any]:
         "seconds": result.seconds,
         "failures": result.failures,
         "files": [str(path) for path in result.conclusion.files],
-        "leaderboard": rows(result.conclusion.board) + plain_rows(result.conclusion.classes),
+        "leaderboard": result.conclusion.board.plain(),
     }
 
 
@@ -194,9 +193,7 @@ def _text(result: "SearchResult") -> str:
         lines += [] if result.best_run is None else [f"  run: {result.best_run}"]
     lines += [f"trial {number} failed: {reason}" for number, reason in result.failures.items()]
     if result.conclusion.board.tables:
-        lines += ["", brief(result.conclusion.board)]
-    if result.conclusion.classes:
-        lines += ["", class_text(result.conclusion.classes)]
+        lines += ["", board_text(result.conclusion.board)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
         resume = [

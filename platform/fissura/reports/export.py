@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -25,15 +25,16 @@ def write_leaderboard(
     board: Leaderboard,
     directory: Path,
     *,
+    name: str = "leaderboard",
     formats: Sequence[Format] = ALL_FORMATS,
     title: str = "Leaderboard",
     load: Load | None = None,
 ) -> list[Path]:
-    """Writes `directory/leaderboard.<suffix>` in each of `formats`, whole or not at all; gives the paths.
+    """Writes `directory/name.<suffix>` in each of `formats`, whole or not at all; gives the paths.
 
     With `load` the HTML page shows pictures.
     """
-    return write_document(_document(board, title, load), directory, formats=formats)
+    return write_document(_document(board, title, load), directory, name=name, formats=formats)
 
 
 def as_text(
@@ -91,6 +92,23 @@ def found(table: Table) -> str:
         f"On the {table.images} {table.condition.split} images of {table.data}, "
         f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
         f"{TITLES[by]} {figure(by, score.value)} ({interval}).{tied}{remark}"
+    )
+
+
+class HeldOut(NamedTuple):
+    """What a study's report says of held-out images: parts of HTML, the result in a sentence, and tiles."""
+
+    held_out: list[Markup]
+    found: str
+    tiles: list[Markup]
+
+
+def held_out(board: Leaderboard, *, load: Load | None) -> HeldOut:
+    """Of segmentations, with pictures where `load` gives the images."""
+    return HeldOut(
+        sections(board, load=load),
+        found(board.tables[0]) if board.tables else "",
+        [tile(table) for table in board.tables],
     )
 
 

@@ -4,56 +4,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
-from fissura.core.brief import Brief
 from fissura.core.seeding import derive
 from fissura.metrics import AnyProtocol
 from fissura.records.store import Row, RunRecord, ThresholdSource
 from fissura.reports.crack_scores import COUNTS, MEANS, crack_scores, resting_on_one
 from fissura.reports.data_names import data_names
-from fissura.reports.frames import board_rows, leaders
 from fissura.reports.ranking import Order, divided, entry_of, ranked
 from fissura.reports.standings import Condition, Metric, Ranked, Standing, Table
 from fissura.reports.statistics import bootstrap, draw
 from fissura.reports.swept import swept_of
 
-if TYPE_CHECKING:
-    from fissura.reports.classification import ClassRow
-
-
 ORDERS = (Order("f1", -1), Order("false_alarms_per_megapixel", 1), Order("false_pixels_per_megapixel", 1))
 
 
-@dataclass(frozen=True, repr=False)
-class Leaderboard(Brief):
-    """One table a condition, by data set; thresholds chosen on test data come last. `classes` are the rows of
-    classifiers."""
+@dataclass(frozen=True)
+class Leaderboard:
+    """One table a condition, by data set; thresholds chosen on test data come last."""
 
     tables: tuple[Table, ...]
-    classes: "tuple[ClassRow, ...]" = ()
-
-    @property
-    def best_run(self) -> Path | None:
-        """The run that leads the first table, or the classifiers where no other has a rank; of several seeds
-        the first."""
-        standings = [standing for table in self.tables for standing in table.standings]
-        leading = [standing.directories[0] for standing in standings if standing.rank == 1]
-        leading += [row.directories[0] for row in self.classes if row.rank == 1]
-        return leading[0] if leading else None
-
-    def lines(self) -> list[str]:
-        """Who leads under each condition, and the best run."""
-        return leaders(self.tables, self.classes, best_run=self.best_run)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Every number: a row for each configuration under each condition, classifiers last."""
-        return board_rows(self.tables, self.classes)
 
     def led_by(self, protocol: str) -> "Leaderboard":
         """The same tables, of those of one data set and kind of threshold that of `protocol` first."""
@@ -62,7 +36,7 @@ class Leaderboard(Brief):
             data, rest = _order(table.condition)[:3], _order(table.condition)[3:]
             return data, table.condition.protocol != protocol, rest
 
-        return replace(self, tables=tuple(sorted(self.tables, key=order)))
+        return Leaderboard(tuple(sorted(self.tables, key=order)))
 
     def divided(self, rows: Iterable[Row]) -> "tuple[Leaderboard, Leaderboard]":
         """The tables that `rows` stand in, in the order of the rows, and the others."""

@@ -14,10 +14,7 @@ from fissura.records.manifest import Manifest
 from fissura.records.trial_attributes import REASON, TOOK
 from fissura.reports import html
 from fissura.reports.differences import plain
-from fissura.reports.export import found, sections, tile
 from fissura.reports.figures import Plot, draw_all, quiet
-from fissura.reports.leaderboard import Leaderboard
-from fissura.reports.pictures import Load
 from fissura.reports.plots import completed, plots
 from fissura.reports.sensitivity import sensitivity
 
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
 
 BEST = 10  # trials in the first table
 LISTED = 2_000  # trials in the table of all
+NOT_SCORED = "No trial of this search has been scored on held-out images yet."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +34,9 @@ class StudyFacts:
     `objectives` names its values, and `measured` says of each, as the end of a sentence, on which images and
     by which protocol; `data` says in a sentence what was trained and validated on; `seconds` is the wall time
     of the search; `command` runs it again; `paper_trial` is the number of the trial that ran the paper's own
-    setting (None: none did); `plots` are more sections of plots, `held_out` the section of that name where it
-    is not a leaderboard's, `found` its sentence; `cross_data` is the section about other data than the
-    study's own; `details` are more facts to list.
+    setting (None: none did); `held_out` are the parts of the section about held-out images, `found` is their
+    result in a sentence, `tiles` in large print; `plots` are more sections of plots; `cross_data` is the
+    section about other data than the study's own; `details` are more facts to list.
     """
 
     objectives: Sequence[str]
@@ -49,8 +47,9 @@ class StudyFacts:
     paper_trial: int | None = 0
     manifest: Manifest | None = None
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
-    held_out: Sequence[Markup] | None = None
+    held_out: Sequence[Markup] = ()
     found: str = ""
+    tiles: Sequence[Markup] = ()
     cross_data: Sequence[Markup] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,14 +59,9 @@ def write_report(
     path: Path,
     *,
     title: str,
-    rows: Leaderboard | None,
-    gallery: Load | None,
     extra: StudyFacts,
 ) -> Path:
-    """Writes the report of `study`, whole or not at all, and gives its path.
-
-    `rows` is the leaderboard of the study's runs on held-out images, with pictures if `gallery` loads them.
-    """
+    """Writes the report of `study`, whole or not at all, and gives its path."""
     with quiet():
         trials = list(study.get_trials(deepcopy=False))
         done = completed(study)
@@ -78,7 +72,7 @@ def write_report(
             figures["Sensitivity"] = alone
         figures |= {name: list(own) for name, own in extra.plots.items()}
         sections = {
-            "Held-out images": extra.held_out or _held_out(rows, gallery),
+            "Held-out images": extra.held_out or [html.part("absent", NOT_SCORED)],
             **({"On other data": extra.cross_data} if extra.cross_data else {}),
             "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
@@ -88,9 +82,9 @@ def write_report(
         reasons = Counter(str(trial.user_attrs.get(REASON, "no reason was kept")) for trial in failed)
         content = {
             "title": title,
-            "sentences": _sentences(trials, ranked, rows, extra),
+            "sentences": _sentences(trials, ranked, extra),
             "data": extra.data,
-            "tiles": _tiles(trials, ranked, rows, extra),
+            "tiles": _tiles(trials, ranked, extra),
             "failed": text.count(len(failed), "trial"),
             "failures": reasons.most_common(8),
             "sections": sections,
@@ -110,18 +104,12 @@ def _ranked(study: "Study", done: list["FrozenTrial"]) -> list["FrozenTrial"]:
     return sorted(done, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def _sentences(
-    trials: list["FrozenTrial"], ranked: list["FrozenTrial"], rows: Leaderboard | None, extra: StudyFacts
-) -> list[str]:
+def _sentences(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[str]:
     """What was found."""
-    held_out = rows.tables[:1] if rows else ()
-    headline = _headline(ranked, _paper(trials, extra), extra)
-    return [headline, extra.found, *(found(table) for table in held_out)]
+    return [_headline(ranked, _paper(trials, extra), extra), extra.found]
 
 
-def _tiles(
-    trials: list["FrozenTrial"], ranked: list["FrozenTrial"], rows: Leaderboard | None, extra: StudyFacts
-) -> list[Markup]:
+def _tiles(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
     """The numbers of the first screen."""
     paper = _paper(trials, extra)
     states = Counter(trial.state.name.lower() for trial in trials)
@@ -146,7 +134,7 @@ def _tiles(
         tiles.append(
             html.part("tile", "On the Pareto front", str(len(ranked)), "trials that none other beats")
         )
-    tiles += [tile(table) for table in (rows.tables if rows else ())]
+    tiles += extra.tiles
     others = [
         f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
     ]
@@ -200,12 +188,6 @@ def _headline(ranked: list["FrozenTrial"], paper: "FrozenTrial | None", extra: S
         return f"{says}: the paper's own setting; no other trial is better."
     gap = best.values[0] - paper.values[0]
     return f"{says}, against {text.score(paper.values[0])} with the paper's own setting ({gap:+.3g})."
-
-
-def _held_out(rows: Leaderboard | None, gallery: Load | None) -> list[Markup]:
-    if rows is None or not rows.tables:
-        return [html.part("absent", "No trial of this search has been scored on held-out images yet.")]
-    return sections(rows, load=gallery)
 
 
 def _best(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:

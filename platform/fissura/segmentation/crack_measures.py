@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from fissura.core.errors import DataError
 from fissura.data.centrelines import Centrelines, centrelines
@@ -20,7 +22,8 @@ MOST_LISTED = 100  # cracks of an image that are told of one by one
 DIGITS = 6  # significant ones of what is told of cracks
 
 
-@dataclass(frozen=True)
+# a service of a later version may tell more of a crack
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="ignore", allow_inf_nan=False))
 class MeasuredCrack:
     """Measures of one crack, in pixels and, where the scale is known, in mm.
 

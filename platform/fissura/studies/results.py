@@ -8,9 +8,8 @@ from fissura.core.progress import Say
 from fissura.data.sources import called, described
 from fissura.records.run_files import MANIFEST, forget, read_manifest
 from fissura.records.trial_attributes import PAPER, RUN
-from fissura.reports.classification import ClassRow
-from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.report import StudyFacts, write_report
+from fissura.reports.task_leaderboard import TaskLeaderboard
 from fissura.studies.ranking import Ranking, runs_to_keep
 from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import TaskResults
@@ -25,11 +24,10 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Where the results of a study are, and its ranking; `classes` is that of a study of classifiers."""
+    """Where the results of a study are, and its leaderboard."""
 
     files: tuple[Path, ...]
-    board: Leaderboard
-    classes: tuple[ClassRow, ...] = ()
+    board: TaskLeaderboard
 
 
 def write_results(
@@ -45,18 +43,17 @@ def write_results(
         trials,
         study.path / REPORT,
         title=f"{plan.name}: search report",
-        rows=ranked.board,
-        gallery=ranked.gallery,
         extra=replace(
             facts,
             plots=ranked.plots,
             data=". ".join(filter(None, (facts.data, ranked.remark))),
             held_out=ranked.held_out,
             found=ranked.found,
+            tiles=ranked.tiles,
             cross_data=ranked.cross_data,
         ),
     )
-    return Conclusion((*ranked.files, report), ranked.board or Leaderboard(()), ranked.classes)
+    return Conclusion((*ranked.files, report), ranked.board)
 
 
 def drop_checkpoints(study: Study, trials: "optuna.Study") -> None:

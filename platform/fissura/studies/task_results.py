@@ -1,17 +1,19 @@
 """What a task tells of a study's results: the part of a `Task` that leaderboards and reports ask for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from markupsafe import Markup
 
+from fissura.core.brief import Rows
 from fissura.core.progress import Say
-from fissura.reports.classification import ClassRow
+from fissura.data.datasets import Named
+from fissura.data.sample import Split
+from fissura.metrics import AnyProtocol
 from fissura.reports.figures import Plot
-from fissura.reports.leaderboard import Leaderboard
-from fissura.reports.pictures import Load
+from fissura.reports.task_leaderboard import TaskLeaderboard
 
 if TYPE_CHECKING:
     import optuna
@@ -21,27 +23,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankedRuns:
-    """The evaluated runs of a study, ranked: the leaderboard's `files`, which are written, and its rows;
-    what the report says of them.
+    """The evaluated runs of a study, ranked: the leaderboard's `files`, which are written, and its `board` of
+    the study's own data; what the report says of them.
 
-    Rows of the study's own data are a `board`, or `classes`. A `board` has a section of its own in the
-    report, with pictures if `gallery` loads them; in its place stands `held_out`, and `found` in a sentence.
-    `plots` and `cross_data` are more sections; `remark` ends what is said of the data.
+    `held_out` are the parts of the section about held-out images, `found` is their result in a sentence, and
+    `tiles` in large print. `plots` and `cross_data` are more sections; `remark` ends what is said of the
+    data.
     """
 
     files: Sequence[Path]
-    board: Leaderboard | None = None
-    classes: tuple[ClassRow, ...] = ()
-    gallery: Load | None = None
-    held_out: Sequence[Markup] | None = None
+    board: TaskLeaderboard
+    held_out: Sequence[Markup] = ()
     found: str = ""
+    tiles: Sequence[Markup] = ()
     plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
     cross_data: Sequence[Markup] = ()
     remark: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTerms:
+    """What an evaluation of a run is asked for. `protocols` and `conditions` are those of one task each;
+    empty: the task's own."""
+
+    data: Sequence[Named]
+    split: Split
+    protocols: tuple[AnyProtocol, ...]
+    threshold: float | None
+    conditions: tuple[str, ...]
+    cache: Path
+    say: Say
+    on_image: Callable[[int, int], None] | None
+
+
 class TaskResults(Protocol):
-    """Ranks the evaluated runs of a study."""
+    """Evaluates runs, and ranks those that were evaluated."""
+
+    def evaluate(self, run: Path, terms: EvaluationTerms) -> Rows[Any]:
+        """Scores a finished run on a data set; gives these scores, and keeps them in the run.
+
+        Raises:
+            SpecError: a term that the task does not have.
+        """
+        ...
+
+    def board(self, paths: Sequence[Path], *, say: Say) -> TaskLeaderboard:
+        """Ranks the task's evaluated runs below the paths. `say` is told of what is passed over."""
+        ...
 
     def rank(self, study: "Study", plan: "Plan", trials: "optuna.Study", *, say: Say) -> RankedRuns:
         """Ranks what was evaluated on the study's own data, and writes its leaderboard. `say` is told of what

@@ -230,8 +230,7 @@ class TestResults:
         assert "clean: F1" in repr(rows)
         assert repr(rows).splitlines()[-1] == f"run: {run}"
         board = fissura.leaderboard(str(tmp_path))
-        assert board.tables == ()
-        assert [row.recipe for row in board.classes] == ["walls"]
+        assert [row["recipe"] for row in board.rows()] == ["walls"]
         assert board.best_run == run
         assert board.to_pandas().loc[0, "condition"] == "clean"
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 
 from fissura.distributed.search.search_result import SearchResult, outcome
 from fissura.records.trial_attributes import REASON, RUN
-from fissura.reports.leaderboard import Leaderboard
+from fissura.reports.task_leaderboard import Leaderboards
 from fissura.studies.results import Conclusion
 from fissura.studies.study import Plan, Study
 
@@ -57,7 +57,7 @@ def result(tmp_path: Path) -> SearchResult:
             )
         )
     space = plan.load_space(study.path)
-    return outcome(study, plan, space, made, Conclusion((), Leaderboard(())), interrupted=False, seconds=83.0)
+    return outcome(study, plan, space, made, Conclusion((), Leaderboards()), interrupted=False, seconds=83.0)
 
 
 def test_prints_the_best_trial_and_its_run(result: SearchResult) -> None:

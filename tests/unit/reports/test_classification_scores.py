@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
-from fissura.cli.classifiers import class_text
+from fissura.cli.board import board_text
 from fissura.core.errors import DataError
 from fissura.core.spec import digest
 from fissura.metrics.classification import class_rates, class_scores, confusion, roc_auc
@@ -31,6 +31,7 @@ from fissura.reports.interference import interference_table
 from fissura.reports.interference_export import as_text as text_of
 from fissura.reports.interference_export import found as found_of
 from fissura.reports.statistics import Bootstrapped, Interval, bootstrap, difference, draw
+from fissura.tasks.classification.leaderboard import ClassLeaderboard
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS = ClassifierFacts(classes=("sound", "cracked"), classifier_bytes=92_000, classifier_microseconds=41.25)
@@ -655,8 +656,9 @@ class TestOneClass:
         for kind in ("md", "html", "latex", "csv"):
             said = as_text([good, bad], kind=kind).replace("\\_", "_").replace("\\`", "`")
             assert sentence in said, kind
-        assert sentence in class_text([good, bad])
-        assert "F1" not in class_text([good, bad])
+        shown = board_text(ClassLeaderboard((good, bad)))
+        assert sentence in shown
+        assert "F1" not in shown
         assert "F1" not in found([good, bad])
 
     def test_under_interference_has_no_f1_either(self, tmp_path):

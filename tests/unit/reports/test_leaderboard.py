@@ -14,7 +14,7 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
-from fissura.cli.board import brief
+from fissura.cli.board import board_text
 from fissura.core.errors import DataError
 from fissura.core.text import duration, scaled, shortened
 from fissura.metrics import Counts, sweep
@@ -26,6 +26,7 @@ from fissura.reports.html import page, part
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.pictures import MISSED, RIGHT, WRONG, overlay
 from fissura.reports.statistics import NO_INTERVAL
+from fissura.tasks.segmentation.leaderboard import SegmentationLeaderboard
 
 
 class Reader(HTMLParser):
@@ -100,7 +101,8 @@ def test_one_image_gives_no_interval_and_every_format_says_so(tmp_path, write_sc
     assert (best.scores["f1"].low, best.scores["f1"].high) == (None, None)
     assert (best.group, other.group) == ("a", "a")
     texts = [as_text(board, kind=kind) for kind in ("md", "html", "latex")]
-    for text in (*texts, repr(board), brief(board)):
+    shown = SegmentationLeaderboard(board)
+    for text in (*texts, repr(shown), board_text(shown)):
         assert NO_INTERVAL in text
         assert "95 % interval 0" not in text
     (row, _) = csv.DictReader(io.StringIO(as_text(board, kind="csv")))
@@ -378,7 +380,7 @@ def test_tables_shorten_paths_and_files_for_programs_do_not(board):
     assert "phases.train.lr" in as_text(board, kind="csv")
 
 
-def test_the_manifest_of_every_run_goes_with_the_ranking(tmp_path, board):
+def test_the_manifest_of_every_run_goes_with_the_table(tmp_path, board):
     write_leaderboard(board, tmp_path / "out", formats=("parquet", "csv", "html"))
     rows = pq.read_table(tmp_path / "out" / "leaderboard.parquet").to_pylist()
     for row in rows:

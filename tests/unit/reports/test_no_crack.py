@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fissura.cli.board import brief, rows
+from fissura.cli.board import board_text
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_dataset
@@ -27,6 +27,7 @@ from fissura.reports.export import as_text, found, write_leaderboard
 from fissura.reports.gallery import Budget, extremes, gallery
 from fissura.reports.leaderboard import leaderboard
 from fissura.segmentation.evaluation import evaluate
+from fissura.tasks.segmentation.leaderboard import SegmentationLeaderboard
 
 SENTENCE = "no crack in these images: false alarms only"
 SOUND = ("sound1", "sound2", "sound3", "sound4")
@@ -137,12 +138,13 @@ class TestTables:
             text = as_text(board, kind=kind)
             assert SENTENCE in text, kind
             assert "1.000" not in text, kind
-        for text in (brief(board), found(board.tables[0]), repr(board)):
+        shown = SegmentationLeaderboard(board)
+        for text in (board_text(shown), found(board.tables[0]), repr(shown)):
             assert SENTENCE in text
             assert "F1" not in text
         machine = [
             list(csv.DictReader(io.StringIO(as_text(board, kind="csv")))),
-            json.loads(json.dumps(rows(board))),
+            json.loads(json.dumps(shown.plain())),
             pq.read_table(write_leaderboard(board, sound / "out", formats=("parquet",))[0]).to_pylist(),
         ]
         for read in machine:

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from math import inf
 
@@ -13,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from fissura.records.store import read_runs
 from fissura.records.trial_attributes import REASON
+from fissura.reports.export import held_out
 from fissura.reports.figures import Undrawable
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.plots import completed, importances, plots
@@ -80,10 +82,8 @@ FACTS = StudyFacts(
 )
 
 
-def report(
-    study: optuna.Study, tmp_path, *, rows=None, gallery=None, extra: StudyFacts = FACTS, title="A search"
-) -> Reader:
-    path = write_report(study, tmp_path / "report.html", title=title, rows=rows, gallery=gallery, extra=extra)
+def report(study: optuna.Study, tmp_path, *, extra: StudyFacts = FACTS, title="A search") -> Reader:
+    path = write_report(study, tmp_path / "report.html", title=title, extra=extra)
     reader = Reader()
     reader.feed(path.read_text())
     reader.close()
@@ -157,20 +157,20 @@ def test_the_headline_names_the_images_and_the_protocol_of_each_number(
     searched, tmp_path, write_scored_run, load_picture
 ):
     where = "on the validation images of bridge, under the protocol tolerant:2"
-    extra = StudyFacts(**{**vars(FACTS), "measured": [where]})
     rows = leaderboard(read_runs([write_scored_run(tmp_path / "a")]).records)
-    said = report(searched, tmp_path, rows=rows, gallery=load_picture, extra=extra).said
-    best, held_out = searched.best_value, rows.tables[0].standings[0].scores["f1"].value
+    extra = replace(FACTS, measured=[where], **held_out(rows, load=load_picture)._asdict())
+    said = report(searched, tmp_path, extra=extra).said
+    best, f1 = searched.best_value, rows.tables[0].standings[0].scores["f1"].value
     assert f"validation F1 {best:#.4g} {where}, against 0.6000 with the paper's own setting" in said
     assert f"Best validation F1 {best:#.4g} trial {searched.best_trial.number} {where}" in said
     cfd = r"cfd \(dddddddd\)"
-    assert re.search(rf"6 test images of {cfd}, under the protocol pixel, .* F1 {held_out:.3f} ", said)
-    assert re.search(rf"{cfd}, test: pixel F1 {held_out:.3f} ", said)
+    assert re.search(rf"6 test images of {cfd}, under the protocol pixel, .* F1 {f1:.3f} ", said)
+    assert re.search(rf"{cfd}, test: pixel F1 {f1:.3f} ", said)
 
 
 def test_pictures_come_before_the_plots(searched, tmp_path, write_scored_run, load_picture):
     rows = leaderboard(read_runs([write_scored_run(tmp_path / "a")]).records)
-    report(searched, tmp_path, rows=rows, gallery=load_picture)
+    report(searched, tmp_path, extra=replace(FACTS, **held_out(rows, load=load_picture)._asdict()))
     page = (tmp_path / "report.html").read_text()
     assert page.index('id="held-out-images"') < page.index("<img") < page.index('id="best-trials"')
     assert page.rindex("<img ") < page.index('class="plot"')
@@ -294,10 +294,13 @@ def test_four_objectives_have_no_picture_of_their_front():
 def test_held_out_scores_and_pictures_are_part_of_it(searched, tmp_path, write_scored_run, load_picture):
     run = write_scored_run(tmp_path / "a")
     records = read_runs([run]).records
-    extra = StudyFacts(
-        **{**vars(FACTS), "manifest": records[0].manifest, "details": {"Sampler": "TPE, seed 1"}}
+    extra = replace(
+        FACTS,
+        manifest=records[0].manifest,
+        details={"Sampler": "TPE, seed 1"},
+        **held_out(leaderboard(records), load=load_picture)._asdict(),
     )
-    reader = report(searched, tmp_path, rows=leaderboard(records), gallery=load_picture, extra=extra)
+    reader = report(searched, tmp_path, extra=extra)
     assert "On the 6 test images of cfd (dddddddd), under the protocol pixel" in reader.said
     assert reader.tags.count("img") == 3 * 4
     for fact in (records[0].manifest.code_version, "TPE, seed 1", "d" * 16):

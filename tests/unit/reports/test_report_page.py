@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
 from fissura.records.store import read_runs
-from fissura.reports.export import write_leaderboard
+from fissura.reports.export import held_out, write_leaderboard
 from fissura.reports.leaderboard import leaderboard
 from fissura.reports.report import StudyFacts, write_report
 
@@ -65,10 +65,14 @@ def pages(
             )
         )
     facts = StudyFacts(
-        objectives=("val/f1",), data="d", command="c", measured=("on the validation images of bridge",)
+        objectives=("val/f1",),
+        data="d",
+        command="c",
+        measured=("on the validation images of bridge",),
+        **held_out(board, load=load_picture)._asdict(),
     )
     report = tmp_path / "report.html"
-    write_report(study, report, title="bridge: search report", rows=board, gallery=load_picture, extra=facts)
+    write_report(study, report, title="bridge: search report", extra=facts)
     return {"report": report, "leaderboard": tmp_path / "leaderboard.html"}
 
 

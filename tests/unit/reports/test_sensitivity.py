@@ -172,7 +172,7 @@ def test_the_report_has_a_section_of_it_only_where_there_is_something_to_show(tm
     facts = StudyFacts(objectives=["val/f1"], data="d", command="c")
 
     def page(study: optuna.Study) -> str:
-        path = write_report(study, tmp_path / "report.html", title="t", rows=None, gallery=None, extra=facts)
+        path = write_report(study, tmp_path / "report.html", title="t", extra=facts)
         return path.read_text(encoding="utf-8")
 
     with_sweep, without = page(study_of(*swept())), page(study_of(*swept()[:1]))

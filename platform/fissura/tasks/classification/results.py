@@ -1,24 +1,28 @@
-"""The results of a study of classifiers: tables and sections of the report."""
+"""The results of classifiers: the evaluation of a run; leaderboard and sections of a study's report."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
 
-from fissura.classification.evaluation import CONDITIONS, under
+from fissura.classification.evaluation import CONDITIONS, evaluate_classifier, under
 from fissura.classification.run import Classifier
 from fissura.core import text
-from fissura.core.errors import DataError, UserError
+from fissura.core.brief import Rows
+from fissura.core.errors import DataError, SpecError, UserError
 from fissura.core.progress import Say
 from fissura.data.cache import default_cache
-from fissura.data.labelled import KeyedImage, image_keys
+from fissura.data.labelled import KeyedImage, image_keys, parse_labelled
+from fissura.data.labelled.keys import digest_of_keyed
 from fissura.data.sources import labelled
-from fissura.records.class_store import ClassRecord, read_classes
+from fissura.records.class_store import ClassifierFacts, ClassRecord, read_classes
+from fissura.records.run_table import Runs
 from fissura.reports.class_gallery import class_gallery
 from fissura.reports.classification import ClassRow, class_table
 from fissura.reports.classification_export import found, sections, write_classification
@@ -26,9 +30,11 @@ from fissura.reports.classification_plots import Candidate, confusion_plot, pare
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
 from fissura.reports.html import part
+from fissura.reports.task_leaderboard import TaskLeaderboard
 from fissura.studies.ranking import finished
 from fissura.studies.study import Plan, Study
-from fissura.studies.task_results import RankedRuns, TaskResults
+from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
+from fissura.tasks.classification.leaderboard import ClassLeaderboard
 from fissura.training.checkpoint import WEIGHTS
 from fissura.training.runtime import LocalRuntime
 
@@ -47,11 +53,38 @@ class ClassificationResults:
     images: Sequence[KeyedImage] | None = None
     pictures: Sequence[Plot] = ()
 
+    def evaluate(self, run: Path, terms: EvaluationTerms) -> Rows[ClassRow]:
+        """See `TaskResults`: one row for each condition; names unreadable images through `say`."""
+        if terms.split == "val" or terms.protocols or terms.threshold is not None:
+            raise SpecError(
+                f"{run}: of a classifier, --split is train or test, and --condition its only other option"
+            )
+        images = image_keys(parse_labelled(terms.data), directory=terms.cache)
+        content, conditions = digest_of_keyed(images), terms.conditions or ("clean",)
+        unread = evaluate_classifier(
+            run,
+            images,
+            content=content,
+            split=terms.split,
+            conditions=conditions,
+            device=LocalRuntime().device,
+            on_image=terms.on_image,
+        )
+        for skipped in unread:
+            terms.say(f"left out: {skipped.reason}")
+        rows = class_table(read_classes([run]).records)
+        scored = [
+            row for row in rows if row.test_set[1:] == (content, terms.split) and row.condition in conditions
+        ]
+        return Rows(scored, head=_scores, run=run)
+
+    def board(self, paths: Sequence[Path], *, say: Say) -> TaskLeaderboard:
+        """See `TaskResults`."""
+        return ClassLeaderboard(tuple(class_table(_read(paths, say=say).records)))
+
     def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> RankedRuns:
         """See `TaskResults`."""
-        runs = read_classes([study.path])
-        for skipped in runs.skipped:
-            say(f"skipped {skipped.path}: {skipped.reason}")
+        runs = _read([study.path], say=say)
         all_rows = class_table(runs.records)
         rows = [row for row in all_rows if row.test_set.data_digest == plan.content]
         others = [row for row in all_rows if row.test_set.data_digest != plan.content]
@@ -68,12 +101,28 @@ class ClassificationResults:
         gallery = [_gallery(plan, rows, runs.records, self.images)] if rows else []
         return RankedRuns(
             files=files,
-            classes=tuple(rows),
+            board=ClassLeaderboard(tuple(rows)),
             held_out=[*sections(rows), *gallery],
             found=found(rows) if rows else "",
             plots=plots,
             cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
         )
+
+
+def _read(paths: Sequence[Path], *, say: Say) -> Runs[ClassifierFacts]:
+    runs = read_classes(paths)
+    for skipped in runs.skipped:
+        say(f"skipped {skipped.path}: {skipped.reason}")
+    return runs
+
+
+def _scores(rows: Sequence[ClassRow]) -> list[str]:
+    return [
+        f"{row.data} {row.test_set.split}, {row.condition}: F1 {row.scores['f1'].value:.4f} of"
+        f" {row.images} images"
+        for row in rows
+        if "f1" in row.scores
+    ]
 
 
 def _gallery(

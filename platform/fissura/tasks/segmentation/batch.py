@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fissura.batches.evaluation import check_some
 from fissura.batches.pictures import bare_name, picture_path, picture_stems
-from fissura.batches.scorer import ModelCard, Result, ScorerDocument
+from fissura.batches.scorer import ModelCard, Result
 from fissura.batches.source import ImageSource
 from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
@@ -31,29 +31,13 @@ from fissura.reports.score_files import read_map, read_mask
 from fissura.segmentation.crack_measures import SUMMARY, CrackMeasures, MeasuredCrack, measure_map
 
 
-class CrackRow(ScorerDocument):
-    """One crack of the table of an image, see `fissura.segmentation.crack_measures.MeasuredCrack`."""
-
-    box: tuple[int, int, int, int]
-    area_px: int
-    length_px: float | None
-    mean_width_px: float | None
-    width_95_px: float | None
-    largest_width_px: float | None
-    orientation_degrees: float | None
-    length_mm: float | None
-    mean_width_mm: float | None
-    width_95_mm: float | None
-    largest_width_mm: float | None
-
-
 class CracksFound(Result):
     """The `threshold` of the mask, the measures of its `cracks`, and the longest of them one by one (none
     where a service of an earlier version does not tell)."""
 
     threshold: float = Field(ge=0, le=1)
     cracks: dict[str, int | float | None]
-    crack_table: tuple[CrackRow, ...] = ()
+    crack_table: tuple[MeasuredCrack, ...] = ()
 
 
 class Labelled(NamedTuple):

@@ -1,28 +1,36 @@
-"""The results of a study of segmentations: the leaderboard and sections of the report."""
+"""The results of segmentations: the evaluation of a run; leaderboard and sections of a study's report."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
-from fissura.core.errors import DataError, UserError
+from fissura.core.brief import Rows
+from fissura.core.errors import DataError, SpecError, UserError
 from fissura.core.progress import Say
 from fissura.data.content import sources
 from fissura.data.dataset import Dataset
+from fissura.data.datasets import parse_datasets
 from fissura.data.sources import masked
-from fissura.records import store
+from fissura.records.store import Row, mean_scores, read_runs
 from fissura.records.trial_attributes import RUN
 from fissura.reports.cross_data import cross_data, of_data, scores_of_tables
 from fissura.reports.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
-from fissura.reports.export import write_leaderboard
+from fissura.reports.export import held_out, write_leaderboard
 from fissura.reports.figures import Plot
-from fissura.reports.leaderboard import leaderboard
+from fissura.reports.leaderboard import Leaderboard, leaderboard
 from fissura.reports.pictures import Load
+from fissura.reports.task_leaderboard import TaskLeaderboard
+from fissura.segmentation.evaluation import evaluate
+from fissura.segmentation.recipe import segmenter_of
 from fissura.studies.ranking import best_trials
 from fissura.studies.study import Plan, Study
-from fissura.studies.task_results import RankedRuns, TaskResults
+from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
+from fissura.tasks.segmentation.leaderboard import SegmentationLeaderboard
 from fissura.training.checkpoint import METRICS, read_metrics
+from fissura.training.runtime import LocalRuntime
 
 if TYPE_CHECKING:
     import optuna
@@ -31,12 +39,38 @@ if TYPE_CHECKING:
 class SegmentationResults:
     """See `TaskResults`."""
 
-    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> RankedRuns:
-        """The images are needed for the pictures alone; where they are gone, a line says so."""
-        runs = store.read_runs([study.path])
+    def evaluate(self, run: Path, terms: EvaluationTerms) -> Rows[Row]:
+        """See `TaskResults`: one row for each image and protocol."""
+        if terms.conditions:
+            raise SpecError(f"{run}: --condition is a classifier's; of a segmentation give --protocol")
+        rows = evaluate(
+            run,
+            datasets=parse_datasets(terms.data),
+            protocols=terms.protocols,
+            split=terms.split,
+            threshold=terms.threshold,
+            device=LocalRuntime().device,
+            on_image=terms.on_image,
+        )
+        return Rows(rows, head=mean_scores, run=run)
+
+    def board(self, paths: Sequence[Path], *, say: Say) -> TaskLeaderboard:
+        """See `TaskResults`."""
+        return SegmentationLeaderboard(self._leaderboard(paths, say=say))
+
+    def _leaderboard(self, paths: Sequence[Path], *, say: Say) -> Leaderboard:
+        runs = read_runs(paths)
         for skipped in runs.skipped:
             say(f"skipped {skipped.path}: {skipped.reason}")
-        board, others = of_data(leaderboard(runs.records), plan.content)
+        return leaderboard(runs.records)
+
+    def rank(self, study: Study, plan: Plan, trials: "optuna.Study", *, say: Say) -> RankedRuns:
+        """The images are needed for the pictures alone; where they are gone, a line says so. The protocol of
+        the search's first objective leads the tables, the pages and their first sentences."""
+        space = plan.load_space(study.path)
+        recipe = segmenter_of(space.recipe_for(space.completed({})))
+        led = self._leaderboard([study.path], say=say).led_by(recipe.protocol_of(space.objectives[0].metric))
+        board, others = of_data(led, plan.content)
         load: Load | None = None
         missing = ""
         try:
@@ -50,8 +84,8 @@ class SegmentationResults:
             plots["Precision and recall"] = curves
         return RankedRuns(
             files=files,
-            board=board,
-            gallery=load,
+            board=SegmentationLeaderboard(board),
+            **held_out(board, load=load)._asdict(),
             plots=plots,
             cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
             remark=missing,

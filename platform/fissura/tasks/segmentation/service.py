@@ -3,34 +3,16 @@
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from fissura.batches.pictures import jpeg, overlay, png
 from fissura.data.photograph import Photograph
 from fissura.deploy.model import Segmented
-from fissura.segmentation.crack_measures import measure_map
+from fissura.segmentation.crack_measures import MeasuredCrack, measure_map
 from fissura.serving.query import ImageQuery
-from fissura.serving.schema import ResultHead, StrictDocument
+from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
 
 HEADER_CRACKS = 10  # rows of the table in a header, since proxies accept only a few thousand bytes
-
-
-class CrackDocument(StrictDocument):
-    """One crack: `box` is left, top, width and height in pixels; 95 % of its length is at most `width_95`
-    wide; `orientation_degrees` is counter-clockwise from the image's rows, 0 to below 180."""
-
-    box: list[int] = Field(min_length=4, max_length=4)
-    area_px: int
-    length_px: float | None
-    mean_width_px: float | None
-    width_95_px: float | None
-    largest_width_px: float | None
-    orientation_degrees: float | None
-    length_mm: float | None
-    mean_width_mm: float | None
-    width_95_mm: float | None
-    largest_width_mm: float | None
 
 
 class SegmentationResult(ResultHead):
@@ -40,7 +22,7 @@ class SegmentationResult(ResultHead):
     task: Literal["segmentation"]
     threshold: float
     cracks: dict[str, float | int | None]
-    crack_table: list[CrackDocument]
+    crack_table: list[MeasuredCrack]
 
 
 class SegmentationService(TaskService):
