@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from fissura.models import (
+    JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
@@ -28,6 +29,8 @@ MODELS = (
     UNet(width=4, depth=2, normalisation="none"),
     AttentionResUNet(width=4, side_channels=3),
     AttentionResUNet(width=4, depth=3, final="linear", normalisation="batch"),
+    JTFN(width=4),
+    JTFN(width=4, blocks="residual", steps=1),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
 )
@@ -39,6 +42,8 @@ def name_of(model: AnyModel) -> str:
             return model.encoder
         case DeepLabV3():
             return f"{model.kind}-{model.trained}"
+        case JTFN():
+            return f"{model.kind}-{model.blocks}"
         case _:
             return f"{model.kind}-{model.normalisation}"
 

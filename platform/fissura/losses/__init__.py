@@ -13,7 +13,7 @@ from fissura.losses.dice_bce import DiceBCE
 from fissura.losses.focal import Focal, FocalLoss
 from fissura.losses.loss import Criterion, LossSpec, SegmentationLoss
 from fissura.losses.neighbours import nearest_neighbours
-from fissura.losses.regions import ambiguous_region, marginal_region
+from fissura.losses.regions import ambiguous_region, boundary_region, marginal_region
 from fissura.losses.weighted_sum import Term, WeightedSum
 
 AnyLoss = Annotated[
@@ -42,6 +42,7 @@ __all__ = [
     "Term",
     "WeightedSum",
     "ambiguous_region",
+    "boundary_region",
     "clustering_bound",
     "clustering_exact",
     "marginal_region",

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fissura.losses.loss import Criterion, ImageMaps, LossSpec, Predict, full_precision
+from fissura.losses.bce import BCE
+from fissura.losses.loss import BatchMaps, Criterion, ImageMaps, LossSpec, Predict, full_precision
 
 VARIANCE = "variance"
 FLOOR = -40.0  # the squared error that this log-variance fits is below what a float32 probability can show
@@ -53,6 +54,17 @@ class AmbiguityCriterion(Criterion):
     def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
         """The log variances."""
         return (self.std_head(features).float(),)
+
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy: there is a variance of the crack logits alone."""
+        loss: Tensor = BCE().build()(logits, target, valid)
+        return loss
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """See `AmbiguityAware.leaves`: that is the sigmoid of the log variance."""

@@ -62,6 +62,7 @@ class ClusteringCriterion(Criterion):
     """Phase II of CIRL: the features of ambiguous pixels say which of them belong together."""
 
     reads = 1
+    loss: "ClusteringLoss"
 
     def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
         """The features."""
@@ -75,9 +76,24 @@ class ClusteringCriterion(Criterion):
         maps: BatchMaps,
     ) -> Float[Tensor, ""]:
         """See `Criterion.forward`; without a map, as in validation, no pixel is ambiguous."""
-        ambiguous = maps[AMBIGUOUS] if AMBIGUOUS in maps else torch.zeros_like(target)
-        loss: Tensor = self.loss(*outputs, target, valid, ambiguous)
+        loss: Tensor = self.loss(*outputs, target, valid, _ambiguous(maps, target))
         return loss
+
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy outside the ambiguous region: the features are those of the crack logits."""
+        supervised = torch.where(_ambiguous(maps, target) > 0, 0.0, valid)
+        loss: Tensor = self.loss.bce(logits, target, supervised)
+        return loss
+
+
+def _ambiguous(maps: BatchMaps, target: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    return maps[AMBIGUOUS] if AMBIGUOUS in maps else torch.zeros_like(target)
 
 
 class ClusteringLoss(nn.Module):

@@ -39,8 +39,8 @@ class Criterion(nn.Module):
     """A loss as a phase minimises it; this one reads the crack logits and nothing else.
 
     One that reads more of the network overrides `reads` and `readings`, and may hold heads of its own, which
-    are trained with the network and end with the phase. One that leaves something to later phases overrides
-    `finish_phase`.
+    are trained with the network and end with the phase; it has a `side_loss`, too. One that leaves something
+    to later phases overrides `finish_phase`.
     """
 
     reads: int = 0
@@ -64,6 +64,22 @@ class Criterion(nn.Module):
         """The loss of a whole batch; `outputs` are the logits and the readings. `maps` are those of
         `LossSpec.maps`; in validation there are none."""
         loss: Tensor = self.loss(*outputs, target, valid)
+        return loss
+
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """The loss of further logits of the mask, which a network may give in training beside the crack
+        logits, and of which there are no readings; all are of one size."""
+        if self.reads:
+            raise NotImplementedError(
+                f"{type(self).__name__}: a loss with `readings` has a `side_loss` of its own"
+            )
+        loss: Tensor = self((logits,), target, valid, maps)
         return loss
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
