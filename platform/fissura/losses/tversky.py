@@ -10,7 +10,7 @@ from torch import Tensor
 from fissura.core.paper import Paper
 from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
-NEAR = 1e-6  # of an index of 1 the slope of a power below 1 would be infinite
+NEAR = 1e-6  # at 0 the slope of a power below 1 is infinite
 
 
 class Tversky(LossSpec):
@@ -33,7 +33,7 @@ class FocalTversky(LossSpec):
 
     paper: ClassVar[Paper | None] = Paper("Abraham and Khan", "ISBI", 2019)
     kind: Literal["focal_tversky"] = "focal_tversky"
-    gamma: float = Field(4 / 3, ge=0.1, le=10)
+    gamma: float = Field(4 / 3, ge=0.25, le=4)
     fp: float = Field(0.3, gt=0, le=1e3)
     fn: float = Field(0.7, gt=0, le=1e3)
     smooth: float = Field(1.0, gt=0, le=1e6)
@@ -49,7 +49,7 @@ class TverskyLoss(SegmentationLoss):
     TP  sum_i p_i g_i        FP  sum_i p_i (1 - g_i)        FN  sum_i (1 - p_i) g_i
     g   label, 0 or 1        p   probability, the sigmoid of the logit        s  `smooth`
 
-    Where gamma is not 1, the power begins at e = 1e-6: `(1 - TI + e)^(1/gamma) - e^(1/gamma)`.
+    With e = 1e-6 in it, `(1 - TI) (1 - TI + e)^(1/gamma - 1)`, the slope is finite at TI = 1.
     """
 
     def __init__(self, *, fp: float, fn: float, smooth: float, gamma: float = 1.0) -> None:
@@ -72,7 +72,4 @@ class TverskyLoss(SegmentationLoss):
         )
         wrong = self.fp * fp + self.fn * fn
         lost = wrong / (tp + wrong + self.smooth)
-        if self.gamma == 1:
-            return lost
-        # in this form nothing wrong costs 0 to the bit
-        return ((lost / NEAR + 1) ** (1 / self.gamma) - 1) * NEAR ** (1 / self.gamma)
+        return lost * (lost + NEAR) ** (1 / self.gamma - 1)

@@ -69,7 +69,7 @@ def tversky(logits: Maps, target: Maps, valid: Maps, *, loss: Tversky | FocalTve
     index = (found + loss.smooth) / (found + loss.fp * alarms + loss.fn * missed + loss.smooth)
     if isinstance(loss, Tversky):
         return 1 - index
-    return float((1 - index + 1e-6) ** (1 / loss.gamma) - 1e-6 ** (1 / loss.gamma))
+    return float((1 - index) * (1 - index + 1e-6) ** (1 / loss.gamma - 1))
 
 
 def robust_dice(logits: Maps, target: Maps, valid: Maps, *, loss: RobustDice) -> float:
