@@ -1,8 +1,8 @@
 """What each loss costs beside binary cross-entropy: value and backward pass of logits [4, 1, 256, 256].
 
-All are measured in turns in one process, on one thread and in CPU time, which other work on the machine changes
-little; a ratio is the median over the rounds of a loss's time over that of cross-entropy in the same round. The
-labels are drawn cracks. Maps of the labels are made before, once an image; their time stands apart.
+All are measured in turns in one process, on one thread and in CPU time, which other work on the machine
+changes little; a ratio is the median over the rounds of a loss's time over that of cross-entropy in the same
+round. The labels are drawn cracks. Maps of the labels are made before; their time stands apart.
 
 Run: python benchmarks/losses.py [rounds]
 """
