@@ -1,7 +1,7 @@
 """The ambiguity-aware segmentation loss (Chen et al., CVPR 2024), which learns a variance for every pixel."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fissura.core.paper import Paper
 from fissura.losses.bce import BCE
 from fissura.losses.loss import BatchMaps, Criterion, ImageMaps, LossSpec, Predict, full_precision
 
@@ -24,6 +25,7 @@ class AmbiguityAware(LossSpec):
     does not read `lam`.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Chen et al.", "CIRL, CVPR", 2024)
     kind: Literal["ambiguity_aware"] = "ambiguity_aware"
     lam: float = Field(0.3, gt=0, le=10)
     distance: Literal["wasserstein", "kl"] = "wasserstein"

@@ -1,7 +1,7 @@
 """The clustering-inspired loss (Chen et al., CVPR 2024): ambiguous pixels learn from their neighbours."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor, nn
 
+from fissura.core.paper import Paper
 from fissura.losses.ambiguity import VARIANCE
 from fissura.losses.bce import BCE
 from fissura.losses.cluster_terms import centred_bound, centred_exact, nearest_neighbour_contrast
@@ -28,6 +29,7 @@ class Clustering(LossSpec):
     pixel is ambiguous: the region is drawn with it when the phase begins, and the loss is given the region.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Chen et al.", "CIRL, CVPR", 2024)
     kind: Literal["clustering"] = "clustering"
     gamma: float = Field(0.4, gt=0, le=1e6)
     k: int = Field(20, ge=1, le=4096)

@@ -3,12 +3,14 @@ may need beside them, which generic code carries for it and never looks at."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Num
 from torch import Tensor, nn
 
+from fissura.core.paper import Paper
 from fissura.core.spec import Spec
 
 ImageMaps = Mapping[int, Num[np.ndarray, "h w"]]
@@ -93,6 +95,9 @@ class LossSpec(Spec):
     A loss that reads or keeps more has a `criterion` of its own. What its phase leaves is kept in the run as
     `NAME.safetensors`, so a name must not be that of another file there.
     """
+
+    paper: ClassVar[Paper | None] = None
+    """Where the loss was published; None where it has no one source."""
 
     def build(self) -> nn.Module:
         """The loss as a module."""
