@@ -10,10 +10,10 @@ from fissura.core.spec import nearest
 
 
 def list_family(
-    family: Annotated[str, typer.Argument(help="What to list: `losses`.", show_default=False)],
+    family: Annotated[str, typer.Argument(help="What to list: `losses` or `models`.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """List the kinds of losses, each with its paper and its year.
+    """List the kinds of losses or of models, each with its paper and its year.
 
     Example: [bold]fissura list losses[/bold]
     """
@@ -31,7 +31,13 @@ def _losses() -> list[dict[str, Any]]:
     return [_row(member) for member in get_args(get_args(AnyLoss)[0])]
 
 
-FAMILIES = {"losses": _losses}
+def _models() -> list[dict[str, Any]]:
+    from fissura.models import AnyModel
+
+    return [_row(member) for member in get_args(get_args(AnyModel)[0])]
+
+
+FAMILIES = {"losses": _losses, "models": _models}
 
 
 def _row(member: Any) -> dict[str, Any]:

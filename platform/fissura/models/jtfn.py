@@ -7,7 +7,7 @@ GAU  gated attention unit              FIM    feature interactive module
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal, NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
 
 from fissura.core.errors import WeightsError
+from fissura.core.paper import Paper
 from fissura.models.blocks import he_initialise, resized
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.weights import ModelSpec, fill, starting_tensors
@@ -38,6 +39,7 @@ class JTFN(ModelSpec):
     features stands in the second decoder level, where the published code has it.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Cheng et al.", "ICCV", 2021)
     kind: Literal["jtfn"] = "jtfn"
     width: int = Field(64, ge=2, le=256)
     blocks: Blocks = "plain"

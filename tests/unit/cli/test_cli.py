@@ -22,6 +22,7 @@ from fissura.data.check import parse_source
 from fissura.data.datasets import kinds
 from fissura.data.labelled import labelled_kinds
 from fissura.losses import AnyLoss
+from fissura.models import AnyModel
 from fissura.metrics import parse_protocol
 from fissura.recipes import RECIPES
 from fissura.spaces.fields import override
@@ -188,7 +189,17 @@ def test_the_list_of_losses_says_where_each_was_published(fissura):
     assert row["settings"] == {"gamma": 2.0, "alpha": 0.25}
     code, _, said = fissura("list", "lossses")
     assert code == 2
-    assert said == ["error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses"]
+    assert said == ["error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses, models"]
+
+
+def test_the_list_of_models_says_where_each_was_published(fissura):
+    rows = json.loads(fissura("list", "models", "--json").out)
+    assert {row["kind"] for row in rows} == {
+        model.model_fields["kind"].default for model in get_args(get_args(AnyModel)[0])
+    }
+    (row,) = (row for row in rows if row["kind"] == "jtfn")
+    assert (row["paper"], row["year"]) == ("Cheng et al., ICCV", 2021)
+    assert row["settings"] == {"weights": "none", "width": 64, "blocks": "plain", "steps": 3}
 
 
 def test_a_loss_that_is_not_there_is_answered_with_all_that_are(fissura, folder):
