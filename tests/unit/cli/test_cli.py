@@ -22,8 +22,8 @@ from fissura.data.check import parse_source
 from fissura.data.datasets import kinds
 from fissura.data.labelled import labelled_kinds
 from fissura.losses import AnyLoss
-from fissura.models import AnyModel
 from fissura.metrics import parse_protocol
+from fissura.models import AnyModel
 from fissura.recipes import RECIPES
 from fissura.spaces.fields import override
 from fissura.spaces.load import search_spaces
@@ -189,7 +189,9 @@ def test_the_list_of_losses_says_where_each_was_published(fissura):
     assert row["settings"] == {"gamma": 2.0, "alpha": 0.25}
     code, _, said = fissura("list", "lossses")
     assert code == 2
-    assert said == ["error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses, models"]
+    assert said == [
+        "error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses, models"
+    ]
 
 
 def test_the_list_of_models_says_where_each_was_published(fissura):
