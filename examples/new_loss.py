@@ -1,4 +1,4 @@
-"""A loss in one file: the Tversky loss (Salehi et al., 2017), held to fissura's contract, and trained with.
+"""A loss in one file: the soft Jaccard loss (Rahman and Wang, 2016), held to the contract and trained with.
 
     python examples/new_loss.py KIND:ROOT STUDIES
 
@@ -11,7 +11,7 @@ this process alone: for a search, whose trials are processes of their own, put i
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,26 +19,27 @@ from pydantic import Field
 from torch import Tensor
 
 import fissura.losses
+from fissura.core.paper import Paper
 from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 from fissura.testing.losses import LossCase, check_loss
 
 
-class Tversky(LossSpec):
-    """`alpha` weighs false alarms, `beta` missed cracks; 0.5 and 0.5 is Dice."""
+class Jaccard(LossSpec):
+    """`smooth` is added above and below, so that a mask without a crack has a finite loss and gradient."""
 
-    kind: Literal["tversky"] = "tversky"
-    alpha: float = Field(0.3, gt=0, le=1)
-    beta: float = Field(0.7, gt=0, le=1)
+    paper: ClassVar[Paper | None] = Paper("Rahman and Wang", "ISVC", 2016)
+    kind: Literal["jaccard"] = "jaccard"
+    smooth: float = Field(1.0, gt=0, le=1e6)
 
-    def build(self) -> "TverskyLoss":
+    def build(self) -> "JaccardLoss":
         """The loss as a module."""
-        return TverskyLoss(self)
+        return JaccardLoss(self)
 
 
-class TverskyLoss(SegmentationLoss):
-    """`L = 1 - (TP + 1) / (TP + alpha FP + beta FN + 1)`, sums of probabilities over valid pixels."""
+class JaccardLoss(SegmentationLoss):
+    """`L = 1 - (I + s) / (U + s)`, I and U the soft intersection and union over valid pixels, s `smooth`."""
 
-    def __init__(self, spec: Tversky) -> None:
+    def __init__(self, spec: Jaccard) -> None:
         super().__init__()
         self.spec = spec
 
@@ -47,38 +48,36 @@ class TverskyLoss(SegmentationLoss):
         z = full_precision(logits, valid)
         v = valid.to(z.dtype)
         p, g = torch.sigmoid(z) * v, target.to(z.dtype) * v
-        right = (p * g).sum()
-        wrong = self.spec.alpha * (p.sum() - right) + self.spec.beta * (g.sum() - right)
-        return 1 - (right + 1) / (right + wrong + 1)
+        both, s = (p * g).sum(), self.spec.smooth
+        return 1 - (both + s) / (p.sum() + g.sum() - both + s)
 
 
 def formula(logits: np.ndarray, target: np.ndarray, valid: np.ndarray) -> float:
-    """The paper's formula, pixel by pixel, with the default weights."""
-    right, alarms, missed = 0.0, 0.0, 0.0
+    """The paper's formula, pixel by pixel, with 1 above and below."""
+    both, either = 1.0, 1.0
     for z, g, v in zip(logits.flat, target.flat, valid.flat, strict=True):
         p = 1 / (1 + np.exp(-z))
-        right, alarms, missed = right + v * p * g, alarms + v * p * (1 - g), missed + v * (1 - p) * g
-    return 1 - (right + 1) / (right + 0.3 * alarms + 0.7 * missed + 1)
+        both, either = both + v * p * g, either + v * (p + g - p * g)
+    return 1 - both / either
 
 
 def add_to_the_union() -> None:
-    """In a checkout: `AnyLoss = Annotated[BCE | Dice | ... | Tversky, Field(discriminator="kind")]`."""
+    """In a checkout: `AnyLoss = Annotated[BCE | Dice | ... | Jaccard, Field(discriminator="kind")]`."""
     known = get_args(fissura.losses.AnyLoss)[0]
-    fissura.losses.AnyLoss = Annotated[known | Tversky, Field(discriminator="kind")]
+    fissura.losses.AnyLoss = Annotated[known | Jaccard, Field(discriminator="kind")]
 
 
 def main(data: str, studies: str) -> None:
     """Checks the loss, and trains the small U-Net with it for two epochs."""
-    # sums over few pixels: right and sure logits still cost what the 1 above and below adds
-    check_loss(LossCase(Tversky(), formula))
+    check_loss(LossCase(Jaccard(), formula))
     print("the loss holds what every loss is held to")
 
     add_to_the_union()
     from fissura.recipes import load_recipe
 
     plain = load_recipe("small_unet").plain()
-    plain["phases"][0]["loss"] = Tversky(beta=0.6).plain()
-    recipe = Path(studies) / "tversky.json"
+    plain["phases"][0]["loss"] = Jaccard(smooth=0.5).plain()
+    recipe = Path(studies) / "jaccard.json"
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(json.dumps(plain))
     trained = fissura.train(recipe, data=data, storage=studies, fixed={"epochs": 2, "model.width": 4})

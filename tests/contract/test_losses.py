@@ -7,7 +7,27 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal, Term, WeightedSum
+from fissura.losses import (
+    BCE,
+    AmbiguityAware,
+    AnyLoss,
+    Boundary,
+    Clustering,
+    Dice,
+    DiceBCE,
+    Focal,
+    FocalTversky,
+    LinFocal,
+    Poly,
+    RobustDice,
+    RobustT,
+    SkeletonRecall,
+    SoftClDice,
+    Term,
+    Tversky,
+    WeightedBCE,
+    WeightedSum,
+)
 from fissura.testing.losses import LOSS_CHECKS, LossCase, case_of, drawn_batch, value
 
 LOSSES = (
@@ -23,7 +43,37 @@ LOSSES = (
     Clustering(k=3),
     Clustering(k=2, beta=1.5, term="exact"),
     Clustering(term="nnclr", temperature=0.5),
+    WeightedBCE(),
+    WeightedBCE(cap=1.5),
+    WeightedBCE(crack_weight=0.3),
+    LinFocal(),
+    LinFocal(alpha=None, gamma=0.5),
+    Poly(),
+    Poly(epsilon=-1),
+    Poly(base="focal", gamma=1.5, epsilon=3),
+    Tversky(),
+    Tversky(fp=0.8, fn=0.1, smooth=0.01),
+    FocalTversky(),
+    FocalTversky(gamma=0.75, smooth=0.01),
+    RobustDice(),
+    RobustDice(gamma=1),
+    RobustDice(gamma=2, smooth=1),
+    RobustT(),
+    RobustT(nu=30, per="image"),
+    SoftClDice(iterations=2),
+    SoftClDice(a=0.9),
+    SkeletonRecall(),
+    Boundary(),
+    Boundary(contour="on_crack", clip=1.2),
     WeightedSum(),
+    WeightedSum(
+        terms=(
+            Term(name="ce", loss=BCE()),
+            Term(name="recall", loss=SkeletonRecall()),
+            Term(name="contour", weight=0.01, loss=Boundary()),
+            Term(name="tail", weight=0.3, loss=RobustT()),
+        )
+    ),
     WeightedSum(
         terms=(
             Term(name="focal", weight=0.7, loss=Focal()),

@@ -8,8 +8,10 @@ import timm
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fissura.models import (
+    JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
@@ -28,6 +30,8 @@ MODELS = (
     UNet(width=4, depth=2, normalisation="none"),
     AttentionResUNet(width=4, side_channels=3),
     AttentionResUNet(width=4, depth=3, final="linear", normalisation="batch"),
+    JTFN(width=4),
+    JTFN(width=4, blocks="residual", steps=1),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
 )
@@ -39,6 +43,8 @@ def name_of(model: AnyModel) -> str:
             return model.encoder
         case DeepLabV3():
             return f"{model.kind}-{model.trained}"
+        case JTFN():
+            return f"{model.kind}-{model.blocks}"
         case _:
             return f"{model.kind}-{model.normalisation}"
 
@@ -94,6 +100,44 @@ def test_the_unet_has_the_parameters_of_its_drawing(
 
 def test_the_unet_of_the_default_is_the_one_everybody_has() -> None:
     assert parameters(UNet().build()) == 31_037_633
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters_of_it", "operations"),
+    [
+        (JTFN(), 41_926_369, (98.8, 183.1, 267.3)),
+        (JTFN(width=32, blocks="residual"), 15_347_937, (26.0, 47.7, 69.3)),
+    ],
+    ids=["base64", "resbase32"],
+)
+def test_jtfn_has_the_parameters_and_operations_of_its_published_forms(
+    model: JTFN, parameters_of_it: int, operations: tuple[float, ...]
+) -> None:
+    """Thousand millions of multiply-adds of 1, 2 and 3 steps, side maps among them, of 256 x 256 pixels."""
+    for steps, expected in enumerate(operations, 1):
+        with torch.device("meta"):
+            network = model.model_copy(update={"steps": steps}).build().eval()
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network.head(network.with_side_maps(torch.zeros(1, 3, 256, 256))[0])
+        assert parameters(network) == parameters_of_it
+        assert round(counter.get_total_flops() / 2e9, 1) == expected
+
+
+def test_each_step_of_jtfn_is_the_last_one_of_a_jtfn_of_fewer_steps() -> None:
+    """And reads the mask of the step before it, through which its gradient passes."""
+    image = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    networks = []
+    for steps in (1, 2, 3):
+        torch.manual_seed(0)
+        networks.append(JTFN(width=4, steps=steps).build().eval())
+    features, sides = networks[2].with_side_maps(image)
+    last = networks[2].head(features)
+    for network, logits in zip(networks, (sides[7], sides[15], last), strict=True):
+        torch.testing.assert_close(network(image), logits)
+    assert not torch.allclose(sides[7], last, atol=1e-3)
+    # of the features, the head is a part through the mask of an earlier step alone
+    (gradient,) = torch.autograd.grad(features.sum(), networks[2].get_parameter("to_logits.weight"))
+    assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -81,7 +81,7 @@ def test_a_loss_outside_of_the_package_holds_the_contract_and_trains(drawn: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("the loss holds what every loss is held to\n")
     (run,) = (tmp_path / "studies" / "runs").iterdir()
-    assert '"tversky"' in (run / "recipe.json").read_text()
+    assert '"jaccard"' in (run / "recipe.json").read_text()
     assert (run / "weights.safetensors").exists()
 
 

@@ -20,6 +20,7 @@ from fissura.cli import (
     drill,
     export,
     integrity,
+    kinds,
     nodes,
     plan,
     runs,
@@ -62,6 +63,7 @@ def _program(
 
 
 app.add_typer(data.app, name="data")
+app.command("list")(kinds.list_family)
 app.command("search")(studies.search)
 app.command("plan")(plan.plan)
 app.command("train")(runs.train)

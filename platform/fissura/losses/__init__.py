@@ -6,18 +6,44 @@ from pydantic import Field
 
 from fissura.losses.ambiguity import AmbiguityAware, AmbiguityAwareLoss
 from fissura.losses.bce import BCE, BCELoss
+from fissura.losses.boundary import Boundary, BoundaryLoss
+from fissura.losses.cldice import SoftClDice, SoftClDiceLoss, soft_skeleton
 from fissura.losses.cluster_terms import clustering_bound, clustering_exact, nearest_neighbour_contrast
 from fissura.losses.clustering import Clustering, ClusteringLoss
 from fissura.losses.dice import Dice, DiceLoss
 from fissura.losses.dice_bce import DiceBCE
 from fissura.losses.focal import Focal, FocalLoss
+from fissura.losses.lin_focal import LinFocal, LinFocalLoss
 from fissura.losses.loss import Criterion, LossSpec, SegmentationLoss
 from fissura.losses.neighbours import nearest_neighbours
-from fissura.losses.regions import ambiguous_region, marginal_region
+from fissura.losses.poly import Poly, PolyLoss
+from fissura.losses.regions import ambiguous_region, boundary_region, marginal_region
+from fissura.losses.robust_dice import RobustDice, RobustDiceLoss
+from fissura.losses.robust_t import RobustT, RobustTLoss
+from fissura.losses.skeleton_recall import SkeletonRecall, SkeletonRecallLoss
+from fissura.losses.tversky import FocalTversky, Tversky, TverskyLoss
+from fissura.losses.weighted_bce import WeightedBCE, WeightedBCELoss
 from fissura.losses.weighted_sum import Term, WeightedSum
 
 AnyLoss = Annotated[
-    BCE | Dice | DiceBCE | Focal | AmbiguityAware | Clustering | WeightedSum, Field(discriminator="kind")
+    BCE
+    | WeightedBCE
+    | Dice
+    | DiceBCE
+    | Focal
+    | LinFocal
+    | Poly
+    | Tversky
+    | FocalTversky
+    | RobustDice
+    | RobustT
+    | SoftClDice
+    | SkeletonRecall
+    | Boundary
+    | AmbiguityAware
+    | Clustering
+    | WeightedSum,
+    Field(discriminator="kind"),
 ]
 # a sum's terms are of the union that it belongs to
 Term.model_rebuild()
@@ -29,6 +55,8 @@ __all__ = [
     "AmbiguityAwareLoss",
     "AnyLoss",
     "BCELoss",
+    "Boundary",
+    "BoundaryLoss",
     "Clustering",
     "ClusteringLoss",
     "Criterion",
@@ -37,14 +65,33 @@ __all__ = [
     "DiceLoss",
     "Focal",
     "FocalLoss",
+    "FocalTversky",
+    "LinFocal",
+    "LinFocalLoss",
     "LossSpec",
+    "Poly",
+    "PolyLoss",
+    "RobustDice",
+    "RobustDiceLoss",
+    "RobustT",
+    "RobustTLoss",
     "SegmentationLoss",
+    "SkeletonRecall",
+    "SkeletonRecallLoss",
+    "SoftClDice",
+    "SoftClDiceLoss",
     "Term",
+    "Tversky",
+    "TverskyLoss",
+    "WeightedBCE",
+    "WeightedBCELoss",
     "WeightedSum",
     "ambiguous_region",
+    "boundary_region",
     "clustering_bound",
     "clustering_exact",
     "marginal_region",
     "nearest_neighbour_contrast",
     "nearest_neighbours",
+    "soft_skeleton",
 ]

@@ -1,7 +1,7 @@
 """The ambiguity-aware segmentation loss (Chen et al., CVPR 2024), which learns a variance for every pixel."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -9,7 +9,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fissura.losses.loss import Criterion, ImageMaps, LossSpec, Predict, full_precision
+from fissura.core.paper import Paper
+from fissura.losses.bce import BCE
+from fissura.losses.loss import BatchMaps, Criterion, ImageMaps, LossSpec, Predict, full_precision
 
 VARIANCE = "variance"
 FLOOR = -40.0  # the squared error that this log-variance fits is below what a float32 probability can show
@@ -23,6 +25,7 @@ class AmbiguityAware(LossSpec):
     does not read `lam`.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Chen et al.", "CIRL, CVPR", 2024)
     kind: Literal["ambiguity_aware"] = "ambiguity_aware"
     lam: float = Field(0.3, gt=0, le=10)
     distance: Literal["wasserstein", "kl"] = "wasserstein"
@@ -53,6 +56,17 @@ class AmbiguityCriterion(Criterion):
     def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
         """The log variances."""
         return (self.std_head(features).float(),)
+
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy: there is a variance of the crack logits alone."""
+        loss: Tensor = BCE().build()(logits, target, valid)
+        return loss
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """See `AmbiguityAware.leaves`: that is the sigmoid of the log variance."""

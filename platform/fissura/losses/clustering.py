@@ -1,7 +1,7 @@
 """The clustering-inspired loss (Chen et al., CVPR 2024): ambiguous pixels learn from their neighbours."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor, nn
 
+from fissura.core.paper import Paper
 from fissura.losses.ambiguity import VARIANCE
 from fissura.losses.bce import BCE
 from fissura.losses.cluster_terms import centred_bound, centred_exact, nearest_neighbour_contrast
@@ -28,6 +29,7 @@ class Clustering(LossSpec):
     pixel is ambiguous: the region is drawn with it when the phase begins, and the loss is given the region.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Chen et al.", "CIRL, CVPR", 2024)
     kind: Literal["clustering"] = "clustering"
     gamma: float = Field(0.4, gt=0, le=1e6)
     k: int = Field(20, ge=1, le=4096)
@@ -62,6 +64,7 @@ class ClusteringCriterion(Criterion):
     """Phase II of CIRL: the features of ambiguous pixels say which of them belong together."""
 
     reads = 1
+    loss: "ClusteringLoss"
 
     def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
         """The features."""
@@ -75,9 +78,24 @@ class ClusteringCriterion(Criterion):
         maps: BatchMaps,
     ) -> Float[Tensor, ""]:
         """See `Criterion.forward`; without a map, as in validation, no pixel is ambiguous."""
-        ambiguous = maps[AMBIGUOUS] if AMBIGUOUS in maps else torch.zeros_like(target)
-        loss: Tensor = self.loss(*outputs, target, valid, ambiguous)
+        loss: Tensor = self.loss(*outputs, target, valid, _ambiguous(maps, target))
         return loss
+
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy outside the ambiguous region: the features are those of the crack logits."""
+        supervised = torch.where(_ambiguous(maps, target) > 0, 0.0, valid)
+        loss: Tensor = self.loss.bce(logits, target, supervised)
+        return loss
+
+
+def _ambiguous(maps: BatchMaps, target: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    return maps[AMBIGUOUS] if AMBIGUOUS in maps else torch.zeros_like(target)
 
 
 class ClusteringLoss(nn.Module):

@@ -1,12 +1,13 @@
 """The soft Dice loss (Milletari et al., V-Net, 3DV 2016, with plain sums in the denominator)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from fissura.core.paper import Paper
 from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 
@@ -18,6 +19,7 @@ class Dice(LossSpec):
     averaged. `smooth` is added above and below, so that an empty mask has a finite loss and gradient.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Milletari et al.", "V-Net, 3DV", 2016)
     kind: Literal["dice"] = "dice"
     smooth: float = Field(1.0, gt=0, le=1e6)
     over: Literal["batch", "image"] = "batch"

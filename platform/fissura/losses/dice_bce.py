@@ -1,9 +1,10 @@
 """The weighted sum of the Dice loss and the binary cross-entropy (Isnan et al., CMBN 2026)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from fissura.core.paper import Paper
 from fissura.losses.bce import BCE
 from fissura.losses.dice import Dice
 from fissura.losses.loss import LossSpec
@@ -15,6 +16,7 @@ class DiceBCE(LossSpec):
     two under a name and fields of its own, which studies, search spaces and runs hold. `smooth` and `over`
     are those of `Dice`."""
 
+    paper: ClassVar[Paper | None] = Paper("Isnan et al.", "CMBN", 2026)
     kind: Literal["dice_bce"] = "dice_bce"
     dice_weight: float = Field(1.0, ge=0, le=1e6)
     bce_weight: float = Field(1.0, ge=0, le=1e6)

@@ -1,6 +1,6 @@
 """The normalised binary focal loss (Siriborvornratanakul, Advances in Multimedia 2022)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from fissura.core.paper import Paper
 from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 NEVER = -1e30  # the logarithm of a weight of zero; finite, so that a class without pixels is no 0/0
@@ -23,6 +24,7 @@ class Focal(LossSpec):
     every pixel is pushed towards its label. The values are the same.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Siriborvornratanakul", "Advances in Multimedia", 2022)
     kind: Literal["focal"] = "focal"
     alpha: float = Field(3.0, ge=0, le=1e6)
     gamma: float = Field(2.0, ge=0, le=100)

@@ -3,12 +3,14 @@ may need beside them, which generic code carries for it and never looks at."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Num
 from torch import Tensor, nn
 
+from fissura.core.paper import Paper
 from fissura.core.spec import Spec
 
 ImageMaps = Mapping[int, Num[np.ndarray, "h w"]]
@@ -39,8 +41,8 @@ class Criterion(nn.Module):
     """A loss as a phase minimises it; this one reads the crack logits and nothing else.
 
     One that reads more of the network overrides `reads` and `readings`, and may hold heads of its own, which
-    are trained with the network and end with the phase. One that leaves something to later phases overrides
-    `finish_phase`.
+    are trained with the network and end with the phase; it has a `side_loss`, too. One that leaves something
+    to later phases overrides `finish_phase`.
     """
 
     reads: int = 0
@@ -66,6 +68,22 @@ class Criterion(nn.Module):
         loss: Tensor = self.loss(*outputs, target, valid)
         return loss
 
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """The loss of further logits of the mask, which a network may give in training beside the crack
+        logits, and of which there are no readings; all are of one size."""
+        if self.reads:
+            raise NotImplementedError(
+                f"{type(self).__name__}: a loss with `readings` has a `side_loss` of its own"
+            )
+        loss: Tensor = self((logits,), target, valid, maps)
+        return loss
+
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """The maps that a finished phase leaves to later ones; those that `LossSpec.leaves` names."""
         return {}
@@ -77,6 +95,9 @@ class LossSpec(Spec):
     A loss that reads or keeps more has a `criterion` of its own. What its phase leaves is kept in the run as
     `NAME.safetensors`, so a name must not be that of another file there.
     """
+
+    paper: ClassVar[Paper | None] = None
+    """Where the loss was published; None where it has no one source."""
 
     def build(self) -> nn.Module:
         """The loss as a module."""

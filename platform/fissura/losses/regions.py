@@ -10,7 +10,18 @@ def marginal_region(mask: Num[Tensor, "b 1 h w"]) -> Num[Tensor, "b 1 h w"]:
     """`M = dilate(y, 5 x 5) - y` (Eq. 1): 1 on the pixels labelled non-crack at most two rows and two columns
     from one labelled crack, else 0. `mask` holds 0 and 1; the result has its type.
     """
-    return max_pool2d(mask.float(), kernel_size=5, stride=1, padding=2).to(mask.dtype) - mask
+    return _ring(mask, size=5)
+
+
+def boundary_region(mask: Num[Tensor, "b 1 h w"]) -> Num[Tensor, "b 1 h w"]:
+    """`dilate(y, 3 x 3) - y`: 1 on the non-crack pixels that touch a crack, by a side or a corner (Cheng et
+    al., ICCV 2021). `mask` holds 0 and 1; the result has its type.
+    """
+    return _ring(mask, size=3)
+
+
+def _ring(mask: Num[Tensor, "b 1 h w"], *, size: int) -> Num[Tensor, "b 1 h w"]:
+    return max_pool2d(mask.float(), kernel_size=size, stride=1, padding=size // 2).to(mask.dtype) - mask
 
 
 def ambiguous_region(

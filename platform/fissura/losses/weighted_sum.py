@@ -109,6 +109,20 @@ class SumCriterion(Criterion):
         total: Tensor = reduce(torch.add, costs)
         return total
 
+    def side_loss(
+        self,
+        logits: Float[Tensor, "b 1 h w"],
+        target: Float[Tensor, "b 1 h w"],
+        valid: Float[Tensor, "b 1 h w"],
+        maps: BatchMaps,
+    ) -> Float[Tensor, ""]:
+        """The weighted sum of those of all terms."""
+        costs = [
+            term.weight * criterion.side_loss(logits, target, valid, _below(term.name, maps))
+            for term, criterion in self._terms
+        ]
+        return reduce(torch.add, costs)
+
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """What all terms leave."""
         return {

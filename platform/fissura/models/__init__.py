@@ -7,13 +7,15 @@ from pydantic import Field
 from fissura.models.attention_resunet import AttentionResUNet, AttentionResUNetNetwork
 from fissura.models.backbone_unet import BackboneUNet, BackboneUNetNetwork
 from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
-from fissura.models.segmenter import Segmenter
+from fissura.models.jtfn import JTFN, JTFNNetwork
+from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
 from fissura.models.weights import ModelSpec, check_weights
 
-AnyModel = Annotated[AttentionResUNet | BackboneUNet | DeepLabV3 | UNet, Field(discriminator="kind")]
+AnyModel = Annotated[AttentionResUNet | BackboneUNet | DeepLabV3 | JTFN | UNet, Field(discriminator="kind")]
 
 __all__ = [
+    "JTFN",
     "AnyModel",
     "AttentionResUNet",
     "AttentionResUNetNetwork",
@@ -21,8 +23,10 @@ __all__ = [
     "BackboneUNetNetwork",
     "DeepLabV3",
     "DeepLabV3Network",
+    "JTFNNetwork",
     "ModelSpec",
     "Segmenter",
+    "SideMap",
     "UNet",
     "UNetNetwork",
     "check_weights",

@@ -1,7 +1,7 @@
 """A U-Net of residual blocks with attention gates on its skips (König et al., ICIP 2019)."""
 
 from functools import reduce
-from typing import Literal, NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 from fissura.core.errors import WeightsError
+from fissura.core.paper import Paper
 from fissura.models.blocks import Normalisation, convolutions, he_initialise, resized
 from fissura.models.segmenter import Segmenter
 from fissura.models.weights import ModelSpec, fill, starting_tensors
@@ -38,6 +39,7 @@ class AttentionResUNet(ModelSpec):
     every 3x3 convolution.
     """
 
+    paper: ClassVar[Paper | None] = Paper("König et al.", "ICIP", 2019)
     kind: Literal["attention_resunet"] = "attention_resunet"
     width: int = Field(16, ge=1, le=256)
     depth: int = Field(4, ge=2, le=6)

@@ -1,11 +1,12 @@
 """A U-Net on an encoder of ImageNet (Isnan et al., CMBN 2026): the same decoder for every encoder."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fissura.core.paper import Paper
 from fissura.models.blocks import UpBlock, he_initialise
 from fissura.models.encoders import SOURCES, Encoder, EncoderName, hub_file
 from fissura.models.segmenter import Segmenter
@@ -24,6 +25,7 @@ class BackboneUNet(ModelSpec):
     full resolution (only the VGGs have features there), none at stride 2 for the transformers (nor do they).
     """
 
+    paper: ClassVar[Paper | None] = Paper("Isnan et al.", "CMBN", 2026)
     kind: Literal["backbone_unet"] = "backbone_unet"
     encoder: EncoderName = "resnet34"
     decoder_channels: tuple[Channels, Channels, Channels, Channels] = (256, 128, 64, 32)

@@ -1,12 +1,13 @@
 """torchvision's DeepLabV3 with another head (Siriborvornratanakul, Advances in Multimedia 2022)."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fissura.core.errors import WeightsError
+from fissura.core.paper import Paper
 from fissura.models.blocks import resized
 from fissura.models.segmenter import Segmenter
 from fissura.models.weights import HubFile, ModelSpec, fill, starting_tensors
@@ -39,6 +40,7 @@ class DeepLabV3(ModelSpec):
     for each image and channel, and PyTorch refuses a single one.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Chen et al.", "arXiv:1706.05587", 2017)
     kind: Literal["deeplabv3"] = "deeplabv3"
     backbone: Backbone = "resnet101"
     outputs: Literal[1, 2] = 1

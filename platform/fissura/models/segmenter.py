@@ -1,20 +1,38 @@
 """What every segmentation network of the project is."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SideMap:
+    """A map of logits [b 1 h/n w/n], for a whole number n, that a network gives in training alone.
+
+    `target` is what its logits are of: the mask, or the mask's boundary, which is the ring of background
+    pixels around each crack. `weight` is how much its loss weighs in the sum of all.
+    """
+
+    target: Literal["mask", "boundary"]
+    weight: float = 1.0
 
 
 class Segmenter(nn.Module, ABC):
     """A network that gives each pixel of an image a crack logit.
 
     `stride` is the number of pixels that both sides of an input must be a multiple of; the engine pads to it.
-    `feature_channels` is the number of maps that `features` gives.
+    `feature_channels` is the number of maps that `features` gives. A network that is trained on more than
+    the crack logits names its `side_maps`, gives them in `with_side_maps`, and says by `crack_weight` how
+    much the loss of the crack logits weighs beside theirs.
     """
 
     stride: int
     feature_channels: int
+    side_maps: tuple[SideMap, ...] = ()
+    crack_weight: float = 1.0
 
     @abstractmethod
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
@@ -23,6 +41,13 @@ class Segmenter(nn.Module, ABC):
     @abstractmethod
     def head(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """Crack logits from the feature map."""
+
+    def with_side_maps(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b c h w"], tuple[Float[Tensor, "b 1 _ _"], ...]]:
+        """The features, and the logits of each of `side_maps`: what training asks for in place of `features`
+        where there are any."""
+        return self.features(image), ()
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         """Crack logits of normalised RGB images."""

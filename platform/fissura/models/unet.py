@@ -1,6 +1,6 @@
 """The plain U-Net (Ronneberger et al., MICCAI 2015)."""
 
-from typing import Literal, NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from fissura.core.errors import WeightsError
+from fissura.core.paper import Paper
 from fissura.models.blocks import Normalisation, UpBlock, double_convolution, he_initialise
 from fissura.models.segmenter import Segmenter
 from fissura.models.weights import ModelSpec, fill, starting_tensors
@@ -23,6 +24,7 @@ class UNet(ModelSpec):
     that a run of the same network kept.
     """
 
+    paper: ClassVar[Paper | None] = Paper("Ronneberger et al.", "MICCAI", 2015)
     kind: Literal["unet"] = "unet"
     width: int = Field(64, ge=1, le=256)
     depth: int = Field(4, ge=1, le=6)

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from fissura.core.errors import WeightsError
+from fissura.core.paper import Paper
 from fissura.core.spec import Spec
 from fissura.models.segmenter import Segmenter
 
@@ -41,6 +43,9 @@ class Hub:
 
 class ModelSpec(Spec, ABC):
     """Base of every model spec. `weights` is `imagenet`, `none` (random) or the path of a file."""
+
+    paper: ClassVar[Paper | None] = None
+    """Where the network was published; None where it has no one source."""
 
     weights: str = Field("none", min_length=1, max_length=4096)
 

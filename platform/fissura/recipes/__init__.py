@@ -6,13 +6,22 @@ from types import MappingProxyType
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import nearest
-from fissura.recipes import attention_resunet, cirl, cnn_svm, deeplab_focal, small_unet, unet_backbones
+from fissura.recipes import (
+    attention_resunet,
+    cirl,
+    cnn_svm,
+    deeplab_focal,
+    jtfn,
+    small_unet,
+    unet_backbones,
+)
 from fissura.training.experiment import Experiment, task_of_file
 
 RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
     {
         "unet_backbones": unet_backbones.recipe,
         "cirl": cirl.recipe,
+        "jtfn": jtfn.recipe,
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
         "small_unet": small_unet.recipe,

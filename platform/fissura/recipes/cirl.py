@@ -17,8 +17,11 @@ Ablations (Tables 4, 5 and section 3.2): `phases.ambiguity.until=1` is Phase I a
 `phases.clustering.loss` of kind `bce` are the base segmenter on the same budget.
 
 Deviations and readings:
-- the paper's own results are on JTFN; the default base here is the plain U-Net, its first baseline, with
-  batch normalisation;
+- the paper's own results are on JTFN (`model.kind=jtfn`); the default base here is the plain U-Net, its
+  first baseline, with batch normalisation; JTFN's own pixels are ImageNet's (`data.normalisation=imagenet`);
+- where a base is trained on other maps beside the crack logits, as JTFN is, its other masks have the BCE,
+  in Phase II outside A, and its boundaries the BCE everywhere; std head and features are those of its last
+  step, and both losses of CIRL weigh what the base's loss of its crack logits would;
 - the ambiguous region is fixed when Phase II begins: one variance map per training image, predicted by the
   network as Phase I left it, kept beside the weights, and cropped and turned with the mask; the region is
   marked on the whole mask, before the crop;

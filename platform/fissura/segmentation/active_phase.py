@@ -98,10 +98,14 @@ class ActivePhase:
         )
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
+            self._schedule.step()
         return loss
 
     def end_epoch(self, validation_loss: float) -> None:
-        """Moves the learning rate."""
+        """Moves the learning rate, unless its steps do."""
+        if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
+            return
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._schedule.step(validation_loss)
         elif self._schedule is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fissura.losses.loss import BatchMaps, LossSpec
 from fissura.models import Segmenter
+from fissura.segmentation.side_maps import side_loss
 
 Maps = Float[Tensor, "b 1 h w"]
 
@@ -25,7 +26,12 @@ class PhaseObjective(nn.Module):
         self.register_load_state_dict_pre_hook(_as_named_before)  # type: ignore[no-untyped-call]
 
     def outputs(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
-        """What the loss reads of the network, image by image: the crack logits first."""
+        """What the loss reads of the network, image by image: the crack logits first, and in training, where
+        the network has any, its side maps last."""
+        if self.training and self.model.side_maps:
+            features, sides = self.model.with_side_maps(image)
+            readings = self.criterion.readings(features)
+            return self.model.head(features).float(), *readings, *(logits.float() for logits in sides)
         if not self.criterion.reads:
             # which a network may compute in a cheaper order than by its features
             return (self.model(image).float(),)
@@ -35,9 +41,14 @@ class PhaseObjective(nn.Module):
     def loss_of(
         self, outputs: tuple[Tensor, ...], target: Maps, valid: Maps, maps: BatchMaps
     ) -> Float[Tensor, ""]:
-        """The loss of a whole batch, from its outputs, computed in float32; `maps` are the loss's own."""
-        loss: Tensor = self.criterion(outputs, target, valid, maps)
-        return loss
+        """The loss of a whole batch, from its outputs, computed in float32; `maps` are the loss's own. Where
+        the outputs have side maps, it is the sum of theirs and that of the crack logits."""
+        own = 1 + self.criterion.reads
+        loss: Tensor = self.criterion(outputs[:own], target, valid, maps)
+        if len(outputs) == own:
+            return loss
+        sides = side_loss(self.criterion, self.model.side_maps, outputs[own:], target, valid, maps)
+        return self.model.crack_weight * loss + sides
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], target: Maps, valid: Maps, maps: BatchMaps

@@ -86,7 +86,19 @@ class Cosine(Spec):
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
 
-AnySchedule = Annotated[ConstantRate | Plateau | Cosine, Field(discriminator="kind")]
+class Decay(Spec):
+    """The learning rate is multiplied by `factor` after each `steps` steps of the optimizer."""
+
+    kind: Literal["decay"] = "decay"
+    factor: float = Field(0.9, gt=0, lt=1)
+    steps: int = Field(500, ge=1, le=10_000_000)
+
+    def build(self, optimizer: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """The scheduler, stepped with the optimizer."""
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=self.steps, gamma=self.factor)
+
+
+AnySchedule = Annotated[ConstantRate | Plateau | Cosine | Decay, Field(discriminator="kind")]
 
 
 class Phase(Spec):

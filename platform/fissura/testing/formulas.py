@@ -11,7 +11,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal, WeightedSum
+from fissura.losses import (
+    BCE,
+    AmbiguityAware,
+    AnyLoss,
+    Boundary,
+    Clustering,
+    Dice,
+    DiceBCE,
+    Focal,
+    FocalTversky,
+    LinFocal,
+    Poly,
+    RobustDice,
+    RobustT,
+    SkeletonRecall,
+    SoftClDice,
+    Tversky,
+    WeightedBCE,
+    WeightedSum,
+)
+from fissura.testing import paper_formulas
 
 Maps = Float[np.ndarray, "b 1 h w"]
 Features = Float[np.ndarray, "b c h w"]
@@ -154,6 +174,24 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
             return partial(dice_bce, loss=loss)
         case Focal():
             return partial(focal, alpha=loss.alpha, gamma=loss.gamma)
+        case WeightedBCE():
+            return partial(paper_formulas.weighted_bce, loss=loss)
+        case LinFocal():
+            return partial(paper_formulas.lin_focal, loss=loss)
+        case Poly():
+            return partial(paper_formulas.poly, loss=loss)
+        case Tversky() | FocalTversky():
+            return partial(paper_formulas.tversky, loss=loss)
+        case RobustDice():
+            return partial(paper_formulas.robust_dice, loss=loss)
+        case RobustT():
+            return partial(paper_formulas.robust_t, loss=loss)
+        case SoftClDice():
+            return partial(paper_formulas.cldice, loss=loss)
+        case SkeletonRecall():
+            return partial(paper_formulas.skeleton_recall, loss=loss)
+        case Boundary():
+            return partial(paper_formulas.boundary, loss=loss)
         case AmbiguityAware():
             return partial(ambiguity, loss=loss)
         case Clustering():

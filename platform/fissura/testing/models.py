@@ -75,11 +75,31 @@ def gives_finite_logits_at_the_size_of_the_image(case: ModelCase) -> None:
 def trains_every_parameter_that_is_not_frozen(case: ModelCase) -> None:
     """Each has a finite gradient."""
     network = copy.deepcopy(case.network).train()
-    network(images(64, 64)).square().sum().backward()
+    image = images(64, 64)
+    if network.side_maps:
+        features, sides = network.with_side_maps(image)
+        maps = [network.head(features), *sides]
+    else:
+        maps = [network(image)]
+    torch.autograd.backward([one.square().sum() for one in maps])
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     unused = [name for name in gradients if case.frozen is not None and name.startswith(case.frozen)]
     assert [name for name, gradient in gradients.items() if gradient is None] == unused
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def gives_the_side_maps_that_it_names(case: ModelCase) -> None:
+    """Finite ones, of sides that divide the image's, beside the features that it gives without them."""
+    network, (height, width) = case.network, (case.network.stride * 2, case.network.stride * 4)
+    with torch.no_grad():
+        features, sides = network.with_side_maps(images(height, width))
+        assert torch.equal(features, network.features(images(height, width)))
+    assert len(sides) == len(network.side_maps)
+    for logits in sides:
+        factor = height // logits.shape[-2]
+        assert logits.shape == (2, 1, height // factor, width // factor)
+        assert height % factor == width % factor == 0
+        assert torch.isfinite(logits).all()
 
 
 def draws_the_same_weights_from_the_same_seed(case: ModelCase) -> None:
@@ -129,6 +149,7 @@ def survives_its_plain_form(case: ModelCase) -> None:
 MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     gives_finite_logits_at_the_size_of_the_image,
     trains_every_parameter_that_is_not_frozen,
+    gives_the_side_maps_that_it_names,
     draws_the_same_weights_from_the_same_seed,
     draws_other_weights_from_another_seed,
     evaluates_each_image_by_itself,

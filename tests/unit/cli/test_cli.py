@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from fissura.core.errors import DataError, Interrupted
 from fissura.data.check import parse_source
 from fissura.data.datasets import kinds
 from fissura.data.labelled import labelled_kinds
+from fissura.losses import AnyLoss
 from fissura.metrics import parse_protocol
+from fissura.models import AnyModel
 from fissura.recipes import RECIPES
 from fissura.spaces.fields import override
 from fissura.spaces.load import search_spaces
@@ -75,6 +78,7 @@ def parsed(words):
 
 def test_the_commands_are_these():
     assert {spelled(path) for path in LEAVES} == {
+        "list",
         "data list",
         "data check",
         "data prepare",
@@ -141,6 +145,7 @@ def test_every_command_prints_json_on_request_and_explains_each_option(path):
 @pytest.mark.parametrize(
     "words",
     [
+        ["list", "losses"],
         ["data", "list"],
         ["data", "list", "drive"],
         ["data", "check", "DATA"],
@@ -173,6 +178,38 @@ def test_the_list_of_data_sets_names_every_kind_at_a_glance(fissura):
     assert all(text in told for text in (info.title, info.layout, info.obtain, info.licence, info.citation))
     folder = fissura("data", "list", "folder").out
     assert all(f"{option}=" in folder for option in ("suffix", "threshold", "name", "test_share"))
+
+
+def test_the_list_of_losses_says_where_each_was_published(fissura):
+    out = fissura("list", "losses").out
+    every = [loss.model_fields["kind"].default for loss in get_args(get_args(AnyLoss)[0])]
+    assert [line.split()[0] for line in out.splitlines()[2:]] == every
+    row = json.loads(fissura("list", "losses", "--json").out)[every.index("lin_focal")]
+    assert (row["paper"], row["year"]) == ("Lin et al., ICCV", 2017)
+    assert row["settings"] == {"gamma": 2.0, "alpha": 0.25}
+    code, _, said = fissura("list", "lossses")
+    assert code == 2
+    assert said == [
+        "error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses, models"
+    ]
+
+
+def test_the_list_of_models_says_where_each_was_published(fissura):
+    rows = json.loads(fissura("list", "models", "--json").out)
+    assert {row["kind"] for row in rows} == {
+        model.model_fields["kind"].default for model in get_args(get_args(AnyModel)[0])
+    }
+    (row,) = (row for row in rows if row["kind"] == "jtfn")
+    assert (row["paper"], row["year"]) == ("Cheng et al., ICCV", 2021)
+    assert row["settings"] == {"weights": "none", "width": 64, "blocks": "plain", "steps": 3}
+
+
+def test_a_loss_that_is_not_there_is_answered_with_all_that_are(fissura, folder):
+    setting = "phases.train.loss.kind=focal_lin"
+    _, _, (said,) = fissura("train", "small_unet", "--data", folder, "--set", setting)
+    assert said.startswith("error: `phases.train.loss.kind`: ")
+    for loss in get_args(get_args(AnyLoss)[0]):
+        assert loss.model_fields["kind"].default in said
 
 
 def test_a_checked_data_set_with_defects_is_the_user_s_mistake_and_one_document(fissura, folder):

@@ -44,6 +44,7 @@ from fissura.deploy.segmentation_card import segmentation_card
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel
 from fissura.models import (
+    JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
@@ -441,6 +442,7 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         UNet(width=4, normalisation="none"),
         AttentionResUNet(width=4),
         AttentionResUNet(width=4, final="linear", normalisation="batch"),
+        JTFN(width=4),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),

@@ -153,7 +153,7 @@ class TestRecipes:
     def test_say_what_their_papers_say(self) -> None:
         said = {name: made.kept_by for name in RECIPES if isinstance(made := load_recipe(name), Recipe)}
         assert said == {
-            "attention_resunet": None, "cirl": None, "deeplab_focal": None, "small_unet": None,
+            "attention_resunet": None, "cirl": None, "deeplab_focal": None, "jtfn": None, "small_unet": None,
             "unet_backbones": "val/loss",
         }  # fmt: skip
 

@@ -15,7 +15,22 @@ from torch import Tensor, nn
 
 from fissura.data.datasets import parse_dataset
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.losses import BCE, AmbiguityAware, AnyLoss, Clustering, Dice, DiceBCE, Focal, Term, WeightedSum
+from fissura.losses import (
+    BCE,
+    AmbiguityAware,
+    AnyLoss,
+    Boundary,
+    Clustering,
+    Dice,
+    DiceBCE,
+    Focal,
+    RobustT,
+    SkeletonRecall,
+    SoftClDice,
+    Term,
+    WeightedBCE,
+    WeightedSum,
+)
 from fissura.losses.clustering import AMBIGUOUS
 from fissura.models import UNet
 from fissura.recipes import load_recipe
@@ -33,6 +48,11 @@ LOSSES: tuple[AnyLoss, ...] = (
     DiceBCE(),
     Focal(),
     Focal(normaliser="constant"),
+    WeightedBCE(),
+    RobustT(),
+    SoftClDice(iterations=2),
+    SkeletonRecall(),
+    Boundary(),
     AmbiguityAware(),
     AmbiguityAware(distance="kl"),
     Clustering(k=4, term="bound"),

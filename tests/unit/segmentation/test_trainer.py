@@ -28,7 +28,7 @@ from fissura.models import UNet
 from fissura.records.run_files import read_manifest
 from fissura.segmentation.fit import fit
 from fissura.segmentation.objective import PhaseObjective
-from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Phase, Plateau, Recipe
+from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Decay, Phase, Plateau, Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.segmentation.validation import validate
 from fissura.training.checkpoint import Progress, load_state, load_weights, read_progress, save_state
@@ -474,9 +474,11 @@ class TestEnding:
             (ConstantRate(), [1, 1, 1, 1]),
             (Plateau(factor=0.1, patience=1), [1, 1, 1, 0.1]),
             (Cosine(), [1, 0.8535533905932737, 0.5, 0.14644660940672624]),
+            # four steps an epoch: the sixth and the twelfth halve it
+            (Decay(factor=0.5, steps=6), [1, 0.5, 0.25, 0.25]),
         ],
     )
-    def test_the_schedule_reads_the_validation_loss_once_an_epoch(
+    def test_the_schedule_moves_the_rate_by_epochs_or_by_steps(
         self, data: PreparedData, tmp_path: Path, schedule: Any, share: list[float]
     ) -> None:
         phases = one_phase(optimizer=SGD(lr=1e-30), schedule=schedule)

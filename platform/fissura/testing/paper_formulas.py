@@ -1,0 +1,164 @@
+"""The losses that crack papers compare with, as their papers write them: slow, in NumPy and float64.
+
+Each takes logits, labels (1 crack) and valid pixels, [b, 1, h, w] each, and the loss's settings.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from fissura.losses import (
+    Boundary,
+    FocalTversky,
+    LinFocal,
+    Poly,
+    RobustDice,
+    RobustT,
+    SkeletonRecall,
+    SoftClDice,
+    Tversky,
+    WeightedBCE,
+)
+
+Maps = Float[np.ndarray, "b 1 h w"]
+Plane = Float[np.ndarray, "h w"]
+
+
+def pixels(logits: Maps, target: Maps, valid: Maps) -> Iterator[tuple[float, int]]:
+    """Probability and label of each valid pixel."""
+    for z, y, v in zip(logits.flat, target.flat, valid.flat, strict=True):
+        if v:
+            yield 1 / (1 + math.exp(-z)), int(y)
+
+
+def weighted_bce(logits: Maps, target: Maps, valid: Maps, *, loss: WeightedBCE) -> float:
+    """The cross-entropy in which cracks weigh more."""
+    labels = [y for _, y in pixels(logits, target, valid)]
+    weight = loss.crack_weight or min(max((len(labels) - sum(labels)) / max(sum(labels), 1), 1), loss.cap)
+    costs = [-weight * math.log(p) if y else -math.log(1 - p) for p, y in pixels(logits, target, valid)]
+    return float(np.mean(costs))
+
+
+def lin_focal(logits: Maps, target: Maps, valid: Maps, *, loss: LinFocal) -> float:
+    """The focal loss of Lin et al."""
+    costs = []
+    for p, y in pixels(logits, target, valid):
+        q = p if y else 1 - p
+        a = 1 if loss.alpha is None else loss.alpha if y else 1 - loss.alpha
+        costs.append(-a * (1 - q) ** loss.gamma * math.log(q))
+    return float(np.mean(costs))
+
+
+def poly(logits: Maps, target: Maps, valid: Maps, *, loss: Poly) -> float:
+    """Poly-1."""
+    gamma, costs = loss.gamma if loss.base == "focal" else 0, []
+    for p, y in pixels(logits, target, valid):
+        q = p if y else 1 - p
+        costs.append(-((1 - q) ** gamma) * math.log(q) + loss.epsilon * (1 - q) ** (gamma + 1))
+    return float(np.mean(costs))
+
+
+def tversky(logits: Maps, target: Maps, valid: Maps, *, loss: Tversky | FocalTversky) -> float:
+    """The Tversky loss, or the focal one."""
+    found = alarms = missed = 0.0
+    for p, y in pixels(logits, target, valid):
+        found, alarms, missed = found + p * y, alarms + p * (1 - y), missed + (1 - p) * y
+    index = (found + loss.smooth) / (found + loss.fp * alarms + loss.fn * missed + loss.smooth)
+    if isinstance(loss, Tversky):
+        return 1 - index
+    return float((1 - index) * (1 - index + 1e-6) ** (1 / loss.gamma - 1))
+
+
+def robust_dice(logits: Maps, target: Maps, valid: Maps, *, loss: RobustDice) -> float:
+    """The noise-robust Dice loss of a batch with cracks."""
+    above, below = 0.0, loss.smooth
+    for p, y in pixels(logits, target, valid):
+        above, below = above + abs(p - y) ** loss.gamma, below + p**2 + y**2
+    return above / below
+
+
+def robust_t(logits: Maps, target: Maps, valid: Maps, *, loss: RobustT) -> float:
+    """The robust T-loss at its first nu."""
+    costs, nu = [], loss.nu + 1e-8
+    for image in zip(logits, target, valid, strict=True):
+        residuals = [p - y for p, y in pixels(*image)]
+        d, squared = len(residuals), sum(residual**2 for residual in residuals)
+        cost = math.lgamma(nu / 2) - math.lgamma((nu + d) / 2) + d / 2 * math.log(math.pi * nu)
+        cost += (nu + d) / 2 * math.log(1 + squared / nu)
+        costs.append(cost / d if loss.per == "pixel" else cost)
+    return float(np.mean(costs))
+
+
+CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+SQUARE = tuple(itertools.product((-1, 0, 1), repeat=2))
+
+
+def around(x: Plane, row: int, column: int, shape: tuple[tuple[int, int], ...]) -> list[float]:
+    """The values of a shape around a pixel, as far as they are within the image."""
+    places = [(row + down, column + right) for down, right in shape]
+    return [x[r, c] for r, c in places if 0 <= r < x.shape[0] and 0 <= c < x.shape[1]]
+
+
+def eroded(x: Plane) -> Plane:
+    """The least value in a cross around each pixel."""
+    return np.array([[min(around(x, r, c, CROSS)) for c in range(x.shape[1])] for r in range(x.shape[0])])
+
+
+def opened(x: Plane) -> Plane:
+    """The greatest value, in a square around each pixel, of the eroded map."""
+    least = eroded(x)
+    return np.array(
+        [[max(around(least, r, c, SQUARE)) for c in range(x.shape[1])] for r in range(x.shape[0])]
+    )
+
+
+def skeleton(x: Plane, *, iterations: int) -> Plane:
+    """The soft skeleton."""
+    s = np.maximum(x - opened(x), 0)
+    for _ in range(iterations):
+        x = eroded(x)
+        d = np.maximum(x - opened(x), 0)
+        s = s + np.maximum(d - s * d, 0)
+    return s
+
+
+def cldice(logits: Maps, target: Maps, valid: Maps, *, loss: SoftClDice) -> float:
+    """Dice and soft clDice."""
+    p, y = valid / (1 + np.exp(-logits)), target * valid
+    of_p, of_y = (
+        np.array([[skeleton(plane, iterations=loss.iterations)] for (plane,) in maps]) for maps in (p, y)
+    )
+    precision = ((of_p * y).sum() + 1) / (of_p.sum() + 1)
+    sensitivity = ((of_y * p).sum() + 1) / (of_y.sum() + 1)
+    dice = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+    centre = 1 - 2 * precision * sensitivity / (precision + sensitivity)
+    return float((1 - loss.a) * dice + loss.a * centre)
+
+
+def skeleton_recall(logits: Maps, target: Maps, valid: Maps, *, loss: SkeletonRecall) -> float:
+    """Skeleton recall, of the tubes that the valid labels give."""
+    found = tubes = 1e-5
+    for z, (y,), (v,) in zip(logits, target, valid, strict=True):
+        tube = loss.of_mask((y * v).astype(np.uint8))
+        found += float((tube * v / (1 + np.exp(-z[0]))).sum())
+        tubes += float((tube * v).sum())
+    return 1 - found / tubes
+
+
+def boundary(logits: Maps, target: Maps, valid: Maps, *, loss: Boundary) -> float:
+    """The boundary loss, each pixel's distance being that to the nearest of the others' kind."""
+    costs = []
+    for (z,), (y,), (v,) in zip(logits, target, valid, strict=True):
+        crack = (y * v) == 1
+        places = list(np.ndindex(*crack.shape))
+        for place in places:
+            if v[place]:
+                others = [math.dist(place, other) for other in places if crack[other] != crack[place]]
+                phi = min(others, default=0.0)
+                if crack[place] and others:
+                    phi = -(phi - 1 if loss.contour == "on_crack" else phi)
+                costs.append(max(-loss.clip, min(loss.clip, phi)) / (1 + math.exp(-z[place])))
+    return float(np.mean(costs))
