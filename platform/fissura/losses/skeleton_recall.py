@@ -34,7 +34,8 @@ class SkeletonRecall(LabelMapSpec):
 
         crack = mask > 0
         tube = binary_dilation(skeletonize(crack), iterations=2)
-        return (tube & crack).astype(np.uint8)
+        within: UInt8[np.ndarray, "h w"] = (tube & crack).astype(np.uint8)
+        return within
 
 
 class SkeletonRecallLoss(nn.Module):

@@ -3,7 +3,6 @@
 Each takes logits, labels (1 crack) and valid pixels, [b, 1, h, w] each, and the loss's settings.
 """
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -93,7 +92,7 @@ def robust_t(logits: Maps, target: Maps, valid: Maps, *, loss: RobustT) -> float
 
 
 CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-SQUARE = tuple(itertools.product((-1, 0, 1), repeat=2))
+SQUARE = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
 
 
 def around(x: Plane, row: int, column: int, shape: tuple[tuple[int, int], ...]) -> list[float]:
@@ -117,7 +116,7 @@ def opened(x: Plane) -> Plane:
 
 def skeleton(x: Plane, *, iterations: int) -> Plane:
     """The soft skeleton."""
-    s = np.maximum(x - opened(x), 0)
+    s: Plane = np.maximum(x - opened(x), 0)
     for _ in range(iterations):
         x = eroded(x)
         d = np.maximum(x - opened(x), 0)
