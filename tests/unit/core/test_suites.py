@@ -163,6 +163,7 @@ def test_an_unknown_suite_is_refused_with_those_that_there_are(capsys: pytest.Ca
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # it collects as often as there are suites
 def test_each_test_is_in_one_suite() -> None:
     def collected(*words: str) -> list[str]:
         done = subprocess.run(
