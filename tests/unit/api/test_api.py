@@ -14,6 +14,7 @@ from PIL import Image
 
 import fissura
 from fissura import api
+from fissura.api import arguments
 from fissura.api.arguments import fixed_of
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpaceError, SpecError, UserError
@@ -41,10 +42,10 @@ def parameters(verb: str) -> dict[str, str]:
 
 def written(annotation: Any) -> str:
     names = {
-        api.AnyPath: "AnyPath",
-        api.AnyPath | None: "AnyPath | None",
-        api.Paths: "Paths",
-        api.Data: "Data",
+        arguments.AnyPath: "AnyPath",
+        arguments.AnyPath | None: "AnyPath | None",
+        arguments.Paths: "Paths",
+        arguments.Data: "Data",
     }
     return names[annotation] if annotation in names else inspect.formatannotation(annotation).strip("'")
 
