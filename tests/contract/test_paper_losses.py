@@ -40,8 +40,8 @@ PAPER_LOSSES: tuple[AnyLoss, ...] = (
 
 
 def logits_of(p: Any) -> Tensor:
-    """Logits of probabilities from 0 to 1."""
-    return torch.logit(torch.as_tensor(p, dtype=torch.float64), eps=1e-26)
+    """Logits of probabilities from 0 to 1; at 60 a float64 cannot tell the probability from 1."""
+    return torch.logit(torch.as_tensor(p, dtype=torch.float64)).clamp(-60, 60)
 
 
 def cost(loss: AnyLoss, p: Tensor, y: Tensor, maps: dict[str, Tensor] | None = None) -> float:
