@@ -263,7 +263,7 @@ class TestBoundary:
     ROW = torch.tensor([0.0, 0, 1, 1, 1, 0, 0]).view(1, 1, 1, 7)
 
     @pytest.mark.parametrize(
-        ("contour", "distances"),
+        ("contour", "phi"),
         [("on_crack", [2, 1, 0, -1, 0, 1, 2]), ("between", [2, 1, -1, -2, -1, 1, 2])],
     )
     def test_the_distance_is_below_0_inside(self, contour: Any, phi: list[int]) -> None:
