@@ -213,7 +213,7 @@ class TestClDice:
         y = bar()
         p = {"perfect": y, "empty": 0 * y, "half": 0 * y + 0.5, "all": 0 * y + 1}.get(predicted, y.clone())
         if "less" in predicted:
-            p[..., 4 : 4 + int(predicted[0])] = 0
+            p[..., 14 : 14 + int(predicted[0])] = 0  # within: the ends of a bar are not in its skeleton
         elif predicted == "centre line":
             p = 0 * y
             p[..., 15, 4:28] = 1
