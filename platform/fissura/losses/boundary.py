@@ -44,7 +44,7 @@ class Boundary(LabelMapSpec):
         if self.contour == "on_crack":
             inside = np.maximum(inside - 1, 0)
         phi = distance_transform_edt(~crack) - inside
-        return phi.clip(-self.clip, self.clip).astype(np.float32)
+        return np.asarray(phi.clip(-self.clip, self.clip), np.float32)
 
 
 class BoundaryLoss(nn.Module):
