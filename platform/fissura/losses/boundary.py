@@ -43,8 +43,8 @@ class Boundary(LabelMapSpec):
         inside = distance_transform_edt(crack)
         if self.contour == "on_crack":
             inside = np.maximum(inside - 1, 0)
-        phi: Float32[np.ndarray, "h w"] = (distance_transform_edt(~crack) - inside).astype(np.float32)
-        return phi.clip(-self.clip, self.clip)
+        phi = distance_transform_edt(~crack) - inside
+        return np.asarray(phi.clip(-self.clip, self.clip), np.float32)
 
 
 class BoundaryLoss(nn.Module):

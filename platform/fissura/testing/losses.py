@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fissura.losses import AmbiguityAware, AnyLoss, Clustering, Focal, LossSpec, WeightedSum
+from fissura.losses import AmbiguityAware, AnyLoss, Clustering, Focal, LossSpec, RobustT, WeightedSum
 from fissura.losses.clustering import AMBIGUOUS
 from fissura.testing.formulas import focal_gradient, formula_of
 
@@ -44,6 +44,8 @@ def case_of(loss: AnyLoss) -> LossCase:
             return LossCase(loss, formula_of(loss), reads=("log_variance",), right_costs=None)
         case Clustering():  # and so do pixels unlike their neighbours
             return LossCase(loss, formula_of(loss), reads=("features",), maps=(AMBIGUOUS,), right_costs=None)
+        case RobustT():  # minus the logarithm of a density, whose constant depends on nu
+            return LossCase(loss, formula_of(loss), right_costs=None)
         case WeightedSum():
             return sum_case(loss)
         case Focal(normaliser="constant"):

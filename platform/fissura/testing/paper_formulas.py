@@ -91,11 +91,12 @@ def robust_t(logits: Maps, target: Maps, valid: Maps, *, loss: RobustT) -> float
     return float(np.mean(costs))
 
 
-CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-SQUARE = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
+Shape = tuple[tuple[int, int], ...]
+CROSS: Shape = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+SQUARE: Shape = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
 
 
-def around(x: Plane, row: int, column: int, shape: tuple[tuple[int, int], ...]) -> list[float]:
+def around(x: Plane, row: int, column: int, shape: Shape) -> list[float]:
     """The values of a shape around a pixel, as far as they are within the image."""
     places = [(row + down, column + right) for down, right in shape]
     return [x[r, c] for r, c in places if 0 <= r < x.shape[0] and 0 <= c < x.shape[1]]
