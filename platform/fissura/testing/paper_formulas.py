@@ -3,7 +3,6 @@
 Each takes logits, labels (1 crack) and valid pixels, [b, 1, h, w] each, and the loss's settings.
 """
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -92,11 +91,12 @@ def robust_t(logits: Maps, target: Maps, valid: Maps, *, loss: RobustT) -> float
     return float(np.mean(costs))
 
 
-CROSS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-SQUARE = tuple(itertools.product((-1, 0, 1), repeat=2))
+Shape = tuple[tuple[int, int], ...]
+CROSS: Shape = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+SQUARE: Shape = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
 
 
-def around(x: Plane, row: int, column: int, shape: tuple[tuple[int, int], ...]) -> list[float]:
+def around(x: Plane, row: int, column: int, shape: Shape) -> list[float]:
     """The values of a shape around a pixel, as far as they are within the image."""
     places = [(row + down, column + right) for down, right in shape]
     return [x[r, c] for r, c in places if 0 <= r < x.shape[0] and 0 <= c < x.shape[1]]
@@ -117,7 +117,7 @@ def opened(x: Plane) -> Plane:
 
 def skeleton(x: Plane, *, iterations: int) -> Plane:
     """The soft skeleton."""
-    s = np.maximum(x - opened(x), 0)
+    s: Plane = np.maximum(x - opened(x), 0)
     for _ in range(iterations):
         x = eroded(x)
         d = np.maximum(x - opened(x), 0)
