@@ -474,16 +474,20 @@ class TestEnding:
             (ConstantRate(), [1, 1, 1, 1]),
             (Plateau(factor=0.1, patience=1), [1, 1, 1, 0.1]),
             (Cosine(), [1, 0.8535533905932737, 0.5, 0.14644660940672624]),
-            # four steps an epoch: the sixth and the twelfth halve it
-            (Decay(factor=0.5, steps=6), [1, 0.5, 0.25, 0.25]),
         ],
     )
-    def test_the_schedule_moves_the_rate_by_epochs_or_by_steps(
+    def test_the_schedule_reads_the_validation_loss_once_an_epoch(
         self, data: PreparedData, tmp_path: Path, schedule: Any, share: list[float]
     ) -> None:
         phases = one_phase(optimizer=SGD(lr=1e-30), schedule=schedule)
         trainer = train(tiny(**STILL, phases=phases), data, tmp_path / "run")
         assert [record["lr"] for record in trainer.history] == pytest.approx([1e-30 * each for each in share])
+
+    def test_a_decay_moves_with_the_steps_of_all_epochs(self, data: PreparedData, tmp_path: Path) -> None:
+        """Four steps an epoch: the sixth and the twelfth halve the rate."""
+        phases = one_phase(optimizer=SGD(lr=1e-30), schedule=Decay(factor=0.5, steps=6))
+        trainer = train(tiny(**STILL, phases=phases), data, tmp_path / "run")
+        assert [record["lr"] for record in trainer.history] == [1e-30, 5e-31, 2.5e-31, 2.5e-31]
 
 
 class TestDivergence:
