@@ -261,6 +261,7 @@ class BoxBoard(TaskLeaderboard):
         self, directory: Path, *, name: str = "leaderboard", formats: Sequence[Format] = ALL_FORMATS
     ) -> list[Path]:
         """See `TaskLeaderboard`; a CSV alone."""
+        directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{name}.csv"
         with path.open("w", newline="") as file:
             writer = csv.writer(file)

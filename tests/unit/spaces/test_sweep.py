@@ -157,7 +157,7 @@ def ask(search: StudySearch, count: int) -> list[dict[str, Any]]:
     """Suggestions, one at a time, each trained to its end."""
     suggested = []
     for _ in range(count):
-        name = str(len(search._places))
+        name = str(len(search._storage_ids))
         suggested.append(search.suggest(name))
         values = dict.fromkeys(search.metrics, 0.5)
         search.on_trial_complete(
