@@ -10,7 +10,7 @@ import itertools
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -272,14 +272,29 @@ def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: RecipeFie
         return (
             f"{sentence} while {kind} is {reached.value.get('kind')}; set {kind} to {' or '.join(others)} too"
         )
-    paths = itertools.islice(known_paths(plain, model_type), NEAR_LIMIT)
-    candidates = (known for known in paths if known != reached.path)
-    if not part.isdecimal() and (hint := nearest(path, candidates)):
-        return f"{sentence}{hint}"
     fields = sorted({inner.path for one in _parts(reached) if (inner := _step(reached, one))})
+    if not part.isdecimal() and (hint := _hint(plain, model_type, path, reached, fields)):
+        return f"{sentence}{hint}"
     if fields:
         return f"{sentence}; there are {', '.join(f'`{field}`' for field in fields)}"
     return f"{sentence}; `{reached.path}` has no fields here"
+
+
+def _hint(
+    plain: Plain, model_type: type[Spec], path: str, reached: RecipeField, fields: Sequence[str]
+) -> str:
+    """`; did you mean ...?`: a path whose part at the place of the mistake looks like it, and is one of
+    `fields` or below; or one that ends alike; or nothing."""
+    parts, depth = path.split("."), len(reached.steps)
+    alike, elsewhere = list[str](), list[str]()
+    for known in itertools.islice(known_paths(plain, model_type), NEAR_LIMIT):
+        steps = known.split(".")
+        field = ".".join(steps[: depth + 1])
+        if field in fields and nearest(parts[depth], [steps[depth]]):
+            alike.append(known)
+        elif steps[-1] == parts[-1] and known != reached.path:
+            elsewhere.append(known)
+    return nearest(path, alike) or (f"; did you mean `{min(elsewhere, key=len)}`?" if elsewhere else "")
 
 
 def _fault(plain: Plain, problem: Mapping[str, Any]) -> Fault:

@@ -93,6 +93,8 @@ def test_finds_a_field(path: str, canonical: str, value: object) -> None:
         ("modle.width", "did you mean `model.width`?"),
         ("phases.fine.los.dice", "did you mean `phases.fine.loss.dice`?"),
         ("phases.fien.loss.dice", "did you mean `phases.fine.loss.dice`?"),
+        ("phases.fine.flip", "did you mean `flip`?"),
+        ("model.encodr", "there are `model.depth`, `model.kind`, `model.width`"),
         ("model.encoder", " while `model.kind` is unet; set `model.kind` to backbone too"),
         ("model.zzzzzzzzzzzzzzzzzz", "there are `model.depth`, `model.kind`, `model.width`"),
         ("phases.7", "there are `phases.fine`, `phases.warm`"),
