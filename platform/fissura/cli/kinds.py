@@ -10,7 +10,7 @@ from fissura.core.spec import nearest
 
 
 def list_family(
-    family: Annotated[str, typer.Argument(help="What to list: `losses` or `models`.", show_default=False)],
+    family: Annotated[str, typer.Argument(metavar="losses|models", help="What to list.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
     """List the kinds of losses or of models, each with its paper and its year.
