@@ -172,7 +172,7 @@ def lines(folder: Path, pattern: str, words: str) -> list[str]:
 def test_killed_workers_and_drivers_cost_an_epoch_and_no_trial(tmp_path: Path) -> None:
     code, result, said = drill("--faults", "worker,driver", storage=tmp_path / "storage")
 
-    assert code == 0, said
+    assert code == 0, (said, result)
     works = ("search", "classifiers", "training")
     check(result["findings"], works=works * 2)
     assert list((tmp_path / "storage").iterdir()) == [], "nothing of a drill stays"
@@ -181,7 +181,7 @@ def test_killed_workers_and_drivers_cost_an_epoch_and_no_trial(tmp_path: Path) -
 def test_a_head_that_is_started_again_finds_its_searches_on_disk(tmp_path: Path) -> None:
     code, result, said = drill("--faults", "head", storage=tmp_path / "storage")
 
-    assert code == 0, said
+    assert code == 0, (said, result)
     check(result["findings"], works=("search", "classifiers", "training"))
 
 
@@ -194,7 +194,7 @@ def test_work_of_a_lost_node_goes_on_on_another(cluster: Cluster, tmp_path: Path
         "--faults", "node", *named, "--address", cluster.address, storage=tmp_path / "storage"
     )
 
-    assert code == 0, said
+    assert code == 0, (said, result)
     check(result["findings"], works=("search", "classifiers", "training"))
     for node in spared:
         os.kill(node.raylet, 0)
@@ -282,7 +282,7 @@ def test_a_drill_ends_nothing_that_it_did_not_start(cluster: Cluster, tmp_path: 
         alive = [one for one, title, _ in running() if one == pid and "Trainable" in title]
         other.communicate("", timeout=60)
 
-    assert code == 0, said
+    assert code == 0, (said, result)
     assert alive == [pid], "an actor of the same title, and of somebody else"
     assert len(result["findings"]) == 3
     for node in nodes:
