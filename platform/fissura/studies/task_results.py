@@ -57,7 +57,7 @@ class EvaluationTerms:
 
 
 class TaskResults(Protocol):
-    """Evaluates runs, and ranks those that were evaluated."""
+    """Evaluates runs and ranks evaluated ones."""
 
     def evaluate(self, run: Path, terms: EvaluationTerms) -> Rows[Any]:
         """Scores a finished run on a data set; gives these scores, and keeps them in the run.
@@ -68,7 +68,7 @@ class TaskResults(Protocol):
         ...
 
     def board(self, paths: Sequence[Path], *, say: Say) -> TaskLeaderboard:
-        """Ranks the task's evaluated runs below the paths. `say` is told of what is passed over."""
+        """Ranks the task's evaluated runs below the paths; names skipped files through `say`."""
         ...
 
     def rank(self, study: "Study", plan: "Plan", trials: "optuna.Study", *, say: Say) -> RankedRuns:
