@@ -148,10 +148,10 @@ class TestTheNextVersion:
                     done = await asyncio.to_thread(fissura, *command, *words)
                     assert done.code == 0, done.said
                     cards.append(json.loads(done.out))
-                    reply = await ask(
-                        "POST", "/v1/segment", PHOTO
-                    )  # whoever asks from now on is answered by it
+                    # whoever asks from now on is answered by the new version
+                    reply = await ask("POST", "/v1/segment", PHOTO)
                     assert reply.document["version"] == cards[-1]["version"]
+                    answered.append((reply.status, reply.document["version"]))
                 over.set()
                 await asyncio.gather(*tasks)
             return answered
