@@ -36,7 +36,8 @@ from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.spaces.fields import override
-from fissura.training.runtime import LocalRuntime, half_precision
+from fissura.training.mixed_precision import half_precision
+from fissura.training.runtime import LocalRuntime
 
 IMAGES, HEIGHT, WIDTH = 8, 320, 480
 # PyTorch's counter takes the padding of dilated convolutions for work, and there is more padding than image

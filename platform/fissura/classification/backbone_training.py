@@ -8,10 +8,9 @@ last epochs differ little; no validation image has a say in the choice, and all 
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +20,15 @@ from torch.nn.functional import cross_entropy
 from fissura.classification.backbone_images import PackedImages, batches_of, steps_of
 from fissura.classification.distillation import Distillation, Distilled, Start, Supervised, teacher_features
 from fissura.classification.image_changes import ImageChanges
-from fissura.core.errors import DataError, Diverged, Interrupted
-from fissura.core.retry import persist
+from fissura.core.errors import Diverged, Interrupted
+from fissura.core.retry import persist_in
 from fissura.core.seeding import derive
 from fissura.core.spec import Spec
 from fissura.metrics.classification import class_scores
 from fissura.models.backbones import FeatureNetwork
-from fissura.training.checkpoint import STATE, Progress, load_state, read_progress, save_state
-from fissura.training.runtime import Runtime, half_precision
+from fissura.training.checkpoint import STATE, TrainingState, resumed_progress
+from fissura.training.mixed_precision import MixedPrecision, PrecisionName
+from fissura.training.runtime import Runtime
 
 Record = dict[str, Any]
 
@@ -50,7 +50,7 @@ class BackboneTraining(Spec):
     warmup: float = Field(0.1, ge=0, le=0.9)
     changes: ImageChanges = ImageChanges()
     distillation: Distillation = Distillation()
-    precision: Literal["float32", "mixed", "bfloat16"] = "float32"
+    precision: PrecisionName = "float32"
     seed: int = Field(0, ge=0, lt=2**32)
     start: Start = "none"
 
@@ -94,8 +94,8 @@ class BackboneTrainer:
         teacher: Callable[[], FeatureNetwork] | None,
     ) -> None:
         self.training, self.images = training, images
-        self._state, self._runtime = directory / STATE, runtime
-        self.progress, self.history = self._read()
+        self._directory, self._runtime = directory, runtime
+        self.progress, self.history = resumed_progress(directory / STATE)
         torch.manual_seed(derive(training.seed, "backbone"))
         self.network = network()
         self._taught = torch.empty(len(images.train), 0)
@@ -120,10 +120,9 @@ class BackboneTrainer:
             )
         self._model = runtime.prepare(self._objective)
         self._optimizer = self._build_optimizer()
-        kind, half = runtime.device.type, half_precision(training.precision, runtime.device)
-        self._scaler = torch.amp.GradScaler(kind, enabled=half is torch.float16)
-        self._autocast: AbstractContextManager[Any] = torch.autocast(
-            kind, dtype=half or torch.bfloat16, enabled=half is not None
+        self._precision = MixedPrecision(training.precision, runtime.device)
+        self._state = TrainingState(
+            directory / STATE, self._objective, self._optimizer, None, self._precision.scaler
         )
         if self.progress.epoch:
             self._load()
@@ -147,38 +146,15 @@ class BackboneTrainer:
         self.history.append(record)
         self.progress = replace(self.progress, epoch=self.progress.epoch + 1, seconds=seconds)
         if self._runtime.rank == 0:
-            persist(
-                lambda: save_state(
-                    self._state,
-                    objective=self._objective,
-                    optimizer=self._optimizer,
-                    schedule=None,
-                    scaler=self._scaler,
-                    progress=self.progress,
-                    history=self.history,
-                ),
-                what=str(self._state),
+            persist_in(
+                self._directory,
+                lambda: self._state.save(self.progress, self.history),
                 on_wait=self._runtime.waiting,
             )
         return record
 
-    def _read(self) -> tuple[Progress, list[Record]]:
-        if self._state.is_file():
-            try:
-                return read_progress(self._state)
-            except DataError:
-                # a torn state costs its epochs, not the training
-                self._state.unlink(missing_ok=True)
-        return Progress(), []
-
     def _load(self) -> None:
-        load_state(
-            self._state,
-            objective=self._objective,
-            optimizer=self._optimizer,
-            schedule=None,
-            scaler=self._scaler,
-        )
+        self._state.load()
         # the fused step walks a weight and its moments side by side: their layouts must be one
         for parameter, moments in self._optimizer.state.items():
             for name, value in moments.items():
@@ -215,12 +191,11 @@ class BackboneTrainer:
             for group in self._optimizer.param_groups:
                 group["lr"] = training.lr_at(step, steps=steps * training.epochs)
             given = (part.to(device) for part in (pixels, labels[places], self._taught[places]))
-            with self._autocast:
+            with self._precision.autocast:
                 terms = self._model(*given)
             self._optimizer.zero_grad(set_to_none=True)
-            self._scaler.scale(terms[0]).backward()
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
+            self._precision.backward(terms[0])
+            self._precision.step(self._optimizer)
             totals += terms.detach()
             count += len(places)
             if self._runtime.should_stop():

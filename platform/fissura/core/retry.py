@@ -68,6 +68,17 @@ def persist(
         return result
 
 
+def persist_in(folder: Path, write: Callable[[], Result], *, on_wait: OnWait) -> Result:
+    """The result of `write`, which writes below `folder`: `persist`, and never below the mount point of
+    storage that is gone."""
+
+    def attempt() -> Result:
+        must_stand(folder)
+        return write()
+
+    return persist(attempt, what=str(folder), on_wait=on_wait)
+
+
 def must_stand(folder: Path) -> None:
     """Sees that `folder` is there, so that nothing is written below the mount point of storage that is gone.
 

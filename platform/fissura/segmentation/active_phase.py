@@ -1,10 +1,8 @@
 """One phase of a training at work: its objective, optimizer, schedule and batches."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +14,13 @@ from fissura.segmentation.kept_maps import file_of, prediction, read_maps, write
 from fissura.segmentation.micro_batches import backward
 from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Recipe
-from fissura.training.checkpoint import Progress, load_state, save_state
-from fissura.training.runtime import Runtime, half_precision
+from fissura.training.checkpoint import STATE, TrainingState
+from fissura.training.mixed_precision import MixedPrecision
+from fissura.training.runtime import Runtime
 
 
 class ActivePhase:
-    """The phase `number` of `recipe` on one worker, from its beginning.
+    """The phase `number` of `recipe` on one worker, from its beginning; `state` resumes it.
 
     Raises:
         DataError: what an earlier phase left in `run` is missing, torn, or of other data.
@@ -36,22 +35,21 @@ class ActivePhase:
         data: PreparedData,
         run: Path,
         runtime: Runtime,
-        scaler: torch.amp.GradScaler,
+        precision: MixedPrecision,
     ) -> None:
         self.phase = phase = recipe.phases[number]
         self._recipe, self._data, self._run, self._runtime = recipe, data, run, runtime
-        self._scaler = scaler
-        kind, half = runtime.device.type, half_precision(recipe.precision, runtime.device)
-        self._autocast: AbstractContextManager[Any] = torch.autocast(
-            kind, dtype=half or torch.bfloat16, enabled=half is not None
-        )
+        self._precision = precision
         self.objective = PhaseObjective(network, phase.loss)
-        if kind == "cuda":
+        if runtime.device.type == "cuda":
             self.objective = self.objective.to(memory_format=torch.channels_last)
         self._prepared = runtime.prepare(self.objective)
         trainable = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self._optimizer = phase.optimizer.build(trainable)
         self._schedule = phase.schedule.build(self._optimizer, epochs=recipe.phase_epochs[number])
+        self.state = TrainingState(
+            run / STATE, self.objective, self._optimizer, self._schedule, precision.scaler
+        )
         left = {name: read_maps(run, name, data=data) for name in phase.loss.needs}
         self._epochs = Epochs(
             data,
@@ -92,12 +90,10 @@ class ActivePhase:
             valid.float(),
             maps,
             size=size,
-            autocast=self._autocast,
-            scaler=self._scaler,
+            precision=self._precision,
             on_logits=lambda logits: on_logits(logits, target, valid),
         )
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self._precision.step(self._optimizer)
         if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
             self._schedule.step()
         return loss
@@ -120,21 +116,3 @@ class ActivePhase:
             for name, maps in self.objective.criterion.finish_phase(predict).items():
                 keep(partial(write_maps, maps, self._run / file_of(name)))
         self._runtime.share([0.0])
-
-    def load(self, path: Path) -> None:
-        """Goes on from a state that `save` wrote."""
-        load_state(
-            path, objective=self.objective, optimizer=self._optimizer, schedule=self._schedule,
-            scaler=self._scaler,
-        )  # fmt: skip
-
-    def save(self, path: Path, *, progress: Progress, history: list[dict[str, Any]]) -> None:
-        """Writes the state of the training.
-
-        Raises:
-            OSError: the file cannot be written; the one before it stands.
-        """
-        save_state(
-            path, objective=self.objective, optimizer=self._optimizer, schedule=self._schedule,
-            scaler=self._scaler, progress=progress, history=history,
-        )  # fmt: skip

@@ -25,6 +25,7 @@ from fissura.core.files import write_json
 from fissura.core.retry import must_stand
 from fissura.losses.loss import BatchMaps
 from fissura.segmentation.objective import Maps, PhaseObjective
+from fissura.training.mixed_precision import MixedPrecision
 
 FILE = "memory.json"
 
@@ -69,8 +70,7 @@ def backward(
     maps: BatchMaps,
     *,
     size: int,
-    autocast: AbstractContextManager[Any],
-    scaler: torch.amp.GradScaler,
+    precision: MixedPrecision,
     on_logits: Callable[[Tensor], None] = lambda _: None,
 ) -> Tensor:
     """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
@@ -79,12 +79,12 @@ def backward(
     if len(image) > size:
         return backward_in_parts(
             objective, image, target, valid, maps,
-            size=size, autocast=autocast, scaler=scaler, on_logits=on_logits,
+            size=size, precision=precision, on_logits=on_logits,
         )  # fmt: skip
-    with autocast:
+    with precision.autocast:
         loss, logits = model(image, target, valid, maps)
     on_logits(logits.detach())
-    torch.autograd.backward(scaler.scale(loss))
+    precision.backward(loss)
     detached: Tensor = loss.detach()
     return detached
 
@@ -97,8 +97,7 @@ def backward_in_parts(
     maps: BatchMaps,
     *,
     size: int,
-    autocast: AbstractContextManager[Any],
-    scaler: torch.amp.GradScaler,
+    precision: MixedPrecision,
     on_logits: Callable[[Tensor], None] = lambda _: None,
 ) -> Tensor:
     """Adds the gradient of a whole batch's scaled loss to the parameters', `size` images at a time; gives the
@@ -107,16 +106,16 @@ def backward_in_parts(
     kept = [buffer.clone() for buffer in objective.buffers()]
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        outputs = outputs_in_parts(objective, image, size=size, autocast=autocast)
+        outputs = outputs_in_parts(objective, image, size=size, autocast=precision.autocast)
     on_logits(outputs[0])
     for buffer, before in zip(objective.buffers(), kept, strict=True):
         buffer.copy_(before)
     leaves = tuple(output.detach().requires_grad_() for output in outputs)
     loss = objective.loss_of(leaves, target, valid, maps)
-    torch.autograd.backward(scaler.scale(loss))
+    precision.backward(loss)
     gradients = [None if leaf.grad is None else _parts(leaf.grad, size) for leaf in leaves]
     for number, part in enumerate(_parts(image, size)):
-        with autocast:
+        with precision.autocast:
             again = objective.outputs(part)
         reached = [
             (output, gradient[number])

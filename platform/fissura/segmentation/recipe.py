@@ -16,6 +16,7 @@ from fissura.metrics import AnyProtocol
 from fissura.models import AnyModel
 from fissura.segmentation.inference import AnyInference, Whole
 from fissura.training.experiment import Experiment, KeptBy, TaskInputs
+from fissura.training.mixed_precision import PrecisionName
 
 Parameters = list[torch.nn.Parameter]
 
@@ -174,7 +175,7 @@ class Recipe(Experiment):
     model: AnyModel
     epochs: int = Field(ge=1, le=100_000)
     phases: tuple[Phase, ...] = Field(min_length=1)
-    precision: Literal["float32", "mixed", "bfloat16"] = "mixed"
+    precision: PrecisionName = "mixed"
     inference: AnyInference = Whole()
     map_range: MapRange = "probability"
     threshold: AnyThreshold = Chosen()

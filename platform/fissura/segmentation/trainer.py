@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fissura.core.errors import DataError, Diverged, Interrupted
 from fissura.core.files import remove_abandoned, write_json
-from fissura.core.retry import must_stand, persist
+from fissura.core.retry import persist_in
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
 from fissura.records.run_files import MANIFEST
@@ -32,10 +32,11 @@ from fissura.training.checkpoint import (
     WEIGHTS,
     Progress,
     read_metrics,
-    read_progress,
+    resumed_progress,
     save_weights,
 )
-from fissura.training.runtime import Runtime, half_precision
+from fissura.training.mixed_precision import MixedPrecision
+from fissura.training.runtime import Runtime
 from fissura.training.tensorboard import add_epoch, begin_curves
 
 CHECKED_STEPS = 32  # between two looks at the loss, each of which waits for the device
@@ -117,13 +118,7 @@ class Trainer:
             if progress.finished:
                 state.unlink(missing_ok=True)
                 return progress, history
-        if state.is_file():
-            try:
-                return read_progress(state)
-            except DataError:
-                # a torn state costs its epochs, not the run
-                state.unlink(missing_ok=True)
-        return Progress(), []
+        return resumed_progress(state)
 
     def _start(self) -> None:
         torch.manual_seed(derive(self.recipe.seed, "model"))
@@ -134,8 +129,7 @@ class Trainer:
         # a state holds all weights: the pretrained ones are not needed again
         model = self.recipe.model.model_copy(update={"weights": "none"}) if resumed else self.recipe.model
         self._network = model.build()
-        kind, half = self._runtime.device.type, half_precision(self.recipe.precision, self._runtime.device)
-        self._scaler = torch.amp.GradScaler(kind, enabled=half is torch.float16)
+        self._precision = MixedPrecision(self.recipe.precision, self.device)
         if self.rank == 0:
             self.run.mkdir(parents=True, exist_ok=True)
         if not resumed:
@@ -146,7 +140,7 @@ class Trainer:
             # what it says of an earlier training, whose weights were removed, is not true of this one
             self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
         if resumed:
-            self._active.load(self.run / STATE)
+            self._active.state.load()
         elif self.rank == 0:
             self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
         if self.rank == 0:
@@ -160,7 +154,7 @@ class Trainer:
             data=self._data,
             run=self.run,
             runtime=self._runtime,
-            scaler=self._scaler,
+            precision=self._precision,
         )
 
     def _phase_after(self, phase: int) -> int:
@@ -268,13 +262,8 @@ class Trainer:
 
     def _save(self, progress: Progress) -> None:
         if self._runtime.rank == 0:
-            self.keep(lambda: self._active.save(self.run / STATE, progress=progress, history=self.history))
+            self.keep(lambda: self._active.state.save(progress, self.history))
 
     def keep(self, write: Callable[[], None]) -> None:
         """Writes into the run directory, and waits for storage that is full or gone."""
-
-        def attempt() -> None:
-            must_stand(self.run)
-            write()
-
-        persist(attempt, what=str(self.run), on_wait=self._runtime.waiting)
+        persist_in(self.run, write, on_wait=self._runtime.waiting)

@@ -91,66 +91,72 @@ def load_weights(model: nn.Module, path: Path) -> None:
         ) from None
 
 
-def save_state(
-    path: Path,
-    *,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler | None,
-    scaler: torch.amp.GradScaler,
-    progress: Progress,
-    history: list[dict[str, Any]],
-) -> None:
-    """Writes all that is needed to resume a training exactly, including the random generators.
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a training resumes from exactly, beside the random generators, and the file that keeps it."""
 
-    Raises:
-        OSError: the file cannot be written; the one before it stands.
-    """
-    tensors = {f"{OBJECTIVE}{name}": tensor for name, tensor in contiguous(objective.state_dict()).items()}
-    moments = optimizer.state_dict()
-    for index, state in moments["state"].items():
-        tensors |= {
-            f"optimizer.{index}.{key}": value.contiguous()
-            for key, value in state.items()
-            if value is not None
+    path: Path
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    scaler: torch.amp.GradScaler
+
+    def save(self, progress: Progress, history: list[dict[str, Any]]) -> None:
+        """Writes it, with the random generators.
+
+        Raises:
+            OSError: the file cannot be written; the one before it stands.
+        """
+        weights = contiguous(self.objective.state_dict())
+        tensors = {f"{OBJECTIVE}{name}": tensor for name, tensor in weights.items()}
+        moments = self.optimizer.state_dict()
+        for index, state in moments["state"].items():
+            tensors |= {
+                f"optimizer.{index}.{key}": value.contiguous()
+                for key, value in state.items()
+                if value is not None
+            }
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        plain = {
+            "progress": asdict(progress),
+            "history": history,
+            "optimizer": moments["param_groups"],
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    plain = {
-        "progress": asdict(progress),
-        "history": history,
-        "optimizer": moments["param_groups"],
-        "schedule": None if schedule is None else schedule.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
-    _save(tensors, path, metadata={"state": json.dumps(plain)})
+        _save(tensors, self.path, metadata={"state": json.dumps(plain)})
+
+    def load(self) -> None:
+        """Restores what `save` wrote, the random generators with it."""
+        tensors, plain = _read(self.path)
+        self.objective.load_state_dict(_below(tensors, OBJECTIVE))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": moments, "param_groups": plain["optimizer"]})
+        if self.schedule is not None:
+            self.schedule.load_state_dict(plain["schedule"])
+        self.scaler.load_state_dict(plain["scaler"])
+        # another process took the optimizer's steps before this one, of which PyTorch does not know
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
-def load_state(
-    path: Path,
-    *,
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler | None,
-    scaler: torch.amp.GradScaler,
-) -> None:
-    """Restores what `save_state` wrote, including the random generators."""
-    tensors, plain = _read(path)
-    objective.load_state_dict(_below(tensors, OBJECTIVE))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below(tensors, "optimizer.").items():
-        index, key = name.split(".", 1)
-        moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": plain["optimizer"]})
-    if schedule is not None:
-        schedule.load_state_dict(plain["schedule"])
-    scaler.load_state_dict(plain["scaler"])
-    # another process took the optimizer's steps before this one, of which PyTorch does not know
-    optimizer._opt_called = True  # type: ignore[attr-defined]
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+def resumed_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
+    """The progress and the history of the training that wrote the state at `path`; none where there is no
+    such file, or a torn one, which is removed: it costs its epochs, not the training."""
+    if not path.is_file():
+        return Progress(), []
+    try:
+        return read_progress(path)
+    except DataError:
+        path.unlink(missing_ok=True)
+        return Progress(), []
 
 
 def read_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:

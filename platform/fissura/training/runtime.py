@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -79,21 +79,6 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
-
-
-def half_precision(
-    precision: Literal["float32", "mixed", "bfloat16"], device: torch.device
-) -> torch.dtype | None:
-    """The type that convolutions are computed in beside float32 weights; None: float32.
-
-    A processor that would have to emulate bfloat16 computes in float32, which is faster there.
-    """
-    if precision == "float32":
-        return None
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    native = precision == "bfloat16" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else None
 
 
 def usable_cpus() -> int:

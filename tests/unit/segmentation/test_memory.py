@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from fissura.segmentation.micro_batches import backward_in_parts, halve, micro_b
 from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
+from fissura.training.mixed_precision import MixedPrecision
 from fissura.training.runtime import LocalRuntime
 
 LOSSES: tuple[AnyLoss, ...] = (
@@ -66,7 +66,7 @@ LOSSES: tuple[AnyLoss, ...] = (
         )
     ),
 )
-SCALER = torch.amp.GradScaler("cpu", enabled=False)
+FLOAT32 = MixedPrecision("float32", torch.device("cpu"))
 
 
 def batch(
@@ -102,7 +102,7 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole(loss: AnyLoss, si
     whole.backward()
     expected = gradients(objective)
 
-    parts = backward_in_parts(objective, image, *maps, size=size, autocast=nullcontext(), scaler=SCALER)
+    parts = backward_in_parts(objective, image, *maps, size=size, precision=FLOAT32)
 
     torch.testing.assert_close(parts, whole.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradients(objective), expected, rtol=1e-9, atol=1e-12)
@@ -114,7 +114,7 @@ def test_in_float32_it_is_so_within_rounding(loss: AnyLoss) -> None:
     image, *maps = batch(5)
     objective(image, *maps)[0].backward()
     expected = gradients(objective)
-    backward_in_parts(objective, image, *maps, size=2, autocast=nullcontext(), scaler=SCALER)
+    backward_in_parts(objective, image, *maps, size=2, precision=FLOAT32)
     for part, whole in zip(gradients(objective), expected, strict=True):
         torch.testing.assert_close(part, whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
@@ -134,7 +134,7 @@ def test_a_dropout_drops_the_same_values_in_both_passes() -> None:
     network.to_logits = nn.Sequential(dropping, network.to_logits)
     objective = PhaseObjective(network, BCE()).train()
     image, *maps = batch(4)
-    backward_in_parts(objective, image, *maps, size=2, autocast=nullcontext(), scaler=SCALER)
+    backward_in_parts(objective, image, *maps, size=2, precision=FLOAT32)
     first, second = dropping.seen[:2], dropping.seen[2:]
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(first[0], first[1]), "each part draws its own"
@@ -143,7 +143,7 @@ def test_a_dropout_drops_the_same_values_in_both_passes() -> None:
 def test_running_statistics_move_once_a_part_and_not_in_the_first_pass() -> None:
     objective = PhaseObjective(UNet(width=4, depth=2).build(), BCE()).train()
     image, *maps = batch(4)
-    backward_in_parts(objective, image, *maps, size=2, autocast=nullcontext(), scaler=SCALER)
+    backward_in_parts(objective, image, *maps, size=2, precision=FLOAT32)
     counted = {int(m.num_batches_tracked) for m in objective.modules() if isinstance(m, nn.BatchNorm2d)}
     assert counted == {2}
 

@@ -1,7 +1,6 @@
 """Maps that a network gives in training alone: their targets, their losses, and who never sees them."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,9 @@ from fissura.losses.loss import Criterion
 from fissura.models import JTFN, Segmenter, SideMap, UNet, UNetNetwork
 from fissura.segmentation.micro_batches import backward_in_parts
 from fissura.segmentation.objective import PhaseObjective
+from fissura.training.mixed_precision import MixedPrecision
 
-SCALER = torch.amp.GradScaler("cpu", enabled=False)
+FLOAT32 = MixedPrecision("float32", torch.device("cpu"))
 
 
 class Supervised(Segmenter):
@@ -151,7 +151,7 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole(loss: AnyLoss, si
     expected = [parameter.grad.clone() for parameter in trained.parameters() if parameter.grad is not None]
     assert len(expected) == len(list(trained.parameters()))
     trained.zero_grad(set_to_none=True)
-    backward_in_parts(trained, image, *maps, size=size, autocast=nullcontext(), scaler=SCALER)
+    backward_in_parts(trained, image, *maps, size=size, precision=FLOAT32)
     found = [parameter.grad for parameter in trained.parameters()]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Decay, Phase, Plateau, Recipe
 from fissura.segmentation.trainer import Trainer
 from fissura.segmentation.validation import validate
-from fissura.training.checkpoint import Progress, load_state, load_weights, read_progress, save_state
+from fissura.training.checkpoint import Progress, TrainingState, load_weights, read_progress
 from fissura.training.runtime import LocalRuntime
 
 TIMES = {"seconds", "images_per_second", "wait_share", "latency_ms"}
@@ -545,38 +545,33 @@ class TestState:
 
     @pytest.mark.parametrize("optimizer", [Adam(lr=0.01), SGD(lr=0.01), SGD(lr=0.01, momentum=0)], ids=str)
     def test_brings_back_the_next_step_and_the_random_numbers(self, tmp_path: Path, optimizer: Any) -> None:
-        def parts() -> dict[str, Any]:
-            network = self.network()
-            built = optimizer.build(list(network.parameters()))
-            return {
-                "objective": network,
-                "optimizer": built,
-                "schedule": Plateau(patience=0).build(built, epochs=9),
-                "scaler": torch.amp.GradScaler("cpu", enabled=False),
-            }
-
-        def advance(
-            objective: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, scaler: Any
-        ) -> list[float]:
-            seen = []
-            for _ in range(3):
-                loss = objective(torch.rand(2, 3, 8, 8)).square().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step(1.0)
-                seen += [loss.item(), optimizer.param_groups[0]["lr"]]
-            return seen
-
-        first, other = parts(), parts()
-        advance(**first)
         path, history = tmp_path / "state.safetensors", [{"epoch": 1, "val/loss": 0.1 + 0.2}]
         progress = Progress(epoch=1, batch=2, loss_sum=1 / 3)
-        save_state(path, **first, progress=progress, history=history)
-        expected = advance(**first)
+
+        def begun() -> TrainingState:
+            network = self.network()
+            built = optimizer.build(list(network.parameters()))
+            schedule = Plateau(patience=0).build(built, epochs=9)
+            return TrainingState(path, network, built, schedule, torch.amp.GradScaler("cpu", enabled=False))
+
+        def advance(state: TrainingState) -> list[float]:
+            seen, schedule = [], cast(Any, state.schedule)
+            for _ in range(3):
+                loss = state.objective(torch.rand(2, 3, 8, 8)).square().mean()
+                state.optimizer.zero_grad()
+                loss.backward()
+                state.optimizer.step()
+                schedule.step(1.0)
+                seen += [loss.item(), state.optimizer.param_groups[0]["lr"]]
+            return seen
+
+        first, other = begun(), begun()
+        advance(first)
+        first.save(progress, history)
+        expected = advance(first)
         torch.manual_seed(99)
-        load_state(path, **other)
-        assert advance(**other) == expected
+        other.load()
+        assert advance(other) == expected
         assert read_progress(path) == (progress, history)
 
     def test_is_not_read_from_weights(self, tmp_path: Path) -> None:
