@@ -26,6 +26,7 @@ class BackboneUNet(ModelSpec):
     """
 
     paper: ClassVar[Paper | None] = Paper("Isnan et al.", "CMBN", 2026)
+    variant: ClassVar[str | None] = "encoder"
     kind: Literal["backbone_unet"] = "backbone_unet"
     encoder: EncoderName = "resnet34"
     decoder_channels: tuple[Channels, Channels, Channels, Channels] = (256, 128, 64, 32)

@@ -23,20 +23,23 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 class BackboneSource:
     """Where a backbone comes from.
 
-    `library_name` is timm's, and its published weights' on the hub; `after_pooling` are the modules past the
-    global average pooling, which are left out; `dimensions` is the width of its features.
+    `library_name` is timm's, and its published weights' on the hub, under `licence`; `after_pooling` are the
+    modules past the global average pooling, which are left out; `dimensions` is the width of its features.
     """
 
     library_name: str
+    licence: str
     after_pooling: tuple[str, ...]
     dimensions: int
 
 
 BACKBONES: Mapping[BackboneName, BackboneSource] = {
-    "vgg16": BackboneSource("vgg16.tv_in1k", ("pre_logits", "head"), 512),
-    "resnet50": BackboneSource("resnet50.tv_in1k", ("fc",), 2048),
-    "mobilenet_v3": BackboneSource("mobilenetv3_large_100.ra_in1k", ("conv_head", "classifier"), 960),
-    "efficientnet_lite": BackboneSource("efficientnet_lite0.ra_in1k", ("classifier",), 1280),
+    "vgg16": BackboneSource("vgg16.tv_in1k", "BSD-3-Clause", ("pre_logits", "head"), 512),
+    "resnet50": BackboneSource("resnet50.tv_in1k", "BSD-3-Clause", ("fc",), 2048),
+    "mobilenet_v3": BackboneSource(
+        "mobilenetv3_large_100.ra_in1k", "Apache-2.0", ("conv_head", "classifier"), 960
+    ),
+    "efficientnet_lite": BackboneSource("efficientnet_lite0.ra_in1k", "Apache-2.0", ("classifier",), 1280),
 }
 
 
@@ -59,8 +62,10 @@ class Backbone(ModelSpec):
 
     def hub_file(self) -> HubFile:
         """The published ImageNet weights."""
-        repository = f"timm/{BACKBONES[self.kind].library_name}"
-        return HubFile(self.kind, repository, "main", field="backbone.weights")
+        source = BACKBONES[self.kind]
+        return HubFile(
+            self.kind, f"timm/{source.library_name}", "main", source.licence, field="backbone.weights"
+        )
 
     def build(self, weights: str | Path | None = None) -> "FeatureNetwork":  # type: ignore[override]
         """The network in eval mode, drawn from PyTorch's generator where its weights are `none`.

@@ -18,9 +18,11 @@ STRIDES: Mapping[Backbone, int] = {"resnet101": 8, "resnet50": 8, "mobilenet_v3_
 LAST = "classifier.4."
 IMAGENET: Mapping[Backbone, HubFile] = {
     "resnet101": HubFile(
-        "resnet101", "smp-hub/resnet101.imagenet", "cd7c15e8c51da86ae6a084515fdb962d0c94e7d1"
+        "resnet101", "smp-hub/resnet101.imagenet", "cd7c15e8c51da86ae6a084515fdb962d0c94e7d1", "BSD-3-Clause"
     ),
-    "resnet50": HubFile("resnet50", "smp-hub/resnet50.imagenet", "00cb74e366966d59cd9a35af57e618af9f88efe9"),
+    "resnet50": HubFile(
+        "resnet50", "smp-hub/resnet50.imagenet", "00cb74e366966d59cd9a35af57e618af9f88efe9", "BSD-3-Clause"
+    ),
 }
 
 
@@ -41,6 +43,7 @@ class DeepLabV3(ModelSpec):
     """
 
     paper: ClassVar[Paper | None] = Paper("Chen et al.", "arXiv:1706.05587", 2017)
+    variant: ClassVar[str | None] = "backbone"
     kind: Literal["deeplabv3"] = "deeplabv3"
     backbone: Backbone = "resnet101"
     outputs: Literal[1, 2] = 1

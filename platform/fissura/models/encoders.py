@@ -31,12 +31,15 @@ class EncoderSource:
 
     `library_name` is its name in segmentation-models-pytorch (timm where the repository is timm's),
     `classifier` the beginning of the published names past the last feature map, `deeper` the modules past
-    stride 16, `multiple` the pixels that an image's sides must be a multiple of.
+    stride 16, `multiple` the pixels that an image's sides must be a multiple of. `licence` is that of the
+    weights where they were trained: by torchvision, Cadene (Xception), EfficientNet-PyTorch, SegFormer's and
+    Swin's authors; timm names Inception's.
     """
 
     library_name: str
     repository: str
     revision: str
+    licence: str
     classifier: str
     deeper: tuple[str, ...] = ()
     multiple: int = 16
@@ -48,6 +51,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="xception",
         repository="smp-hub/xception.imagenet",
         revision="01cfaf27c11353b1f0c578e7e26d2c000ea91049",
+        licence="BSD-3-Clause",
         classifier="fc.",
         deeper=("block12", "conv3", "bn3", "conv4", "bn4"),
     ),
@@ -55,6 +59,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="efficientnet-b0",
         repository="smp-hub/efficientnet-b0.imagenet",
         revision="1bbe7ecc1d5ea1d2058de1a2db063b8701aff314",
+        licence="Apache-2.0",
         classifier="_fc.",
         deeper=(*(f"_blocks.{index}" for index in range(9, 16)), "_conv_head", "_bn1"),
     ),
@@ -62,18 +67,21 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="vgg16",
         repository="smp-hub/vgg16.imagenet",
         revision="49d74b799006ee252b86e25acd6f1fd8ac9a99c1",
+        licence="BSD-3-Clause",
         classifier="classifier.",
     ),
     "vgg19": EncoderSource(
         library_name="vgg19",
         repository="smp-hub/vgg19.imagenet",
         revision="2853d00d7bca364dbb98be4d6afa347e5aeec1f6",
+        licence="BSD-3-Clause",
         classifier="classifier.",
     ),
     "resnet34": EncoderSource(
         library_name="resnet34",
         repository="smp-hub/resnet34.imagenet",
         revision="7a57b34f723329ff020b3f8bc41771163c519d0c",
+        licence="BSD-3-Clause",
         classifier="fc.",
         deeper=("layer4",),
     ),
@@ -81,6 +89,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="densenet121",
         repository="smp-hub/densenet121.imagenet",
         revision="a17c96896a265b61338f66f61d3887b24f61995a",
+        licence="BSD-3-Clause",
         classifier="classifier.",
         deeper=(
             "features.transition3.conv",
@@ -93,6 +102,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="resnet50",
         repository="smp-hub/resnet50.imagenet",
         revision="00cb74e366966d59cd9a35af57e618af9f88efe9",
+        licence="BSD-3-Clause",
         classifier="fc.",
         deeper=("layer4",),
     ),
@@ -100,6 +110,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="mobilenet_v2",
         repository="smp-hub/mobilenet_v2.imagenet",
         revision="e67aa804e17f7b404b629127eabbd224c4e0690b",
+        licence="BSD-3-Clause",
         classifier="classifier.",
         deeper=tuple(f"features.{index}" for index in range(14, 19)),
     ),
@@ -107,6 +118,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="inception_v3.tv_in1k",
         repository="timm/inception_v3.tv_in1k",
         revision="main",
+        licence="Apache-2.0",
         classifier="fc.",
         deeper=("Mixed_7a", "Mixed_7b", "Mixed_7c"),
     ),
@@ -114,6 +126,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="mit_b0",
         repository="smp-hub/mit_b0.imagenet",
         revision="9ce53d104d92d75aabb00aae70677aaab67e7c84",
+        licence="NVIDIA, non-commercial",
         classifier="head.",
         deeper=("patch_embed4", "block4", "norm4"),
         multiple=32,  # its attention sees keys at stride 32: the last rows and columns would be left out
@@ -122,6 +135,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
         library_name="swin_tiny_patch4_window7_224.ms_in1k",
         repository="timm/swin_tiny_patch4_window7_224.ms_in1k",
         revision="main",
+        licence="MIT",
         classifier="head.",
         deeper=("layers.3", "norm"),
     ),
@@ -130,7 +144,8 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
 
 def hub_file(name: EncoderName) -> HubFile:
     """The published ImageNet weights of an encoder."""
-    return HubFile(name=name, repository=SOURCES[name].repository, revision=SOURCES[name].revision)
+    source = SOURCES[name]
+    return HubFile(name, source.repository, source.revision, source.licence)
 
 
 class Encoder(nn.Module):

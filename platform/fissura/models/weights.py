@@ -24,11 +24,12 @@ LARGEST_FILE_BYTES = 4 * 2**30
 @dataclass(frozen=True)
 class HubFile:
     """The published weights of the encoder `name`: `model.safetensors` of a repository of the hub; `field` is
-    where a recipe asks for them."""
+    where a recipe asks for them. `licence` is what whoever trained them grants."""
 
     name: str
     repository: str
     revision: str
+    licence: str
     field: str = "model.weights"
 
 
@@ -46,6 +47,8 @@ class ModelSpec(Spec, ABC):
 
     paper: ClassVar[Paper | None] = None
     """Where the network was published; None where it has no one source."""
+    variant: ClassVar[str | None] = None
+    """The setting whose choices are networks of their own, each with its own weights; None: there is none."""
 
     weights: str = Field("none", min_length=1, max_length=4096)
 

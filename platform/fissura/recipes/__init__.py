@@ -1,10 +1,12 @@
 """The papers, one file each. `RECIPES` is the registry: to add a paper, add its file and one line here."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
 from fissura.core.errors import SpecError
+from fissura.core.paper import Paper
 from fissura.core.spec import nearest
 from fissura.recipes import (
     attention_resunet,
@@ -44,6 +46,12 @@ def load_recipe(name: str) -> Experiment:
     raise SpecError(f"recipe `{name}` is not known{nearest(name, RECIPES)}; known are {', '.join(RECIPES)}")
 
 
+def paper_of(name: str) -> Paper | None:
+    """The paper that a recipe is of, as its file names it; None of one of the project's own."""
+    paper: Paper | None = import_module(RECIPES[name].__module__).PAPER
+    return paper
+
+
 def read_experiment(path: Path) -> Experiment:
     """The recipe in a file, of whichever task.
 
@@ -53,4 +61,4 @@ def read_experiment(path: Path) -> Experiment:
     return task_of_file(path).inputs.recipe.load_file(path)
 
 
-__all__ = ["RECIPES", "load_recipe", "read_experiment"]
+__all__ = ["RECIPES", "load_recipe", "paper_of", "read_experiment"]

@@ -21,6 +21,7 @@ Deviations and readings:
   its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import CrackPatches, Pipeline
 from fissura.data.resize import Native
 from fissura.losses import DiceBCE
@@ -28,6 +29,8 @@ from fissura.metrics import Pixel, Tolerant
 from fissura.models import AttentionResUNet
 from fissura.segmentation.inference import Sliding
 from fissura.segmentation.recipe import SGD, Given, Phase, Recipe
+
+PAPER = Paper("König et al.", "ICIP", 2019)
 
 
 def recipe() -> Recipe:

@@ -32,6 +32,7 @@ Deviations and readings:
   that of its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import AmbiguityAware, Clustering
@@ -39,6 +40,8 @@ from fissura.metrics import Pixel
 from fissura.models import UNet
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import Adam, Phase, Recipe
+
+PAPER = Paper("Chen et al.", "CVPR", 2024)
 
 
 def recipe() -> Recipe:

@@ -24,7 +24,10 @@ Deviations and readings:
 from fissura.classical.compression import Compression
 from fissura.classical.estimators import SVM, ZCAWhitening
 from fissura.classification.recipe import ClassifierRecipe
+from fissura.core.paper import Paper
 from fissura.models.backbones import Backbone
+
+PAPER = Paper("Yang", venue=None, year=None)  # its text names neither
 
 
 def recipe() -> ClassifierRecipe:

@@ -21,6 +21,7 @@ Deviations and readings:
 - the paper does not say which model is kept: that of the lowest validation loss, in a search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Fixed
 from fissura.losses import Focal
@@ -28,6 +29,8 @@ from fissura.metrics import Flexible, Pixel
 from fissura.models import DeepLabV3
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import SGD, Phase, Plateau, Recipe
+
+PAPER = Paper("Siriborvornratanakul", "Advances in Multimedia", 2022)
 
 
 def recipe() -> Recipe:

@@ -20,6 +20,7 @@ Deviations and readings, beside those of the network (`models.jtfn.JTFN`):
   of the crack logits alone, and in a search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BCE
@@ -27,6 +28,8 @@ from fissura.metrics import Pixel
 from fissura.models import JTFN
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import Adam, Decay, Given, Phase, Recipe
+
+PAPER = Paper("Cheng et al.", "ICCV", 2021)
 
 
 def recipe() -> Recipe:

@@ -10,6 +10,8 @@ from fissura.metrics import Pixel, Tolerant
 from fissura.models import UNet
 from fissura.segmentation.recipe import Adam, Cosine, Phase, Recipe
 
+PAPER = None
+
 
 def recipe() -> Recipe:
     """Width 8, three levels, 96x96 crops, Dice + BCE: about two minutes on CrackForest and one CPU core."""

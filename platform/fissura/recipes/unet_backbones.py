@@ -17,12 +17,15 @@ Deviations and readings:
 - the paper reports the images that chose the epoch; here the test images chose nothing.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, WholeImage
 from fissura.data.resize import Fixed
 from fissura.losses import DiceBCE
 from fissura.metrics import Overlap, Pixel
 from fissura.models import BackboneUNet
 from fissura.segmentation.recipe import Adam, Phase, Plateau, Recipe
+
+PAPER = Paper("Isnan et al.", "CMBN", 2026)
 
 
 def recipe() -> Recipe:

@@ -190,18 +190,31 @@ def test_the_list_of_losses_says_where_each_was_published(fissura):
     code, _, said = fissura("list", "lossses")
     assert code == 2
     assert said == [
-        "error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses, models"
+        "error: `lossses` is nothing that is listed; did you mean `losses`?; known: losses, models, recipes"
     ]
 
 
-def test_the_list_of_models_says_where_each_was_published(fissura):
+def test_the_list_of_models_says_where_each_was_published_its_size_and_whose_its_weights_are(fissura):
     rows = json.loads(fissura("list", "models", "--json").out)
     assert {row["kind"] for row in rows} == {
         model.model_fields["kind"].default for model in get_args(get_args(AnyModel)[0])
     }
     (row,) = (row for row in rows if row["kind"] == "jtfn")
     assert (row["paper"], row["year"]) == ("Cheng et al., ICCV", 2021)
+    assert (row["parameters"], row["imagenet_weights"]) == (41_926_369, None)
     assert row["settings"] == {"weights": "none", "width": 64, "blocks": "plain", "steps": 3}
+    encoders = {row["variant"]: row for row in rows if row["kind"] == "backbone_unet"}
+    assert len(encoders) == 11
+    row = encoders["encoder=mit_b0"]
+    assert (row["parameters"], row["imagenet_weights"]) == (3_438_817, "NVIDIA, non-commercial")
+
+
+def test_the_list_of_recipes_says_what_each_is_of(fissura):
+    rows = {row["recipe"]: row for row in json.loads(fissura("list", "recipes", "--json").out)}
+    assert list(rows) == list(RECIPES)
+    assert rows["cirl"]["paper"] == "Chen et al., CVPR"
+    assert (rows["cnn_svm"]["task"], rows["cnn_svm"]["network"]) == ("classification", "mobilenet_v3")
+    assert rows["cnn_svm"]["parameters"] == 2_971_952
 
 
 def test_a_loss_that_is_not_there_is_answered_with_all_that_are(fissura, folder):
