@@ -1,6 +1,6 @@
 """The attention ResU-Net against its drawing: counted, and computed again in NumPy, loop by loop."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ from torch import nn
 from fissura.core.errors import WeightsError
 from fissura.models import AttentionResUNet, AttentionResUNetNetwork
 from fissura.models.attention_resunet import AttentionGate, ResidualBlock
+from fissura.recipes import load_recipe
 
 Array = NDArray[np.float64]
 State = dict[str, Array]
 Final = Literal["relu", "linear"]
+FINALS: tuple[Final, ...] = get_args(Final)
 
 
 def state_of(module: nn.Module) -> State:
@@ -37,8 +39,8 @@ def pointwise(state: State, name: str, maps: Array) -> Array:
     return mixed + state.get(f"{name}.bias", np.zeros(len(mixed)))[:, None, None]
 
 
-def residual_block(state: State, maps: Array) -> Array:
-    """r = conv1x1(x); four times 3x3 and ReLU on r; the sum of the two."""
+def residual_block(state: State, maps: Array, *, blocks: str = "residual") -> Array:
+    """r = conv1x1(x); four times 3x3 and ReLU on r; the sum of the two, or a plain block's second alone."""
     linear = current = pointwise(state, "linear", maps)
     for layer in (0, 2, 4, 6):
         weight, bias = (state[f"convolutions.{layer}.{part}"] for part in ("weight", "bias"))
@@ -50,7 +52,7 @@ def residual_block(state: State, maps: Array) -> Array:
                 window = padded[:, row : row + height, column : column + width]
                 current += np.einsum("oi,ihw->ohw", weight[:, :, row, column], window)
         current = positive(current)
-    return linear + current
+    return linear + current if blocks == "residual" else current
 
 
 def gate(state: State, x: Array, u: Array) -> Array:
@@ -95,21 +97,27 @@ def bilinear(maps: Array, size: tuple[int, int]) -> Array:
     return maps
 
 
-def crack_probability(state: State, image: Array, *, depth: int, final: Final) -> tuple[Array, Array]:
-    """What Figure 1 draws, and the two maps before their softmax."""
+def crack_probability(state: State, image: Array, spec: AttentionResUNet) -> tuple[Array, Array]:
+    """What Figure 1 draws, without what the spec leaves out, and the two maps before their softmax."""
     skips, current = [], image
-    for level in range(depth):
-        current = residual_block(under(state, f"encoder.{level}"), halved(current) if level else current)
+    for level in range(spec.depth):
+        current = halved(current) if level else current
+        current = residual_block(under(state, f"encoder.{level}"), current, blocks=spec.blocks)
         skips.append(current)
-    current, sides = skips.pop(), []
-    for index in range(depth - 1):
+    current, outputs = skips.pop(), []
+    for index in range(spec.depth - 1):
         block = under(state, f"decoder.{index}")
-        up = doubled(block, current)
-        gated = gate(under(block, "gate"), skips.pop(), up)
-        current = residual_block(under(block, "block"), np.concatenate((gated, up)))
-        sides.append(bilinear(pointwise(state, f"sides.{index}", current), image.shape[1:]))
+        up, skip = doubled(block, current), skips.pop()
+        passed = gate(under(block, "gate"), skip, up) if spec.gate == "attention" else skip
+        current = residual_block(under(block, "block"), np.concatenate((passed, up)), blocks=spec.blocks)
+        outputs.append(current)
+    supervised = outputs if spec.supervision == "deep" else outputs[-1:]
+    sides = [
+        bilinear(pointwise(state, f"sides.{index}", output), image.shape[1:])
+        for index, output in enumerate(supervised)
+    ]
     maps = pointwise(state, "to_classes", np.concatenate(sides))
-    if final == "relu":
+    if spec.final == "relu":
         maps = positive(maps)
     return np.exp(maps[1]) / np.exp(maps).sum(axis=0), maps
 
@@ -126,7 +134,7 @@ def random_network(spec: AttentionResUNet) -> AttentionResUNetNetwork:
 
 
 def test_a_residual_block_is_the_one_of_section_2_2() -> None:
-    block = ResidualBlock(3, 5, normalisation="none").double()
+    block = ResidualBlock(3, 5, blocks="residual", normalisation="none").double()
     maps = torch.randn(1, 3, 6, 7, dtype=torch.float64)
     with torch.no_grad():
         output = block(maps)[0].numpy()
@@ -142,20 +150,33 @@ def test_an_attention_gate_is_the_one_of_section_2_3() -> None:
     np.testing.assert_allclose(output, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("final", ["relu", "linear"])
-@pytest.mark.parametrize("depth", [2, 4])
-def test_the_sigmoid_of_the_logit_is_the_softmax_of_figure_1(depth: int, final: Final) -> None:
-    network = random_network(AttentionResUNet(width=3, depth=depth, side_channels=4, final=final))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(
+            AttentionResUNet(width=3, depth=depth, side_channels=4, final=final)
+            for depth in (2, 4)
+            for final in FINALS
+        ),
+        AttentionResUNet(width=3, depth=3, blocks="plain"),
+        AttentionResUNet(width=3, depth=3, gate="none"),
+        AttentionResUNet(width=3, depth=3, supervision="last"),
+        AttentionResUNet(width=3, depth=4, blocks="plain", gate="none", supervision="last"),
+    ],
+    ids=str,
+)
+def test_the_sigmoid_of_the_logit_is_the_softmax_of_figure_1(spec: AttentionResUNet) -> None:
+    network = random_network(spec)
     image = torch.randn(1, 3, 16, 24, dtype=torch.float64)
     with torch.no_grad():
         probability = torch.sigmoid(network(image))[0, 0].numpy()
-    expected, maps = crack_probability(state_of(network), image[0].numpy(), depth=depth, final=final)
-    assert probability.std() > 0.01
-    assert (maps == 0).any() == (final == "relu")
+    expected, maps = crack_probability(state_of(network), image[0].numpy(), spec)
+    assert probability.std() > 0.001
+    assert (maps == 0).any() == (spec.final == "relu")
     np.testing.assert_allclose(probability, expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("final", ["relu", "linear"])
+@pytest.mark.parametrize("final", FINALS)
 def test_the_cheaper_order_has_the_same_gradients(final: Final) -> None:
     network = random_network(AttentionResUNet(width=3, depth=3, side_channels=4, final=final))
     image = torch.randn(2, 3, 8, 12, dtype=torch.float64)
@@ -217,12 +238,31 @@ def test_the_class_maps_can_part_by_4_before_the_last_relu_cuts_one(seed: int) -
     assert ((maps > 2).float().mean(dim=(0, 2, 3)) > 0.99).all()
 
 
+def test_what_each_idea_costs_is_what_its_ablation_lacks() -> None:
+    def weights(**ablation: Any) -> int:
+        return sum(parameter.numel() for parameter in AttentionResUNet(**ablation).build().parameters())
+
+    whole, widths = weights(), (16, 32, 64)
+    assert weights(blocks="plain") == whole  # a sum has no weights
+    assert weights(gate="none") == whole - sum(2 * c * c + c + c + 1 for c in widths)
+    assert weights(supervision="last") == whole - sum(c * 16 + 16 for c in (32, 64)) - 2 * 32
+
+
+def test_a_run_of_the_paper_s_network_keeps_the_name_that_it_had_before_the_ablations() -> None:
+    assert {"blocks", "gate", "supervision"}.isdisjoint(AttentionResUNet().named_by())
+    assert AttentionResUNet(gate="none").named_by()["gate"] == "none"
+    recipe = load_recipe("attention_resunet")
+    assert recipe.configuration == "2fcfc6012fda5d55"
+
+
 def test_imagenet_is_refused() -> None:
     with pytest.raises(WeightsError, match="never trained on ImageNet"):
         AttentionResUNet(weights="imagenet").build()
 
 
-@pytest.mark.parametrize("mistake", [{"depth": 1}, {"side_channels": 1}, {"final": "softmax"}, {"width": 0}])
+@pytest.mark.parametrize(
+    "mistake", [{"depth": 1}, {"side_channels": 1}, {"final": "softmax"}, {"gate": None}, {"width": 0}]
+)
 def test_a_wrong_field_is_refused(mistake: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AttentionResUNet(**mistake)

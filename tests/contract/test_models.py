@@ -30,6 +30,7 @@ MODELS = (
     UNet(width=4, depth=2, normalisation="none"),
     AttentionResUNet(width=4, side_channels=3),
     AttentionResUNet(width=4, depth=3, final="linear", normalisation="batch"),
+    AttentionResUNet(width=4, depth=3, blocks="plain", gate="none", supervision="last"),
     JTFN(width=4),
     JTFN(width=4, blocks="residual", steps=1),
     DeepLabV3(backbone="mobilenet_v3_large"),
@@ -44,6 +45,8 @@ def name_of(model: AnyModel) -> str:
         case DeepLabV3():
             return f"{model.kind}-{model.trained}"
         case JTFN():
+            return f"{model.kind}-{model.blocks}"
+        case AttentionResUNet(blocks="plain"):
             return f"{model.kind}-{model.blocks}"
         case _:
             return f"{model.kind}-{model.normalisation}"

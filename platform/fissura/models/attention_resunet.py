@@ -1,7 +1,7 @@
 """A U-Net of residual blocks with attention gates on its skips (König et al., ICIP 2019)."""
 
 from functools import reduce
-from typing import ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from fissura.models.blocks import Normalisation, convolutions, he_initialise, re
 from fissura.models.segmenter import Segmenter
 from fissura.models.weights import ModelSpec, fill, starting_tensors
 
+Blocks = Literal["residual", "plain"]
 SMALL = 0.1  # the scale of weights before a function that saturates, beside that of a linear layer
 # The two class maps before training, about. The first steps learn how rare a crack is: they pull the maps
 # apart by 4 where 1 pixel in 60 is crack, which from 1 cuts the crack map off on most pixels.
@@ -31,6 +32,10 @@ class AttentionResUNet(ModelSpec):
     whose crack map is below 0 has no gradient through it, and its probability is at most 1/2; `linear` leaves
     the ReLU out.
 
+    `blocks`, `gate` and `supervision` take one idea of the paper out each, to see what it is worth: `plain`
+    blocks do not add their input, without a `gate` a skip goes on as it is, and supervised is the `last`
+    decoder block alone.
+
     Where the paper is silent: `side_channels`, the maps that each decoder block sends up for deep
     supervision, are as many as the paper's first level has filters. Any number from two on gives the same set
     of functions, as all that follows it up to the two class maps is linear; more are more features for
@@ -46,6 +51,14 @@ class AttentionResUNet(ModelSpec):
     side_channels: int = Field(16, ge=2, le=256)
     final: Literal["relu", "linear"] = "relu"
     normalisation: Normalisation = "none"
+    blocks: Blocks = "residual"
+    gate: Literal["attention", "none"] = "attention"
+    supervision: Literal["deep", "last"] = "deep"
+
+    def named_by(self) -> dict[str, Any]:
+        """See `ModelSpec.named_by`; without the paper's own ideas, which had no settings before."""
+        ideas = {"blocks": "residual", "gate": "attention", "supervision": "deep"}
+        return {name: value for name, value in self.plain().items() if ideas.get(name) != value}
 
     def build(self) -> "AttentionResUNetNetwork":
         """The network; see `ModelSpec.build`."""
@@ -64,18 +77,20 @@ class AttentionResUNet(ModelSpec):
 
 
 class ResidualBlock(nn.Module):
-    """Section 2.2: a 1x1 convolution to the level's filters, plus four 3x3 convolutions with ReLU of it."""
+    """Section 2.2: a 1x1 convolution to the level's filters, plus four 3x3 convolutions with ReLU of it;
+    those alone where `blocks` is plain."""
 
-    def __init__(self, inputs: int, outputs: int, *, normalisation: Normalisation) -> None:
+    def __init__(self, inputs: int, outputs: int, *, blocks: Blocks, normalisation: Normalisation) -> None:
         super().__init__()
+        self.blocks = blocks
         self.linear = nn.Conv2d(inputs, outputs, 1)
         self.convolutions = convolutions(outputs, outputs, count=4, normalisation=normalisation)
 
     def forward(self, features: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h w"]:
         """The features of the level."""
         linear = self.linear(features)
-        output: Tensor = linear + self.convolutions(linear)
-        return output
+        output: Tensor = self.convolutions(linear)
+        return linear + output if self.blocks == "residual" else output
 
 
 class AttentionGate(nn.Module):
@@ -100,40 +115,43 @@ class AttentionGate(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Transposed 2x2 convolution of stride 2 and ReLU; a residual block of that and the gated skip."""
+    """Transposed 2x2 convolution of stride 2 and ReLU; a block of that and the skip, gated or not."""
 
-    def __init__(self, channels: int, *, normalisation: Normalisation) -> None:
+    def __init__(self, channels: int, spec: AttentionResUNet) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
-        self.gate = AttentionGate(channels)
-        self.block = ResidualBlock(2 * channels, channels, normalisation=normalisation)
+        self.gate = AttentionGate(channels) if spec.gate == "attention" else None
+        self.block = ResidualBlock(
+            2 * channels, channels, blocks=spec.blocks, normalisation=spec.normalisation
+        )
 
     def forward(
         self, deep: Float[Tensor, "b _ h w"], skip: Float[Tensor, "b c 2*h 2*w"]
     ) -> Float[Tensor, "b c 2*h 2*w"]:
         """The features one level up."""
         below = relu(self.up(deep))
-        joined: Tensor = self.block(torch.cat((self.gate(skip, below), below), dim=1))
+        passed = skip if self.gate is None else self.gate(skip, below)
+        joined: Tensor = self.block(torch.cat((passed, below), dim=1))
         return joined
 
 
 class AttentionResUNetNetwork(Segmenter):
-    """The network of Figure 1. Its features are the maps of all decoder blocks, deepest first."""
+    """The network of Figure 1. Its features are the maps of all supervised decoder blocks, deepest first."""
 
     def __init__(self, spec: AttentionResUNet) -> None:
         super().__init__()
         self.stride = 2 ** (spec.depth - 1)
-        self.feature_channels = spec.side_channels * (spec.depth - 1)
         self.final = spec.final
         widths = [spec.width * 2**level for level in range(spec.depth)]
         self.encoder = nn.ModuleList(
-            ResidualBlock(inputs, outputs, normalisation=spec.normalisation)
+            ResidualBlock(inputs, outputs, blocks=spec.blocks, normalisation=spec.normalisation)
             for inputs, outputs in zip((3, *widths), widths, strict=False)
         )
-        self.decoder = nn.ModuleList(
-            DecoderBlock(width, normalisation=spec.normalisation) for width in widths[-2::-1]
-        )
-        self.sides = nn.ModuleList(nn.Conv2d(width, spec.side_channels, 1) for width in widths[-2::-1])
+        decoded = widths[-2::-1]
+        self.decoder = nn.ModuleList(DecoderBlock(width, spec) for width in decoded)
+        supervised = decoded if spec.supervision == "deep" else decoded[-1:]
+        self.sides = nn.ModuleList(nn.Conv2d(width, spec.side_channels, 1) for width in supervised)
+        self.feature_channels = spec.side_channels * len(supervised)
         self.to_classes = nn.Conv2d(self.feature_channels, 2, 1)
         self._initialise()
 
@@ -165,7 +183,7 @@ class AttentionResUNetNetwork(Segmenter):
         return self._logit(reduce(torch.add, maps, bias[:, None, None]))
 
     def _decoded(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """The output of each decoder block, deepest first."""
+        """The output of each supervised decoder block, deepest first."""
         # convolutions this narrow are a quarter faster so on a CPU; the layout goes from layer to layer
         current = image.contiguous(memory_format=torch.channels_last)
         top, *lower = self.encoder
@@ -177,7 +195,7 @@ class AttentionResUNetNetwork(Segmenter):
         for block in self.decoder:
             current = block(current, skips.pop())
             outputs.append(current)
-        return outputs
+        return outputs[-len(self.sides) :]
 
     def _logit(self, maps: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b 1 h w"]:
         if self.final == "relu":

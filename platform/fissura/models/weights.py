@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -51,6 +51,10 @@ class ModelSpec(Spec, ABC):
     """The setting whose choices are networks of their own, each with its own weights; None: there is none."""
 
     weights: str = Field("none", min_length=1, max_length=4096)
+
+    def named_by(self) -> dict[str, Any]:
+        """The plain form, of which the names of runs are digests."""
+        return self.plain()
 
     @abstractmethod
     def hub_file(self) -> HubFile:

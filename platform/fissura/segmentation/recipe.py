@@ -215,6 +215,7 @@ class Recipe(Experiment):
         """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
         was a choice, and without strengths of changes that are not made."""
         plain = self.plain()
+        plain["model"] = self.model.named_by()
         plain["data"]["augmentation"] = self.data.augmentation.named_by()
         if self.kept_metric == "val/loss":
             del plain["kept_by"]
