@@ -43,13 +43,13 @@ def measure(
     recipes = [segmenter_of(space.recipe_for(space.paper_point())), *_drawn(space, settings - 1, seed)]
     seconds, firsts = [], []
     for number, recipe in enumerate(recipes, start=1):
-        first, later = _epoch(recipe, data, cpus=cpus)
+        first, later = seconds_an_epoch(recipe, data, cpus=cpus)
         say(f"setting {number} of {len(recipes)}: {later:.2f} s an epoch on {cpus} CPUs")
         seconds.append(later)
         firsts.append(first)
     parallel = 0.0
     if most_cpus > cpus:
-        _, more = _epoch(recipes[0], data, cpus=most_cpus)
+        _, more = seconds_an_epoch(recipes[0], data, cpus=most_cpus)
         say(f"the paper's setting: {more:.2f} s an epoch on {most_cpus} CPUs")
         parallel = amdahl_share(seconds[0], more, cpus=cpus, more_cpus=most_cpus)
     return Measurement(tuple(seconds), max(firsts[0], 0.0), cpus, parallel)
@@ -80,7 +80,7 @@ def _drawn(space: LoadedSpace, count: int, seed: int) -> "list[Recipe]":
     return recipes
 
 
-def _epoch(recipe: "Recipe", data: "PreparedData", *, cpus: int) -> tuple[float, float]:
+def seconds_an_epoch(recipe: "Recipe", data: "PreparedData", *, cpus: int) -> tuple[float, float]:
     """The extra seconds of a first epoch over a later one, and the later one's seconds, over all images."""
     from fissura.data.epochs import Epochs
     from fissura.segmentation.trainer import Trainer
