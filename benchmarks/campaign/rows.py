@@ -57,6 +57,11 @@ ROWS: tuple[Row, ...] = (
     *(Row(f"U-Net on {name}", "unet_backbones", {"model.encoder": name}) for name in BACKBONES),
     *_cirl("U-Net", SMALL_UNET),
     *_cirl("JTFN", SMALL_JTFN),
+    Row(
+        "U-Net, BCE without margins",
+        "cirl",
+        {"model": SMALL_UNET, **BASE, "phases.ambiguity.loss": {"kind": "marginless_bce"}},
+    ),
     Row("JTFN as published", "jtfn"),
     Row("attention ResU-Net", "attention_resunet"),
     Row("attention ResU-Net, plain blocks", "attention_resunet", {"model.blocks": "plain"}),
@@ -80,6 +85,7 @@ CLAIMS: tuple[Claim, ...] = (
         for network in ("U-Net", "JTFN")
         for base in (", BCE", " + CIRL Phase I")
     ),
+    Claim("Chen et al., margins", "U-Net, BCE without margins", "U-Net, BCE"),
     *(
         Claim("König et al., the network's ideas", "attention ResU-Net", f"attention ResU-Net, {without}")
         for without in ("plain blocks", "no gates", "last block supervised")

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fissura.losses.ambiguity import AmbiguityAware, AmbiguityAwareLoss
-from fissura.losses.bce import BCE, BCELoss
+from fissura.losses.bce import BCE, BCELoss, MarginlessBCE, MarginlessBCELoss
 from fissura.losses.boundary import Boundary, BoundaryLoss
 from fissura.losses.cldice import SoftClDice, SoftClDiceLoss, soft_skeleton
 from fissura.losses.cluster_terms import clustering_bound, clustering_exact, nearest_neighbour_contrast
@@ -27,6 +27,7 @@ from fissura.losses.weighted_sum import Term, WeightedSum
 
 AnyLoss = Annotated[
     BCE
+    | MarginlessBCE
     | WeightedBCE
     | Dice
     | DiceBCE
@@ -69,6 +70,8 @@ __all__ = [
     "LinFocal",
     "LinFocalLoss",
     "LossSpec",
+    "MarginlessBCE",
+    "MarginlessBCELoss",
     "Poly",
     "PolyLoss",
     "RobustDice",

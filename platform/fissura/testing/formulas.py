@@ -22,6 +22,7 @@ from fissura.losses import (
     Focal,
     FocalTversky,
     LinFocal,
+    MarginlessBCE,
     Poly,
     RobustDice,
     RobustT,
@@ -52,6 +53,15 @@ def bce(logits: Maps, target: Maps, valid: Maps) -> float:
             total -= g * np.log(p) + (1 - g) * np.log(1 - p)
             pixels += 1
     return total / pixels
+
+
+def marginless_bce(logits: Maps, target: Maps, valid: Maps) -> float:
+    """The binary cross-entropy of the pixels that are crack, or have none within two rows and columns."""
+    kept, crack = np.zeros_like(valid), target * valid
+    for b, _, row, column in np.ndindex(*target.shape):
+        around = crack[b, 0, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+        kept[b, 0, row, column] = crack[b, 0, row, column] == 1 or around.max() == 0
+    return bce(logits, target, valid * kept)
 
 
 def dice(logits: Maps, target: Maps, valid: Maps, *, smooth: float, over: str) -> float:
@@ -168,6 +178,8 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
     match loss:
         case BCE():
             return bce
+        case MarginlessBCE():
+            return marginless_bce
         case Dice():
             return partial(dice, smooth=loss.smooth, over=loss.over)
         case DiceBCE():
