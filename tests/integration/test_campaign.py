@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from benchmarks import cirl_figures
 from benchmarks.campaign.__main__ import main
 from benchmarks.campaign.rows import CLAIMS, ROWS
 from benchmarks.campaign.training import recipe_of
@@ -51,6 +52,13 @@ def test_rows_are_trained_once_ranked_and_compared_on_each_other_s_data(
     assert main(words) == 0
     assert (out / "campaign.md").read_text() == report
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == changed
+
+    trained = [path.parent for path in (out / "runs").glob("*/variance.safetensors")]
+    of_bridge = [str(run) for run in trained if "bridge" in (run / "manifest.json").read_text()]
+    monkeypatch.setattr("sys.argv", ["", *of_bridge, "--data", data[1], "--out", str(tmp_path / "cirl.html")])
+    cirl_figures.main()
+    page = (tmp_path / "cirl.html").read_text()
+    assert page.count("unet: ambiguity_aware wasserstein, clustering bound") >= 5  # 4 images and their plot
 
 
 def test_a_row_that_cannot_be_trained_is_named_and_stops_no_other(tmp_path: Path) -> None:
