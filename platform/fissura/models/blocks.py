@@ -63,7 +63,7 @@ def resized(maps: Float[Tensor, "b c _ _"], *, like: Float[Tensor, "b _ h w"]) -
 
 
 def max_pool_placed(
-    maps: Float[Tensor, "b c 2*h 2*w"],
+    maps: Float[Tensor, "b c _ _"],
 ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b c h w"]]:
     """The greatest value of each 2x2 window, and its place: 0, 1 in the upper row, 2, 3 in the lower one; of
     equals the first."""
