@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fissura.models import (
+    DRU,
     JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
     BackboneUNetNetwork,
+    CrackFormer,
     DeepLabV3,
     UNet,
 )
@@ -33,6 +35,9 @@ MODELS = (
     AttentionResUNet(width=4, depth=3, blocks="plain", gate="none", supervision="last"),
     JTFN(width=4),
     JTFN(width=4, blocks="residual", steps=1),
+    DRU(width=4),
+    DRU(width=3, unit="single", gates="linear", steps=1),
+    CrackFormer(width=16),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
 )
@@ -44,6 +49,10 @@ def name_of(model: AnyModel) -> str:
             return model.encoder
         case DeepLabV3():
             return f"{model.kind}-{model.trained}"
+        case CrackFormer():
+            return model.kind
+        case DRU():
+            return f"{model.kind}-{model.unit}"
         case JTFN():
             return f"{model.kind}-{model.blocks}"
         case AttentionResUNet(blocks="plain"):

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from fissura.losses.ambiguity import AmbiguityAware, AmbiguityAwareLoss
 from fissura.losses.bce import BCE, BCELoss, MarginlessBCE, MarginlessBCELoss
+from fissura.losses.balanced_bce import BalancedBCE, BalancedBCELoss
+from fissura.losses.bce import BCE, BCELoss
 from fissura.losses.boundary import Boundary, BoundaryLoss
 from fissura.losses.cldice import SoftClDice, SoftClDiceLoss, soft_skeleton
 from fissura.losses.cluster_terms import clustering_bound, clustering_exact, nearest_neighbour_contrast
@@ -29,6 +31,7 @@ AnyLoss = Annotated[
     BCE
     | MarginlessBCE
     | WeightedBCE
+    | BalancedBCE
     | Dice
     | DiceBCE
     | Focal
@@ -56,6 +59,8 @@ __all__ = [
     "AmbiguityAwareLoss",
     "AnyLoss",
     "BCELoss",
+    "BalancedBCE",
+    "BalancedBCELoss",
     "Boundary",
     "BoundaryLoss",
     "Clustering",

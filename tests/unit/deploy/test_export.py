@@ -44,10 +44,12 @@ from fissura.deploy.segmentation_card import segmentation_card
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel
 from fissura.models import (
+    DRU,
     JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
+    CrackFormer,
     DeepLabV3,
     Segmenter,
     UNet,
@@ -443,6 +445,8 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         AttentionResUNet(width=4),
         AttentionResUNet(width=4, final="linear", normalisation="batch"),
         JTFN(width=4),
+        DRU(width=4),
+        CrackFormer(width=16),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),
