@@ -6,13 +6,19 @@ from pydantic import Field
 
 from fissura.models.attention_resunet import AttentionResUNet, AttentionResUNetNetwork
 from fissura.models.backbone_unet import BackboneUNet, BackboneUNetNetwork
+from fissura.models.deepcrack_liu import DeepCrackLiu, DeepCrackLiuNetwork
+from fissura.models.deepcrack_zou import DeepCrackZou, DeepCrackZouNetwork
 from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
+from fissura.models.hrsegnet import HrSegNet, HrSegNetNetwork
 from fissura.models.jtfn import JTFN, JTFNNetwork
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
 from fissura.models.weights import ModelSpec, check_weights
 
-AnyModel = Annotated[AttentionResUNet | BackboneUNet | DeepLabV3 | JTFN | UNet, Field(discriminator="kind")]
+AnyModel = Annotated[
+    AttentionResUNet | BackboneUNet | DeepCrackLiu | DeepCrackZou | DeepLabV3 | HrSegNet | JTFN | UNet,
+    Field(discriminator="kind"),
+]
 
 __all__ = [
     "JTFN",
@@ -21,8 +27,14 @@ __all__ = [
     "AttentionResUNetNetwork",
     "BackboneUNet",
     "BackboneUNetNetwork",
+    "DeepCrackLiu",
+    "DeepCrackLiuNetwork",
+    "DeepCrackZou",
+    "DeepCrackZouNetwork",
     "DeepLabV3",
     "DeepLabV3Network",
+    "HrSegNet",
+    "HrSegNetNetwork",
     "JTFNNetwork",
     "ModelSpec",
     "Segmenter",

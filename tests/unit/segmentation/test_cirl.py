@@ -21,7 +21,16 @@ from fissura.losses import BCE, AmbiguityAware, Clustering, marginal_region
 from fissura.losses.ambiguity import AmbiguityCriterion
 from fissura.losses.clustering import AMBIGUOUS, ClusteringCriterion
 from fissura.metrics import Pixel
-from fissura.models import JTFN, AnyModel, AttentionResUNet, BackboneUNet, DeepLabV3, UNet
+from fissura.models import (
+    JTFN,
+    AnyModel,
+    AttentionResUNet,
+    BackboneUNet,
+    DeepCrackZou,
+    DeepLabV3,
+    HrSegNet,
+    UNet,
+)
 from fissura.recipes import cirl
 from fissura.segmentation.kept_maps import read_maps
 from fissura.segmentation.objective import PhaseObjective
@@ -36,6 +45,8 @@ BASES: tuple[AnyModel, ...] = (
     BackboneUNet(encoder="mobilenet_v2", weights="none", decoder_channels=(16, 8, 8, 8)),
     DeepLabV3(backbone="mobilenet_v3_large"),
     JTFN(width=4, steps=2),
+    DeepCrackZou(width=2),
+    HrSegNet(width=4),
 )
 VARIANCE = "variance.safetensors"
 TIMES = {"seconds", "images_per_second", "wait_share", "latency_ms"}
