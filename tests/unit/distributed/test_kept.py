@@ -154,7 +154,8 @@ class TestRecipes:
         said = {name: made.kept_by for name in RECIPES if isinstance(made := load_recipe(name), Recipe)}
         assert said == {
             "attention_resunet": None, "cirl": None, "deepcrack_liu": None, "deepcrack_zou": None,
-            "deeplab_focal": None, "jtfn": None, "small_unet": None, "unet_backbones": "val/loss",
+            "deeplab_focal": None, "hrsegnet": None, "jtfn": None, "small_unet": None,
+            "unet_backbones": "val/loss",
         }  # fmt: skip
 
 
