@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fissura.models import (
+    DRU,
     JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
     BackboneUNetNetwork,
+    CrackFormer,
     DeepCrackLiu,
     DeepCrackZou,
     DeepLabV3,
@@ -24,7 +26,6 @@ from fissura.models import (
     Segmenter,
     UNet,
 )
-from fissura.models.deepcrack_zou import max_pooled, max_unpooled
 from fissura.models.encoders import EncoderName
 from fissura.models.side_outputs import SideOutputSegmenter
 from fissura.models.timm_encoders import InceptionV3Encoder
@@ -42,6 +43,9 @@ MODELS = (
     DeepCrackZou(width=4),
     DeepCrackLiu(width=4),
     HrSegNet(width=4),
+    DRU(width=4),
+    DRU(width=3, unit="single", gates="linear", steps=1),
+    CrackFormer(width=16),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
 )
@@ -53,9 +57,11 @@ def name_of(model: AnyModel) -> str:
             return model.encoder
         case DeepLabV3():
             return f"{model.kind}-{model.trained}"
+        case DRU():
+            return f"{model.kind}-{model.unit}"
         case JTFN():
             return f"{model.kind}-{model.blocks}"
-        case DeepCrackZou() | DeepCrackLiu() | HrSegNet():
+        case CrackFormer() | DeepCrackZou() | DeepCrackLiu() | HrSegNet():
             return model.kind
         case _:
             return f"{model.kind}-{model.normalisation}"
@@ -179,16 +185,6 @@ def on_paper(model: AnyModel) -> tuple[Segmenter, float]:
     return network, counter.get_total_flops() / 2
 
 
-def test_what_is_unpooled_lies_where_the_largest_value_was() -> None:
-    """As PyTorch's own pair has it, where no square has two largest values that are not 0."""
-    maps = torch.randn(2, 5, 6, 8, generator=torch.Generator().manual_seed(0)).relu()
-    pooled, places = max_pooled(maps)
-    expected, indices = nn.functional.max_pool2d(maps, 2, return_indices=True)
-    assert torch.equal(pooled, expected)
-    other = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(max_unpooled(other, places), nn.functional.max_unpool2d(other, indices, 2))
-
-
 @pytest.mark.parametrize("model", [DeepCrackZou(width=4), DeepCrackLiu(width=4)], ids=lambda m: m.kind)
 def test_the_crack_logits_of_a_deepcrack_are_the_fusion_of_its_side_maps(
     model: DeepCrackZou | DeepCrackLiu,
@@ -198,7 +194,7 @@ def test_the_crack_logits_of_a_deepcrack_are_the_fusion_of_its_side_maps(
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         _, sides = network.with_side_maps(image)
-        torch.testing.assert_close(network(image), network.fusion(torch.cat(sides, dim=1)))
+        torch.testing.assert_close(network(image), network.fuse(torch.cat(sides, dim=1)))
     assert len(sides) == 5
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from fissura.losses import (
     BCE,
     AnyLoss,
+    BalancedBCE,
     Boundary,
     Dice,
     FocalTversky,
@@ -34,8 +35,8 @@ from fissura.testing.losses import case_of, drawn_batch, value
 
 NO_SMOOTH = 1e-12
 PAPER_LOSSES: tuple[AnyLoss, ...] = (
-    WeightedBCE(), LinFocal(), Poly(), Poly(epsilon=-1), Poly(base="focal"), Tversky(), FocalTversky(),
-    RobustDice(), RobustT(), SoftClDice(), SkeletonRecall(), Boundary(),
+    WeightedBCE(), BalancedBCE(), LinFocal(), Poly(), Poly(epsilon=-1), Poly(base="focal"), Tversky(),
+    FocalTversky(), RobustDice(), RobustT(), SoftClDice(), SkeletonRecall(), Boundary(),
 )  # fmt: skip
 
 
@@ -73,6 +74,7 @@ def drawn(seed: int = 0) -> tuple[Tensor, Tensor]:
         (BCE(), 0.236173),
         (WeightedBCE(), 0.236173),
         (WeightedBCE(crack_weight=3), 0.544266),
+        (BalancedBCE(), 0.1221926),
         (LinFocal(), 0.00704523),
         (LinFocal(alpha=None), 0.0231913),
         (Dice(), 0.166667),
@@ -154,6 +156,30 @@ def test_the_weight_of_cracks_is_how_many_times_more_the_rest_is_up_to_the_cap()
     assert cost(WeightedBCE(), p, y) == pytest.approx(cost(WeightedBCE(crack_weight=9), p, y))
     assert cost(WeightedBCE(cap=4), p, y) == pytest.approx(cost(WeightedBCE(crack_weight=4), p, y))
     assert cost(WeightedBCE(), p, 1 - y) == pytest.approx(cost(BCE(), p, 1 - y)), "no weight below 1"
+
+
+def test_a_balanced_batch_costs_what_a_weighted_one_does_times_the_share_of_cracks() -> None:
+    p, y = drawn()
+    share = float(y.mean())
+    weighted = cost(WeightedBCE(crack_weight=(1 - share) / share), p, y)
+    assert cost(BalancedBCE(background=1), p, y) == pytest.approx(share * weighted)
+
+
+def test_all_cracks_weigh_as_much_as_all_the_rest() -> None:
+    y = torch.zeros(1, 1, 10, 10)
+    y[..., 0] = 1
+    half = torch.full_like(y, 0.5)
+    missed, alarms = (cost(BalancedBCE(), torch.where(y == kind, half, y), y) for kind in (1, 0))
+    assert alarms == pytest.approx(1.1 * missed)
+    assert missed == pytest.approx(0.1 * 0.9 * math.log(2))
+
+
+def test_a_balanced_batch_without_a_crack_costs_nothing_and_pulls_at_nothing() -> None:
+    z = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    found = BalancedBCE().build()(z, torch.zeros_like(z), torch.ones_like(z))
+    (gradient,) = torch.autograd.grad(found, z)
+    assert found == 0
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 7.0])
@@ -315,7 +341,8 @@ def test_in_a_sum_each_term_has_its_own_map() -> None:
     ("kind", "wrong"),
     [
         (Poly, {"epsilon": -1.1}), (WeightedBCE, {"crack_weight": 0}), (WeightedBCE, {"cap": 0.5}),
-        (LinFocal, {"alpha": 1.5}), (Tversky, {"smooth": 0}), (RobustDice, {"gamma": 0.9}),
+        (BalancedBCE, {"background": 0}), (LinFocal, {"alpha": 1.5}), (Tversky, {"smooth": 0}),
+        (RobustDice, {"gamma": 0.9}),
         (RobustT, {"nu": 0}), (SoftClDice, {"iterations": -1}), (Boundary, {"clip": 0}),
     ],
 )  # fmt: skip

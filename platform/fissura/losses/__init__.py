@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fissura.losses.ambiguity import AmbiguityAware, AmbiguityAwareLoss
+from fissura.losses.balanced_bce import BalancedBCE, BalancedBCELoss
 from fissura.losses.bce import BCE, BCELoss
 from fissura.losses.boundary import Boundary, BoundaryLoss
 from fissura.losses.cldice import SoftClDice, SoftClDiceLoss, soft_skeleton
@@ -28,6 +29,7 @@ from fissura.losses.weighted_sum import Term, WeightedSum
 AnyLoss = Annotated[
     BCE
     | WeightedBCE
+    | BalancedBCE
     | Dice
     | DiceBCE
     | Focal
@@ -55,6 +57,8 @@ __all__ = [
     "AmbiguityAwareLoss",
     "AnyLoss",
     "BCELoss",
+    "BalancedBCE",
+    "BalancedBCELoss",
     "Boundary",
     "BoundaryLoss",
     "Clustering",

@@ -3,9 +3,9 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
 
 Normalisation = Literal["none", "batch"]
 
@@ -73,3 +73,23 @@ def resized(maps: Float[Tensor, "b c _ _"], *, like: Float[Tensor, "b _ h w"]) -
     """Maps up-sampled bilinearly to the size of an image."""
     size = like.shape[-2:]
     return maps if maps.shape[-2:] == size else interpolate(maps, size=size, mode="bilinear")
+
+
+def max_pool_placed(
+    maps: Float[Tensor, "b c _ _"],
+) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b c h w"]]:
+    """The greatest value of each 2x2 window, and its place: 0, 1 in the upper row, 2, 3 in the lower one; of
+    equals the first."""
+    windows = pixel_unshuffle(maps, 2).unflatten(1, (maps.shape[1], 4))
+    values, places = windows.max(dim=2)
+    return values, places
+
+
+def max_unpool(
+    values: Float[Tensor, "b c h w"], places: Int64[Tensor, "b c h w"]
+) -> Float[Tensor, "b c 2*h 2*w"]:
+    """Each value at its place in a 2x2 window, and 0 at the other three. Written without PyTorch's own
+    unpooling, which ONNX does not have and which is not deterministic on a GPU."""
+    four = torch.arange(4, device=places.device).view(4, 1, 1)
+    windows = torch.where(places.unsqueeze(2) == four, values.unsqueeze(2), 0.0)
+    return pixel_shuffle(windows.flatten(1, 2), 2)

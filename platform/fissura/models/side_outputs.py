@@ -12,26 +12,26 @@ from fissura.models.segmenter import Segmenter, SideMap
 
 
 class SideOutputSegmenter(Segmenter):
-    """A side map of each scale, the finest first, by a 1x1 convolution of the scale's maps; brought up to
-    the image's size, all of them are fused by another 1x1 convolution to the crack logits.
+    """A side map of each scale, the finest first, by a convolution of the scale's maps; brought up to the
+    image's size, all of them are fused by a 1x1 convolution to the crack logits.
 
     The features are the finest scale's maps, beside which the side maps of the other scales lie; the head is
-    the finest side convolution, and the fusion. So what reads features has more than five maps to read.
+    the finest side convolution, and the fusion. So what reads features has more than a map a scale to read.
 
-    `channels` and `weights` are the maps of each scale and what the loss of its side map weighs; `bias` is
-    that of these convolutions, `align_corners` how side maps are brought up.
+    `to_side_logits` are the side convolutions, of a bias where the fusion has one too; `weights` says how
+    much the loss of each side map weighs, `align_corners` how side maps are brought up.
     """
 
     def __init__(
-        self, channels: Sequence[int], *, weights: Sequence[float], bias: bool, align_corners: bool
+        self, to_side_logits: Sequence[nn.Conv2d], *, weights: Sequence[float], align_corners: bool
     ) -> None:
         super().__init__()
-        coarser = len(channels) - 1
-        self.feature_channels = channels[0] + coarser
+        finest, *coarser = to_side_logits
+        self._parts, self._align_corners = (finest.in_channels, *(1 for _ in coarser)), align_corners
+        self.feature_channels = sum(self._parts)
         self.side_maps = tuple(SideMap("mask", weight) for weight in weights)
-        self._parts, self._align_corners = (channels[0], *[1] * coarser), align_corners
-        self.to_sides = nn.ModuleList(nn.Conv2d(maps, 1, 1, bias=bias) for maps in channels)
-        self.fusion = nn.Conv2d(len(channels), 1, 1, bias=bias)
+        self.to_side_logits = nn.ModuleList(to_side_logits)
+        self.fuse = nn.Conv2d(len(to_side_logits), 1, 1, bias=finest.bias is not None)
 
     @abstractmethod
     def scales(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -57,19 +57,16 @@ class SideOutputSegmenter(Segmenter):
         return torch.cat(parts, dim=1), self._sides(parts)
 
     def _parts_of(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ h w"], ...]:
-        # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
-        finest, *coarser = self.scales(image.contiguous(memory_format=torch.channels_last))
-        return finest, *(
-            interpolate(
-                to_side(maps), size=image.shape[-2:], mode="bilinear", align_corners=self._align_corners
-            )
-            for to_side, maps in zip(list(self.to_sides)[1:], coarser, strict=True)
-        )
+        finest, *coarser = self.scales(image)
+        _, *to_logits = self.to_side_logits
+        sides = [of(maps) for of, maps in zip(to_logits, coarser, strict=True)]
+        size, align = image.shape[-2:], self._align_corners
+        return finest, *(interpolate(side, size=size, mode="bilinear", align_corners=align) for side in sides)
 
     def _sides(self, parts: Sequence[Float[Tensor, "b _ h w"]]) -> tuple[Float[Tensor, "b 1 h w"], ...]:
         finest, *coarser = parts
-        return self.to_sides[0](finest), *coarser
+        return self.to_side_logits[0](finest), *coarser
 
     def _fused(self, parts: Sequence[Float[Tensor, "b _ h w"]]) -> Float[Tensor, "b 1 h w"]:
-        logits: Tensor = self.fusion(torch.cat(self._sides(parts), dim=1))
+        logits: Tensor = self.fuse(torch.cat(self._sides(parts), dim=1))
         return logits

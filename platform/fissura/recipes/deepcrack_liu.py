@@ -9,7 +9,8 @@ phases     of the published code: SGD 1e-4, momentum 0.9, weight decay 2e-4, 700
 protocols  pixel precision, recall and F1 of all images at once, and IoU
 
 The published code's other loss: `phases.train.loss.kind=weighted_bce`,
-`phases.train.loss.crack_weight=33.3`. After 160 epochs its learning rate is nothing:
+`phases.train.loss.crack_weight=33.3`; the paper's: `phases.train.loss.kind=balanced_bce`,
+`phases.train.loss.background=1`. After 160 epochs its learning rate is nothing:
 `phases.train.schedule.kind=cosine` falls over the whole training.
 
 Deviations and readings, beside those of the network (`models.deepcrack_liu.DeepCrackLiu`):

@@ -15,6 +15,7 @@ from fissura.losses import (
     BCE,
     AmbiguityAware,
     AnyLoss,
+    BalancedBCE,
     Boundary,
     Clustering,
     Dice,
@@ -176,6 +177,8 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
             return partial(focal, alpha=loss.alpha, gamma=loss.gamma)
         case WeightedBCE():
             return partial(paper_formulas.weighted_bce, loss=loss)
+        case BalancedBCE():
+            return partial(paper_formulas.balanced_bce, loss=loss)
         case LinFocal():
             return partial(paper_formulas.lin_focal, loss=loss)
         case Poly():

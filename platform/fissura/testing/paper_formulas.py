@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fissura.losses import (
+    BalancedBCE,
     Boundary,
     FocalTversky,
     LinFocal,
@@ -39,6 +40,17 @@ def weighted_bce(logits: Maps, target: Maps, valid: Maps, *, loss: WeightedBCE) 
     weight = loss.crack_weight or min(max((len(labels) - sum(labels)) / max(sum(labels), 1), 1), loss.cap)
     costs = [-weight * math.log(p) if y else -math.log(1 - p) for p, y in pixels(logits, target, valid)]
     return float(np.mean(costs))
+
+
+def balanced_bce(logits: Maps, target: Maps, valid: Maps, *, loss: BalancedBCE) -> float:
+    """The cross-entropy in which both kinds of pixel weigh as much."""
+    labels = [y for _, y in pixels(logits, target, valid)]
+    cracks, rest = labels.count(1), labels.count(0)
+    crack_weight, rest_weight = rest / (cracks + rest), loss.background * cracks / (cracks + rest)
+    total = 0.0
+    for p, y in pixels(logits, target, valid):
+        total -= crack_weight * math.log(p) if y else rest_weight * math.log(1 - p)
+    return total / (cracks + rest)
 
 
 def lin_focal(logits: Maps, target: Maps, valid: Maps, *, loss: LinFocal) -> float:

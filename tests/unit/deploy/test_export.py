@@ -44,10 +44,12 @@ from fissura.deploy.segmentation_card import segmentation_card
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel
 from fissura.models import (
+    DRU,
     JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
+    CrackFormer,
     DeepCrackLiu,
     DeepCrackZou,
     DeepLabV3,
@@ -449,6 +451,8 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         DeepCrackZou(width=4),
         DeepCrackLiu(width=4),
         HrSegNet(width=4),
+        DRU(width=4),
+        CrackFormer(width=16),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),

@@ -22,10 +22,12 @@ from fissura.losses.ambiguity import AmbiguityCriterion
 from fissura.losses.clustering import AMBIGUOUS, ClusteringCriterion
 from fissura.metrics import Pixel
 from fissura.models import (
+    DRU,
     JTFN,
     AnyModel,
     AttentionResUNet,
     BackboneUNet,
+    CrackFormer,
     DeepCrackZou,
     DeepLabV3,
     HrSegNet,
@@ -47,6 +49,8 @@ BASES: tuple[AnyModel, ...] = (
     JTFN(width=4, steps=2),
     DeepCrackZou(width=2),
     HrSegNet(width=4),
+    DRU(width=4, steps=2),
+    CrackFormer(width=16),
 )
 VARIANCE = "variance.safetensors"
 TIMES = {"seconds", "images_per_second", "wait_share", "latency_ms"}
