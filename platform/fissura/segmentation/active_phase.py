@@ -15,6 +15,7 @@ from fissura.models import Segmenter
 from fissura.segmentation.kept_maps import file_of, prediction, read_maps, write_maps
 from fissura.segmentation.micro_batches import backward
 from fissura.segmentation.objective import PhaseObjective
+from fissura.segmentation.optimizers import BY_STEPS
 from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import Progress, load_state, save_state
 from fissura.training.runtime import Runtime, half_precision
@@ -50,8 +51,7 @@ class ActivePhase:
             self.objective = self.objective.to(memory_format=torch.channels_last)
         self._prepared = runtime.prepare(self.objective)
         trainable = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        self._optimizer = phase.optimizer.build(trainable)
-        self._schedule = phase.schedule.build(self._optimizer, epochs=recipe.phase_epochs[number])
+        self._optimizer = phase.optimizer.build(trainable, published=network.published)
         left = {name: read_maps(run, name, data=data) for name in phase.loss.needs}
         self._epochs = Epochs(
             data,
@@ -62,6 +62,9 @@ class ActivePhase:
             world_size=runtime.world_size,
             threads=max(1, min(4, runtime.cpus - 1)),
             maps=phase.loss.maps(left, {index: data.mask(index) for index in data.indices("train")}),
+        )
+        self._schedule = phase.schedule.build(
+            self._optimizer, epochs=recipe.phase_epochs[number], steps=self._epochs.batches
         )
 
     @property
@@ -98,13 +101,13 @@ class ActivePhase:
         )
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
+        if isinstance(self._schedule, BY_STEPS):
             self._schedule.step()
         return loss
 
     def end_epoch(self, validation_loss: float) -> None:
         """Moves the learning rate, unless its steps do."""
-        if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
+        if isinstance(self._schedule, BY_STEPS):
             return
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._schedule.step(validation_loss)
