@@ -77,7 +77,8 @@ class DeepCrackZouNetwork(SideOutputSegmenter):
     def scales(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's and the decoder's maps of each scale."""
         # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
-        maps, encoded = image.contiguous(memory_format=torch.channels_last), []
+        maps = image.contiguous(memory_format=torch.channels_last)
+        encoded: list[tuple[Tensor, Tensor]] = []
         for stage in self.encoder:
             unpooled = stage(maps)
             maps, places = max_pool_placed(unpooled)

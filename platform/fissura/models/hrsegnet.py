@@ -102,8 +102,7 @@ class HrSegNetNetwork(Segmenter):
 
     def __init__(self, spec: HrSegNet) -> None:
         super().__init__()
-        # of lower paths the sides may be odd: the paper trains on 400 x 400 pixels
-        self.stride = 4
+        self.stride = 2 ** (2 + BLOCKS)
         width = self.feature_channels = spec.width
         self.stem = nn.Sequential(_unit(3, width // 2, stride=2), _unit(width // 2, width, stride=2))
         self.blocks = nn.ModuleList(GuidedBlock(width, number=number + 1) for number in range(BLOCKS))

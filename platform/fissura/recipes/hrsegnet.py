@@ -12,6 +12,7 @@ protocols  IoU
 
 Deviations and readings, beside those of the network (`models.hrsegnet.HrSegNet`):
 - the published loss is the cross-entropy of the hardest pixels; here of all, the BCE;
+- crops of 400 pixels are padded to 416, a multiple of the network's 32;
 - the code scales images by 0.5 to 2 before the crop; here they keep their size;
 - the code's brightness, contrast and saturation change by a factor of 0.5 to 1.5; here brightness by as much
   of 255 and saturation by levels, up to the library's usual 30;
