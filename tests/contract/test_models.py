@@ -18,10 +18,16 @@ from fissura.models import (
     BackboneUNet,
     BackboneUNetNetwork,
     CrackFormer,
+    DeepCrackLiu,
+    DeepCrackZou,
     DeepLabV3,
+    HrSegNet,
+    HrSegNetNetwork,
+    Segmenter,
     UNet,
 )
 from fissura.models.encoders import EncoderName
+from fissura.models.side_outputs import SideOutputSegmenter
 from fissura.models.timm_encoders import InceptionV3Encoder
 from fissura.testing.models import MODEL_CHECKS, ModelCase
 
@@ -35,6 +41,9 @@ MODELS = (
     AttentionResUNet(width=4, depth=3, blocks="plain", gate="none", supervision="last"),
     JTFN(width=4),
     JTFN(width=4, blocks="residual", steps=1),
+    DeepCrackZou(width=4),
+    DeepCrackLiu(width=4),
+    HrSegNet(width=4),
     DRU(width=4),
     DRU(width=3, unit="single", gates="linear", steps=1),
     CrackFormer(width=16),
@@ -49,14 +58,14 @@ def name_of(model: AnyModel) -> str:
             return model.encoder
         case DeepLabV3():
             return f"{model.kind}-{model.trained}"
-        case CrackFormer():
-            return model.kind
         case DRU():
             return f"{model.kind}-{model.unit}"
         case JTFN():
             return f"{model.kind}-{model.blocks}"
         case AttentionResUNet(blocks="plain"):
             return f"{model.kind}-{model.blocks}"
+        case CrackFormer() | DeepCrackZou() | DeepCrackLiu() | HrSegNet():
+            return model.kind
         case _:
             return f"{model.kind}-{model.normalisation}"
 
@@ -133,6 +142,63 @@ def test_jtfn_has_the_parameters_and_operations_of_its_published_forms(
                 network.head(network.with_side_maps(torch.zeros(1, 3, 256, 256))[0])
         assert parameters(network) == parameters_of_it
         assert round(counter.get_total_flops() / 2e9, 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters_of_it", "operations"),
+    [
+        (DeepCrackZou(), 29_474_571, 42.4),
+        (DeepCrackZou(width=16), 1_845_963, 2.67),
+        (DeepCrackLiu(), 14_720_389, 20.05),
+    ],
+    ids=["zou", "zou-16", "liu"],
+)
+def test_the_deepcracks_have_the_parameters_and_operations_of_their_papers(
+    model: DeepCrackZou | DeepCrackLiu, parameters_of_it: int, operations: float
+) -> None:
+    """Thousand millions of multiply-adds of 256 x 256 pixels."""
+    network, found = on_paper(model)
+    assert parameters(network) == parameters_of_it
+    assert found / 1e9 == pytest.approx(operations, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("width", "millions", "operations"), [(16, 0.610, 0.22), (32, 2.43, 0.89), (48, 5.47, 2.00)]
+)
+def test_hrsegnet_has_the_parameters_and_operations_of_its_published_forms(
+    width: int, millions: float, operations: float
+) -> None:
+    """But for what it saves by 1x1 convolutions before the up-sampling: of those of the k-th block all but a
+    4^k-th of their operations."""
+    network, found = on_paper(HrSegNet(width=width))
+    assert isinstance(network, HrSegNetNetwork)
+    if width == 16:
+        assert parameters(network) - parameters(network.to_sides) == 605_089
+    assert parameters(network) / 1e6 == pytest.approx(millions, rel=2e-3)
+    saved = sum(3 * 2**k * width**2 * 64**2 * (1 - 4**-k) for k in (1, 2, 3))
+    assert (found + saved) / 1e9 == pytest.approx(operations, abs=5e-3)
+
+
+def on_paper(model: AnyModel) -> tuple[Segmenter, float]:
+    """The network, and its multiply-adds in use, of 256 x 256 pixels."""
+    with torch.device("meta"), torch.no_grad():
+        network = model.build().eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 256, 256))
+    return network, counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("model", [DeepCrackZou(width=4), DeepCrackLiu(width=4)], ids=lambda m: m.kind)
+def test_the_crack_logits_of_a_deepcrack_are_the_fusion_of_its_side_maps(
+    model: DeepCrackZou | DeepCrackLiu,
+) -> None:
+    network = CASES[model.kind].network
+    assert isinstance(network, SideOutputSegmenter)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, sides = network.with_side_maps(image)
+        torch.testing.assert_close(network(image), network.fuse(torch.cat(sides, dim=1)))
+    assert len(sides) == 5
 
 
 def test_each_step_of_jtfn_is_the_last_one_of_a_jtfn_of_fewer_steps() -> None:

@@ -7,15 +7,27 @@ from pydantic import Field
 from fissura.models.attention_resunet import AttentionResUNet, AttentionResUNetNetwork
 from fissura.models.backbone_unet import BackboneUNet, BackboneUNetNetwork
 from fissura.models.crackformer import CrackFormer, CrackFormerNetwork
+from fissura.models.deepcrack_liu import DeepCrackLiu, DeepCrackLiuNetwork
+from fissura.models.deepcrack_zou import DeepCrackZou, DeepCrackZouNetwork
 from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
 from fissura.models.dru import DRU, DRUNetwork
+from fissura.models.hrsegnet import HrSegNet, HrSegNetNetwork
 from fissura.models.jtfn import JTFN, JTFNNetwork
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
 from fissura.models.weights import ModelSpec, check_weights
 
 AnyModel = Annotated[
-    AttentionResUNet | BackboneUNet | CrackFormer | DeepLabV3 | DRU | JTFN | UNet,
+    AttentionResUNet
+    | BackboneUNet
+    | CrackFormer
+    | DeepCrackLiu
+    | DeepCrackZou
+    | DeepLabV3
+    | DRU
+    | HrSegNet
+    | JTFN
+    | UNet,
     Field(discriminator="kind"),
 ]
 
@@ -30,8 +42,14 @@ __all__ = [
     "CrackFormer",
     "CrackFormerNetwork",
     "DRUNetwork",
+    "DeepCrackLiu",
+    "DeepCrackLiuNetwork",
+    "DeepCrackZou",
+    "DeepCrackZouNetwork",
     "DeepLabV3",
     "DeepLabV3Network",
+    "HrSegNet",
+    "HrSegNetNetwork",
     "JTFNNetwork",
     "ModelSpec",
     "Segmenter",

@@ -52,10 +52,12 @@ class BackboneUNet(ModelSpec):
 class BackboneUNetNetwork(Segmenter):
     """Features at strides 2, 4, 8 and 16, decoded by four up-blocks of which the first three take a skip."""
 
+    published_part = "encoder."
+
     def __init__(self, spec: BackboneUNet) -> None:
         super().__init__()
         self.stride = SOURCES[spec.encoder].multiple
-        self.encoder = Encoder(spec.encoder)
+        self.encoder = Encoder(SOURCES[spec.encoder])
         self.feature_channels = spec.decoder_channels[-1]
         *skips, deepest = self.encoder.channels
         inputs = (deepest, *spec.decoder_channels[:-1])

@@ -27,6 +27,19 @@ def double_convolution(inputs: int, outputs: int, *, normalisation: Normalisatio
     return convolutions(inputs, outputs, count=2, normalisation=normalisation)
 
 
+VGG16 = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+"""VGG16's stages: how many times the first one's channels, and how many convolutions."""
+
+
+def vgg16_stages(width: int) -> nn.ModuleList:
+    """VGG16's thirteen convolutions by stages, normalised; `width` channels in the first stage."""
+    inputs = (3, *(width * times for times, _ in VGG16))
+    return nn.ModuleList(
+        convolutions(channels, width * times, count=count, normalisation="batch")
+        for channels, (times, count) in zip(inputs, VGG16, strict=False)
+    )
+
+
 class UpBlock(nn.Module):
     """One decoder block: transposed 2x2 convolution of stride 2, the skip concatenated, a double convolution.
 

@@ -19,8 +19,8 @@ from torch.nn.functional import conv2d, gelu, softmax
 
 from fissura.core.errors import WeightsError
 from fissura.core.paper import Paper
-from fissura.models.blocks import he_initialise, max_pool_placed, max_unpool, resized
-from fissura.models.segmenter import Segmenter, SideMap
+from fissura.models.blocks import he_initialise, max_pool_placed, max_unpool
+from fissura.models.side_outputs import SideOutputSegmenter
 from fissura.models.weights import ModelSpec, fill, starting_tensors
 
 HEADS, KEYS, WINDOW, GROUP = 4, 16, 7, 4
@@ -174,16 +174,16 @@ class GatedSide(nn.Module):
         return gated
 
 
-class CrackFormerNetwork(Segmenter):
+class CrackFormerNetwork(SideOutputSegmenter):
     """The features are the gated maps of the first stage, beside the side maps of the four lower ones; the
     head fuses those with the first stage's own side map. Side maps, at full size: the stages' from the first.
     """
 
     def __init__(self, spec: CrackFormer) -> None:
-        super().__init__()
         w, drop = spec.width, spec.dropout
-        self.stride, self.feature_channels = 32, w + 4
-        self.side_maps = (SideMap("mask"),) * 5
+        to_side_logits = [nn.Conv2d(w, 1, 3, padding=1) for _ in range(5)]
+        super().__init__(to_side_logits, weights=[1.0] * 5, align_corners=False)
+        self.stride = 32
         self.stem = nn.Sequential(nn.Conv2d(3, w, 3, padding=1), nn.ReLU(inplace=True))
         self.encoder = nn.ModuleList(
             (
@@ -207,12 +207,10 @@ class CrackFormerNetwork(Segmenter):
             GatedSide(stage * w, joined * w, w, gated=gated)
             for stage, joined, gated in ((1, 2, 1), (2, 3, 1), (4, 6, 2), (8, 12, 2), (8, 16, 2))
         )
-        self.to_side_logits = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1) for _ in self.sides)
-        self.fuse = nn.Conv2d(len(self.sides), 1, 1)
         he_initialise(self)
 
-    def features(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
-        """The first stage's gated maps and the other stages' side maps."""
+    def scales(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c _ _"]]:
+        """The gated maps of each stage."""
         maps = self.stem(image)
         down: list[list[Tensor]] = []
         pooled: list[Tensor] = []
@@ -225,23 +223,4 @@ class CrackFormerNetwork(Segmenter):
             up = self.decoder[level](max_unpool(maps, pooled[level]))
             maps = up[-1]
             gated.insert(0, self.sides[level](down[level], up))
-        top, *lower = gated
-        _, *to_logits = self.to_side_logits
-        sides = [resized(of(one), like=image) for of, one in zip(to_logits, lower, strict=True)]
-        return torch.cat((top, *sides), dim=1)
-
-    def head(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        """The 1x1 fusion of the five side maps."""
-        logits: Tensor = self.fuse(torch.cat(self._sides(features), dim=1))
-        return logits
-
-    def with_side_maps(
-        self, image: Float[Tensor, "b 3 h w"]
-    ) -> tuple[Float[Tensor, "b c h w"], tuple[Float[Tensor, "b 1 h w"], ...]]:
-        """The features, and the five side maps."""
-        features = self.features(image)
-        return features, self._sides(features)
-
-    def _sides(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b 1 h w"], ...]:
-        top, *others = features.split([self.feature_channels - 4, 1, 1, 1, 1], dim=1)
-        return self.to_side_logits[0](top), *others
+        return gated

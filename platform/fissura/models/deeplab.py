@@ -82,6 +82,8 @@ class DeepLabV3(ModelSpec):
 class DeepLabV3Network(Segmenter):
     """A dilated backbone and the DeepLab head, under torchvision's names; features: the head's 256 maps."""
 
+    published_part = "backbone."
+
     def __init__(self, spec: DeepLabV3) -> None:
         super().__init__()
         self.stride = STRIDES[spec.backbone]

@@ -1,8 +1,9 @@
-"""ImageNet encoders as a U-Net needs them: feature maps at strides 2, 4, 8 and 16, and nothing deeper."""
+"""ImageNet encoders as a U-Net needs them: feature maps at strides 2, 4, 8 and 16, and nothing deeper; and
+the MiT encoders as SegFormer has them, at strides 4, 8, 16 and 32."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -30,10 +31,10 @@ class EncoderSource:
     """Where an encoder comes from and what of it is left out.
 
     `library_name` is its name in segmentation-models-pytorch (timm where the repository is timm's),
-    `classifier` the beginning of the published names past the last feature map, `deeper` the modules past
-    stride 16, `multiple` the pixels that an image's sides must be a multiple of. `licence` is that of the
-    weights where they were trained: by torchvision, Cadene (Xception), EfficientNet-PyTorch, SegFormer's and
-    Swin's authors; timm names Inception's.
+    `classifier` the beginning of the published names past the last feature map, `depth` how many times the
+    library's network halves the image, `deeper` the modules past that, `multiple` the pixels that an image's
+    sides must be a multiple of. `licence` is that of the weights where they were trained: by torchvision,
+    Cadene (Xception), EfficientNet-PyTorch, SegFormer's and Swin's authors; timm names Inception's.
     """
 
     library_name: str
@@ -42,8 +43,11 @@ class EncoderSource:
     licence: str
     classifier: str
     deeper: tuple[str, ...] = ()
+    depth: int = 4
     multiple: int = 16
 
+
+INCEPTION = "timm/inception_v3.tv_in1k"
 
 # The revisions are those that segmentation-models-pytorch pins; timm pins none.
 SOURCES: Mapping[EncoderName, EncoderSource] = {
@@ -116,7 +120,7 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
     ),
     "inception_v3": EncoderSource(
         library_name="inception_v3.tv_in1k",
-        repository="timm/inception_v3.tv_in1k",
+        repository=INCEPTION,
         revision="main",
         licence="Apache-2.0",
         classifier="fc.",
@@ -141,6 +145,25 @@ SOURCES: Mapping[EncoderName, EncoderSource] = {
     ),
 }
 
+MitSize = Literal["b0", "b1", "b2"]
+_MIT_B0 = replace(SOURCES["mit_b0"], deeper=(), depth=5)
+MIT: Mapping[MitSize, EncoderSource] = {
+    "b0": _MIT_B0,
+    "b1": replace(
+        _MIT_B0,
+        library_name="mit_b1",
+        repository="smp-hub/mit_b1.imagenet",
+        revision="a04bf4f13a549bce677cf79b04852e7510782817",
+    ),
+    "b2": replace(
+        _MIT_B0,
+        library_name="mit_b2",
+        repository="smp-hub/mit_b2.imagenet",
+        revision="868ab6f13871dcf8c3d9f90ee4519403475b65ef",
+    ),
+}
+"""Those of SegFormer, whole."""
+
 
 def hub_file(name: EncoderName) -> HubFile:
     """The published ImageNet weights of an encoder."""
@@ -149,16 +172,16 @@ def hub_file(name: EncoderName) -> HubFile:
 
 
 class Encoder(nn.Module):
-    """An encoder drawn from PyTorch's generator, cut past stride 16: no parameter is without a gradient.
+    """An encoder drawn from PyTorch's generator, cut past its last map: no parameter is without a gradient.
 
-    `channels` are those of the feature maps at strides 2, 4, 8 and 16; 0 where the encoder has no such map
-    (the transformers begin at stride 4).
+    `channels` are those of its four feature maps, the last one at stride 2^depth of its source; 0 where the
+    encoder has no such map (the transformers begin at stride 4).
     """
 
-    def __init__(self, name: EncoderName) -> None:
+    def __init__(self, source: EncoderSource) -> None:
         super().__init__()
-        self.source = SOURCES[name]
-        self.body, self.channels = _whole(name)
+        self.source = source
+        self.body, self.channels = _whole(source)
         for path in self.source.deeper:
             parent, _, child = path.rpartition(".")
             delattr(self.body.get_submodule(parent), child)
@@ -166,13 +189,13 @@ class Encoder(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b _ _ _"], list[Float[Tensor, "b _ _ _"] | None]]:
-        """The map at stride 16, and those at strides 8, 4 and 2; None where there is none."""
+        """The deepest map, and the three above it, deepest first; None where there is none."""
         *shallow, deepest = self.body(image)[-4:]
         skips = [map_ if channels else None for map_, channels in zip(shallow, self.channels, strict=False)]
         return deepest, skips[::-1]
 
     def load(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes published weights, with or without the classifier and the stages past stride 16.
+        """Takes published weights, with or without the classifier and the stages past the last map.
 
         Raises:
             WeightsError: they do not fit; `source` names the file.
@@ -189,17 +212,17 @@ class Encoder(nn.Module):
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", published)
 
 
-def _whole(name: EncoderName) -> tuple[Any, tuple[int, ...]]:
-    """The uncut network, and the channels of its maps at strides 2, 4, 8 and 16."""
-    if name in ("inception_v3", "swin_tiny"):
+def _whole(source: EncoderSource) -> tuple[Any, tuple[int, ...]]:
+    """The uncut network, and the channels of its four last maps."""
+    if source.repository.startswith("timm/"):
         from fissura.models.timm_encoders import InceptionV3Encoder, SwinTinyEncoder
 
-        network = InceptionV3Encoder() if name == "inception_v3" else SwinTinyEncoder()
+        network = InceptionV3Encoder() if source.repository == INCEPTION else SwinTinyEncoder()
         return network, network.channels
     from segmentation_models_pytorch.encoders import get_encoder
 
-    network = get_encoder(SOURCES[name].library_name, depth=4, weights=None)
-    if name == "efficientnet_b0":
+    network = get_encoder(source.library_name, depth=source.depth, weights=None)
+    if source.library_name == "efficientnet-b0":
         # Block i is dropped with the chance rate x i / number of blocks: it must not rise as blocks go.
         network._drop_connect_rate *= 9 / 16
     return network, tuple(network.out_channels[-4:])

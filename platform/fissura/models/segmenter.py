@@ -26,13 +26,22 @@ class Segmenter(nn.Module, ABC):
     `stride` is the number of pixels that both sides of an input must be a multiple of; the engine pads to it.
     `feature_channels` is the number of maps that `features` gives. A network that is trained on more than
     the crack logits names its `side_maps`, gives them in `with_side_maps`, and says by `crack_weight` how
-    much the loss of the crack logits weighs beside theirs.
+    much the loss of the crack logits weighs beside theirs. The names of the parameters that published
+    weights fill begin with `published_part`; it is empty where there is no such part.
     """
 
     stride: int
     feature_channels: int
     side_maps: tuple[SideMap, ...] = ()
     crack_weight: float = 1.0
+    published_part: str = ""
+
+    @property
+    def published(self) -> frozenset[nn.Parameter]:
+        """The parameters that published weights fill."""
+        part = self.published_part
+        named = self.named_parameters() if part else ()
+        return frozenset(parameter for name, parameter in named if name.startswith(part))
 
     @abstractmethod
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:

@@ -13,6 +13,7 @@ from fissura.models import Segmenter
 from fissura.segmentation.kept_maps import file_of, prediction, read_maps, write_maps
 from fissura.segmentation.micro_batches import backward
 from fissura.segmentation.objective import PhaseObjective
+from fissura.segmentation.optimizers import BY_STEPS
 from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import STATE, TrainingState
 from fissura.training.mixed_precision import MixedPrecision
@@ -45,11 +46,7 @@ class ActivePhase:
             self.objective = self.objective.to(memory_format=torch.channels_last)
         self._prepared = runtime.prepare(self.objective)
         trainable = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        self._optimizer = phase.optimizer.build(trainable)
-        self._schedule = phase.schedule.build(self._optimizer, epochs=recipe.phase_epochs[number])
-        self.state = TrainingState(
-            run / STATE, self.objective, self._optimizer, self._schedule, precision.scaler
-        )
+        self._optimizer = phase.optimizer.build(trainable, published=network.published)
         left = {name: read_maps(run, name, data=data) for name in phase.loss.needs}
         self._epochs = Epochs(
             data,
@@ -60,6 +57,12 @@ class ActivePhase:
             world_size=runtime.world_size,
             threads=max(1, min(4, runtime.cpus - 1)),
             maps=phase.loss.maps(left, {index: data.mask(index) for index in data.indices("train")}),
+        )
+        self._schedule = phase.schedule.build(
+            self._optimizer, epochs=recipe.phase_epochs[number], steps=self._epochs.batches
+        )
+        self.state = TrainingState(
+            run / STATE, self.objective, self._optimizer, self._schedule, precision.scaler
         )
 
     @property
@@ -94,13 +97,13 @@ class ActivePhase:
             on_logits=lambda logits: on_logits(logits, target, valid),
         )
         self._precision.step(self._optimizer)
-        if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
+        if isinstance(self._schedule, BY_STEPS):
             self._schedule.step()
         return loss
 
     def end_epoch(self, validation_loss: float) -> None:
         """Moves the learning rate, unless its steps do."""
-        if isinstance(self._schedule, torch.optim.lr_scheduler.StepLR):
+        if isinstance(self._schedule, BY_STEPS):
             return
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._schedule.step(validation_loss)

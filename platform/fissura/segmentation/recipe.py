@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from fissura.core.errors import SpecError
@@ -15,91 +14,38 @@ from fissura.losses import AnyLoss
 from fissura.metrics import AnyProtocol
 from fissura.models import AnyModel
 from fissura.segmentation.inference import AnyInference, Whole
+from fissura.segmentation.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    AnyOptimizer,
+    AnySchedule,
+    ConstantRate,
+    Cosine,
+    Decay,
+    Nesterov,
+    Plateau,
+    Polynomial,
+)
 from fissura.training.experiment import Experiment, KeptBy, TaskInputs
 from fissura.training.mixed_precision import PrecisionName
 
-Parameters = list[torch.nn.Parameter]
-
-
-class Adam(Spec):
-    """Adam (Kingma and Ba, 2015)."""
-
-    kind: Literal["adam"] = "adam"
-    lr: float = Field(1e-3, gt=0, le=10)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-
-    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """The optimizer over `parameters`; one fused kernel a step on a GPU."""
-        fused = parameters[0].is_cuda
-        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-
-
-class SGD(Spec):
-    """Stochastic gradient descent with momentum."""
-
-    kind: Literal["sgd"] = "sgd"
-    lr: float = Field(1e-3, gt=0, le=10)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-
-    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        """The optimizer over `parameters`; one fused kernel a step on a GPU."""
-        fused = parameters[0].is_cuda
-        return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused
-        )
-
-
-AnyOptimizer = Annotated[Adam | SGD, Field(discriminator="kind")]
-
-
-class ConstantRate(Spec):
-    """The learning rate stays as it is."""
-
-    kind: Literal["constant"] = "constant"
-
-    def build(self, _: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """No scheduler."""
-        return None
-
-
-class Plateau(Spec):
-    """The learning rate is multiplied by `factor` when the validation loss is flat for `patience` epochs."""
-
-    kind: Literal["plateau"] = "plateau"
-    factor: float = Field(0.5, gt=0, lt=1)
-    patience: int = Field(3, ge=0)
-
-    def build(self, optimizer: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
-        """The scheduler; its step takes the validation loss."""
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=self.factor, patience=self.patience
-        )
-
-
-class Cosine(Spec):
-    """The learning rate falls to zero along half a cosine over the phase."""
-
-    kind: Literal["cosine"] = "cosine"
-
-    def build(self, optimizer: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
-        """The scheduler, stepped once an epoch."""
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-
-
-class Decay(Spec):
-    """The learning rate is multiplied by `factor` after each `steps` steps of the optimizer."""
-
-    kind: Literal["decay"] = "decay"
-    factor: float = Field(0.9, gt=0, lt=1)
-    steps: int = Field(500, ge=1, le=10_000_000)
-
-    def build(self, optimizer: torch.optim.Optimizer, *, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
-        """The scheduler, stepped with the optimizer."""
-        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=self.steps, gamma=self.factor)
-
-
-AnySchedule = Annotated[ConstantRate | Plateau | Cosine | Decay, Field(discriminator="kind")]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Chosen",
+    "ConstantRate",
+    "Cosine",
+    "Decay",
+    "Given",
+    "Nesterov",
+    "Phase",
+    "Plateau",
+    "Polynomial",
+    "Recipe",
+    "segmenter_of",
+]
 
 
 class Phase(Spec):

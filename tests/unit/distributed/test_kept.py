@@ -153,8 +153,9 @@ class TestRecipes:
     def test_say_what_their_papers_say(self) -> None:
         said = {name: made.kept_by for name in RECIPES if isinstance(made := load_recipe(name), Recipe)}
         assert said == {
-            "attention_resunet": None, "cirl": None, "crackformer": None, "deeplab_focal": None, "dru": None,
-            "jtfn": None, "small_unet": None, "unet_backbones": "val/loss",
+            "attention_resunet": None, "cirl": None, "crackformer": None, "deepcrack_liu": None,
+            "deepcrack_zou": None, "deeplab_focal": None, "dru": None, "hrsegnet": None, "jtfn": None,
+            "small_unet": None, "unet_backbones": "val/loss",
         }  # fmt: skip
 
 

@@ -21,7 +21,18 @@ from fissura.losses import BCE, AmbiguityAware, Clustering, marginal_region
 from fissura.losses.ambiguity import AmbiguityCriterion
 from fissura.losses.clustering import AMBIGUOUS, ClusteringCriterion
 from fissura.metrics import Pixel
-from fissura.models import DRU, JTFN, AnyModel, AttentionResUNet, BackboneUNet, CrackFormer, DeepLabV3, UNet
+from fissura.models import (
+    DRU,
+    JTFN,
+    AnyModel,
+    AttentionResUNet,
+    BackboneUNet,
+    CrackFormer,
+    DeepCrackZou,
+    DeepLabV3,
+    HrSegNet,
+    UNet,
+)
 from fissura.recipes import cirl
 from fissura.segmentation.kept_maps import read_maps
 from fissura.segmentation.objective import PhaseObjective
@@ -36,6 +47,8 @@ BASES: tuple[AnyModel, ...] = (
     BackboneUNet(encoder="mobilenet_v2", weights="none", decoder_channels=(16, 8, 8, 8)),
     DeepLabV3(backbone="mobilenet_v3_large"),
     JTFN(width=4, steps=2),
+    DeepCrackZou(width=2),
+    HrSegNet(width=4),
     DRU(width=4, steps=2),
     CrackFormer(width=16),
 )

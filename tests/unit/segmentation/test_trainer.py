@@ -28,7 +28,17 @@ from fissura.models import UNet
 from fissura.records.run_files import read_manifest
 from fissura.segmentation.fit import fit
 from fissura.segmentation.objective import PhaseObjective
-from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Decay, Phase, Plateau, Recipe
+from fissura.segmentation.recipe import (
+    SGD,
+    Adam,
+    ConstantRate,
+    Cosine,
+    Decay,
+    Phase,
+    Plateau,
+    Polynomial,
+    Recipe,
+)
 from fissura.segmentation.trainer import Trainer
 from fissura.segmentation.validation import validate
 from fissura.training.checkpoint import Progress, TrainingState, load_weights, read_progress
@@ -488,6 +498,13 @@ class TestEnding:
         phases = one_phase(optimizer=SGD(lr=1e-30), schedule=Decay(factor=0.5, steps=6))
         trainer = train(tiny(**STILL, phases=phases), data, tmp_path / "run")
         assert [record["lr"] for record in trainer.history] == [1e-30, 5e-31, 2.5e-31, 2.5e-31]
+
+    def test_a_polynomial_moves_with_the_steps_of_all_epochs(
+        self, data: PreparedData, tmp_path: Path
+    ) -> None:
+        phases = one_phase(optimizer=SGD(lr=1e-30), schedule=Polynomial(power=1.0))
+        trainer = train(tiny(**STILL, phases=phases), data, tmp_path / "run")
+        assert [record["lr"] for record in trainer.history] == pytest.approx([7.5e-31, 5e-31, 2.5e-31, 0])
 
 
 class TestDivergence:
