@@ -17,9 +17,13 @@ from fissura.models import (
     BackboneUNet,
     BackboneUNetNetwork,
     DeepLabV3,
+    ModelSpec,
+    ResEnc,
+    SegFormer,
+    Segmenter,
     UNet,
 )
-from fissura.models.encoders import EncoderName
+from fissura.models.encoders import EncoderName, MitSize
 from fissura.models.timm_encoders import InceptionV3Encoder
 from fissura.testing.models import MODEL_CHECKS, ModelCase
 
@@ -32,6 +36,9 @@ MODELS = (
     AttentionResUNet(width=4, depth=3, final="linear", normalisation="batch"),
     JTFN(width=4),
     JTFN(width=4, blocks="residual", steps=1),
+    ResEnc(width=4),
+    ResEnc(width=4, blocks=(1, 1, 3)),
+    *(SegFormer(size=size, width=16, weights="none") for size in get_args(MitSize)),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
 )
@@ -45,6 +52,10 @@ def name_of(model: AnyModel) -> str:
             return f"{model.kind}-{model.trained}"
         case JTFN():
             return f"{model.kind}-{model.blocks}"
+        case ResEnc():
+            return f"{model.kind}-{len(model.blocks)}"
+        case SegFormer():
+            return f"{model.kind}-{model.size}"
         case _:
             return f"{model.kind}-{model.normalisation}"
 
@@ -121,6 +132,43 @@ def test_jtfn_has_the_parameters_and_operations_of_its_published_forms(
                 network.head(network.with_side_maps(torch.zeros(1, 3, 256, 256))[0])
         assert parameters(network) == parameters_of_it
         assert round(counter.get_total_flops() / 2e9, 1) == expected
+
+
+def operations(network: Segmenter) -> float:
+    """Thousand millions of multiply-adds of 256 x 256 pixels in use."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, 256, 256, device="meta"))
+    return counter.get_total_flops() / 2e9
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters_of_it", "operations_of_it"),
+    [
+        (ResEnc(), 3_364_148, 3.82),
+        (ResEnc(width=24), 7_562_956, 8.58),
+        (ResEnc(width=32, blocks=(1, 3, 4, 6, 6, 6, 6)), 105_915_878, 32.37),
+        (SegFormer(size="b0", weights="none"), 3_714_401, 1.75),
+        (SegFormer(size="b1", weights="none"), 13_677_889, 3.42),
+        (SegFormer(size="b2", weights="none"), 24_718_657, 5.53),
+    ],
+    ids=["resenc-S", "resenc-24", "resenc-M", "segformer-b0", "segformer-b1", "segformer-b2"],
+)
+def test_a_network_has_the_parameters_and_operations_of_its_paper(
+    model: ModelSpec, parameters_of_it: int, operations_of_it: float
+) -> None:
+    with torch.device("meta"):
+        network = model.build()
+    assert parameters(network) == parameters_of_it
+    assert round(operations(network), 2) == operations_of_it
+
+
+def test_resenc_weighs_its_masks_half_as_much_from_level_to_level_and_the_last_not_at_all() -> None:
+    network = ResEnc(width=2).build()
+    weights = [network.crack_weight, *(side.weight for side in network.side_maps)]
+    assert weights == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0])
+    with torch.no_grad():
+        _, sides = network.with_side_maps(torch.zeros(1, 3, 32, 48))
+    assert [side.shape[2:] for side in sides] == [(16, 24), (8, 12), (4, 6)]
 
 
 def test_each_step_of_jtfn_is_the_last_one_of_a_jtfn_of_fewer_steps() -> None:

@@ -8,11 +8,16 @@ from fissura.models.attention_resunet import AttentionResUNet, AttentionResUNetN
 from fissura.models.backbone_unet import BackboneUNet, BackboneUNetNetwork
 from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
 from fissura.models.jtfn import JTFN, JTFNNetwork
+from fissura.models.resenc import ResEnc, ResEncNetwork
+from fissura.models.segformer import SegFormer, SegFormerNetwork
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
 from fissura.models.weights import ModelSpec, check_weights
 
-AnyModel = Annotated[AttentionResUNet | BackboneUNet | DeepLabV3 | JTFN | UNet, Field(discriminator="kind")]
+AnyModel = Annotated[
+    AttentionResUNet | BackboneUNet | DeepLabV3 | JTFN | ResEnc | SegFormer | UNet,
+    Field(discriminator="kind"),
+]
 
 __all__ = [
     "JTFN",
@@ -25,6 +30,10 @@ __all__ = [
     "DeepLabV3Network",
     "JTFNNetwork",
     "ModelSpec",
+    "ResEnc",
+    "ResEncNetwork",
+    "SegFormer",
+    "SegFormerNetwork",
     "Segmenter",
     "SideMap",
     "UNet",

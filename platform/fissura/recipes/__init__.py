@@ -12,6 +12,8 @@ from fissura.recipes import (
     cnn_svm,
     deeplab_focal,
     jtfn,
+    resenc,
+    segformer,
     small_unet,
     unet_backbones,
 )
@@ -24,6 +26,8 @@ RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
         "jtfn": jtfn.recipe,
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
+        "resenc": resenc.recipe,
+        "segformer": segformer.recipe,
         "small_unet": small_unet.recipe,
         "cnn_svm": cnn_svm.recipe,
     }

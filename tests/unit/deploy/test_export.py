@@ -49,6 +49,8 @@ from fissura.models import (
     AttentionResUNet,
     BackboneUNet,
     DeepLabV3,
+    ResEnc,
+    SegFormer,
     Segmenter,
     UNet,
 )
@@ -443,6 +445,8 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         AttentionResUNet(width=4),
         AttentionResUNet(width=4, final="linear", normalisation="batch"),
         JTFN(width=4),
+        ResEnc(width=4),
+        SegFormer(width=16, weights="none"),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),

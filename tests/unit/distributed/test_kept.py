@@ -153,8 +153,8 @@ class TestRecipes:
     def test_say_what_their_papers_say(self) -> None:
         said = {name: made.kept_by for name in RECIPES if isinstance(made := load_recipe(name), Recipe)}
         assert said == {
-            "attention_resunet": None, "cirl": None, "deeplab_focal": None, "jtfn": None, "small_unet": None,
-            "unet_backbones": "val/loss",
+            "attention_resunet": None, "cirl": None, "deeplab_focal": None, "jtfn": None, "resenc": None,
+            "segformer": None, "small_unet": None, "unet_backbones": "val/loss",
         }  # fmt: skip
 
 
