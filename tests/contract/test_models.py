@@ -148,8 +148,8 @@ def operations(network: Segmenter) -> float:
         (ResEnc(width=24), 7_562_956, 8.58),
         (ResEnc(width=32, blocks=(1, 3, 4, 6, 6, 6, 6)), 105_915_878, 32.37),
         (SegFormer(size="b0", weights="none"), 3_714_401, 1.75),
-        (SegFormer(size="b1", weights="none"), 13_677_889, 3.42),
-        (SegFormer(size="b2", weights="none"), 24_718_657, 5.53),
+        (SegFormer(size="b1", weights="none"), 13_677_505, 3.42),
+        (SegFormer(size="b2", weights="none"), 24_722_369, 5.53),
     ],
     ids=["resenc-S", "resenc-24", "resenc-M", "segformer-b0", "segformer-b1", "segformer-b2"],
 )

@@ -101,10 +101,6 @@ class SegFormerNetwork(Segmenter):
 
     def _mixed(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c _ _"]:
         deepest, above = self.encoder(image)
-        finest = above[-1]
-        maps = [
-            resized(level(maps), like=finest)
-            for level, maps in zip(self.levels, (deepest, *above), strict=True)
-        ]
-        mixed: Tensor = self.mixed(torch.cat(maps, dim=1))
+        maps = [level(one) for level, one in zip(self.levels, (deepest, *above), strict=True)]
+        mixed: Tensor = self.mixed(torch.cat([resized(one, like=maps[-1]) for one in maps], dim=1))
         return mixed
