@@ -23,10 +23,13 @@ from fissura.models import (
     DeepLabV3,
     HrSegNet,
     HrSegNetNetwork,
+    ModelSpec,
+    ResEnc,
+    SegFormer,
     Segmenter,
     UNet,
 )
-from fissura.models.encoders import EncoderName
+from fissura.models.encoders import EncoderName, MitSize
 from fissura.models.side_outputs import SideOutputSegmenter
 from fissura.models.timm_encoders import InceptionV3Encoder
 from fissura.testing.models import MODEL_CHECKS, ModelCase
@@ -47,6 +50,9 @@ MODELS = (
     DRU(width=4),
     DRU(width=3, unit="single", gates="linear", steps=1),
     CrackFormer(width=16),
+    ResEnc(width=4),
+    ResEnc(width=4, blocks=(1, 1, 3)),
+    *(SegFormer(size=size, width=16, weights="none") for size in get_args(MitSize)),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
 )
@@ -66,6 +72,10 @@ def name_of(model: AnyModel) -> str:
             return f"{model.kind}-{model.blocks}"
         case CrackFormer() | DeepCrackZou() | DeepCrackLiu() | HrSegNet():
             return model.kind
+        case ResEnc():
+            return f"{model.kind}-{len(model.blocks)}"
+        case SegFormer():
+            return f"{model.kind}-{model.size}"
         case _:
             return f"{model.kind}-{model.normalisation}"
 
@@ -124,45 +134,6 @@ def test_the_unet_of_the_default_is_the_one_everybody_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "parameters_of_it", "operations"),
-    [
-        (JTFN(), 41_926_369, (98.8, 183.1, 267.3)),
-        (JTFN(width=32, blocks="residual"), 15_347_937, (26.0, 47.7, 69.3)),
-    ],
-    ids=["base64", "resbase32"],
-)
-def test_jtfn_has_the_parameters_and_operations_of_its_published_forms(
-    model: JTFN, parameters_of_it: int, operations: tuple[float, ...]
-) -> None:
-    """Thousand millions of multiply-adds of 1, 2 and 3 steps, side maps among them, of 256 x 256 pixels."""
-    for steps, expected in enumerate(operations, 1):
-        with torch.device("meta"):
-            network = model.model_copy(update={"steps": steps}).build().eval()
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                network.head(network.with_side_maps(torch.zeros(1, 3, 256, 256))[0])
-        assert parameters(network) == parameters_of_it
-        assert round(counter.get_total_flops() / 2e9, 1) == expected
-
-
-@pytest.mark.parametrize(
-    ("model", "parameters_of_it", "operations"),
-    [
-        (DeepCrackZou(), 29_474_571, 42.4),
-        (DeepCrackZou(width=16), 1_845_963, 2.67),
-        (DeepCrackLiu(), 14_720_389, 20.05),
-    ],
-    ids=["zou", "zou-16", "liu"],
-)
-def test_the_deepcracks_have_the_parameters_and_operations_of_their_papers(
-    model: DeepCrackZou | DeepCrackLiu, parameters_of_it: int, operations: float
-) -> None:
-    """Thousand millions of multiply-adds of 256 x 256 pixels."""
-    network, found = on_paper(model)
-    assert parameters(network) == parameters_of_it
-    assert found / 1e9 == pytest.approx(operations, rel=2e-3)
-
-
-@pytest.mark.parametrize(
     ("width", "millions", "operations"), [(16, 0.610, 0.22), (32, 2.43, 0.89), (48, 5.47, 2.00)]
 )
 def test_hrsegnet_has_the_parameters_and_operations_of_its_published_forms(
@@ -179,7 +150,7 @@ def test_hrsegnet_has_the_parameters_and_operations_of_its_published_forms(
     assert (found + saved) / 1e9 == pytest.approx(operations, abs=5e-3)
 
 
-def on_paper(model: AnyModel) -> tuple[Segmenter, float]:
+def on_paper(model: ModelSpec) -> tuple[Segmenter, float]:
     """The network, and its multiply-adds in use, of 256 x 256 pixels."""
     with torch.device("meta"), torch.no_grad():
         network = model.build().eval()
@@ -199,6 +170,48 @@ def test_the_crack_logits_of_a_deepcrack_are_the_fusion_of_its_side_maps(
         _, sides = network.with_side_maps(image)
         torch.testing.assert_close(network(image), network.fuse(torch.cat(sides, dim=1)))
     assert len(sides) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters_of_it", "operations_of_it"),
+    [
+        (DeepCrackZou(), 29_474_571, 42.4),
+        (DeepCrackZou(width=16), 1_845_963, 2.67),
+        (DeepCrackLiu(), 14_720_389, 20.05),
+        (ResEnc(), 3_364_148, 3.82),
+        (ResEnc(width=24), 7_562_956, 8.58),
+        (ResEnc(width=32, blocks=(1, 3, 4, 6, 6, 6, 6)), 105_915_878, 32.37),
+        (SegFormer(size="b0", weights="none"), 3_714_401, 1.75),
+        (SegFormer(size="b1", weights="none"), 13_677_505, 3.42),
+        (SegFormer(size="b2", weights="none"), 24_722_369, 5.53),
+    ],
+    ids=[
+        "zou",
+        "zou-16",
+        "liu",
+        "resenc-S",
+        "resenc-24",
+        "resenc-M",
+        "segformer-b0",
+        "segformer-b1",
+        "segformer-b2",
+    ],
+)
+def test_a_network_has_the_parameters_and_operations_of_its_paper(
+    model: ModelSpec, parameters_of_it: int, operations_of_it: float
+) -> None:
+    network, found = on_paper(model)
+    assert parameters(network) == parameters_of_it
+    assert found / 1e9 == pytest.approx(operations_of_it, rel=2e-3)
+
+
+def test_resenc_weighs_its_masks_half_as_much_from_level_to_level_and_the_last_not_at_all() -> None:
+    network = ResEnc(width=2).build()
+    weights = [network.crack_weight, *(side.weight for side in network.side_maps)]
+    assert weights == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0])
+    with torch.no_grad():
+        _, sides = network.with_side_maps(torch.zeros(1, 3, 32, 48))
+    assert [side.shape[2:] for side in sides] == [(16, 24), (8, 12), (4, 6)]
 
 
 def test_each_step_of_jtfn_is_the_last_one_of_a_jtfn_of_fewer_steps() -> None:

@@ -20,7 +20,9 @@ from fissura.spaces.space import Adaptive
 PROFILES = {name: yaml.safe_load(path.read_text())["profiles"] for name, path in search_spaces().items()}
 LAYERS = [(name, profile) for name in sorted(PROFILES) for profile in (None, *PROFILES[name])]
 PRETRAINED = {
-    (name, profile) for name in ("unet_backbones", "deeplab_focal", "cnn_svm") for profile in (None, "gpu")
+    (name, profile)
+    for name in ("unet_backbones", "deeplab_focal", "segformer", "cnn_svm")
+    for profile in (None, "gpu")
 }
 """Those whose comments say that they start from ImageNet's weights."""
 

@@ -5,9 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from fissura.losses.ambiguity import AmbiguityAware, AmbiguityAwareLoss
-from fissura.losses.bce import BCE, BCELoss, MarginlessBCE, MarginlessBCELoss
 from fissura.losses.balanced_bce import BalancedBCE, BalancedBCELoss
-from fissura.losses.bce import BCE, BCELoss
+from fissura.losses.bce import BCE, BCELoss, MarginlessBCE, MarginlessBCELoss
 from fissura.losses.boundary import Boundary, BoundaryLoss
 from fissura.losses.cldice import SoftClDice, SoftClDiceLoss, soft_skeleton
 from fissura.losses.cluster_terms import clustering_bound, clustering_exact, nearest_neighbour_contrast

@@ -13,6 +13,8 @@ from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
 from fissura.models.dru import DRU, DRUNetwork
 from fissura.models.hrsegnet import HrSegNet, HrSegNetNetwork
 from fissura.models.jtfn import JTFN, JTFNNetwork
+from fissura.models.resenc import ResEnc, ResEncNetwork
+from fissura.models.segformer import SegFormer, SegFormerNetwork
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
 from fissura.models.weights import ModelSpec, check_weights
@@ -27,6 +29,8 @@ AnyModel = Annotated[
     | DRU
     | HrSegNet
     | JTFN
+    | ResEnc
+    | SegFormer
     | UNet,
     Field(discriminator="kind"),
 ]
@@ -52,6 +56,10 @@ __all__ = [
     "HrSegNetNetwork",
     "JTFNNetwork",
     "ModelSpec",
+    "ResEnc",
+    "ResEncNetwork",
+    "SegFormer",
+    "SegFormerNetwork",
     "Segmenter",
     "SideMap",
     "UNet",

@@ -46,6 +46,10 @@ class EncoderSource:
     depth: int = 4
     multiple: int = 16
 
+    def hub_file(self, name: str) -> HubFile:
+        """The published weights, called `name`."""
+        return HubFile(name, self.repository, self.revision, self.licence)
+
 
 INCEPTION = "timm/inception_v3.tv_in1k"
 
@@ -167,8 +171,7 @@ MIT: Mapping[MitSize, EncoderSource] = {
 
 def hub_file(name: EncoderName) -> HubFile:
     """The published ImageNet weights of an encoder."""
-    source = SOURCES[name]
-    return HubFile(name, source.repository, source.revision, source.licence)
+    return SOURCES[name].hub_file(name)
 
 
 class Encoder(nn.Module):

@@ -19,6 +19,8 @@ from fissura.recipes import (
     dru,
     hrsegnet,
     jtfn,
+    resenc,
+    segformer,
     small_unet,
     unet_backbones,
 )
@@ -36,6 +38,8 @@ RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
         "crackformer": crackformer.recipe,
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
+        "resenc": resenc.recipe,
+        "segformer": segformer.recipe,
         "small_unet": small_unet.recipe,
         "cnn_svm": cnn_svm.recipe,
     }

@@ -159,9 +159,8 @@ class Polynomial(Spec):
 
         def share(step: int) -> float:
             # a training that goes on with other workers may have a step more
-            left = max(0.0, 1 - step / (epochs * steps))
-            risen: float = min(1.0, (step + 1) / (self.warm_up + 1))
-            return risen * left**self.power
+            fallen: float = max(0.0, 1 - step / (epochs * steps)) ** self.power
+            return fallen * min(1.0, (step + 1) / (self.warm_up + 1))
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 

@@ -54,6 +54,8 @@ from fissura.models import (
     DeepCrackZou,
     DeepLabV3,
     HrSegNet,
+    ResEnc,
+    SegFormer,
     Segmenter,
     UNet,
 )
@@ -453,6 +455,8 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         HrSegNet(width=4),
         DRU(width=4),
         CrackFormer(width=16),
+        ResEnc(width=4),
+        SegFormer(width=16, weights="none"),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),

@@ -155,7 +155,7 @@ class TestRecipes:
         assert said == {
             "attention_resunet": None, "cirl": None, "crackformer": None, "deepcrack_liu": None,
             "deepcrack_zou": None, "deeplab_focal": None, "dru": None, "hrsegnet": None, "jtfn": None,
-            "small_unet": None, "unet_backbones": "val/loss",
+            "resenc": None, "segformer": None, "small_unet": None, "unet_backbones": "val/loss",
         }  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from segmentation_models_pytorch.encoders import encoders as library
 from torch import nn
 
 from fissura.core.errors import WeightsError
-from fissura.models import BackboneUNet, UNet, check_weights
-from fissura.models.encoders import SOURCES, EncoderName
+from fissura.models import BackboneUNet, SegFormer, UNet, check_weights
+from fissura.models.encoders import MIT, SOURCES, EncoderName, MitSize
 from fissura.models.weights import Hub, starting_tensors
 
 ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
@@ -279,6 +279,23 @@ def test_a_published_file_fills_the_encoder_and_nothing_else(encoder: EncoderNam
     body = BackboneUNet(encoder=encoder, weights=str(path)).build().encoder.body.state_dict()
     assert all(torch.equal(body[name], state[name]) for name in body)
     assert set(first) <= body.keys()
+
+
+@pytest.mark.parametrize("size", get_args(MitSize))
+def test_a_published_file_of_mit_fills_the_encoder_of_segformer(size: MitSize, tmp_path: Path) -> None:
+    entry = library[MIT[size].library_name]
+    assert entry["pretrained_settings"]["imagenet"] == {
+        "repo_id": MIT[size].repository,
+        "revision": MIT[size].revision,
+    }
+    state = entry["encoder"](**entry["params"], depth=5).state_dict()
+    path = tmp_path / "model.safetensors"
+    save_file(state | {"head.weight": torch.zeros(3), "head.bias": torch.zeros(3)}, path)
+    network = SegFormer(size=size, width=4, weights=str(path)).build()
+    body = network.encoder.body.state_dict()
+    assert body.keys() == state.keys()
+    assert all(torch.equal(body[name], state[name]) for name in body)
+    assert network.published == frozenset(network.encoder.parameters())
 
 
 def test_the_first_densenet_names_are_understood(tmp_path: Path) -> None:

@@ -18,7 +18,19 @@ from fissura.metrics import Pixel, Tolerant
 from fissura.models import BackboneUNet, UNet
 from fissura.recipes import RECIPES, load_recipe
 from fissura.segmentation.inference import Sliding, Whole
-from fissura.segmentation.recipe import SGD, Adam, ConstantRate, Cosine, Given, Phase, Plateau, Recipe
+from fissura.segmentation.recipe import (
+    SGD,
+    Adam,
+    AdamW,
+    ConstantRate,
+    Cosine,
+    Given,
+    Nesterov,
+    Phase,
+    Plateau,
+    Polynomial,
+    Recipe,
+)
 from fissura.spaces.fields import override
 
 BASE = Recipe(
@@ -357,6 +369,57 @@ PAPERS: dict[str, dict[str, Any]] = {
         "threshold.kind": "validation",
         "protocols.0.kind": "pixel",
     },
+    "resenc": {
+        "data.crop.kind": "random",
+        "data.crop.size": 256,
+        "data.crop.per_image": 50,
+        "data.batch_size": 12,
+        "data.augmentation.horizontal_flip": 0.5,
+        "data.augmentation.vertical_flip": 0.5,
+        "model.kind": "resenc",
+        "model.width": 16,
+        "phases.0.loss.kind": "dice_bce",
+        "phases.0.loss.dice_weight": 1.0,
+        "phases.0.loss.bce_weight": 1.0,
+        "phases.0.loss.smooth": 1e-5,
+        "phases.0.loss.over": "batch",
+        "phases.0.optimizer.kind": "nesterov",
+        "phases.0.optimizer.lr": 1e-2,
+        "phases.0.optimizer.momentum": 0.99,
+        "phases.0.optimizer.weight_decay": 3e-5,
+        "phases.0.schedule.kind": "polynomial",
+        "phases.0.schedule.power": 0.9,
+        "phases.0.schedule.warm_up": 0,
+        "epochs": 1000,
+        "inference.kind": "sliding",
+        "inference.size": 256,
+        "inference.stride": 128,
+        "inference.weights": "gaussian",
+        "threshold.value": 0.5,
+        "protocols.0.kind": "pixel",
+    },
+    "segformer": {
+        "data.crop.kind": "random",
+        "data.crop.size": 512,
+        "data.batch_size": 16,
+        "data.normalisation": "imagenet",
+        "data.augmentation.horizontal_flip": 0.5,
+        "data.augmentation.vertical_flip": 0.0,
+        "model.kind": "segformer",
+        "model.size": "b0",
+        "model.width": 256,
+        "model.weights": "imagenet",
+        "phases.0.loss.kind": "bce",
+        "phases.0.optimizer.kind": "adamw",
+        "phases.0.optimizer.lr": 6e-5,
+        "phases.0.optimizer.weight_decay": 0.01,
+        "phases.0.optimizer.new_factor": 10.0,
+        "phases.0.schedule.kind": "polynomial",
+        "phases.0.schedule.power": 1.0,
+        "phases.0.schedule.warm_up": 1500,
+        "threshold.value": 0.5,
+        "protocols.0.kind": "pixel",
+    },
     "deeplab_focal": {
         "data.resize.height": 512,
         "data.resize.width": 512,
@@ -430,6 +493,9 @@ def test_a_recipe_is_its_paper_s_setting(name: str) -> None:
         *[("hrsegnet", {"model.width": width}) for width in (32, 48)],
         ("dru", {"model.unit": "single"}),
         ("dru", {"model.width": 8}),
+        ("resenc", {"model.width": 32, "model.blocks": [1, 3, 4, 6, 6, 6, 6]}),
+        ("segformer", {"model.size": "b1"}),
+        ("segformer", {"model.size": "b2", "model.width": 768}),
         ("deeplab_focal", {"model.outputs": 2, "data.normalisation": "imagenet", "model.trained": "head"}),
         ("deeplab_focal", {"phases.train.loss.kind": "bce"}),
         ("deeplab_focal", {"model.weights": "coco.safetensors"}),
@@ -540,8 +606,53 @@ class TestSchedules:
         # flat after the 3rd and 4th epoch; the 5th is the third flat one, and the 6th runs at half the rate
         assert rates(Plateau(factor=0.5, patience=2), losses=losses) == [0.1] * 5 + [0.05] * 3
 
+    @pytest.mark.parametrize(("warm_up", "power"), [(0, 0.9), (3, 1.0)])
+    def test_polynomial_falls_to_zero_over_the_phase_after_a_rise_in_a_line(
+        self, warm_up: int, power: float
+    ) -> None:
+        optimizer = SGD(lr=0.1).build([torch.nn.Parameter(torch.zeros(1))])
+        schedule = Polynomial(power=power, warm_up=warm_up).build(optimizer, epochs=2, steps=5)
+        seen = []
+        for _ in range(12):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        literal = [
+            0.1 * min(1, (step + 1) / (warm_up + 1)) * max(0, 1 - step / 10) ** power for step in range(12)
+        ]
+        assert seen == pytest.approx(literal)
+        assert seen[10:] == [0, 0]
+
 
 class TestOptimizers:
+    def test_adamw_decays_kernels_alone_and_has_a_rate_for_what_is_new(self) -> None:
+        network = BackboneUNet(encoder="mobilenet_v2", weights="none").build()
+        built = AdamW(lr=0.02, weight_decay=0.03, new_factor=10).build(
+            list(network.parameters()), published=network.published
+        )
+        assert isinstance(built, torch.optim.AdamW)
+        assert built.param_groups[0]["lr"] == 0.02
+        names = {parameter: name for name, parameter in network.named_parameters()}
+        count = 0
+        for group in built.param_groups:
+            for parameter in group["params"]:
+                new = not names[parameter].startswith("encoder.")
+                assert group["lr"] == pytest.approx(0.2 if new else 0.02)
+                assert group["weight_decay"] == (0.03 if parameter.ndim > 1 else 0)
+                count += 1
+        assert count == len(names)
+
+    def test_adamw_has_one_rate_where_no_part_is_published(self) -> None:
+        network = UNet(width=2, depth=1).build()
+        built = AdamW(lr=0.02, new_factor=10).build(list(network.parameters()), published=network.published)
+        assert {group["lr"] for group in built.param_groups} == {0.02}
+
+    def test_nesterov_gets_its_numbers(self) -> None:
+        built = Nesterov(lr=0.02, momentum=0.7, weight_decay=0.03).build([torch.nn.Parameter(torch.zeros(1))])
+        group = built.param_groups[0]
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.02, 0.7, 0.03)
+        assert group["nesterov"]
+
     def test_adam_gets_its_numbers(self) -> None:
         built = Adam(lr=0.02, weight_decay=0.03).build([torch.nn.Parameter(torch.zeros(1))])
         assert isinstance(built, torch.optim.Adam)
