@@ -17,6 +17,10 @@ from fissura.models import (
     BackboneUNet,
     BackboneUNetNetwork,
     DeepLabV3,
+    Frangi,
+    Niblack,
+    Sato,
+    Sauvola,
     UNet,
 )
 from fissura.models.encoders import EncoderName
@@ -34,6 +38,10 @@ MODELS = (
     JTFN(width=4, blocks="residual", steps=1),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
+    Niblack(window=9, background=3),
+    Sauvola(window=9, background=3),
+    Frangi(sigma=1, scales=2, background=3),
+    Sato(sigma=1, scales=2, background=3),
 )
 
 
@@ -45,6 +53,8 @@ def name_of(model: AnyModel) -> str:
             return f"{model.kind}-{model.trained}"
         case JTFN():
             return f"{model.kind}-{model.blocks}"
+        case Niblack() | Sauvola() | Frangi() | Sato():
+            return model.kind
         case _:
             return f"{model.kind}-{model.normalisation}"
 

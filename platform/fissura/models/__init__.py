@@ -8,11 +8,16 @@ from fissura.models.attention_resunet import AttentionResUNet, AttentionResUNetN
 from fissura.models.backbone_unet import BackboneUNet, BackboneUNetNetwork
 from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
 from fissura.models.jtfn import JTFN, JTFNNetwork
+from fissura.models.local_threshold import Niblack, Sauvola
+from fissura.models.ridges import Frangi, Sato
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
 from fissura.models.weights import ModelSpec, check_weights
 
-AnyModel = Annotated[AttentionResUNet | BackboneUNet | DeepLabV3 | JTFN | UNet, Field(discriminator="kind")]
+AnyModel = Annotated[
+    AttentionResUNet | BackboneUNet | DeepLabV3 | Frangi | JTFN | Niblack | Sato | Sauvola | UNet,
+    Field(discriminator="kind"),
+]
 
 __all__ = [
     "JTFN",
@@ -23,8 +28,12 @@ __all__ = [
     "BackboneUNetNetwork",
     "DeepLabV3",
     "DeepLabV3Network",
+    "Frangi",
     "JTFNNetwork",
     "ModelSpec",
+    "Niblack",
+    "Sato",
+    "Sauvola",
     "Segmenter",
     "SideMap",
     "UNet",

@@ -47,6 +47,9 @@ class ModelSpec(Spec, ABC):
     paper: ClassVar[Paper | None] = None
     """Where the network was published; None where it has no one source."""
 
+    learns: ClassVar[bool] = True
+    """Whether it has anything to learn; a filter has not."""
+
     weights: str = Field("none", min_length=1, max_length=4096)
 
     @abstractmethod

@@ -11,7 +11,11 @@ from fissura.recipes import (
     cirl,
     cnn_svm,
     deeplab_focal,
+    frangi,
     jtfn,
+    niblack,
+    sato,
+    sauvola,
     small_unet,
     unet_backbones,
 )
@@ -25,6 +29,10 @@ RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
         "small_unet": small_unet.recipe,
+        "niblack": niblack.recipe,
+        "sauvola": sauvola.recipe,
+        "frangi": frangi.recipe,
+        "sato": sato.recipe,
         "cnn_svm": cnn_svm.recipe,
     }
 )

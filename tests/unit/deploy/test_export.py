@@ -49,6 +49,10 @@ from fissura.models import (
     AttentionResUNet,
     BackboneUNet,
     DeepLabV3,
+    Frangi,
+    Niblack,
+    Sato,
+    Sauvola,
     Segmenter,
     UNet,
 )
@@ -443,6 +447,10 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         AttentionResUNet(width=4),
         AttentionResUNet(width=4, final="linear", normalisation="batch"),
         JTFN(width=4),
+        Niblack(),
+        Sauvola(),
+        Frangi(scales=2),
+        Sato(scales=2),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),
@@ -450,8 +458,8 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
     ids=lambda model: getattr(model, "encoder", getattr(model, "backbone", model.kind)),
 )
 def test_every_network_is_exported(model: AnyModel, tmp_path: Path) -> None:
-    data = RECIPE.data.model_copy(update={"resize": Fixed(height=64, width=96)})
-    recipe = RECIPE.model_copy(update={"model": model, "data": data})
+    data = RECIPE.data.model_copy(update={"resize": Fixed(height=64, width=96), "normalisation": "unit"})
+    recipe = RECIPE.model_copy(update={"model": model, "data": data, "smallest_crack": 5})
     bundle = export_segmenter(trained_a_little(model), recipe, threshold=0.5, out=tmp_path / "out")
     # a deep network of random weights magnifies rounding: of inception_v3 PyTorch itself is 0.002 off with
     # other kernels

@@ -66,6 +66,7 @@ CHANGES = {
     "threshold": changed(threshold=Given(value=0.2)),
     "precision": changed(precision="float32"),
     "protocols": changed(protocols=(Pixel(), Tolerant())),
+    "smallest crack": changed(smallest_crack=20),
 }
 
 
