@@ -108,7 +108,7 @@ def local_moments(maps: Plane, window: int) -> tuple[Plane, Plane]:
     # the square of what is near 0 keeps more digits than that of what is near 1
     values = torch.cat((wide, (wide - 1).square()), dim=1)
     columns = avg_pool2d(values, (window, 1), stride=1)
-    mean, square = avg_pool2d(columns, (1, window), stride=1).split(1, dim=1)
+    mean, square = avg_pool2d(columns, (1, window), stride=1).chunk(2, dim=1)
     return mean, (square - (mean - 1).square()).clamp(min=0).sqrt()
 
 

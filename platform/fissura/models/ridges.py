@@ -15,6 +15,8 @@ from fissura.core.paper import Paper
 from fissura.models.filters import Curvature, Filter, FilterNetwork, Plane, scales
 
 FAINTEST = 1e-6
+FLAT = 1e-8  # square of the Hessian's norm below which an image shows nothing
+STEP = 0.01
 
 
 class Ridges(Filter):
@@ -54,6 +56,7 @@ class Frangi(Ridges):
     `beta` is the ratio of curvatures at which a blob's response falls; c is `gamma` times the largest S of
     the image (of the window, where it is read in windows) at the same scale. scikit-image from 0.19 on takes
     c of the first scale and S without the scale's square, so its several scales are the first one alone.
+    The response rises to the whole between a + b = 0 and a hundredth of the largest S, where the paper steps.
     `weights` is `none`: there is nothing to learn.
     """
 
@@ -78,13 +81,14 @@ class FrangiNetwork(RidgeNetwork):
 
     def at_scale(self, larger: Plane, smaller: Plane) -> Plane:
         """The vesselness of one scale."""
-        # where their sum is above 0, the larger one is the one of larger size
-        dark = larger + smaller > 0
         ratio = smaller / larger.clamp(min=1e-10)
         norm = larger.square() + smaller.square()
-        strongest = norm.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        strongest = norm.amax((1, 2, 3), keepdim=True).clamp(min=FLAT)
         line = torch.exp(-ratio.square() / (2 * self.beta**2))
-        return torch.where(dark, line * (1 - torch.exp(-norm / (2 * self.gamma**2 * strongest))), 0)
+        strong = -torch.expm1(-norm / (2 * self.gamma**2 * strongest))
+        # a = larger where their sum is above 0; a step there would make cracks of roundings
+        dark = (larger + smaller) / (STEP * strongest.sqrt())
+        return dark.clamp(0, 1) * line * strong
 
 
 class Sato(Ridges):

