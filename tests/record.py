@@ -47,6 +47,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "segformer": (*SMALL, "model.width=16", "model.weights=none", "data.crop.per_image=2", "epochs=2"),
     "deeplab_focal": (*SMALL, "model.backbone=mobilenet_v3_large", "model.weights=none", "epochs=2"),
     "unet_backbones": (*SMALL, "model.encoder=mobilenet_v2", "model.weights=none", "epochs=2"),
+    **dict.fromkeys(("niblack", "sauvola", "frangi", "sato"), ("smallest_crack=20",)),
 }
 CLASSIFIER = ("backbone.weights=none", "backbone.input_size=32", "backbone.kind=mobilenet_v3", "folds=3")
 FORMATS = ("csv", "md", "html", "latex", "parquet")

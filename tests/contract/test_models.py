@@ -21,10 +21,14 @@ from fissura.models import (
     DeepCrackLiu,
     DeepCrackZou,
     DeepLabV3,
+    Frangi,
     HrSegNet,
     HrSegNetNetwork,
     ModelSpec,
+    Niblack,
     ResEnc,
+    Sato,
+    Sauvola,
     SegFormer,
     Segmenter,
     UNet,
@@ -55,6 +59,10 @@ MODELS = (
     *(SegFormer(size=size, width=16, weights="none") for size in get_args(MitSize)),
     DeepLabV3(backbone="mobilenet_v3_large"),
     DeepLabV3(backbone="mobilenet_v3_large", outputs=2, trained="head"),
+    Niblack(window=9, background=3),
+    Sauvola(window=9, background=3),
+    Frangi(sigma=1, scales=2, background=3),
+    Sato(sigma=1, scales=2, background=3),
 )
 
 
@@ -76,6 +84,8 @@ def name_of(model: AnyModel) -> str:
             return f"{model.kind}-{len(model.blocks)}"
         case SegFormer():
             return f"{model.kind}-{model.size}"
+        case Niblack() | Sauvola() | Frangi() | Sato():
+            return model.kind
         case _:
             return f"{model.kind}-{model.normalisation}"
 

@@ -25,7 +25,7 @@ from fissura.data.resize import Native
 from fissura.deploy.export import Bundle, export_classifier, export_segmenter
 from fissura.losses import DiceBCE
 from fissura.metrics import Pixel
-from fissura.models import Segmenter, UNet
+from fissura.models import Sato, Segmenter, UNet
 from fissura.segmentation.predict import predict
 from fissura.segmentation.recipe import Given, Phase, Recipe
 
@@ -275,6 +275,32 @@ class TestSegment:
             sure = abs(map_.astype(int) - 127.5) > 1
             assert sure.mean() > 0.5
             assert np.array_equal((pixels == 255)[sure], (map_ / 255 >= 0.5)[sure])
+
+    def test_leaves_out_small_cracks_as_the_run_does(self, walls: Path, tmp_path: Path) -> None:
+        recipe = Recipe(
+            name="floor",
+            data=Pipeline(resize=Native(), batch_size=1, normalisation="unit"),
+            model=Sato(sigma=1, background=5),
+            epochs=0,
+            phases=(),
+            smallest_crack=20,
+            protocols=(Pixel(),),
+        )
+        network = recipe.model.build().eval()
+        bundle = export_segmenter(network, recipe, threshold=0.4, out=tmp_path / "out")
+        words = (walls / "north", tmp_path / "maps", "--values", "probabilities")
+        done = alone(bundle.path / "segment.py", *words)
+        assert done.returncode == 0, done.stderr
+        with Image.open(walls / "north" / "middle.png") as image:
+            pixels = np.asarray(image)
+        small = recipe.model_copy(update={"smallest_crack": 0})
+        kept, all_ = (
+            predict(network, pixels, recipe=one, device=torch.device("cpu")) for one in (recipe, small)
+        )
+        with Image.open(tmp_path / "maps" / "middle.png") as map_:
+            difference = np.asarray(map_).astype(int) - kept
+        assert abs(difference).max() <= 1
+        assert (all_ > kept.astype(int) + 10).any()
 
     def test_writes_probabilities_where_asked(self, segmenter: Bundle, walls: Path, tmp_path: Path) -> None:
         done = alone(segmenter.path / "segment.py", walls / "north", tmp_path, "--values", "probabilities")

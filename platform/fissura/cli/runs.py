@@ -47,9 +47,12 @@ def train(
     console = Console.of(as_json)
 
     def on_epoch(record: dict[str, Any]) -> None:
+        validated = f"validation loss {record['val/loss']:.4f}, F1 {record['val/f1']:.4f}"
+        if "train/loss" not in record:
+            console.say(f"nothing to train: {validated}")
+            return
         console.say(
-            f"epoch {record['epoch']}/{record['epochs']}: loss {record['train/loss']:.4f},"
-            f" validation loss {record['val/loss']:.4f}, F1 {record['val/f1']:.4f},"
+            f"epoch {record['epoch']}/{record['epochs']}: loss {record['train/loss']:.4f}, {validated},"
             f" {record['images_per_second']:.1f} images/s"
             f"{', kept' if record['kept_epoch'] == record['epoch'] else ''}"
         )

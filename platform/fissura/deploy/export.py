@@ -40,6 +40,7 @@ from fissura.deploy.segmentation_card import fixed_size, segmentation_card, work
 from fissura.models import Segmenter
 from fissura.records.manifest import device_name, trained_on
 from fissura.records.run_files import MANIFEST, read_manifest
+from fissura.segmentation import small_cracks
 from fissura.segmentation.evaluation import threshold_of
 from fissura.segmentation.predict import Predictor
 from fissura.segmentation.recipe import Recipe
@@ -49,7 +50,8 @@ from fissura.training.experiment import task_of_file
 FORMAT = 1
 SCRIPTS = Path(__file__).parent / "bundle"
 READING = (SCRIPTS / "card.py", SCRIPTS / "images.py", *(Path(str(one.__file__)) for one in (names, whole)))
-SEGMENTING, CLASSIFYING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py"), (SCRIPTS / "classify.py",)
+SEGMENTING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py", Path(str(small_cracks.__file__)))
+CLASSIFYING = (SCRIPTS / "classify.py",)
 
 Quantise = Literal["none", "int8"]
 

@@ -24,6 +24,7 @@ def segmentation_card(recipe: Recipe, *, stride: int, threshold: float) -> dict[
         "classes": ["background", "crack"],
         "threshold": threshold,
         "multiple": stride,
+        "smallest_crack": recipe.smallest_crack,
         "resize": [resize.height, resize.width] if isinstance(resize, Fixed) else None,
         # up to how many pixels an image is read whole, and the windows of a larger one
         "inference": {"whole_pixels": whole, **sliding.model_dump(mode="json", exclude={"kind"})},

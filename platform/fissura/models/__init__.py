@@ -13,7 +13,9 @@ from fissura.models.deeplab import DeepLabV3, DeepLabV3Network
 from fissura.models.dru import DRU, DRUNetwork
 from fissura.models.hrsegnet import HrSegNet, HrSegNetNetwork
 from fissura.models.jtfn import JTFN, JTFNNetwork
+from fissura.models.local_threshold import Niblack, Sauvola
 from fissura.models.resenc import ResEnc, ResEncNetwork
+from fissura.models.ridges import Frangi, Sato
 from fissura.models.segformer import SegFormer, SegFormerNetwork
 from fissura.models.segmenter import Segmenter, SideMap
 from fissura.models.unet import UNet, UNetNetwork
@@ -27,9 +29,13 @@ AnyModel = Annotated[
     | DeepCrackZou
     | DeepLabV3
     | DRU
+    | Frangi
     | HrSegNet
     | JTFN
+    | Niblack
     | ResEnc
+    | Sato
+    | Sauvola
     | SegFormer
     | UNet,
     Field(discriminator="kind"),
@@ -52,12 +58,16 @@ __all__ = [
     "DeepCrackZouNetwork",
     "DeepLabV3",
     "DeepLabV3Network",
+    "Frangi",
     "HrSegNet",
     "HrSegNetNetwork",
     "JTFNNetwork",
     "ModelSpec",
+    "Niblack",
     "ResEnc",
     "ResEncNetwork",
+    "Sato",
+    "Sauvola",
     "SegFormer",
     "SegFormerNetwork",
     "Segmenter",

@@ -50,6 +50,9 @@ class ModelSpec(Spec, ABC):
     variant: ClassVar[str | None] = None
     """The setting whose choices are networks of their own, each with its own weights; None: there is none."""
 
+    learns: ClassVar[bool] = True
+    """Whether it has anything to learn; a filter has not."""
+
     weights: str = Field("none", min_length=1, max_length=4096)
 
     def named_by(self) -> dict[str, Any]:

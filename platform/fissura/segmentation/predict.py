@@ -15,6 +15,7 @@ from fissura.core.errors import DataError
 from fissura.models import Segmenter
 from fissura.records.run_files import RESTORE, check_files, no_numbers
 from fissura.segmentation.inference import OnWindows, probability_maps
+from fissura.segmentation.opening import opened
 from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import RECIPE, WEIGHTS, load_weights
 
@@ -106,8 +107,8 @@ def predict_all(
 ) -> list[Float32[np.ndarray, "h w"]]:
     """Crack probability of each pixel of each image, 0..1.
 
-    An image is read at the recipe's working size by the recipe's inference; the map is brought back
-    (bilinear) to the image's size.
+    An image is read at the recipe's working size by the recipe's inference; small cracks are taken out of the
+    map, and it is brought back (bilinear) to the image's size.
     """
     working = [recipe.data.resize.image(image) for image in images]
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -124,7 +125,8 @@ def predict_all(
             on_windows=on_windows,
         )
         for place, probability in zip(places, maps, strict=True):
-            results[place] = _at_size(probability, *images[place].shape[:2])
+            kept = opened(probability, recipe.smallest_crack)
+            results[place] = _at_size(kept, *images[place].shape[:2])
     return results
 
 

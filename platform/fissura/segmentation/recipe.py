@@ -86,14 +86,15 @@ OVERLAPS = ("val/dice", "val/iou")
 
 class Recipe(Experiment):
     """Everything that decides a training: the same recipe, data and seed give the same weights on the same
-    machine.
+    machine. One without phases trains nothing, in 0 epochs: its network is validated as it is built, by BCE.
 
     `precision` "mixed" is automatic mixed precision on a GPU and float32 on a CPU; "bfloat16" is mixed
     precision on CPUs too that compute it natively. Validation and inference are in float32. `inference` is
     how a finished model reads an image. `map_range` "min_max" stretches each map to 0..1 where a finished
     model is evaluated under the kind of the first protocol, and nowhere else: see `maps_under`.
     `protocols` are those the result is judged by; the first one also judges each epoch, in one pass over
-    each image.
+    each image. `smallest_crack` is in pixels at the working size: a group of crack pixels that touch, corners
+    included, of fewer is none, whoever reads the map; 0: each counts.
 
     `kept_by` is the validation metric whose best epoch is the kept model, in each phase anew: the lowest
     loss, or the highest of the others; of equals the one of lower loss, then the first. None: the paper does
@@ -119,10 +120,11 @@ class Recipe(Experiment):
 
     data: Pipeline = Pipeline()
     model: AnyModel
-    epochs: int = Field(ge=1, le=100_000)
-    phases: tuple[Phase, ...] = Field(min_length=1)
+    epochs: int = Field(ge=0, le=100_000)
+    phases: tuple[Phase, ...]
     precision: PrecisionName = "mixed"
     inference: AnyInference = Whole()
+    smallest_crack: int = Field(0, ge=0, le=1_000_000)
     map_range: MapRange = "probability"
     threshold: AnyThreshold = Chosen()
     protocols: tuple[AnyProtocol, ...] = Field(min_length=1)
@@ -138,8 +140,20 @@ class Recipe(Experiment):
     @model_validator(mode="after")
     def _phases_follow_each_other_to_the_end(self) -> Self:
         ends = [phase.until for phase in self.phases]
-        if ends != sorted(ends) or ends[-1] != 1:
+        if ends and (ends != sorted(ends) or ends[-1] != 1):
             raise ValueError(f"the phases' `until` must not fall, and the last must be 1, got {ends}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_learnt_has_phases_and_epochs(self) -> Self:
+        kind, phases, pixels = self.model.kind, len(self.phases), self.data.normalisation
+        if bool(self.epochs) != bool(phases):
+            raise ValueError(f"a recipe has phases and epochs, or neither; got {phases} and {self.epochs}")
+        if not self.model.learns and (phases or pixels != "unit"):
+            raise ValueError(
+                f"`model.kind: {kind}` learns nothing, and reads pixels in [0, 1]: it has no phases and"
+                f" `data.normalisation` unit, got {phases} and {pixels}; take the recipe `{kind}`"
+            )
         return self
 
     @model_validator(mode="after")
@@ -159,12 +173,14 @@ class Recipe(Experiment):
 
     def named_by(self) -> dict[str, Any]:
         """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
-        was a choice, and without strengths of changes that are not made."""
+        was a choice, and without what is not done: strengths of changes, the smallest crack."""
         plain = self.plain()
         plain["model"] = self.model.named_by()
         plain["data"]["augmentation"] = self.data.augmentation.named_by()
         if self.kept_metric == "val/loss":
             del plain["kept_by"]
+        if not self.smallest_crack:
+            del plain["smallest_crack"]
         return plain
 
     @property
@@ -184,8 +200,8 @@ class Recipe(Experiment):
 
     @property
     def length(self) -> int:
-        """The recipe's epochs."""
-        return self.epochs
+        """The recipe's epochs; 1 where nothing is trained."""
+        return self.epochs or 1
 
     def measured(self, metric: str, *, on: str) -> str:
         """See `Experiment.measured`."""
@@ -211,7 +227,7 @@ class Recipe(Experiment):
     @property
     def last_phase(self) -> range:
         """The epochs, counted from 0, of the last phase that has any, if none before it stops early."""
-        return range(self.epochs - next(filter(None, reversed(self.phase_epochs))), self.epochs)
+        return range(self.length - next(filter(None, reversed(self.phase_epochs)), 1), self.length)
 
     @property
     def phase_epochs(self) -> tuple[int, ...]:

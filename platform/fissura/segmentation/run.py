@@ -29,6 +29,8 @@ def close_run(
         check_files(trainer.run, files_of(trainer.recipe))
         return read_manifest(trainer.run)
     now = datetime.now(UTC)
+    # the record of a network that nothing is trained of is no epoch's
+    best, epochs = (trainer.progress.best_epoch, trainer.progress.epoch) if trainer.recipe.epochs else (0, 0)
     manifest = Manifest.collect(
         run_id=trainer.run.name,
         recipe=trainer.recipe.plain(),
@@ -39,8 +41,8 @@ def close_run(
         started=now - timedelta(seconds=trainer.progress.seconds),
         finished=now,
         parameters=trainer.kept["parameters"],
-        best_epoch=trainer.progress.best_epoch,
-        epochs=trainer.progress.epoch,
+        best_epoch=best,
+        epochs=epochs,
         energy_joules=joules,
         accumulation=trainer.accumulation,
     )

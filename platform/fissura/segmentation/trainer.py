@@ -19,9 +19,11 @@ from fissura.core.files import remove_abandoned, write_json
 from fissura.core.retry import persist_in
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
+from fissura.losses import BCE
 from fissura.records.run_files import MANIFEST
 from fissura.segmentation.active_phase import ActivePhase
 from fissura.segmentation.micro_batches import micro_batch_of
+from fissura.segmentation.objective import PhaseObjective
 from fissura.segmentation.recipe import Phase, Recipe
 from fissura.segmentation.training_dice import TrainingDice
 from fissura.segmentation.validation import validate
@@ -38,6 +40,9 @@ from fissura.training.checkpoint import (
 from fissura.training.mixed_precision import MixedPrecision
 from fissura.training.runtime import Runtime
 from fissura.training.tensorboard import add_epoch, begin_curves
+
+UNTRAINED = Phase(name="none", loss=BCE())
+"""What stands for the phases of a recipe without any, whose one record is of the network as it is built."""
 
 CHECKED_STEPS = 32  # between two looks at the loss, each of which waits for the device
 Record = dict[str, Any]
@@ -88,14 +93,15 @@ class Trainer:
             Interrupted: the runtime asked to stop; the state is on disk, in mid-epoch if need be.
         """
         start = time.perf_counter()
-        phase = self._active.phase
-        train = self._train()
+        phase = self._active.phase if self.recipe.phases else UNTRAINED
+        train = {} if phase is UNTRAINED else self._train()
         validation = self._validate()
         if not math.isfinite(validation["val/loss"]):
             raise Diverged(
                 f"the validation loss of epoch {self.progress.epoch + 1} is {validation['val/loss']}"
             )
-        self._active.end_epoch(validation["val/loss"])
+        if phase is not UNTRAINED:
+            self._active.end_epoch(validation["val/loss"])
         seconds = self.progress.seconds + time.perf_counter() - start
         record = {
             "epoch": self.progress.epoch + 1,
@@ -134,7 +140,8 @@ class Trainer:
             self.run.mkdir(parents=True, exist_ok=True)
         if not resumed:
             self.progress = replace(self.progress, phase=self._phase_after(-1))
-        self._active = self._begin_phase()
+        if self.recipe.phases:
+            self._active = self._begin_phase()
         if self.rank == 0:
             self.keep(lambda: remove_abandoned(self.run))
             # what it says of an earlier training, whose weights were removed, is not true of this one
@@ -206,11 +213,18 @@ class Trainer:
                 )
         return math.fsum(values)
 
+    @property
+    def _objective(self) -> PhaseObjective:
+        """What an epoch is validated by."""
+        if self.recipe.phases:
+            return self._active.objective
+        return PhaseObjective(self._network.to(self.device), UNTRAINED.loss)
+
     def _validate(self) -> Record:
         record: Record = {}
         if self._runtime.rank == 0:
             record = validate(
-                self._active.objective,
+                self._objective,
                 data=self._data,
                 recipe=self.recipe,
                 device=self._runtime.device,
@@ -228,7 +242,7 @@ class Trainer:
         done = self.progress.after_epoch(loss=record["val/loss"], best=best, seconds=seconds)
         record["kept_epoch"] = done.best_epoch
         stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
-        if stopped or done.phase_epoch >= self.recipe.phase_epochs[done.phase]:
+        if stopped or phase is UNTRAINED or done.phase_epoch >= self.recipe.phase_epochs[done.phase]:
             following = self._phase_after(done.phase)
             if following < len(self.recipe.phases):
                 done = replace(done, phase=following, phase_epoch=0, best_loss=float("inf"), stale=0)

@@ -15,6 +15,7 @@ from fissura.metrics.counts import pool
 from fissura.metrics.scores import best_threshold, level_of
 from fissura.segmentation.micro_batches import outputs_in_parts
 from fissura.segmentation.objective import PhaseObjective
+from fissura.segmentation.opening import opened
 from fissura.segmentation.predict import to_bytes
 from fissura.segmentation.recipe import Given, Recipe
 
@@ -57,7 +58,7 @@ def validate(
         maps = logits.sigmoid()[:, 0].cpu().numpy()
         for patch, wide in zip(patches, maps, strict=True):
             height, width = patch.mask.shape
-            probability = to_bytes(wide[:height, :width])
+            probability = to_bytes(opened(wide[:height, :width], recipe.smallest_crack))
             counts.append(protocol.count(probability, patch.mask, patch.valid))
             overlaps.append(Overlap().count(probability, patch.mask, patch.valid))
     pooled = pool(counts)

@@ -53,8 +53,12 @@ from fissura.models import (
     DeepCrackLiu,
     DeepCrackZou,
     DeepLabV3,
+    Frangi,
     HrSegNet,
+    Niblack,
     ResEnc,
+    Sato,
+    Sauvola,
     SegFormer,
     Segmenter,
     UNet,
@@ -457,6 +461,10 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
         CrackFormer(width=16),
         ResEnc(width=4),
         SegFormer(width=16, weights="none"),
+        Niblack(),
+        Sauvola(),
+        Frangi(scales=2),
+        Sato(scales=2),
         DeepLabV3(backbone="mobilenet_v3_large"),
         DeepLabV3(backbone="resnet50", outputs=2),
         DeepLabV3(backbone="resnet101"),
@@ -464,8 +472,8 @@ def test_swin_needs_a_size_of_its_own(network: Segmenter, tmp_path: Path) -> Non
     ids=lambda model: getattr(model, "encoder", getattr(model, "backbone", model.kind)),
 )
 def test_every_network_is_exported(model: AnyModel, tmp_path: Path) -> None:
-    data = RECIPE.data.model_copy(update={"resize": Fixed(height=64, width=96)})
-    recipe = RECIPE.model_copy(update={"model": model, "data": data})
+    data = RECIPE.data.model_copy(update={"resize": Fixed(height=64, width=96), "normalisation": "unit"})
+    recipe = RECIPE.model_copy(update={"model": model, "data": data, "smallest_crack": 5})
     bundle = export_segmenter(trained_a_little(model), recipe, threshold=0.5, out=tmp_path / "out")
     # a deep network of random weights magnifies rounding: of inception_v3 PyTorch itself is 0.002 off with
     # other kernels

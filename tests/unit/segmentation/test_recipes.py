@@ -78,6 +78,7 @@ CHANGES = {
     "threshold": changed(threshold=Given(value=0.2)),
     "precision": changed(precision="float32"),
     "protocols": changed(protocols=(Pixel(), Tolerant())),
+    "smallest crack": changed(smallest_crack=20),
 }
 
 

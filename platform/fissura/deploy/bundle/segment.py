@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from card import FOLDER, BundleError, Network, read_card, require_numbers
 from images import Unreadable, image_files, read_all, write_grey
+from small_cracks import without_small_cracks
 from windows import probability_map, resized, resized_map
 
 
@@ -24,8 +25,9 @@ def crack_probability(network: Network, image: np.ndarray, *, card: dict[str, An
     height, width = image.shape[:2]
     if card["resize"] is not None:
         image = resized(image, *card["resize"])
-    probability = resized_map(probability_map(network, image, card=card), height, width)
+    probability = probability_map(network, image, card=card)
     require_numbers(probability, card=card)
+    probability = resized_map(without_small_cracks(probability, card["smallest_crack"]), height, width)
     return np.asarray(np.rint(probability * 255), np.uint8)
 
 

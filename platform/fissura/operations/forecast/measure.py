@@ -101,9 +101,11 @@ def seconds_an_epoch(recipe: "Recipe", data: "PreparedData", *, cpus: int) -> tu
             trainer.step()
         ends = [0.0, *(record["seconds"] for record in trainer.history)]
         names = [record["phase"] for record in trainer.history]
-        rates = [record["images_per_second"] for record in trainer.history]
+        rates = [record.get("images_per_second", math.inf) for record in trainer.history]
     spans = [end - begin for begin, end in pairwise(ends)]
     scale = len(data.indices("val")) / len(few.indices("val"))
+    if not recipe.phases:  # nothing is trained: it is the validation that takes time
+        return 0.0, spans[0] * scale
     lengths = dict(zip((phase.name for phase in recipe.phases), recipe.phase_epochs, strict=True))
     total = 0.0
     for name, length in lengths.items():

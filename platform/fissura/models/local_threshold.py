@@ -1,0 +1,93 @@
+"""Thresholds of a pixel's own neighbourhood: Niblack's and Sauvola's.
+
+x, m, s   a pixel; mean and standard deviation of the square window about it, of the evened grey image
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from fissura.core.paper import Paper
+from fissura.models.filters import Filter, FilterNetwork, Gaussian, Plane, local_moments
+
+
+def _odd(window: int) -> int:
+    if window % 2 == 0:
+        raise ValueError(f"a window has a pixel in its middle, so its side is odd; is {window}")
+    return window
+
+
+Window = Annotated[int, Field(ge=3, le=1001), AfterValidator(_odd)]
+"""The side of a square of pixels."""
+
+
+class Niblack(Filter):
+    """Dark by more than k local deviations: a crack where (m - x) / (s + 0.001) >= k (Niblack, 1986).
+
+    The response is the left side, k follows from the threshold: its logit. The image is first smoothed by a
+    Gaussian of standard deviation `blur` pixels (0: not). `window` pixels are the side of the window.
+    `weights` is `none`: there is nothing to learn.
+    """
+
+    paper: ClassVar[Paper | None] = Paper("Niblack", "Prentice-Hall", 1986)
+    kind: Literal["niblack"] = "niblack"
+    window: Window = 41
+    blur: float = Field(1.0, ge=0, le=100)
+
+    def network(self) -> "NiblackNetwork":
+        """The filter of these settings."""
+        return NiblackNetwork(self)
+
+
+class NiblackNetwork(FilterNetwork):
+    """Niblack's threshold as a network."""
+
+    def __init__(self, spec: Niblack) -> None:
+        super().__init__(spec)
+        self.window, self.blur = spec.window, Gaussian(spec.blur) if spec.blur else None
+
+    def response(self, grey: Plane) -> Plane:
+        """(m - x) / (s + 0.001)."""
+        smooth = grey if self.blur is None else self.blur(grey)
+        mean, deviation = local_moments(smooth, self.window)
+        return (mean - smooth) / (deviation + 1e-3)
+
+    def head(self, features: Plane) -> Plane:
+        """The response itself."""
+        return features
+
+
+class Sauvola(Filter):
+    """Darker than a share of the local mean, which falls where the deviation is low: a crack where
+    T - x >= c with T = m (1 + k (s / R - 1)) (Sauvola and Pietikäinen, Pattern Recognition 2000).
+
+    The response is T - x; the offset c, which the paper has as 0, follows from the threshold: a tenth of its
+    logit. R, the largest deviation of pixels in [0, 1], is 0.5. `k` 0 compares with the local mean alone.
+    `window` pixels are the side of the window. `weights` is `none`: there is nothing to learn.
+    """
+
+    paper: ClassVar[Paper | None] = Paper("Sauvola and Pietikäinen", "Pattern Recognition", 2000)
+    kind: Literal["sauvola"] = "sauvola"
+    window: Window = 61
+    k: float = Field(0.3, ge=0, le=1)
+
+    def network(self) -> "SauvolaNetwork":
+        """The filter of these settings."""
+        return SauvolaNetwork(self)
+
+
+class SauvolaNetwork(FilterNetwork):
+    """Sauvola's threshold as a network."""
+
+    def __init__(self, spec: Sauvola) -> None:
+        super().__init__(spec)
+        self.window, self.k = spec.window, spec.k
+
+    def response(self, grey: Plane) -> Plane:
+        """T - x."""
+        mean, deviation = local_moments(grey, self.window)
+        return mean * (1 + self.k * (deviation / 0.5 - 1)) - grey
+
+    def head(self, features: Plane) -> Plane:
+        """Ten times the response: the 256 levels of a map lie where thresholds do."""
+        return 10 * features
