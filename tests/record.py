@@ -38,6 +38,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "attention_resunet": (*SMALL, "model.width=4", "data.crop.per_image=2", "epochs=2"),
     "cirl": (*SMALL, "model.width=4", "model.depth=2", "epochs=4", "phases.clustering.loss.gamma=0.05"),
     "jtfn": (*SMALL, "model.width=4", "model.steps=2", "epochs=2"),
+    "vgg_unet": (*SMALL, "model.width=4", "phases.train.loss.terms.topology.loss.weights=none", "epochs=2"),
     "deeplab_focal": (*SMALL, "model.backbone=mobilenet_v3_large", "model.weights=none", "epochs=2"),
     "unet_backbones": (*SMALL, "model.encoder=mobilenet_v2", "model.weights=none", "epochs=2"),
 }

@@ -14,6 +14,7 @@ from fissura.recipes import (
     jtfn,
     small_unet,
     unet_backbones,
+    vgg_unet,
 )
 from fissura.training.experiment import Experiment, task_of_file
 
@@ -22,6 +23,7 @@ RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
         "unet_backbones": unet_backbones.recipe,
         "cirl": cirl.recipe,
         "jtfn": jtfn.recipe,
+        "vgg_unet": vgg_unet.recipe,
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
         "small_unet": small_unet.recipe,
