@@ -45,6 +45,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "crackformer": (*SMALL, "model.width=16", "epochs=2"),
     "resenc": (*SMALL, "model.width=4", "data.crop.per_image=2", "epochs=2"),
     "segformer": (*SMALL, "model.width=16", "model.weights=none", "data.crop.per_image=2", "epochs=2"),
+    "vgg_unet": (*SMALL, "model.width=4", "phases.train.loss.terms.topology.loss.weights=none", "epochs=2"),
     "deeplab_focal": (*SMALL, "model.backbone=mobilenet_v3_large", "model.weights=none", "epochs=2"),
     "unet_backbones": (*SMALL, "model.encoder=mobilenet_v2", "model.weights=none", "epochs=2"),
     **dict.fromkeys(("niblack", "sauvola", "frangi", "sato"), ("smallest_crack=20",)),

@@ -34,10 +34,6 @@ from fissura.losses import (
 from fissura.testing.losses import case_of, drawn_batch, value
 
 NO_SMOOTH = 1e-12
-PAPER_LOSSES: tuple[AnyLoss, ...] = (
-    WeightedBCE(), BalancedBCE(), LinFocal(), Poly(), Poly(epsilon=-1), Poly(base="focal"), Tversky(),
-    FocalTversky(), RobustDice(), RobustT(), SoftClDice(), SkeletonRecall(), Boundary(),
-)  # fmt: skip
 
 
 def logits_of(p: Any) -> Tensor:
@@ -94,27 +90,6 @@ def drawn(seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_four_pixels_cost_what_their_formula_gives_by_hand(loss: AnyLoss, published: float) -> None:
     p, y = torch.tensor([[0.9, 0.6, 0.2, 0.1], [1, 1, 0, 0]], dtype=torch.float64).view(2, 1, 1, 2, 2)
     assert cost(loss, p, y) == pytest.approx(published, rel=3e-6), "given with six digits"
-
-
-@pytest.mark.parametrize("loss", PAPER_LOSSES, ids=str)
-def test_the_cost_falls_all_the_way_to_the_labels(loss: AnyLoss) -> None:
-    p, y = drawn()
-    costs = [cost(loss, p + share * (y - p), y) for share in (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)]
-    assert costs == sorted(costs, reverse=True)
-    assert costs[0] > costs[1]
-
-
-@pytest.mark.parametrize("turn", [lambda x: x.flip(2), lambda x: x.flip(3), lambda x: x.transpose(2, 3)])
-@pytest.mark.parametrize("loss", PAPER_LOSSES, ids=str)
-def test_flips_and_turns_leave_the_cost(loss: AnyLoss, turn: Any) -> None:
-    p, y = drawn()
-    masks = {number: plane.numpy().astype(np.uint8) for number, (plane,) in enumerate(y)}
-    maps = {
-        name: torch.from_numpy(np.stack([of[number] for number in masks])).double()[:, None]
-        for name, of in loss.maps({}, masks).items()
-    }
-    turned = cost(loss, turn(p), turn(y), {name: turn(plane) for name, plane in maps.items()})
-    assert turned == pytest.approx(cost(loss, p, y, maps), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +310,27 @@ def test_in_a_sum_each_term_has_its_own_map() -> None:
     assert loss.maps({}, masks).keys() == {"recall.skeleton", "contour.distance"}
     expected = cost(Dice(), p, y) + sum(term.weight * cost(term.loss, p, y) for term in terms)
     assert cost(loss, p, y) == pytest.approx(expected)
+
+
+def test_a_weight_grows_with_each_epoch_of_training_and_stays_in_validation() -> None:
+    p, y = drawn()
+    terms = Term(name="dice", loss=Dice()), Term(name="contour", weight=0.01, growth=0.02, loss=Boundary())
+    inner = WeightedSum(terms=terms)
+    criterion = WeightedSum(terms=(Term(name="one", loss=inner),)).criterion(1)
+
+    def found() -> float:
+        total: Tensor = criterion((logits_of(p),), y.double(), torch.ones_like(y), {})
+        return total.item()
+
+    dice, contour = cost(Dice(), p, y), cost(Boundary(), p, y)
+    assert found() == pytest.approx(dice + 0.01 * contour)
+    for epoch, weight in ((0, 0.01), (1, 0.03), (4, 0.09)):
+        criterion.train().begin_epoch(epoch)
+        assert found() == pytest.approx(dice + weight * contour)
+        side = criterion.side_loss(logits_of(p), y.double(), torch.ones_like(y), {})
+        assert side.item() == pytest.approx(dice + weight * contour)
+        criterion.eval()
+        assert found() == pytest.approx(dice + 0.01 * contour)
 
 
 @pytest.mark.parametrize(

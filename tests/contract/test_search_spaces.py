@@ -21,9 +21,9 @@ PROFILES = {name: yaml.safe_load(path.read_text())["profiles"] for name, path in
 LAYERS = [(name, profile) for name in sorted(PROFILES) for profile in (None, *PROFILES[name])]
 PRETRAINED = {
     (name, profile)
-    for name in ("unet_backbones", "deeplab_focal", "segformer", "cnn_svm")
+    for name in ("unet_backbones", "deeplab_focal", "segformer", "cnn_svm", "vgg_unet")
     for profile in (None, "gpu")
-}
+} | {("vgg_unet", "cpu")}
 """Those whose comments say that they start from ImageNet's weights."""
 
 
@@ -111,6 +111,17 @@ def test_the_docs_name_each_profile_and_each_parameter(name: str, profile: str |
     (row,) = (line for line in docs.splitlines() if line.startswith(f"| `{name}` | `"))
     assert profile is None or f"`{profile}`" in row
     assert not [path for path in load_space(name, profile=profile).distributions if f"`{path}`" not in row]
+
+
+def test_weights_are_looked_for_where_a_loss_needs_them(no_hub: Hub) -> None:
+    text = """
+        recipe: small_unet
+        objective: {metric: val/f1, mode: max}
+        space:
+          phases.train.loss.kind: {choice: [dice_bce, vgg]}
+    """
+    with pytest.raises(WeightsError, match=r"`loss\.weights: imagenet`: the weights of vgg19"):
+        check_all_weights(load_text(text, source="space"), hub=no_hub)
 
 
 def test_weights_are_looked_for_where_one_choice_leads_to_another(no_hub: Hub) -> None:

@@ -60,7 +60,7 @@ def _recipes(space: LoadedSpace) -> Iterator[Experiment]:
     """The recipes of all combinations of network choices; at most `MOST_NETWORKS`."""
     points: list[Point] = [{}]
     for path, distribution in space.distributions.items():
-        if path.startswith(space.recipe.networks) and isinstance(distribution, Choice):
+        if space.recipe.chooses_weights(path) and isinstance(distribution, Choice):
             points = [
                 {**point, path: value} if value is not ABSENT else point
                 for point in points

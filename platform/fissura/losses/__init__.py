@@ -22,7 +22,9 @@ from fissura.losses.regions import ambiguous_region, boundary_region, marginal_r
 from fissura.losses.robust_dice import RobustDice, RobustDiceLoss
 from fissura.losses.robust_t import RobustT, RobustTLoss
 from fissura.losses.skeleton_recall import SkeletonRecall, SkeletonRecallLoss
+from fissura.losses.topology import Topology, TopologyLoss
 from fissura.losses.tversky import FocalTversky, Tversky, TverskyLoss
+from fissura.losses.vgg import VGG, VGGLoss
 from fissura.losses.weighted_bce import WeightedBCE, WeightedBCELoss
 from fissura.losses.weighted_sum import Term, WeightedSum
 
@@ -43,6 +45,8 @@ AnyLoss = Annotated[
     | SoftClDice
     | SkeletonRecall
     | Boundary
+    | Topology
+    | VGG
     | AmbiguityAware
     | Clustering
     | WeightedSum,
@@ -54,6 +58,7 @@ WeightedSum.model_rebuild()
 
 __all__ = [
     "BCE",
+    "VGG",
     "AmbiguityAware",
     "AmbiguityAwareLoss",
     "AnyLoss",
@@ -88,8 +93,11 @@ __all__ = [
     "SoftClDice",
     "SoftClDiceLoss",
     "Term",
+    "Topology",
+    "TopologyLoss",
     "Tversky",
     "TverskyLoss",
+    "VGGLoss",
     "WeightedBCE",
     "WeightedBCELoss",
     "WeightedSum",

@@ -16,7 +16,7 @@ from fissura.losses.loss import full_precision
 
 class Boundary(LabelMapSpec):
     """The boundary loss, the mean over the batch's valid pixels; below 0 for what is right. It is made to be
-    added to Dice with a small weight: the paper's is 0.01 and grows by 0.01 an epoch, here it is constant.
+    added to Dice with a small weight that grows: in the paper `weight` 0.01 and `growth` 0.01 of its term.
 
     `contour` says where the distance is 0: on a crack's outermost pixels (`on_crack`), as published, so that
     of a crack two pixels wide all found costs no less than nothing found; or nowhere, between those pixels,

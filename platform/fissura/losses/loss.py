@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Num
 from torch import Tensor, nn
 
 from fissura.core.paper import Paper
+from fissura.core.pretrained import Pretrained
 from fissura.core.spec import Spec
 
 ImageMaps = Mapping[int, Num[np.ndarray, "h w"]]
@@ -41,8 +42,8 @@ class Criterion(nn.Module):
     """A loss as a phase minimises it; this one reads the crack logits and nothing else.
 
     One that reads more of the network overrides `reads` and `readings`, and may hold heads of its own, which
-    are trained with the network and end with the phase; it has a `side_loss`, too. One that leaves something
-    to later phases overrides `finish_phase`.
+    are trained with the network and end with the phase; it has a `side_loss`, too. One that changes from
+    epoch to epoch overrides `begin_epoch`, one that leaves something to later phases `finish_phase`.
     """
 
     reads: int = 0
@@ -84,6 +85,9 @@ class Criterion(nn.Module):
         loss: Tensor = self((logits,), target, valid, maps)
         return loss
 
+    def begin_epoch(self, number: int) -> None:
+        """Called before the training of each epoch of the phase, which are counted from 0."""
+
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """The maps that a finished phase leaves to later ones; those that `LossSpec.leaves` names."""
         return {}
@@ -116,6 +120,11 @@ class LossSpec(Spec):
     def needs(self) -> dict[str, str]:
         """Names of the maps that an earlier phase must have left, and the kind of loss that leaves each."""
         return {}
+
+    @property
+    def weights_wanted(self) -> tuple[Pretrained, ...]:
+        """The networks of its own whose pretrained weights, or files of them, it needs."""
+        return ()
 
     def maps(self, left: Mapping[str, ImageMaps], masks: ImageMaps) -> dict[str, ImageMaps]:
         """The loss's own maps of each training image, by name, from those that it `needs` and the masks (1

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fissura.core.pretrained import Pretrained
 from fissura.core.spec import Spec
 from fissura.losses.bce import BCE
 from fissura.losses.dice import Dice
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 
 
 class Term(Spec):
-    """One loss of a sum, and how much it weighs; paths call it by its `name`."""
+    """One loss of a sum, and how much it weighs; paths call it by its `name`.
+
+    `growth` is added to the weight after each epoch of the phase. Validation weighs by `weight` throughout,
+    so that its losses can be compared.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     weight: float = Field(1.0, ge=0, le=1e6)
+    growth: float = Field(0.0, ge=0, le=1e6)
     loss: "AnyLoss"
 
 
@@ -70,6 +76,11 @@ class WeightedSum(LossSpec):
         """What any term needs."""
         return {name: kind for term in self.terms for name, kind in term.loss.needs.items()}
 
+    @property
+    def weights_wanted(self) -> tuple[Pretrained, ...]:
+        """What any term wants."""
+        return tuple(wanted for term in self.terms for wanted in term.loss.weights_wanted)
+
     def maps(self, left: Mapping[str, ImageMaps], masks: ImageMaps) -> dict[str, ImageMaps]:
         """The terms' maps, each below its term's name."""
         return {
@@ -80,17 +91,30 @@ class WeightedSum(LossSpec):
 
 
 class SumCriterion(Criterion):
-    """`L = sum_t w_t L_t`; the terms share the network's logits and features."""
+    """`L = sum_t (w_t + e r_t) L_t`; the terms share the network's logits and features.
+
+    w, r  a term's weight and growth        e  epochs of the phase that are done; 0 in validation
+    """
 
     def __init__(self, spec: WeightedSum, *, feature_channels: int) -> None:
         criteria = [term.loss.criterion(feature_channels) for term in spec.terms]
         super().__init__(nn.ModuleList(criteria))
         self._terms = tuple(zip(spec.terms, criteria, strict=True))
         self.reads = sum(criterion.reads for criterion in criteria)
+        self._epoch = 0
 
     def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
         """Those of all terms, in order."""
         return tuple(reading for _, criterion in self._terms for reading in criterion.readings(features))
+
+    def begin_epoch(self, number: int) -> None:
+        """See `Criterion.begin_epoch`."""
+        self._epoch = number
+        for _, criterion in self._terms:
+            criterion.begin_epoch(number)
+
+    def _weight(self, term: Term) -> float:
+        return term.weight + term.growth * self._epoch if self.training else term.weight
 
     def forward(
         self,
@@ -105,7 +129,7 @@ class SumCriterion(Criterion):
         for term, criterion in self._terms:
             own = _below(term.name, maps) if maps else maps
             read, readings = readings[: criterion.reads], readings[criterion.reads :]
-            costs.append(term.weight * criterion((logits, *read), target, valid, own))
+            costs.append(self._weight(term) * criterion((logits, *read), target, valid, own))
         total: Tensor = reduce(torch.add, costs)
         return total
 
@@ -118,7 +142,7 @@ class SumCriterion(Criterion):
     ) -> Float[Tensor, ""]:
         """The weighted sum of those of all terms."""
         costs = [
-            term.weight * criterion.side_loss(logits, target, valid, _below(term.name, maps))
+            self._weight(term) * criterion.side_loss(logits, target, valid, _below(term.name, maps))
             for term, criterion in self._terms
         ]
         return reduce(torch.add, costs)

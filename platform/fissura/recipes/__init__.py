@@ -27,6 +27,7 @@ from fissura.recipes import (
     segformer,
     small_unet,
     unet_backbones,
+    vgg_unet,
 )
 from fissura.training.experiment import Experiment, task_of_file
 
@@ -40,6 +41,7 @@ RECIPES: Mapping[str, Callable[[], Experiment]] = MappingProxyType(
         "hrsegnet": hrsegnet.recipe,
         "dru": dru.recipe,
         "crackformer": crackformer.recipe,
+        "vgg_unet": vgg_unet.recipe,
         "attention_resunet": attention_resunet.recipe,
         "deeplab_focal": deeplab_focal.recipe,
         "resenc": resenc.recipe,

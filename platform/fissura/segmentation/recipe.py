@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from fissura.core.errors import SpecError
+from fissura.core.pretrained import Pretrained
 from fissura.core.spec import Spec
 from fissura.data.datasets import parse_datasets
 from fissura.data.pipeline import Pipeline
@@ -173,9 +174,12 @@ class Recipe(Experiment):
 
     def named_by(self) -> dict[str, Any]:
         """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
-        was a choice, and without what is not done: strengths of changes, the smallest crack."""
+        was a choice, and without what is not done: strengths of changes, growths of weights, the smallest
+        crack."""
         plain = self.plain()
         plain["model"] = self.model.named_by()
+        for phase in plain["phases"]:
+            _without_growth(phase["loss"])
         plain["data"]["augmentation"] = self.data.augmentation.named_by()
         if self.kept_metric == "val/loss":
             del plain["kept_by"]
@@ -184,9 +188,15 @@ class Recipe(Experiment):
         return plain
 
     @property
-    def weights_wanted(self) -> tuple[AnyModel, ...]:
-        """Its network."""
-        return (self.model,)
+    def weights_wanted(self) -> tuple[Pretrained, ...]:
+        """Its network, and those of its losses."""
+        of_losses = (wanted for phase in self.phases for wanted in phase.loss.weights_wanted)
+        return self.model, *of_losses
+
+    @classmethod
+    def chooses_weights(cls, path: str) -> bool:
+        """See `Experiment.chooses_weights`; a loss may have a network."""
+        return super().chooses_weights(path) or path.endswith((".loss.kind", ".loss.weights"))
 
     @property
     def kept_metric(self) -> KeptBy:
@@ -234,6 +244,14 @@ class Recipe(Experiment):
         """Epochs of each phase, if none stops early."""
         ends = [0, *(round(self.epochs * phase.until) for phase in self.phases)]
         return tuple(end - begin for begin, end in pairwise(ends))
+
+
+def _without_growth(loss: dict[str, Any]) -> None:
+    """Takes the growth of constant weights out of the plain form of a loss."""
+    for term in loss.get("terms", ()):
+        if not term["growth"]:
+            del term["growth"]
+        _without_growth(term["loss"])
 
 
 def segmenter_of(experiment: Experiment) -> Recipe:

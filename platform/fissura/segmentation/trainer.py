@@ -174,6 +174,7 @@ class Trainer:
         images, waited, begin = 0, 0.0, time.perf_counter()
         pending: list[Tensor] = []
         dice = TrainingDice(self.progress, device=self.device)
+        self._active.objective.criterion.begin_epoch(self.progress.phase_epoch)
         batches = self._active.batches_of(self.progress.epoch, start=number)
         while True:
             asked = time.perf_counter()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fissura.losses import (
     BCE,
+    VGG,
     AmbiguityAware,
     AnyLoss,
     BalancedBCE,
@@ -29,6 +30,7 @@ from fissura.losses import (
     RobustT,
     SkeletonRecall,
     SoftClDice,
+    Topology,
     Tversky,
     WeightedBCE,
     WeightedSum,
@@ -207,6 +209,10 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
             return partial(paper_formulas.skeleton_recall, loss=loss)
         case Boundary():
             return partial(paper_formulas.boundary, loss=loss)
+        case Topology():
+            return partial(paper_formulas.topology, loss=loss)
+        case VGG():
+            return partial(paper_formulas.vgg, loss=loss)
         case AmbiguityAware():
             return partial(ambiguity, loss=loss)
         case Clustering():

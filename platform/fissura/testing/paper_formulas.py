@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
+from scipy.ndimage import label
 
 from fissura.losses import (
+    VGG,
     BalancedBCE,
     Boundary,
     FocalTversky,
@@ -19,6 +21,7 @@ from fissura.losses import (
     RobustT,
     SkeletonRecall,
     SoftClDice,
+    Topology,
     Tversky,
     WeightedBCE,
 )
@@ -174,3 +177,84 @@ def boundary(logits: Maps, target: Maps, valid: Maps, *, loss: Boundary) -> floa
                     phi = -(phi - 1 if loss.contour == "on_crack" else phi)
                 costs.append(max(-loss.clip, min(loss.clip, phi)) / (1 + math.exp(-z[place])))
     return float(np.mean(costs))
+
+
+FOUR, EIGHT = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), np.ones((3, 3))
+
+
+def persistence(x: Plane, touching: Plane) -> list[tuple[float, float]]:
+    """(birth, death) of the components of x, from its highest level to its lowest: at each, the pixels that
+    are as high are labelled anew. One is known by its highest pixel; the highest of all never dies."""
+    pairs, alive = [], set[int]()
+    for level in sorted(set(x.flat), reverse=True):
+        labels, number = label(x >= level, touching)
+        tops = {int(np.argmax(np.where(labels == one, x, -np.inf))) for one in range(1, number + 1)}
+        pairs += [(x.flat[top], level) for top in alive - tops]
+        alive = tops
+    return pairs
+
+
+def topology(logits: Maps, target: Maps, valid: Maps, *, loss: Topology) -> float:
+    """The topology loss of a batch, patch by patch."""
+    costs = []
+    for z, y, v in zip(logits[:, 0], target[:, 0], valid[:, 0], strict=True):
+        for row in range(0, z.shape[0], loss.patch):
+            for column in range(0, z.shape[1], loss.patch):
+                tile = slice(row, row + loss.patch), slice(column, column + loss.patch)
+                if {0, 1} <= set(y[tile][v[tile] == 1]):
+                    costs.append(_of_patch(v[tile] / (1 + np.exp(-z[tile])), y[tile] * v[tile], loss=loss))
+    return float(np.mean(costs)) if costs else 0.0
+
+
+def _of_patch(p: Plane, y: Plane, *, loss: Topology) -> float:
+    total = 0.0
+    if loss.compares != "holes":
+        total += _of_diagram([*persistence(p, EIGHT), (p.max(), 0)], label(y, EIGHT)[1], loss=loss)
+    if loss.compares != "components":
+        framed = np.pad(1 - p, 1, constant_values=np.inf)
+        background = np.pad(1 - y, 1, constant_values=1)
+        total += _of_diagram(persistence(framed, FOUR), label(background, FOUR)[1] - 1, loss=loss)
+    return total
+
+
+def _of_diagram(pairs: list[tuple[float, float]], wanted: int, *, loss: Topology) -> float:
+    counted = sorted((pair for pair in pairs if pair[0] - pair[1] > loss.least_persistence),
+                     key=lambda pair: pair[1] - pair[0])  # fmt: skip
+    matched = sum((birth - 1) ** 2 + death**2 for birth, death in counted[:wanted])
+    rest = sum((birth - death) ** 2 / 2 for birth, death in counted[wanted:])
+    return matched + rest + max(0, wanted - len(counted)) / 2
+
+
+def vgg(logits: Maps, target: Maps, valid: Maps, *, loss: VGG) -> float:
+    """The loss of VGG-UNet: images through VGG19's published layers, up to 3x3 convolution 8."""
+    tensors = {name: tensor.double().numpy() for name, tensor in loss.build().named_buffers()}
+    p, y, cost = valid / (1 + np.exp(-logits)), target * valid, 0.0
+    shown = [np.repeat(x, 3, axis=1) - tensors["mean"] for x in (p, y)]
+    shown = [x / tensors["std"] for x in shown]
+    for number in (0, 2, "pool", 5, 7, "pool", 10, 12, 14, 16):
+        if number == "pool":
+            cost += float(np.mean((shown[0] - shown[1]) ** 2))
+            shown = [halved(x) for x in shown]
+        else:
+            weight, bias = (tensors[f"features_{number}_{part}"] for part in ("weight", "bias"))
+            shown = [np.maximum(convolved(x, weight) + bias[:, None, None], 0) for x in shown]
+    return (cost + float(np.mean((shown[0] - shown[1]) ** 2))) / float(np.mean(valid))
+
+
+Images = Float[np.ndarray, "b c h w"]
+
+
+def convolved(x: Images, weight: Images) -> Images:
+    """A 3x3 convolution of images in a frame of zeros."""
+    framed, (_, _, h, w) = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), x.shape
+    shifted = [[framed[:, :, i : i + h, j : j + w] for j in range(3)] for i in range(3)]
+    out: Images = np.einsum("ijbchw,ocij->bohw", np.array(shifted), weight, optimize=True)
+    return out
+
+
+def halved(x: Images) -> Images:
+    """The greatest of each 2x2 square; what is left over at the end is left out."""
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    squares = x[:, :, : 2 * h, : 2 * w].reshape(*x.shape[:2], h, 2, w, 2)
+    out: Images = squares.max((3, 5))
+    return out

@@ -15,9 +15,9 @@ from fissura.core.spec import MOST_VALUES, Spec, digest
 from fissura.core.tasks import Task, all_tasks
 
 if TYPE_CHECKING:
+    from fissura.core.pretrained import Pretrained
     from fissura.data.datasets import Named
     from fissura.data.sources import ImageData
-    from fissura.models.weights import ModelSpec
 
 KeptBy = Literal["val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall"]
 """What the kept model of a segmentation can be chosen by."""
@@ -49,8 +49,13 @@ class Experiment(Spec):
 
     @property
     @abstractmethod
-    def weights_wanted(self) -> "tuple[ModelSpec, ...]":
+    def weights_wanted(self) -> "tuple[Pretrained, ...]":
         """The networks whose pretrained weights, or files of them, it needs."""
+
+    @classmethod
+    def chooses_weights(cls, path: str) -> bool:
+        """Whether the parameter at `path` may change what is wanted."""
+        return path.startswith(cls.networks)
 
     @abstractmethod
     def measured(self, metric: str, *, on: str) -> str:

@@ -156,7 +156,7 @@ class TestRecipes:
             "attention_resunet": None, "cirl": None, "crackformer": None, "deepcrack_liu": None,
             "deepcrack_zou": None, "deeplab_focal": None, "dru": None, "frangi": None, "hrsegnet": None,
             "jtfn": None, "niblack": None, "resenc": None, "sato": None, "sauvola": None, "segformer": None,
-            "small_unet": None, "unet_backbones": "val/loss",
+            "small_unet": None, "unet_backbones": "val/loss", "vgg_unet": None,
         }  # fmt: skip
 
 

@@ -14,7 +14,18 @@ from fissura.data.datasets import parse_dataset
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.losses import AnyLoss, Boundary, Dice, RobustT, RobustTLoss, SkeletonRecall, Term, WeightedSum
+from fissura.losses import (
+    VGG,
+    AnyLoss,
+    Boundary,
+    Dice,
+    RobustT,
+    RobustTLoss,
+    SkeletonRecall,
+    Term,
+    Topology,
+    WeightedSum,
+)
 from fissura.metrics import Pixel
 from fissura.models import UNet
 from fissura.segmentation.recipe import Adam, Phase, Recipe
@@ -27,8 +38,10 @@ LOSS = WeightedSum(
     terms=(
         Term(name="dice", loss=Dice()),
         Term(name="recall", loss=SkeletonRecall()),
-        Term(name="contour", weight=0.01, loss=Boundary()),
+        Term(name="contour", weight=0.01, growth=0.01, loss=Boundary()),
         Term(name="tail", loss=RobustT()),
+        Term(name="topology", weight=0.05, loss=Topology(patch=16)),
+        Term(name="seen", weight=0.1, loss=VGG(weights="none")),
     )
 )
 RECIPE = Recipe(
@@ -86,6 +99,35 @@ def test_a_sum_of_them_trains_and_goes_on_with_the_nu_that_it_had(data: Prepared
     assert nu_again == nu
     weights = [(trainer.run / "weights.safetensors").read_bytes() for trainer in (whole, again)]
     assert weights[0] == weights[1]
+
+
+def test_the_trainer_tells_the_epoch_of_the_phase_by_which_a_weight_grows(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    told: list[tuple[str, int]] = []
+    terms = (Term(name="dice", loss=Dice()), Term(name="contour", growth=0.01, loss=Boundary()))
+    phases = (
+        Phase(name="one", loss=WeightedSum(terms=terms), until=0.5),
+        Phase(name="two", loss=WeightedSum(terms=terms)),
+    )
+    recipe = RECIPE.model_copy(update={"phases": phases, "epochs": 4})
+    trainer = Trainer(recipe, data=data, run=tmp_path, runtime=LocalRuntime(device="cpu", cpus=1))
+    while not trainer.finished:
+        criterion = trainer._active.objective.criterion
+        phase = trainer._active.phase.name
+        trainer.step()
+        told.append((phase, criterion._epoch))
+    assert told == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
+
+
+def test_a_weight_that_stays_leaves_the_names_of_runs_as_they_were() -> None:
+    def recipe(growth: float) -> Recipe:
+        term = Term(name="contour", growth=growth, loss=Boundary())
+        inner = WeightedSum(terms=(Term(name="inner", loss=WeightedSum(terms=(term,))),))
+        return RECIPE.model_copy(update={"phases": (Phase(name="train", loss=inner),)})
+
+    assert "growth" not in str(recipe(0).named_by())
+    assert recipe(0).run_id("c" * 16) != recipe(0.01).run_id("c" * 16)
 
 
 def test_a_search_chooses_among_all_kinds() -> None:

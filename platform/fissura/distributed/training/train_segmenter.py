@@ -21,7 +21,7 @@ def train_segmenter(recipe: Experiment, terms: TrainingTerms) -> Trained:
     here = terms.workers == 1 and terms.address is None
     if not here:
         check_temporary_folder(terms.address)
-    check_weights(chosen.model)
+    check_weights(*chosen.weights_wanted)
     content = content_digest(datasets, directory=terms.cache)
     prepared = prepare_training(
         datasets,
