@@ -101,7 +101,8 @@ class Compact:
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
         """Int64 [n], the labels of `features` [n, width].
 
-        A forest and a softmax take the most probable class; the others count a vote a pair. Of equals, the first wins.
+        A forest and a softmax take the most probable class; the others count a vote a pair. Of equals, the
+        first wins.
         """
         votes = outcome = self._outcome(features)
         if self.kind not in PROBABLE:

@@ -1,8 +1,9 @@
 """Backbones learnt from the user's own images: `trained` on their labels, or `distilled` from a teacher.
 
 A training's directory holds `backbone.json` once it is finished, and then `weights.safetensors`, which
-`Backbone.build(weights=...)` takes, and `head.safetensors`, the linear head that was trained with it. Before that it holds `training.json` (what is trained), the packed
-images, the state of the last epoch, and a teacher's features.
+`Backbone.build(weights=...)` takes, and `head.safetensors`, the linear head that was trained with it. Before
+that it holds `training.json` (what is trained), the packed images, the state of the last epoch, and a
+teacher's features.
 """
 
 from collections.abc import Callable

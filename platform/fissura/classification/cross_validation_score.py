@@ -145,8 +145,8 @@ def fit(
     if isinstance(recipe.classifier, BackboneHead):
         if head is None:
             raise SpecError(
-                "`classifier.kind: head` is the head that the backbone learnt with, and none was given; read it"
-                " with `TrainedHead.read`"
+                "`classifier.kind: head` is the head that the backbone learnt with, and none was given; read"
+                " it with `TrainedHead.read`"
             )
         return head.compact(classes=classes, compression=recipe.compression)
     estimator = pipeline(recipe.whitening, classifier=recipe.classifier, seed=recipe.seed)
