@@ -33,8 +33,8 @@ class TrainedHead:
         if HEAD_SHA not in read_backbone(directory):
             raise DataError(
                 f"{directory / HEAD}: `classifier.kind: head` predicts by the head that its backbone learnt"
-                f" with, and this one is of before heads were kept; remove {RESULT} there, then train again, or"
-                " set `classifier.kind` to svm or forest"
+                f" with, and this one is of before heads were kept; remove {RESULT} there, then train again,"
+                " or set `classifier.kind` to svm or forest"
             )
         tensors = load_file(directory / HEAD)
         return cls(tensors["weight"], tensors["bias"])

@@ -114,7 +114,7 @@ class TestKept:
         plain = json.loads((old / "backbone.json").read_text("utf-8"))
         del plain["head_sha256"]
         (old / "backbone.json").write_text(json.dumps(plain), "utf-8")
-        with pytest.raises(DataError, match="remove backbone.json there, then train again") as caught:
+        with pytest.raises(DataError, match=r"remove backbone.json there, then train again") as caught:
             TrainedHead.read(old)
         assert "\n" not in str(caught.value)
         BACKBONE.build(weights=old / "weights.safetensors")
