@@ -244,8 +244,8 @@ class TestAHead:
 
     def test_is_searched_beside_machines_and_forests(self, place: Place, runs: list[str]) -> None:
         done = place.run(
-            "search", "cnn_svm", *place.data, *self.LEARNT, "--name", "three", "--profile", "none",
-            "--set", "classifier.kind={choice: [svm, forest, head]}", "--trials", "10", "--json",
+            "search", "cnn_svm", *place.data, *self.LEARNT, "--name", "three", "--profile", "end_to_end",
+            "--trials", "10", "--json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)

@@ -16,7 +16,7 @@ from fissura.classification.cross_validation_score import fit, judge, shares_dis
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.classification.run import Classifier, close_classifier_run
 from fissura.classification.trained_head import TrainedHead
-from fissura.core.errors import DataError, SpecError
+from fissura.core.errors import DataError, SpaceError, SpecError
 from fissura.deploy.export_table import classifier_macs
 from fissura.spaces import load_space
 from fissura.training.runtime import LocalRuntime
@@ -190,13 +190,15 @@ class TestRecipes:
         assert svm.named_by() == {**svm.plain(), "training": svm.training.named_by()}
         assert svm.whitens_by == svm.whitening
 
-    @pytest.mark.parametrize(
-        ("profile", "fixed"),
-        [("end_to_end", {}), ("cpu", {"classifier.kind": {"choice": ["svm", "forest", "head"]}})],
-    )
-    def test_are_searched_beside_the_others(self, profile: str, fixed: dict[str, object]) -> None:
-        space = load_space("cnn_svm", profile=profile, fixed=fixed)
-        assert "head" in space.distributions["classifier.kind"].values
-        found = space.recipe_for(space.completed({"classifier.kind": "head"}))
-        assert isinstance(found, ClassifierRecipe)
-        assert found.classifier.plain() == {"kind": "head"}
+    def test_are_searched_beside_the_others(self) -> None:
+        space = load_space("cnn_svm", profile="end_to_end")
+        for kind in ("svm", "forest", "head"):
+            found = space.recipe_for(space.completed({"classifier.kind": kind}))
+            assert isinstance(found, ClassifierRecipe)
+            assert found.classifier.kind == kind
+
+    def test_are_searched_alone_where_the_kind_is_set(self) -> None:
+        space = load_space("cnn_svm", profile="cpu", fixed={"classifier.kind": "head"})
+        assert not [path for path in space.distributions if path.startswith("classifier.")]
+        with pytest.raises(SpaceError, match="weights `imagenet` come without one"):
+            load_space("cnn_svm", profile="gpu", fixed={"classifier.kind": "head"})
