@@ -18,6 +18,7 @@ from fissura.classification.run import Classifier, close_classifier_run
 from fissura.classification.trained_head import TrainedHead
 from fissura.core.errors import DataError, SpaceError, SpecError
 from fissura.deploy.export_table import classifier_macs
+from fissura.deploy.model import open_model
 from fissura.spaces import load_space
 from fissura.training.runtime import LocalRuntime
 
@@ -89,6 +90,8 @@ class TestKept:
         np.testing.assert_allclose(decisions[:, 0], expected[:, 1] - expected[:, 0], atol=1e-5)
         assert (predictions == expected.argmax(1)).all()
         assert opened.compact.classes == CLASSES
+        answers = open_model(run, device=torch.device("cpu"))(list(images))
+        assert [answer.label for answer in answers] == [CLASSES[place] for place in predictions]
 
     def test_is_of_the_hash_in_the_backbone_s_result(
         self, learnt: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
