@@ -202,6 +202,6 @@ class TestRecipes:
 
     def test_are_searched_alone_where_the_kind_is_set(self) -> None:
         space = load_space("cnn_svm", profile="cpu", fixed={"classifier.kind": "head"})
-        assert not [path for path in space.distributions if path.startswith("classifier.")]
+        assert not [path for path in space.completed({}) if path.startswith("classifier.")]
         with pytest.raises(SpaceError, match="weights `imagenet` come without one"):
             load_space("cnn_svm", profile="gpu", fixed={"classifier.kind": "head"})
