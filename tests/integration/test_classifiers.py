@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fissura.studies.study import Study
+
 FISSURA = str(Path(sys.executable).with_name("fissura"))
 SMALL = ("--set", "backbone.weights=none", "--set", "backbone.input_size=32", "--set", "folds=3")
 
@@ -192,6 +194,77 @@ class TestOneModel:
         done = place.run("evaluate", runs[0], *place.data, "--threshold", "0.5")
         assert done.returncode == 2
         assert "classifier" in done.stderr
+
+
+@pytest.mark.slow
+class TestAHead:
+    """The network from end to end, wherever a machine or a forest goes."""
+
+    LEARNT = (
+        "--set", "backbone.kind=mobilenet_v3", "--set", "backbone.weights=trained", "--set", "folds=3",
+        "--set", "backbone.input_size=32", "--set", "backbone_share=0.7", "--set", "training.epochs=2",
+        "--set", "training.batch_size=8",
+    )  # fmt: skip
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def runs(cls, place: Place) -> list[str]:
+        """Two trained runs on one backbone: its head, and a machine."""
+        found = []
+        for kind in ("head", "svm"):
+            words = ("--set", f"classifier.kind={kind}", "--json")
+            done = place.run("train", "cnn_svm", *place.data, *cls.LEARNT, *words)
+            assert done.returncode == 0, done.stderr
+            found.append(json.loads(done.stdout)["run"])
+        return found
+
+    def test_is_evaluated_ranked_and_exported(self, place: Place, runs: list[str]) -> None:
+        (learnt,) = (place.folder / "studies" / "backbones").iterdir()
+        assert (learnt / "head.safetensors").is_file(), "both runs have one backbone"
+        done = place.run("interference", *runs, *place.data)
+        assert done.returncode == 0, done.stderr
+        done = place.run("leaderboard", "show", *runs, "--json")
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(done.stdout)
+        (of_head,) = (
+            row for row in rows if Path(runs[0]).name in row["runs"] and row["condition"] == "clean"
+        )
+        assert of_head["classifier_bytes"] == (Path(runs[0]) / "classifier.npz").stat().st_size
+        assert of_head["classifier_microseconds"] > 0
+        done = place.run("export", runs[0], "--to", "onnx", "--out", "bundle")
+        assert done.returncode == 0, done.stderr
+        done = subprocess.run(
+            [sys.executable, "classify.py", str(place.images / "no_crack")],
+            cwd=place.folder / "bundle", capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert {line["class"] for line in lines} <= {"crack", "no_crack"}
+        assert all(-1 <= line["score"] <= 1 for line in lines)
+
+    def test_is_searched_beside_machines_and_forests(self, place: Place, runs: list[str]) -> None:
+        done = place.run(
+            "search", "cnn_svm", *place.data, *self.LEARNT, "--name", "three", "--profile", "end_to_end",
+            "--trials", "10", "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert (result["trials"]["complete"], result["failures"]) == (10, {})
+        trials = Study(Path(result["study"])).load().trials
+        heads = [trial for trial in trials if trial.params["classifier.kind"] == "head" and trial.values]
+        assert len(heads) == 1, "it has nothing to vary"
+        assert heads[0].user_attrs["bytes"] > 0
+
+    def test_of_an_earlier_version_s_backbone_says_what_to_do(self, place: Place, runs: list[str]) -> None:
+        for folder in (place.folder / "studies" / "backbones").iterdir():
+            plain = json.loads((folder / "backbone.json").read_text("utf-8"))
+            del plain["head_sha256"]
+            (folder / "backbone.json").write_text(json.dumps(plain), "utf-8")
+            (folder / "head.safetensors").unlink()
+        words = ("--set", "classifier.kind=head", "--set", "seed=0", "--set", "compression.bits=8")
+        done = place.run("train", "cnn_svm", *place.data, *self.LEARNT, *words)
+        assert done.returncode != 0
+        assert "remove backbone.json there, then train again" in " ".join(done.stderr.split())
 
 
 def test_one_class_alone_and_too_few_images_are_told_at_once(

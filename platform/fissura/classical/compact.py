@@ -10,6 +10,7 @@ coordinates  z = (x[:, columns] - mean) @ matrix, or * scale, of the features x;
 rbf          exp(-|z - vectors|^2 / 2) @ coefficients + intercept
 fourier      cos(z @ frequencies + phases) @ coefficients + intercept
 forest       the mean over the trees of the class probabilities of the leaf that z falls into
+softmax      class probabilities, exp(y) over its sum, of y = x @ coefficients + intercept, a number a class
 
 A forest's nodes stand level by level, those of all trees together: `feature` is the coordinate that a node
 looks at, or -1 at a leaf; the children of the k-th inner node are nodes `trees + 2k` (z <= threshold) and
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FORMAT = 1
+PROBABLE = ("forest", "softmax")  # the kinds whose outcome is a probability a class
 LIMIT_BYTES = 64 * 2**20
 LIMIT_CLASSES = 64
 LIMIT_DEPTH = 64
@@ -70,7 +72,8 @@ class Compact:
         self._arrays, left = dict(arrays), _Arrays(arrays)
         if (kind == "fourier") != ("phases" in arrays):
             raise CompactError("phases: of a `fourier` classifier, and of no other")
-        body: type[_Forest | _Kernel] = _Forest if kind == "forest" else _Kernel
+        bodies: dict[str, type[_Forest | _Softmax]] = {"forest": _Forest, "softmax": _Softmax}
+        body: type[_Forest | _Softmax | _Kernel] = bodies.get(kind, _Kernel)
         self._body = body(left, width=width, classes=len(labels))
         if left:
             raise CompactError(f"arrays: unknown for `{kind}`: {', '.join(sorted(left))}")
@@ -78,27 +81,31 @@ class Compact:
     def decision(self, features: ArrayLike) -> Floats:
         """Float32 [n, pairs] of `features` [n, width]: a number a pair of classes (i, j), i < j, in order.
 
-        Above 0 it speaks for i, the first; but with two classes, as scikit-learn has it, for the second.
+        Above 0 it speaks for i, the first; but with two classes, as scikit-learn has it, for the second. Of a
+        forest and a softmax it is the difference of the two probabilities.
         """
         outcome = self._outcome(features)
-        if self.kind != "forest":
+        if self.kind not in PROBABLE:
             return outcome
         difference: Floats = outcome[:, self._pairs[:, 0]] - outcome[:, self._pairs[:, 1]]
         return -difference if len(self.labels) == 2 else difference
 
     def probability(self, features: ArrayLike) -> Floats:
-        """Float32 [n, classes] of `features` [n, width], rows that add up to 1; a forest's alone."""
-        if self.kind != "forest":
-            raise CompactError(f"probability: a forest has one, and this is `{self.kind}`; take the decision")
+        """Float32 [n, classes] of `features` [n, width], rows that add up to 1; a forest's or a softmax's."""
+        if self.kind not in PROBABLE:
+            raise CompactError(
+                f"probability: a forest or a softmax has one, and this is `{self.kind}`; take the decision"
+            )
         return self._outcome(features)
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
         """Int64 [n], the labels of `features` [n, width].
 
-        A forest takes the most probable class; the others count a vote a pair. Of equals, the first wins.
+        A forest and a softmax take the most probable class; the others count a vote a pair. Of equals, the
+        first wins.
         """
         votes = outcome = self._outcome(features)
-        if self.kind != "forest":
+        if self.kind not in PROBABLE:
             second = outcome >= 0 if len(self.labels) == 2 else outcome <= 0
             votes = np.zeros((len(outcome), len(self.labels)), np.float32)
             for (i, j), for_second in zip(self._pairs, second.T, strict=True):
@@ -255,6 +262,22 @@ class _Kernel:
         return outcome
 
 
+class _Softmax:
+    """A number a class, and the probabilities that they stand for."""
+
+    def __init__(self, arrays: _Arrays, *, width: int, classes: int) -> None:
+        self.coefficients = arrays.floats("coefficients", width, classes)
+        self.intercept = arrays.take("intercept", "f4", classes)
+        self.outputs, self.values_a_row = classes, max(width, classes)
+
+    def __call__(self, rows: Floats) -> Floats:
+        values = rows @ self.coefficients + self.intercept
+        values -= values.max(axis=1, keepdims=True)
+        np.exp(values, out=values)
+        probabilities: Floats = values / values.sum(axis=1, keepdims=True)
+        return probabilities
+
+
 class _Forest:
     """Trees as arrays, all walked at once, a level a step."""
 
@@ -303,8 +326,8 @@ class _Forest:
 
 def _check_header(kind: object, classes: object, labels: object, width: object) -> None:
     """The header's fields, which may come from anyone."""
-    if kind not in ("rbf", "fourier", "forest"):
-        raise CompactError("kind: one of rbf, fourier, forest")
+    if kind not in ("rbf", "fourier", *PROBABLE):
+        raise CompactError("kind: one of rbf, fourier, forest, softmax")
     if type(width) is not int or not 1 <= width <= LIMIT_WIDTH:
         raise CompactError(f"width: from 1 to {LIMIT_WIDTH}")
     names, numbers = (list(each) if isinstance(each, (list, tuple)) else [] for each in (classes, labels))

@@ -17,7 +17,7 @@ class Compression(Spec):
     """How a fitted classifier is made small.
 
     method
-        none         all support vectors, or all trees
+        none         all support vectors, all trees, or all of a head
         prune        without the `share` of the support vectors, or of the leaves, that matters least; a
                      forest also keeps only the `components` strongest features, and is grown anew on them
         fourier      `components` random Fourier features (Rahimi and Recht, 2007) and a linear head

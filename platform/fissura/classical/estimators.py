@@ -1,4 +1,4 @@
-"""The classifiers and the whitening before them: specs that build scikit-learn estimators."""
+"""The classifiers and the whitening before them: specs, of which most build scikit-learn estimators."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -61,7 +61,16 @@ class Forest(Spec):
         )
 
 
-AnyClassifier = Annotated[SVM | Forest, Field(discriminator="kind")]
+class BackboneHead(Spec):
+    """The linear head that the backbone was trained with, and a softmax: the network from end to end.
+
+    Nothing is fitted: the weights are those of the backbone's own training, which is that of the head.
+    """
+
+    kind: Literal["head"] = "head"
+
+
+AnyClassifier = Annotated[SVM | Forest | BackboneHead, Field(discriminator="kind")]
 
 
 class NoWhitening(Spec):
@@ -91,7 +100,7 @@ class ZCAWhitening(Spec):
 AnyWhitening = Annotated[NoWhitening | ZCAWhitening, Field(discriminator="kind")]
 
 
-def pipeline(whitening: AnyWhitening, *, classifier: AnyClassifier, seed: int) -> "Pipeline":
+def pipeline(whitening: AnyWhitening, *, classifier: SVM | Forest, seed: int) -> "Pipeline":
     """The unfitted pipeline: `whitening` where there is one, `scaling` (UnitDistance), `classifier`."""
     from sklearn.pipeline import Pipeline
 

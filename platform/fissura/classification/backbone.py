@@ -1,8 +1,9 @@
 """Backbones learnt from the user's own images: `trained` on their labels, or `distilled` from a teacher.
 
 A training's directory holds `backbone.json` once it is finished, and then `weights.safetensors`, which
-`Backbone.build(weights=...)` takes. Before that it holds `training.json` (what is trained), the packed
-images, the state of the last epoch, and a teacher's features.
+`Backbone.build(weights=...)` takes, and `head.safetensors`, the linear head that was trained with it. Before
+that it holds `training.json` (what is trained), the packed images, the state of the last epoch, and a
+teacher's features.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,9 @@ __all__ = [
     "train_packed",
 ]
 
-ASKED, RESULT = "training.json", "backbone.json"
+ASKED, RESULT, HEAD = "training.json", "backbone.json", "head.safetensors"
+HEAD_SHA = "head_sha256"
+"""The key of `backbone.json` that trainings of before heads were kept do not have."""
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -67,7 +70,8 @@ def train_backbone(
 
     Returns:
         What `backbone.json` holds: the backbone, the training, `data` (a digest), `classes`, the numbers of
-        images, `unreadable`, `history` (a record an epoch), `seconds`, and `sha256` of the weights.
+        images, `unreadable`, `history` (a record an epoch), `seconds`, and the `sha256` of the weights and
+        `head_sha256` of the head.
 
     Raises:
         DataError: nothing can be learnt from the images (one class alone, say); `directory` is another
@@ -159,6 +163,7 @@ def train_packed(
         on_epoch(trainer.step())
     if runtime.rank == 0:
         save_weights(trainer.network.body, directory / WEIGHTS)
+        save_weights(trainer.head, directory / HEAD)
         result = {
             **asked,
             "classes": list(images.classes),
@@ -168,6 +173,7 @@ def train_packed(
             "seconds": trainer.progress.seconds,
             "workers": runtime.world_size,
             "sha256": sha256(directory / WEIGHTS),
+            HEAD_SHA: sha256(directory / HEAD),
         }
         write_json(directory / RESULT, result)
     runtime.mean(0.0)  # waits until the result is written
@@ -195,17 +201,19 @@ def read_backbone(directory: Path) -> dict[str, Any]:
     """What a finished training left in `backbone.json`; see `train_backbone`.
 
     Raises:
-        DataError: there is no finished training.
+        DataError: there is no finished training, or one of its files is missing or damaged.
     """
     path = directory / RESULT
     if not path.is_file():
         raise DataError(f"{path}: no finished training of a backbone; train it first")
     plain = read_json(path, remedy="remove it, then train the backbone again")
-    weights, remedy = directory / WEIGHTS, f"remove {RESULT} there, then train again"
-    if not weights.is_file():
-        raise DataError(f"{weights}: is missing; {remedy}")
-    if "sha256" in plain and plain["sha256"] != sha256(weights):
-        raise DataError(f"{weights}: is damaged (its SHA-256 differs); {remedy}")
+    remedy = f"remove {RESULT} there, then train again"
+    for name, key in ((WEIGHTS, "sha256"), (HEAD, HEAD_SHA)):
+        file = directory / name
+        if not file.is_file() and (name == WEIGHTS or key in plain):
+            raise DataError(f"{file}: is missing; {remedy}")
+        if key in plain and plain[key] != sha256(file):
+            raise DataError(f"{file}: is damaged (its SHA-256 differs); {remedy}")
     return plain
 
 

@@ -128,6 +128,11 @@ class BackboneTrainer:
             self._load()
 
     @property
+    def head(self) -> torch.nn.Linear:
+        """The head that learns with the network."""
+        return self._objective.head
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are done."""
         return self.progress.epoch >= self.training.epochs

@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from fissura.classical.compact import Compact
 from fissura.classical.compress import compact
-from fissura.classical.estimators import SVM, AnyWhitening, pipeline
+from fissura.classical.estimators import SVM, AnyWhitening, BackboneHead, pipeline
 from fissura.classification.recipe import ClassifierRecipe
-from fissura.core.errors import DataError
+from fissura.classification.trained_head import TrainedHead
+from fissura.core.errors import DataError, SpecError
 from fissura.metrics.classification import class_scores
 
 TOLERANCE = 1e-3  # of the SVM's dual problem, as scikit-learn's default
@@ -101,14 +102,21 @@ def judge(
     fold_of: Int64[np.ndarray, "n"],
     classes: Sequence[str],
     threads: int = 1,
+    head: TrainedHead | None = None,
 ) -> dict[str, float | None]:
     """The scores of any setting, compressed as it will be used; with `bytes` and `microseconds` an image, the
-    means over the folds. See `fit`."""
+    means over the folds. See `fit`.
+
+    A head is the same in every fold, and still judged on images that it did not learn from: features and
+    labels are those of the images that its backbone never saw.
+    """
     predictions = np.empty_like(labels)
     sizes, times = [], []
     for fold in range(recipe.folds):
         inside = fold_of != fold
-        small = fit(recipe, features[inside], labels=labels[inside], classes=classes, threads=threads)
+        small = fit(
+            recipe, features[inside], labels=labels[inside], classes=classes, threads=threads, head=head
+        )
         predictions[~inside] = small.predict(features[~inside])
         sizes.append(small.nbytes)
         times.append(microseconds(small, features[~inside]))
@@ -125,9 +133,22 @@ def fit(
     labels: Int64[np.ndarray, "n"],
     classes: Sequence[str],
     threads: int = 1,
+    head: TrainedHead | None = None,
 ) -> Compact:
     """The recipe's classifier, fitted to all of the features, in its small form. A forest grows its trees in
-    so many `threads`; they are the same trees."""
+    so many `threads`; they are the same trees. `head` is the one that the backbone learnt with, which a
+    recipe of classifier `head` takes as it is.
+
+    Raises:
+        SpecError: a recipe of classifier `head` without one.
+    """
+    if isinstance(recipe.classifier, BackboneHead):
+        if head is None:
+            raise SpecError(
+                "`classifier.kind: head` is the head that the backbone learnt with, and none was given; read"
+                " it with `TrainedHead.read`"
+            )
+        return head.compact(classes=classes, compression=recipe.compression)
     estimator = pipeline(recipe.whitening, classifier=recipe.classifier, seed=recipe.seed)
     if "classifier__n_jobs" in estimator.get_params():
         estimator.set_params(classifier__n_jobs=threads)

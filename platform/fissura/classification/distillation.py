@@ -21,7 +21,7 @@ The paper names teacher, student and discriminator and prints neither architectu
 - both are compared in k dimensions. In its own 2048 a teacher's features are told apart by where ReLU cuts
   them off, whatever the student does; a random projection keeps distances (Johnson and Lindenstrauss, 1984)
   and has no such edges. It is standardised by mean and deviation over the training images;
-- P, D and the head are dropped after the training.
+- P and D are dropped after the training; the head is kept beside the weights.
 """
 
 from collections.abc import Sequence

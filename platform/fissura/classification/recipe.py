@@ -5,7 +5,14 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from fissura.classical.compression import Compression
-from fissura.classical.estimators import SVM, AnyClassifier, AnyWhitening, ZCAWhitening
+from fissura.classical.estimators import (
+    SVM,
+    AnyClassifier,
+    AnyWhitening,
+    BackboneHead,
+    NoWhitening,
+    ZCAWhitening,
+)
 from fissura.classification.backbone_training import BackboneTraining
 from fissura.core.errors import SpecError
 from fissura.data.labelled import parse_labelled
@@ -26,6 +33,9 @@ class ClassifierRecipe(Experiment):
     `training` is how a backbone is learnt whose weights are "trained" or "distilled". It sees
     `backbone_share` of the training images (whole groups), which the classifier and its folds then never see:
     features that have seen the labels of the images they are judged on would make every setting look good.
+
+    A classifier `head` is the one that the backbone was trained with. It reads the features as they are,
+    whatever `whitening` says, and its folds have nothing to fit: none of their images taught it.
     """
 
     task = "classification"
@@ -53,6 +63,32 @@ class ClassifierRecipe(Experiment):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_head_is_one_that_its_backbone_learnt_with(self) -> Self:
+        if not isinstance(self.classifier, BackboneHead):
+            return self
+        broken = []
+        if self.backbone.weights not in LEARNT:
+            broken.append(
+                "`classifier.kind: head` is the head that a backbone learnt with from the user's images, and"
+                f" weights `{self.backbone.weights}` come without one: set `backbone.weights` to trained or"
+                " distilled, and `backbone_share`; or take the classifier svm or forest"
+            )
+        if self.compression.method != "none":
+            broken.append(
+                "`compression.method`: a head is one row of weights a class, and"
+                f" `{self.compression.method}` makes nothing of it smaller: take `none`, and"
+                " `compression.bits: 8` for int8"
+            )
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @property
+    def whitens_by(self) -> AnyWhitening:
+        """The whitening that its classifier reads the features through."""
+        return NoWhitening() if isinstance(self.classifier, BackboneHead) else self.whitening
+
     @property
     def weights_wanted(self) -> tuple[Backbone, ...]:
         """The backbones whose published weights, or files of them, it needs: its own, or what that and a
@@ -68,7 +104,11 @@ class ClassifierRecipe(Experiment):
         return tuple(started)
 
     def named_by(self) -> dict[str, Any]:
-        return {**self.plain(), "training": self.training.named_by()}
+        """See `Experiment.named_by`; a head's whitening, which is not read, decides nothing."""
+        read = {"training": self.training.named_by(), "whitening": self.whitens_by.plain()}
+        if isinstance(self.classifier, BackboneHead):
+            read["compression"] = Compression(bits=self.compression.bits).plain()
+        return {**self.plain(), **read}
 
     @property
     def length(self) -> int:
@@ -77,8 +117,11 @@ class ClassifierRecipe(Experiment):
 
     def measured(self, metric: str, *, on: str) -> str:
         """See `Experiment.measured`."""
-        scored = metric.startswith("cv/")
-        return f"in {self.folds}-fold cross-validation on the training split of {on}" if scored else ""
+        if not metric.startswith("cv/"):
+            return ""
+        if isinstance(self.classifier, BackboneHead):
+            return f"on the images of the training split of {on} that the backbone never saw"
+        return f"in {self.folds}-fold cross-validation on the training split of {on}"
 
 
 def classifier_of(experiment: Experiment) -> ClassifierRecipe:

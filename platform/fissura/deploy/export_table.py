@@ -85,9 +85,10 @@ def classifier_macs(path: Path) -> int:
             end, levels = trees + 2 * int(np.searchsorted(inner, end)), levels + 1
         return int(macs + trees * levels)
     # beside its product a kernel value takes two: the other two terms of the distance and the exponential; a
-    # random feature one: the cosine
-    terms = 2 * len(arrays["vectors"]) if "vectors" in arrays else len(arrays["frequencies"])
-    return int(macs + terms)
+    # random feature one: the cosine; a class's probability one: the exponential
+    terms = {"vectors": 2, "frequencies": 1, "intercept": 1}
+    name = next(each for each in terms if each in arrays)
+    return int(macs + terms[name] * len(arrays[name]))
 
 
 def _seconds(function: Callable[[], Any]) -> float:

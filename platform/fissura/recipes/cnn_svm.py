@@ -5,7 +5,8 @@ features      pooled features of VGG16, ResNet50, MobileNetV3 or EfficientNet-Li
 whitening     ZCA, fitted on training features
 distillation  `backbone.weights=distilled`: a ResNet50 teacher, a MobileNetV3 or EfficientNet-Lite student, a
               discriminator between their features (`training`)
-classifier    RBF SVM (C, gamma), or a random forest of 100 trees, depth 20, feature share 0.8
+classifier    RBF SVM (C, gamma), or a random forest of 100 trees, depth 20, feature share 0.8; beside them
+              the network from end to end: the head that a learnt backbone was trained with
 search        the paper's adaptive rule for C and gamma is the sampler `adaptive`; TPE stands beside it
 compression   support vectors pruned by 30 to 50 %, int8, random Fourier features; forests pruned
 levels        crack or none; minor (< 0.1 mm) or obvious, from image labels alone; any number of levels

@@ -51,13 +51,19 @@ def forest(rng: np.random.Generator, classes: int = 2, **other: Any) -> Compact:
     return make("forest", classes, arrays | other)
 
 
+def softmax(rng: np.random.Generator, classes: int = 2, **other: Any) -> Compact:
+    """A head of random weights."""
+    weights = {"coefficients": rng.normal(size=(WIDTH, classes)), "intercept": rng.normal(size=classes)}
+    return make("softmax", classes, {name: one.astype(np.float32) for name, one in weights.items()} | other)
+
+
 def make(kind: str, classes: int, arrays: dict[str, np.ndarray]) -> Compact:
     names = ["sound", "fine", "wide", "gaping"][:classes]
     return Compact(kind, classes=names, labels=list(range(classes)), width=WIDTH, arrays=arrays)
 
 
 def machines(rng: np.random.Generator) -> list[Compact]:
-    return [kernel_machine(rng), kernel_machine(rng, "fourier", 3), forest(rng, 3)]
+    return [kernel_machine(rng), kernel_machine(rng, "fourier", 3), forest(rng, 3), softmax(rng, 3)]
 
 
 def packed(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -131,6 +137,28 @@ class TestEvaluation:
         differences = np.stack([expected[:, i] - expected[:, j] for i, j in pairs], axis=1)
         np.testing.assert_allclose(compact.decision(features), differences, atol=1e-6)
 
+    @pytest.mark.parametrize("classes", [2, 3, 4])
+    def test_of_a_softmax_is_the_formula_written_out(self, rng, classes):
+        compact = softmax(rng, classes)
+        features = rng.normal(size=(20, WIDTH)).astype(np.float32)
+        weights, bias = (compact._arrays[name].astype(float) for name in ("coefficients", "intercept"))
+        powers = np.exp([[row @ weights[:, k] + bias[k] for k in range(classes)] for row in features])
+        expected = powers / powers.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(compact.probability(features), expected, atol=1e-6)
+        assert (compact.predict(features) == expected.argmax(axis=1)).all()
+        pairs = list(itertools.combinations(range(classes), 2)) if classes > 2 else [(1, 0)]
+        differences = np.stack([expected[:, i] - expected[:, j] for i, j in pairs], axis=1)
+        np.testing.assert_allclose(compact.decision(features), differences, atol=1e-6)
+
+    def test_of_a_softmax_neither_overflows_nor_divides_by_nothing(self, rng):
+        compact = softmax(rng, coefficients=np.full((WIDTH, 2), [-1e4, 1e4], np.float32))
+        row = np.ones((1, WIDTH))
+        np.testing.assert_array_equal(compact.probability(row), [[0, 1]])
+        np.testing.assert_array_equal(compact.probability(-row), [[1, 0]])
+        assert (compact.decision(row), compact.predict(-row)) == (1, 0)
+        with pytest.raises(CompactError, match="too large to compute with"):
+            compact.predict(np.full((1, WIDTH), 1e38))
+
     def test_of_a_forest_goes_left_at_the_threshold_itself(self, rng):
         compact = forest(rng)
         row = np.zeros((1, WIDTH), np.float32)
@@ -200,8 +228,8 @@ class TestEvaluation:
         expected = compact._arrays["intercept"][None]
         np.testing.assert_array_equal(compact.decision(np.full((1, WIDTH), 1e6)), expected)
 
-    def test_has_probabilities_of_a_forest_alone(self, rng):
-        with pytest.raises(CompactError, match="a forest has one, and this is `rbf`"):
+    def test_has_no_probabilities_of_a_kernel_machine(self, rng):
+        with pytest.raises(CompactError, match="a forest or a softmax has one, and this is `rbf`"):
             kernel_machine(rng).probability(np.zeros((1, WIDTH)))
 
 
@@ -324,9 +352,10 @@ class TestCraftedFile:
     @given(data=st.data())
     def test_of_any_arrays_is_refused_or_runs(self, tmp_path_factory, data):
         path = tmp_path_factory.getbasetemp() / "arrays.npz"
-        kind = data.draw(st.sampled_from(["forest", "rbf", "fourier"]))
+        kind = data.draw(st.sampled_from(["forest", "softmax", "rbf", "fourier"]))
         rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-        arrays = dict(forest(rng)._arrays if kind == "forest" else kernel_machine(rng, kind)._arrays)
+        made = {"forest": forest, "softmax": softmax}.get(kind)
+        arrays = dict((kernel_machine(rng, kind) if made is None else made(rng))._arrays)
         for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=2)):
             dtype = data.draw(st.sampled_from([arrays[name].dtype.str, "<f4", "|i1", "|u1", "<i4"]))
             shape = data.draw(st.sampled_from([arrays[name].shape, (3,), (2, 2), (), (0,), (9, 1)]))

@@ -21,6 +21,7 @@ from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
 from fissura.classification.cross_validation_score import FoldDistances, judge, judge_svms, shares_distances
 from fissura.classification.recipe import ClassifierRecipe
+from fissura.classification.trained_head import TrainedHead
 from fissura.core.errors import UserError, named
 from fissura.distributed.failure_policy import Event, Failure, decide
 from fissura.distributed.search.gauges import SearchGauges
@@ -119,6 +120,7 @@ def _submit(
     try:
         sample = inputs.of(first)
         distances = inputs.distances(first) if shared else None
+        head = inputs.head(first)
     except UserError as error:
         for trial_id, _ in settings:
             search.fail(trial_id, reason=str(error))
@@ -127,7 +129,7 @@ def _submit(
     task = ray.remote(num_cpus=cpus, max_retries=1 if len(settings) > 1 else RETRIES)(_judge)
     plain = [recipe.plain() for _, recipe in settings]
     reference = task.remote(
-        plain, sample.features, distances, sample.labels, sample.fold_of, list(inputs.classes), cpus,
+        plain, sample.features, distances, sample.labels, sample.fold_of, list(inputs.classes), head, cpus,
         seconds * len(settings),
     )  # fmt: skip
     begun = time.monotonic()
@@ -189,6 +191,7 @@ def _judge(
     labels: Int64[ndarray, "n"],
     fold_of: Int64[ndarray, "n"],
     classes: list[str],
+    head: TrainedHead | None,
     cpus: int,
     limit: float,
 ) -> list[dict[str, Any]]:
@@ -202,7 +205,7 @@ def _judge(
         if distances is not None:
             return list(judge_svms(recipes, distances, labels=labels, fold_of=fold_of))
         return [
-            judge(recipe, features, labels=labels, fold_of=fold_of, classes=classes, threads=cpus)
+            judge(recipe, features, labels=labels, fold_of=fold_of, classes=classes, threads=cpus, head=head)
             for recipe in recipes
         ]
     except Exception as error:

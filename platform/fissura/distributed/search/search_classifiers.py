@@ -126,7 +126,7 @@ def _feature_map(run: Path, recipe: ClassifierRecipe, inputs: TrialInputs) -> Pl
     features = inputs.features(recipe)[np.concatenate([training_rows, test_rows])]
     training = np.arange(len(features)) < len(training_rows)
     return feature_map(
-        whitened(features, whitening=recipe.whitening, training=training)[~training],
+        whitened(features, whitening=recipe.whitens_by, training=training)[~training],
         labels=table.column("label").to_numpy(),
         predictions=table.column("prediction").to_numpy(),
         classes=inputs.classes,

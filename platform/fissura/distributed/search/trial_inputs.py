@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float32, Int64
 from ray import ObjectRef
 
+from fissura.classical.estimators import BackboneHead
 from fissura.classification.cross_validation_score import check_features, fold_distances
 from fissura.classification.recipe import LEARNT, ClassifierRecipe
 from fissura.classification.roles import Roles, assign_roles, fold_of
+from fissura.classification.trained_head import TrainedHead
 from fissura.core.progress import Say
 from fissura.core.seeding import derive
 from fissura.core.spec import digest
@@ -108,6 +110,16 @@ class TrialInputs:
             address=self._address,
             say=self._say,
         )
+
+    def head(self, recipe: ClassifierRecipe) -> TrainedHead | None:
+        """The head that the recipe's backbone learnt with; None if its classifier is another.
+
+        Raises:
+            DataError: the backbone was learnt before heads were kept.
+        """
+        if not isinstance(recipe.classifier, BackboneHead) or (weights := self.weights(recipe)) is None:
+            return None
+        return TrainedHead.read(weights.parent)
 
     def network(self, recipe: ClassifierRecipe) -> FeatureNetwork:
         """The recipe's backbone, on the CPU."""

@@ -29,7 +29,7 @@ def fit_run(
         return read_manifest(run)
     begin = time.perf_counter()
     sample = inputs.of(recipe)
-    features = ray.get(sample.features)
+    features, head = ray.get(sample.features), inputs.head(recipe)
     if not scores:
         scores = judge(
             recipe,
@@ -38,8 +38,9 @@ def fit_run(
             fold_of=sample.fold_of,
             classes=inputs.classes,
             threads=cpus,
+            head=head,
         )
-    classifier = fit(recipe, features, labels=sample.labels, classes=inputs.classes, threads=cpus)
+    classifier = fit(recipe, features, labels=sample.labels, classes=inputs.classes, threads=cpus, head=head)
     if not np.isfinite(classifier.decision(features[:1])).all():
         raise DataError(f"{run}: the fitted classifier gives no numbers; choose another setting")
     return close_classifier_run(
