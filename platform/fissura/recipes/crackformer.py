@@ -16,6 +16,7 @@ Deviations and readings, beside those of the network (`models.crackformer.CrackF
   lowest validation loss, of the fused map alone, and in a search that of its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BalancedBCE
@@ -23,6 +24,8 @@ from fissura.metrics import Pixel
 from fissura.models import CrackFormer
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import SGD, Chosen, Phase, Recipe
+
+PAPER = Paper("Liu et al.", "TITS", 2023)
 
 
 def recipe() -> Recipe:

@@ -24,6 +24,7 @@ Deviations and readings, beside those of the network (`models.deepcrack_liu.Deep
   search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline
 from fissura.data.resize import Fixed
 from fissura.losses import LinFocal
@@ -31,6 +32,8 @@ from fissura.metrics import Overlap, Pixel
 from fissura.models import DeepCrackLiu
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import SGD, Decay, Phase, Recipe
+
+PAPER = Paper("Liu et al.", "Neurocomputing", 2019)
 
 
 def recipe() -> Recipe:

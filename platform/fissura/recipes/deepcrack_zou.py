@@ -21,6 +21,7 @@ Deviations and readings, beside those of the network (`models.deepcrack_zou.Deep
   search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BCE
@@ -28,6 +29,8 @@ from fissura.metrics import Flexible, Pixel
 from fissura.models import DeepCrackZou
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import Adam, Phase, Recipe
+
+PAPER = Paper("Zou et al.", "TIP", 2019)
 
 
 def recipe() -> Recipe:

@@ -19,6 +19,7 @@ Deviations and readings, beside those of the network (`models.dru.DRU`):
   step alone, and in a search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BCE
@@ -26,6 +27,8 @@ from fissura.metrics import Pixel
 from fissura.models import DRU
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import SGD, Decay, Given, Phase, Recipe
+
+PAPER = Paper("Wang et al.", "ICCV", 2019)
 
 
 def recipe() -> Recipe:

@@ -12,11 +12,14 @@ Deviations and readings:
   (`fissura search frangi`).
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Native
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import Frangi
 from fissura.segmentation.recipe import Recipe
+
+PAPER = Paper("Frangi et al.", "MICCAI", 1998)
 
 
 def recipe() -> Recipe:

@@ -22,6 +22,7 @@ Deviations and readings, beside those of the network (`models.hrsegnet.HrSegNet`
   objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BCE
@@ -29,6 +30,8 @@ from fissura.metrics import Overlap, Pixel
 from fissura.models import HrSegNet
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import SGD, Phase, Polynomial, Recipe
+
+PAPER = Paper("Li et al.", "Automation in Construction", 2023)
 
 
 def recipe() -> Recipe:

@@ -12,11 +12,14 @@ Deviations and readings:
   (`fissura search niblack`).
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Native
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import Niblack
 from fissura.segmentation.recipe import Recipe
+
+PAPER = Paper("Niblack", "Prentice-Hall", 1986)
 
 
 def recipe() -> Recipe:

@@ -24,6 +24,7 @@ Deviations and readings, beside those of the network (`models.resenc.ResEnc`):
 - it keeps the last epoch; here that of the lowest validation loss, and in a search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import DiceBCE
@@ -31,6 +32,8 @@ from fissura.metrics import Overlap, Pixel
 from fissura.models import ResEnc
 from fissura.segmentation.inference import Sliding
 from fissura.segmentation.recipe import Given, Nesterov, Phase, Polynomial, Recipe
+
+PAPER = Paper("Isensee et al.", "nnU-Net revisited, MICCAI", 2024)
 
 
 def recipe() -> Recipe:

@@ -12,11 +12,14 @@ Deviations and readings:
   (`fissura search sato`).
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Native
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import Sato
 from fissura.segmentation.recipe import Recipe
+
+PAPER = Paper("Sato et al.", "Medical Image Analysis", 1998)
 
 
 def recipe() -> Recipe:

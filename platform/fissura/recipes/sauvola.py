@@ -11,11 +11,14 @@ Deviations and readings:
   (`fissura search sauvola`).
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Pipeline
 from fissura.data.resize import Native
 from fissura.metrics import Pixel, Tolerant
 from fissura.models import Sauvola
 from fissura.segmentation.recipe import Recipe
+
+PAPER = Paper("Sauvola and Pietikäinen", "Pattern Recognition", 2000)
 
 
 def recipe() -> Recipe:

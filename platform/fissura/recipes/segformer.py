@@ -20,6 +20,7 @@ Deviations and readings:
 - it keeps the last step; here the epoch of the lowest validation loss, and in a search its objective.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BCE
@@ -27,6 +28,8 @@ from fissura.metrics import Overlap, Pixel
 from fissura.models import SegFormer
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import AdamW, Given, Phase, Polynomial, Recipe
+
+PAPER = Paper("Xie et al.", "NeurIPS", 2021)
 
 
 def recipe() -> Recipe:

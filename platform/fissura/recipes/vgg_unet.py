@@ -18,6 +18,7 @@ Deviations and readings, beside those of the loss:
 - the prediction is not refined by further passes over it (the paper's K is 1): the comparison does not say.
 """
 
+from fissura.core.paper import Paper
 from fissura.data.pipeline import Augmentation, Pipeline, RandomCrop
 from fissura.data.resize import Native
 from fissura.losses import BCE, VGG, Term, WeightedSum
@@ -25,6 +26,8 @@ from fissura.metrics import Pixel
 from fissura.models import UNet
 from fissura.segmentation.inference import Whole
 from fissura.segmentation.recipe import Adam, Decay, Given, Phase, Recipe
+
+PAPER = Paper("Mosinska et al.", "CVPR", 2018)
 
 
 def recipe() -> Recipe:
