@@ -218,24 +218,26 @@ class TestAHead:
             found.append(json.loads(done.stdout)["run"])
         return found
 
-    def test_is_evaluated_ranked_and_exported(self, place: Place, runs: list[str]) -> None:
+    def test_is_evaluated_ranked_and_exported(
+        self, place: Place, runs: list[str], fissura: Callable[..., Any], tmp_path: Path
+    ) -> None:
         (learnt,) = (place.folder / "studies" / "backbones").iterdir()
         assert (learnt / "head.safetensors").is_file(), "both runs have one backbone"
         done = place.run("interference", *runs, *place.data)
         assert done.returncode == 0, done.stderr
-        done = place.run("leaderboard", "show", *runs, "--json")
-        assert done.returncode == 0, done.stderr
-        rows = json.loads(done.stdout)
+        ranked = fissura("leaderboard", "show", *runs, "--json")
+        assert ranked.code == 0, ranked.said
+        rows = json.loads(ranked.out)
         (of_head,) = (
             row for row in rows if Path(runs[0]).name in row["runs"] and row["condition"] == "clean"
         )
         assert of_head["classifier_bytes"] == (Path(runs[0]) / "classifier.npz").stat().st_size
         assert of_head["classifier_microseconds"] > 0
-        done = place.run("export", runs[0], "--to", "onnx", "--out", "bundle")
-        assert done.returncode == 0, done.stderr
+        exported = fissura("export", runs[0], "--to", "onnx", "--out", tmp_path / "bundle")
+        assert exported.code == 0, exported.said
         done = subprocess.run(
             [sys.executable, "classify.py", str(place.images / "no_crack")],
-            cwd=place.folder / "bundle", capture_output=True, text=True, timeout=200, check=False,
+            cwd=tmp_path / "bundle", capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         lines = [json.loads(line) for line in done.stdout.splitlines()]
