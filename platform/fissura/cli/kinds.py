@@ -57,11 +57,12 @@ def _models() -> Iterator[dict[str, Any]]:
 
 
 def _recipes() -> Iterator[dict[str, Any]]:
+    from fissura.models.weights import ModelSpec
     from fissura.recipes import RECIPES, paper_of
 
     for name, recipe in RECIPES.items():
         made = recipe()
-        network, *_ = made.weights_wanted
+        network = next(spec for spec in made.weights_wanted if isinstance(spec, ModelSpec))
         yield {
             "recipe": name,
             "task": made.task,

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, relu
-from torch.nn.utils import skip_init
 
 from fissura.core.paper import Paper
 from fissura.core.pretrained import HubFile, Pretrained, fill, starting_tensors
@@ -113,7 +112,7 @@ class VGGLoss(SegmentationLoss):
 def _beginning_of_vgg19(spec: VGG) -> nn.Module:
     """VGG19 up to conv3_4, with the weights of `spec`; no random number of the training's is drawn."""
     layers = {
-        str(number): skip_init(nn.Conv2d, inputs, outputs, 3)
+        str(number): nn.Conv2d(inputs, outputs, 3, device="meta").to_empty(device="cpu")
         for number, (inputs, outputs) in CONVOLUTIONS.items()
     }
     network = nn.ModuleDict({"features": nn.ModuleDict(layers)})
@@ -131,5 +130,5 @@ def _beginning_of_vgg19(spec: VGG) -> nn.Module:
     own = torch.Generator().manual_seed(0)
     for layer in layers.values():
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=own)
-        nn.init.zeros_(layer.bias)
+        nn.init.zeros_(layer.get_parameter("bias"))
     return network

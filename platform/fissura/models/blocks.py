@@ -80,7 +80,7 @@ def max_pool_placed(
 ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b c h w"]]:
     """The greatest value of each 2x2 window, and its place: 0, 1 in the upper row, 2, 3 in the lower one; of
     equals the first."""
-    windows = pixel_unshuffle(maps, 2).unflatten(1, (maps.shape[1], 4))
+    windows = torch.unflatten(pixel_unshuffle(maps, 2), 1, (maps.shape[1], 4))
     values, places = windows.max(dim=2)
     return values, places
 

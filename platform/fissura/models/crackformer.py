@@ -88,16 +88,16 @@ class LambdaAttention(nn.Module):
 
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The attended maps."""
-        query = self.query(maps).unflatten(1, (HEADS, KEYS)).flatten(3)
+        query = torch.unflatten(self.query(maps), 1, (HEADS, KEYS)).flatten(3)
         key, value = self.key(maps).flatten(2), self.value(maps)
         # a share of one among 65,536 pixels is less than half precision resolves
         with torch.autocast(maps.device.type, enabled=False):
             content = torch.einsum("bkn,bvn->bkv", softmax(key.float(), dim=2), value.flatten(2).float())
         around = conv2d(value.flatten(0, 1).unsqueeze(1), self.positions, padding=WINDOW // 2)
-        around = around.unflatten(0, value.shape[:2]).flatten(3)
+        around = torch.unflatten(around, 0, value.shape[:2]).flatten(3)
         attended = torch.einsum("bhkn,bkv->bhvn", query, content.to(query.dtype))
         attended = attended + torch.einsum("bhkn,bvkn->bhvn", query, around)
-        return attended.flatten(1, 2).unflatten(2, maps.shape[2:])
+        return torch.unflatten(attended.flatten(1, 2), 2, maps.shape[2:])
 
 
 class AttentionBottleneck(nn.Module):

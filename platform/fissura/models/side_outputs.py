@@ -43,7 +43,7 @@ class SideOutputSegmenter(Segmenter):
 
     def head(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """The finest side map, fused with the others."""
-        return self._fused(features.split(self._parts, dim=1))
+        return self._fused(torch.split(features, list(self._parts), dim=1))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
         """Crack logits: head(features(image)), without a copy of the maps at the image's size."""
