@@ -88,7 +88,8 @@ class TopologyLoss(SegmentationLoss):
         (one, nil), (high, low) = (values[torch.from_numpy(np.hstack(pairs))] for pairs in (asked, others))
         wrong = (1 - one).square().sum() + nil.square().sum()
         cost = wrong + (high - low).square().sum() / 2 + missing / 2
-        return (cost / max(patches, 1)).to(logits.device)
+        mean: Tensor = cost / max(patches, 1)
+        return mean.to(logits.device)
 
     def _compared(self, crack: Planes, known: Planes) -> Iterator[tuple[int, slice, slice]]:
         """The patches T."""

@@ -113,7 +113,7 @@ class VGGLoss(SegmentationLoss):
 def _beginning_of_vgg19(spec: VGG) -> nn.Module:
     """VGG19 up to conv3_4, with the weights of `spec`; no random number of the training's is drawn."""
     layers = {
-        str(number): skip_init(nn.Conv2d, inputs, outputs, 3)
+        str(number): skip_init(nn.Conv2d, inputs, outputs, 3)  # type: ignore[no-untyped-call]
         for number, (inputs, outputs) in CONVOLUTIONS.items()
     }
     network = nn.ModuleDict({"features": nn.ModuleDict(layers)})
