@@ -3,6 +3,8 @@
 Compiled with numba: a union-find over the sorted pixels is a loop of a few steps for each.
 """
 
+from typing import no_type_check
+
 import numpy as np
 from jaxtyping import Float, Int64
 from numba import njit
@@ -31,6 +33,7 @@ def holes(p: Float[np.ndarray, "h w"]) -> tuple[Places, Places]:
 
 
 @njit(nogil=True, cache=True)
+@no_type_check  # where shapes are checked at run time numba would get the check in place of the function
 def _merged(order: Places, height: int, width: int, sides: int) -> tuple[Places, Places]:
     """(first pixel, pixel where it meets an earlier one) of each component of the pixels that come in `order`
     and touch by 8 or 4 `sides`; of 4, whatever lies beyond the image is there before all."""
