@@ -9,11 +9,12 @@ import pytest
 
 from fissura.data.cache import prepare
 from fissura.data.datasets import parse_datasets
+from fissura.data.resize import Native
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.distributed.search.searcher import StudySearch
 from fissura.operations.forecast.learning_curves import read_study
 from fissura.operations.forecast.measure import amdahl_share, measure
-from fissura.spaces.load import load_text
+from fissura.spaces.load import load_space, load_text
 from fissura.studies.study import Plan, Study
 
 SPACE = """
@@ -97,6 +98,17 @@ def test_a_measurement_trains_the_papers_setting_and_others(tmp_path: Path) -> N
     assert all(0 < seconds < 60 for seconds in found.seconds)
     assert len(data.some(train=3, val=2)) == 5
     assert data.some(train=3, val=2).indices("test") == []
+
+
+def test_of_a_filter_the_validation_is_measured(tmp_path: Path) -> None:
+    write(SyntheticSpec(train=2, val=3, test=2, height=64, width=64), tmp_path / "images")
+    data = prepare(
+        parse_datasets([f"synthetic:{tmp_path / 'images'}"]), resize=Native(), directory=tmp_path / "cache"
+    )
+    found = measure(load_space("sato"), data, settings=2, cpus=1, most_cpus=1, seed=0, say=lambda _: None)
+    assert found.first == 0
+    assert len(found.seconds) == 2
+    assert min(found.seconds) > 0
 
 
 def test_it_plans_from_a_study(study: Study, tmp_path: Path, fissura: Callable[..., Any]) -> None:
