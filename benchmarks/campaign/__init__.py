@@ -7,6 +7,8 @@ steps; its threshold comes from validation images; it is scored on the test imag
 its own and the others, and ranked. What is trained stays trained: run it again to go on, also with more rows,
 data sets or seeds. Ray is not needed.
 
+Rows that segment take the data sets with masks, classifiers those with labels.
+
 OUT/plan.json       the epochs that fit the minutes, for each row and data set, and the seconds of one
 OUT/runs/           the runs, as `fissura train` leaves them
 OUT/campaign.md     leaderboard, cross-data matrix, and whether each paper's main claim holds here

@@ -16,25 +16,32 @@ from fissura.core.files import replacing
 from fissura.data.cache import default_cache
 from fissura.data.content import content_digest
 from fissura.data.datasets import parse_datasets
+from fissura.data.labelled import labelled_kinds, parse_labelled
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Trains, scores and reports; gives the exit code."""
     options = _parser().parse_args(words)
     terms = Terms(options.minutes, options.profile, options.out.resolve(), default_cache())
-    content_digest(parse_datasets(options.data), directory=terms.cache)  # looks at them all before anything
+    labelled = [data for data in options.data if data.partition(":")[0] in labelled_kinds()]
+    masked = [data for data in options.data if data not in labelled]
+    # looks at them all before anything is trained
+    if masked:
+        content_digest(parse_datasets(masked), directory=terms.cache)
+    if labelled:
+        parse_labelled(labelled)
     terms.out.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
     failures: list[Failed] = []
     for seed in range(options.seeds):
         for row in _chosen(options.rows):
-            for data in options.data:
+            for data in labelled if row.classifies else masked:
                 result = train(row, data=data, seed=seed, terms=terms, say=_say)
                 if isinstance(result, Failed):
                     failures.append(result)
                 else:
                     outcomes.append(result)
-                    score(result, others=[other for other in options.data if other != data], terms=terms)
+                    score(result, others=[other for other in masked if other != data], terms=terms)
                 text = report(outcomes, failures, claims=CLAIMS, minutes=options.minutes)
                 with replacing(terms.out / "campaign.md") as scratch:
                     scratch.write_text(text, encoding="utf-8")

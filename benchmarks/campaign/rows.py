@@ -11,6 +11,14 @@ BACKBONES = (
 SMALL_UNET = {"kind": "unet", "width": 16, "depth": 4, "normalisation": "batch"}
 SMALL_JTFN = {"kind": "jtfn", "width": 8, "steps": 2}
 LOSSES: Mapping[str, Any] = {
+    "balanced_bce": {"kind": "balanced_bce"},
+    "topology": {
+        "kind": "weighted_sum",
+        "terms": [
+            {"name": "ce", "weight": 1.0, "loss": {"kind": "bce"}},
+            {"name": "topology", "weight": 0.05, "loss": {"kind": "topology"}},
+        ],
+    },
     "dice_bce": {"kind": "dice_bce"},
     "lin_focal": {"kind": "lin_focal"},
     "weighted_bce": {"kind": "weighted_bce"},
@@ -26,23 +34,34 @@ BASE = {"phases.ambiguity.loss": {"kind": "bce"}, "phases.ambiguity.until": 1.0}
 PHASE_ONE = {"phases.ambiguity.until": 1.0}
 
 
+FILTERS = ("niblack", "sauvola", "frangi", "sato")
+"""The spaces that have no profile for a machine: nothing is trained."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A network and how it is trained: `settings` over the paper's own in the search space `space`, as its
-    profile makes them small."""
+    profile makes them small. Rows of `cnn_svm` are classifiers, all others segment."""
 
     name: str
     space: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether its data is labelled images."""
+        return self.space == "cnn_svm"
+
 
 @dataclass(frozen=True)
 class Claim:
-    """What `paper` says: the row `better` scores more than the row `worse`."""
+    """What `paper` says: the row `better` scores more than the row `worse`, under a protocol or, of
+    classifiers, a condition of the images."""
 
     paper: str
     better: str
     worse: str
+    under: str = "pixel"
 
 
 def _cirl(network: str, model: Mapping[str, Any]) -> tuple[Row, ...]:
@@ -67,11 +86,28 @@ ROWS: tuple[Row, ...] = (
     Row("attention ResU-Net, plain blocks", "attention_resunet", {"model.blocks": "plain"}),
     Row("attention ResU-Net, no gates", "attention_resunet", {"model.gate": "none"}),
     Row("attention ResU-Net, last block supervised", "attention_resunet", {"model.supervision": "last"}),
+    Row("CrackFormer-II", "crackformer", {"model.width": 16}),
+    Row("DRU, light", "dru", {"model.width": 8}),
+    Row("DeepCrack (Zou)", "deepcrack_zou", {"model.width": 16}),
+    Row("DeepCrack (Liu)", "deepcrack_liu", {"model.width": 16}),
+    Row("HrSegNet-B16", "hrsegnet"),
+    Row("SegFormer-B0", "segformer"),
+    Row("ResEnc-S", "resenc"),
+    *(Row(name.capitalize(), name) for name in FILTERS),
     Row("DeepLabV3, focal", "deeplab_focal"),
     Row("DeepLabV3, BCE", "deeplab_focal", {"phases.train.loss": {"kind": "bce"}}),
     *(
         Row(f"U-Net, {name}", "cirl", {"model": SMALL_UNET, **BASE, "phases.ambiguity.loss": loss})
         for name, loss in LOSSES.items()
+    ),
+    Row("CNN + SVM", "cnn_svm", {"classifier": {"kind": "svm"}, "whitening": {"kind": "none"}}),
+    Row("CNN + SVM, ZCA", "cnn_svm", {"classifier": {"kind": "svm"}, "whitening": {"kind": "zca"}}),
+    Row("CNN + forest", "cnn_svm", {"classifier": {"kind": "forest"}, "whitening": {"kind": "none"}}),
+    Row("CNN end to end", "cnn_svm", {"backbone.weights": "trained", "classifier": {"kind": "head"}}),
+    Row(
+        "distilled CNN + SVM",
+        "cnn_svm",
+        {"backbone.weights": "distilled", "classifier": {"kind": "svm"}, "whitening": {"kind": "none"}},
     ),
 )
 
@@ -91,4 +127,10 @@ CLAIMS: tuple[Claim, ...] = (
         for without in ("plain blocks", "no gates", "last block supervised")
     ),
     Claim("Siriborvornratanakul, focal losses", "DeepLabV3, focal", "DeepLabV3, BCE"),
+    Claim("Yang, SVM over forest", "CNN + SVM", "CNN + forest", under="clean"),
+    *(
+        Claim(f"Yang, {name} under interference", row, "CNN + SVM", under=condition)
+        for name, row in (("ZCA", "CNN + SVM, ZCA"), ("distillation", "distilled CNN + SVM"))
+        for condition in ("shadow", "stain")
+    ),
 )

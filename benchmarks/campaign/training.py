@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.campaign.rows import Row
+from benchmarks.campaign.rows import FILTERS, Row
 
 import fissura
 from fissura.core.documents import read_json
@@ -15,12 +15,14 @@ from fissura.core.progress import Say
 from fissura.data.datasets import parse_datasets
 from fissura.data.trainable import prepare_training
 from fissura.operations.forecast.measure import seconds_an_epoch
-from fissura.segmentation.recipe import Recipe, segmenter_of
+from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
 from fissura.spaces.load import load_space
+from fissura.training.experiment import Experiment
 from fissura.training.runtime import usable_cpus
 
 PROTOCOLS = ("pixel", "tolerant:2")
+CONDITIONS = ("clean", "shadow", "stain", "low_contrast")
 LEAST_EPOCHS = 2  # of a phase: one is no training curve
 EPOCHS = 12  # that a schedule, and the choice of the kept one, need
 
@@ -44,6 +46,12 @@ class Outcome:
     seed: int
     run: Path
     digest: str
+    classifies: bool
+
+    @property
+    def judged_under(self) -> tuple[str, ...]:
+        """The protocols, or the conditions of the images, that it is scored under; the first one leads."""
+        return CONDITIONS if self.classifies else PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,19 @@ def train(row: Row, *, data: str, seed: int, terms: Terms, say: Say) -> Outcome 
         )  # fmt: skip
     except (UserError, Diverged) as error:
         return Failed(row.name, data, seed, str(error))
-    return Outcome(row.name, data, seed, run, manifest.data.digest)
+    return Outcome(row.name, data, seed, run, manifest.data.digest, row.classifies)
 
 
 def score(outcome: Outcome, *, others: Sequence[str], terms: Terms) -> None:
     """Scores the run, once, on the test images of its own data, with the threshold that its validation images
-    choose for each protocol, and with the same on those of `others`."""
+    choose for each protocol, and with the same on those of `others`. A classifier is scored on the test
+    images of its own data, clean and disturbed."""
     file = terms.out / "scored.json"
+    if outcome.classifies:
+        if outcome.run.name not in _read(file):
+            fissura.evaluate(outcome.run, data=[outcome.data], conditions=CONDITIONS, cache=terms.cache)
+            write_json(file, {**_read(file), outcome.run.name: {}})
+        return
     thresholds = _read(file).get(outcome.run.name, {})
     if not thresholds:
         rows = fissura.evaluate(outcome.run, data=[outcome.data], protocols=PROTOCOLS, cache=terms.cache)
@@ -87,23 +101,27 @@ def score(outcome: Outcome, *, others: Sequence[str], terms: Terms) -> None:
     write_json(file, {**_read(file), outcome.run.name: thresholds})
 
 
-def recipe_of(row: Row, *, profile: str) -> Recipe:
+def recipe_of(row: Row, *, profile: str) -> Experiment:
     """The row's recipe: the paper's own setting within the profile, and the row's settings over it."""
-    settings = {"model.weights": "none", "threshold": {"kind": "validation"}, **row.settings}
-    space = load_space(row.space, profile=profile, fixed=settings)
-    return segmenter_of(space.recipe_for(space.paper_point()))
+    own = {} if row.classifies else {"model.weights": "none", "threshold": {"kind": "validation"}}
+    sized = None if row.space in FILTERS else profile
+    space = load_space(row.space, profile=sized, fixed={**own, **row.settings})
+    return space.recipe_for(space.paper_point())
 
 
 def _planned(row: Row, *, data: str, terms: Terms, say: Say) -> dict[str, Any]:
-    """The path of the row's recipe, of as many epochs as fit, and the seconds of one; chosen once."""
+    """The path of the row's recipe, of as many epochs as fit, and the seconds of one; chosen once. What has
+    no epochs is as it is."""
     file, key = terms.out / "plan.json", f"{row.name} on {data}"
     plans = _read(file)
     if key not in plans:
-        recipe, seconds = _fitted(recipe_of(row, profile=terms.profile), data=data, terms=terms)
+        recipe, seconds = recipe_of(row, profile=terms.profile), None
+        if isinstance(recipe, Recipe) and recipe.epochs:
+            recipe, seconds = _fitted(recipe, data=data, terms=terms)
         path = terms.out / "recipes" / f"{recipe.configuration}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, recipe.plain())
-        plans[key] = {"recipe": str(path), "seconds_an_epoch": round(seconds, 3)}
+        plans[key] = {"recipe": str(path), "seconds_an_epoch": seconds}
         write_json(file, plans)
     plan: dict[str, Any] = plans[key]
     return plan
