@@ -103,11 +103,20 @@ ROWS: tuple[Row, ...] = (
     Row("CNN + SVM", "cnn_svm", {"classifier": {"kind": "svm"}, "whitening": {"kind": "none"}}),
     Row("CNN + SVM, ZCA", "cnn_svm", {"classifier": {"kind": "svm"}, "whitening": {"kind": "zca"}}),
     Row("CNN + forest", "cnn_svm", {"classifier": {"kind": "forest"}, "whitening": {"kind": "none"}}),
-    Row("CNN end to end", "cnn_svm", {"backbone.weights": "trained", "classifier": {"kind": "head"}}),
+    Row(
+        "CNN end to end",
+        "cnn_svm",
+        {"backbone.weights": "trained", "backbone_share": 0.4, "classifier": {"kind": "head"}},
+    ),
     Row(
         "distilled CNN + SVM",
         "cnn_svm",
-        {"backbone.weights": "distilled", "classifier": {"kind": "svm"}, "whitening": {"kind": "none"}},
+        {
+            "backbone.weights": "distilled",
+            "backbone_share": 0.4,
+            "classifier": {"kind": "svm"},
+            "whitening": {"kind": "none"},
+        },
     ),
 )
 
