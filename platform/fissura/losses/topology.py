@@ -101,7 +101,7 @@ class TopologyLoss(SegmentationLoss):
 
     def _diagrams(
         self, p: Float[np.ndarray, "h w"], crack: Bool[np.ndarray, "h w"]
-    ) -> Iterator[tuple[Int64[np.ndarray, "2 n"], int]]:
+    ) -> Iterator[tuple[Int64[np.ndarray, "2 kept"], int]]:
         """The pairs (h, l) of a patch as numbers of its pixels, and how many the labels have: of components,
         of holes."""
         # numba takes long to import
@@ -114,7 +114,7 @@ class TopologyLoss(SegmentationLoss):
             background = np.pad(~crack, 1, constant_values=True)  # with the frame, which is no hole
             yield self._longest_first(values, *holes(p)), label(background)[1] - 1
 
-    def _longest_first(self, values: Values, highs: Places, lows: Places) -> Int64[np.ndarray, "2 n"]:
+    def _longest_first(self, values: Values, highs: Places, lows: Places) -> Int64[np.ndarray, "2 kept"]:
         """The pairs that stand out, in their order; of equals the higher first."""
         persistence = values[highs] - values[lows]
         order = np.lexsort((-values[highs], -persistence))
