@@ -212,7 +212,7 @@ def test_a_network_has_the_parameters_and_operations_of_its_paper(
 ) -> None:
     network, found = on_paper(model)
     assert parameters(network) == parameters_of_it
-    assert found / 1e9 == pytest.approx(operations_of_it, rel=2e-3)
+    assert found / 1e9 == pytest.approx(operations_of_it, rel=3e-3)
 
 
 def test_resenc_weighs_its_masks_half_as_much_from_level_to_level_and_the_last_not_at_all() -> None:
