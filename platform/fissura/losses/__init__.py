@@ -22,7 +22,7 @@ from fissura.losses.regions import ambiguous_region, boundary_region, marginal_r
 from fissura.losses.robust_dice import RobustDice, RobustDiceLoss
 from fissura.losses.robust_t import RobustT, RobustTLoss
 from fissura.losses.skeleton_recall import SkeletonRecall, SkeletonRecallLoss
-from fissura.losses.topology import Topology, TopologyLoss
+from fissura.losses.topology import PersistentTopology, TopologyLoss
 from fissura.losses.tversky import FocalTversky, Tversky, TverskyLoss
 from fissura.losses.vgg import VGG, VGGLoss
 from fissura.losses.weighted_bce import WeightedBCE, WeightedBCELoss
@@ -45,7 +45,7 @@ AnyLoss = Annotated[
     | SoftClDice
     | SkeletonRecall
     | Boundary
-    | Topology
+    | PersistentTopology
     | VGG
     | AmbiguityAware
     | Clustering
@@ -81,6 +81,7 @@ __all__ = [
     "LossSpec",
     "MarginlessBCE",
     "MarginlessBCELoss",
+    "PersistentTopology",
     "Poly",
     "PolyLoss",
     "RobustDice",
@@ -93,7 +94,6 @@ __all__ = [
     "SoftClDice",
     "SoftClDiceLoss",
     "Term",
-    "Topology",
     "TopologyLoss",
     "Tversky",
     "TverskyLoss",

@@ -1,5 +1,5 @@
 """The topology loss of TopoNet: the components of a prediction are made those of the labels (Hu et al.,
-*Topology-preserving deep image segmentation*, NeurIPS 2019)."""
+*PersistentTopology-preserving deep image segmentation*, NeurIPS 2019)."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -22,7 +22,7 @@ Values = Float[np.ndarray, " p"]
 CORNERS = np.ones((3, 3), np.uint8)  # pixels that touch at a corner are connected, too
 
 
-class Topology(LossSpec):
+class PersistentTopology(LossSpec):
     """The topology loss, summed over a patch and averaged over the patches. It is made to be added to BCE
     with a small weight, 0.05 say, best in a later phase: it joins and parts what is there, and finds nothing.
 
@@ -58,7 +58,7 @@ class TopologyLoss(SegmentationLoss):
     of one kind, and so are they here. It is computed on the CPU.
     """
 
-    def __init__(self, spec: Topology) -> None:
+    def __init__(self, spec: PersistentTopology) -> None:
         super().__init__()
         self.spec = spec
 

@@ -25,12 +25,12 @@ from fissura.losses import (
     FocalTversky,
     LinFocal,
     MarginlessBCE,
+    PersistentTopology,
     Poly,
     RobustDice,
     RobustT,
     SkeletonRecall,
     SoftClDice,
-    Topology,
     Tversky,
     WeightedBCE,
     WeightedSum,
@@ -209,7 +209,7 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
             return partial(paper_formulas.skeleton_recall, loss=loss)
         case Boundary():
             return partial(paper_formulas.boundary, loss=loss)
-        case Topology():
+        case PersistentTopology():
             return partial(paper_formulas.topology, loss=loss)
         case VGG():
             return partial(paper_formulas.vgg, loss=loss)

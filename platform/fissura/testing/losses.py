@@ -20,9 +20,9 @@ from fissura.losses import (
     Clustering,
     Focal,
     LossSpec,
+    PersistentTopology,
     RobustDice,
     RobustT,
-    Topology,
     WeightedSum,
 )
 from fissura.losses.clustering import AMBIGUOUS
@@ -70,7 +70,7 @@ def case_of(loss: AnyLoss) -> LossCase:
         case RobustDice(gamma=gamma) if gamma < 1.5:
             why = "where the background fades, p^2 in the denominator falls faster than the error"
             return LossCase(loss, formula_of(loss), excused={FALLS: why})
-        case Topology():
+        case PersistentTopology():
             excused = {FALLS: "a pair that appears may cost more than one that is missing"}
             if loss.patch < max(drawn_batch().target.shape[2:]):
                 excused[KNOWS] = "patches are cut from the top left corner"

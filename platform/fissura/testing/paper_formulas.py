@@ -16,12 +16,12 @@ from fissura.losses import (
     Boundary,
     FocalTversky,
     LinFocal,
+    PersistentTopology,
     Poly,
     RobustDice,
     RobustT,
     SkeletonRecall,
     SoftClDice,
-    Topology,
     Tversky,
     WeightedBCE,
 )
@@ -194,7 +194,7 @@ def persistence(x: Plane, touching: Plane) -> list[tuple[float, float]]:
     return pairs
 
 
-def topology(logits: Maps, target: Maps, valid: Maps, *, loss: Topology) -> float:
+def topology(logits: Maps, target: Maps, valid: Maps, *, loss: PersistentTopology) -> float:
     """The topology loss of a batch, patch by patch."""
     costs = []
     for z, y, v in zip(logits[:, 0], target[:, 0], valid[:, 0], strict=True):
@@ -206,7 +206,7 @@ def topology(logits: Maps, target: Maps, valid: Maps, *, loss: Topology) -> floa
     return float(np.mean(costs)) if costs else 0.0
 
 
-def _of_patch(p: Plane, y: Plane, *, loss: Topology) -> float:
+def _of_patch(p: Plane, y: Plane, *, loss: PersistentTopology) -> float:
     total = 0.0
     if loss.compares != "holes":
         total += _of_diagram([*persistence(p, EIGHT), (p.max(), 0)], label(y, EIGHT)[1], loss=loss)
@@ -217,7 +217,7 @@ def _of_patch(p: Plane, y: Plane, *, loss: Topology) -> float:
     return total
 
 
-def _of_diagram(pairs: list[tuple[float, float]], wanted: int, *, loss: Topology) -> float:
+def _of_diagram(pairs: list[tuple[float, float]], wanted: int, *, loss: PersistentTopology) -> float:
     counted = sorted((pair for pair in pairs if pair[0] - pair[1] > loss.least_persistence),
                      key=lambda pair: pair[1] - pair[0])  # fmt: skip
     matched = sum((birth - 1) ** 2 + death**2 for birth, death in counted[:wanted])

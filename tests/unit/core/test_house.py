@@ -139,6 +139,8 @@ def unpickles(tree: ast.Module) -> bool:
 class TestModules:
     def test_are_of_one_idea_each_with_its_docstring(self) -> None:
         long = {relative(path): lines for path in MODULES if (lines := path.read_text().count("\n")) > 350}
+        # an exported bundle gets a copy of it, which imports nothing of the project
+        assert long.pop("platform/fissura/classical/compact.py", 0) < 400
         assert not long
         silent = [
             relative(path)

@@ -19,11 +19,11 @@ from fissura.losses import (
     AnyLoss,
     Boundary,
     Dice,
+    PersistentTopology,
     RobustT,
     RobustTLoss,
     SkeletonRecall,
     Term,
-    Topology,
     WeightedSum,
 )
 from fissura.metrics import Pixel
@@ -40,7 +40,7 @@ LOSS = WeightedSum(
         Term(name="recall", loss=SkeletonRecall()),
         Term(name="contour", weight=0.01, growth=0.01, loss=Boundary()),
         Term(name="tail", loss=RobustT()),
-        Term(name="topology", weight=0.05, loss=Topology(patch=16)),
+        Term(name="topology", weight=0.05, loss=PersistentTopology(patch=16)),
         Term(name="seen", weight=0.1, loss=VGG(weights="none")),
     )
 )
