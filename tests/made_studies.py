@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fissura.classical.compress import compact
-from fissura.classical.estimators import pipeline
+from fissura.classical.estimators import BackboneHead, pipeline
 from fissura.classification.evaluation import evaluate_classifier
 from fissura.classification.recipe import ClassifierRecipe
 from fissura.classification.run import close_classifier_run
@@ -144,6 +144,7 @@ def classification(place: Path) -> Study:
     with torch.inference_mode():
         features = network(pixels).numpy()
     labels = np.array([image.image.label for image in trained])
+    assert not isinstance(recipe.classifier, BackboneHead)
     fitted = pipeline(recipe.whitening, classifier=recipe.classifier, seed=0).fit(features, labels)
     close_classifier_run(
         study.runs / run_id, recipe=recipe, network=network, datasets=datasets, content=content,

@@ -23,15 +23,6 @@ from cluster.hosts import missing as lacks_for_hosts
 
 ROOT = Path(__file__).parents[1]
 INTEGRATION = "tests/integration"
-HELPERS = tuple(
-    f"tests/{name}.py"
-    for name in (
-        "conftest", "detection_task", "made_studies", "prometheus_process", "record", "serve_process",
-        "serving_door", "suites", "attacks/conftest", "attacks/health_probe", "attacks/stranger",
-        "attacks/write_imports", "attacks/write_points", "attacks/write_works", "cluster/conftest",
-        "cluster/forms", "cluster/hosts", "cluster/probe",
-    )
-)  # fmt: skip
 DEBIAN = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
@@ -90,7 +81,7 @@ def suites(jobs: int) -> dict[str, Suite]:
     listed = (
         Suite("lint", ("ruff", "check", ".")),
         Suite("format", ("ruff", "format", "--check", ".")),
-        Suite("types", ("mypy", "platform/fissura", "dashboards", *HELPERS)),
+        Suite("types", ("mypy",)),
         Suite("layers", ("lint-imports",)),
         Suite("quick", ("pytest", *parallel, "--durations=10", "-m", quick)),
         Suite("end-to-end", ("pytest", *parallel, *durations, "-m", "end_to_end and not slow", INTEGRATION)),
