@@ -142,4 +142,8 @@ def _unexpected(error: Exception) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="fissura-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
     reason = " ".join(str(error).split())[:200]
-    return f"failed: {type(error).__name__}{f': {reason}' if reason else ''}; the traceback is in {file.name}"
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    return (
+        f"failed: {type(error).__name__}{f': {reason}' if reason else ''}; the traceback is in {file.name}"
+        f"{notes}"
+    )

@@ -66,7 +66,7 @@ def run_search(
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     task.prepare()
-    with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
+    with study.claimed(), connected(hardware.address, log=StudyLog(study).note, say=say) as resources:
         at_a_time = task.place(plan_slots(resources, hardware, trials=plan.trials))
         study.write(plan)
         stop.clear()

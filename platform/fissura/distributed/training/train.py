@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer
 
 from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceError
 from fissura.core.files import write_text
+from fissura.core.progress import Say, silent
 from fissura.data.dataset import Dataset
 from fissura.distributed.cluster import Resources, connected
 from fissura.distributed.failure_policy import decide, of_workers
@@ -40,12 +41,13 @@ def train_on_workers(
     workers: int,
     cpus_per_worker: int | None = None,
     address: str | None = None,
+    say: Say = silent,
 ) -> Manifest:
     """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
     their number.
 
     A dead worker is replaced, and all resume from the last epoch; if a node is lost and no other has room,
-    fewer workers resume, and all again once there is room. The training fails if workers die repeatedly
+    fewer workers resume, and all again once there is room. Reports through `say` that Ray starts. The training fails if workers die repeatedly
     without finishing an epoch in between. `train.log` in the run records each epoch and its workers.
 
     Raises:
@@ -67,7 +69,7 @@ def train_on_workers(
     stop = StopFile(run)
     run.mkdir(parents=True, exist_ok=True)
     stop.clear()
-    with connected(address) as resources, stops_on_signals(stop):
+    with connected(address, say=say) as resources, stops_on_signals(stop):
         gpus = min(1, resources.gpus)
         cpus = cpus_each(resources, workers=workers, gpus=gpus, asked=cpus_per_worker)
         context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)

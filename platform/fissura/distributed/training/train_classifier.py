@@ -26,7 +26,7 @@ def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
         return Trained(run, read_manifest(run))
     check_classes(datasets, directory=terms.cache)
     check_weights(*chosen.weights_wanted)
-    with connected(terms.address) as resources:
+    with connected(terms.address, say=terms.say) as resources:
         cpus = terms.cpus_per_worker or max(1, resources.node_cpus // terms.workers)
         inputs = TrialInputs(
             datasets,

@@ -60,6 +60,7 @@ def train_segmenter(recipe: Experiment, terms: TrainingTerms) -> Trained:
         workers=terms.workers,
         cpus_per_worker=terms.cpus_per_worker,
         address=terms.address,
+        say=terms.say,
     )
     return Trained(run, manifest)
 
