@@ -102,7 +102,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code: int = app(arguments, prog_name="fissura", standalone_mode=False) or 0
         if code == CONTROL_C:
             lines, code = (
-                ["stopped at once; finished epochs and trials are kept: train again, or search --resume"],
+                [
+                    "stopped at once; finished epochs and trials are kept: run the same command again, and a"
+                    " search with --resume"
+                ],
                 1,
             )
     except typer.TyperException as error:

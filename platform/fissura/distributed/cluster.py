@@ -129,7 +129,7 @@ def _start_once(folder: Path, *, cpus: int) -> None:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether Ray raises such an error where its processes do not start in time: mostly a bare `Exception`."""
+    """Whether Ray raises such an error where its processes do not start in time; most are a bare one."""
     return type(error) is Exception or isinstance(
         error, RuntimeError | TimeoutError | ConnectionError | RayError
     )

@@ -68,7 +68,8 @@ def test_a_ray_that_never_starts_is_an_error_with_its_cause_and_remedy(folders, 
         pass
     assert str(error.value) == (
         f"Ray did not start on this machine, 3 times ({TIMED_OUT}); the machine is busy: load 31.3 on 2 CPUs:"
-        " end other work or wait for its end, then run the command again, or run it on a cluster with --address"
+        " end other work or wait for its end, then run the command again, or run it on a cluster with"
+        " --address"
     )
     assert said[0] == BEGIN
     assert [line[-6:] for line in said[1:]] == ["2 of 3", "3 of 3"]

@@ -47,8 +47,9 @@ def train_on_workers(
     their number.
 
     A dead worker is replaced, and all resume from the last epoch; if a node is lost and no other has room,
-    fewer workers resume, and all again once there is room. Reports through `say` that Ray starts. The training fails if workers die repeatedly
-    without finishing an epoch in between. `train.log` in the run records each epoch and its workers.
+    fewer workers resume, and all again once there is room. The training fails if workers die repeatedly
+    without finishing an epoch in between. `train.log` in the run records each epoch and its workers. Reports
+    through `say` that Ray starts.
 
     Raises:
         ResourceError: the workers do not fit the cluster.
