@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -21,6 +22,7 @@ from fissura.core.errors import DataError, Interrupted
 from fissura.data.check import parse_source
 from fissura.data.datasets import kinds
 from fissura.data.labelled import labelled_kinds
+from fissura.distributed.search.search_result import SearchResult
 from fissura.losses import AnyLoss
 from fissura.metrics import parse_protocol
 from fissura.models import AnyModel
@@ -339,6 +341,7 @@ def test_the_folder_that_ray_leaves_behind_a_defect_is_named(fissura, monkeypatc
 def test_a_search_that_was_stopped_names_the_command_that_goes_on(fissura, monkeypatch, words, again):
     nothing = SimpleNamespace(board=SimpleNamespace(tables=(), plain=dict), files=())
     stopped = SearchResult(Path("/studies/s"), 3, {}, None, True, 1.0, nothing, {})
+    monkeypatch.setattr("fissura.distributed.environment.prepare_environment", lambda _: None)
     for verb in ("demo", "search"):
         monkeypatch.setattr(f"fissura.api.{verb}", lambda *_, **__: stopped)
     code, out, _ = fissura(*words)

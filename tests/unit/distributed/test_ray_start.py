@@ -1,5 +1,6 @@
 """A local Ray that does not start in Ray's own time is started again; if it never does, an error says why."""
 
+import ast
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ import ray
 from ray._private import services
 from ray._private.log import PlainRayHandler
 
+import fissura
 from fissura.core.errors import ResourceError
 from fissura.distributed import cluster
 from fissura.distributed.cluster import connected
@@ -110,3 +112,21 @@ def test_the_lines_of_ray_s_python_go_to_the_log():
         "Failed to start the dashboard Please report an issue to Ray github."
     ]
     assert PlainRayHandler.emit is printing
+
+
+def test_every_command_that_starts_a_ray_says_so():
+    """`doctor` and `drill` join what stands at an address, and a backbone is learnt within another block."""
+    platform = Path(fissura.__file__).parent
+    calls = [
+        (path.relative_to(platform).as_posix(), call)
+        for path in sorted(platform.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "connected"
+    ]
+    silent = {path for path, call in calls if "say" not in {word.arg for word in call.keywords}}
+    assert silent == {
+        "distributed/training/backbone.py",
+        "operations/doctor/diagnose.py",
+        "operations/drill/head.py",
+    }
+    assert len(calls) > len(silent)
