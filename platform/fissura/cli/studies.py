@@ -123,8 +123,8 @@ def search(
             say=console.say,
             on_image=on_image,
         )
-    resume = ["search", "--resume", "--storage", str(result.study.parent), "--name", result.study.name]
-    finish(console, result, resume=resume)
+    again = ["search", "--resume", "--storage", str(result.study.parent), "--name", result.study.name]
+    finish(console, result, again=again)
 
 
 def report(
@@ -158,13 +158,13 @@ def demo(
     console = Console.of(as_json)
     with console.working():
         result = api.demo(directory, trials=trials, say=console.say)
-    finish(console, result, resume=["demo", "--dir", str(directory), "--trials", str(trials)])
+    finish(console, result, again=["demo", "--dir", str(directory), "--trials", str(trials)])
 
 
-def finish(console: Console, result: "SearchResult", *, resume: Sequence[str]) -> None:
-    """Prints the result of a search, which the command `resume` goes on with; exits with code 1 if it was
+def finish(console: Console, result: "SearchResult", *, again: Sequence[str]) -> None:
+    """Prints the result of a search, which the command `again` goes on with; exits with code 1 if it was
     stopped on request."""
-    console.result(_plain(result), lambda: _text(result, resume=resume))
+    console.result(_plain(result), lambda: _text(result, again=again))
     if result.interrupted:
         raise typer.Exit(1)
 
@@ -184,7 +184,7 @@ def _plain(result: "SearchResult") -> dict[str, Any]:
     }
 
 
-def _text(result: "SearchResult", *, resume: Sequence[str]) -> str:
+def _text(result: "SearchResult", *, again: Sequence[str]) -> str:
     lines = []
     done = sum(result.trials.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(result.trials.items()))
@@ -199,5 +199,5 @@ def _text(result: "SearchResult", *, resume: Sequence[str]) -> str:
         lines += ["", board_text(result.conclusion.board)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
-        lines.append(f"stopped on request; go on with: fissura {shlex.join(resume)}")
+        lines.append(f"stopped on request; go on with: fissura {shlex.join(again)}")
     return "\n".join(lines)
