@@ -41,7 +41,8 @@ def train(fissura, place, *words):
 def test_train_tells_each_epoch_and_then_where_the_run_is_and_what_comes_next(fissura, place):
     code, out, said = train(fissura, place)
     assert code == 0
-    assert [line.split(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"]
+    begin = "training small_unet on 4 training images and 2 validation images"
+    assert [line.split(":")[0] for line in said] == [begin, "epoch 1/2", "epoch 2/2"]
     run, best, following = out.splitlines()
     assert Path(run.removeprefix("run: "), "weights.safetensors").is_file()
     assert best.startswith("best epoch ")

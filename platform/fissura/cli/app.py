@@ -102,7 +102,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code: int = app(arguments, prog_name="fissura", standalone_mode=False) or 0
         if code == CONTROL_C:
             lines, code = (
-                ["stopped at once; finished epochs and trials are kept: train again, or search --resume"],
+                [
+                    "stopped at once; finished epochs and trials are kept: run the same command again, and a"
+                    " search with --resume"
+                ],
                 1,
             )
     except typer.TyperException as error:
@@ -142,4 +145,8 @@ def _unexpected(error: Exception) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="fissura-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
     reason = " ".join(str(error).split())[:200]
-    return f"failed: {type(error).__name__}{f': {reason}' if reason else ''}; the traceback is in {file.name}"
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    return (
+        f"failed: {type(error).__name__}{f': {reason}' if reason else ''}; the traceback is in {file.name}"
+        f"{notes}"
+    )

@@ -1,6 +1,7 @@
 """The commands about searches: `search`, `report`, `demo`."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,7 +123,8 @@ def search(
             say=console.say,
             on_image=on_image,
         )
-    finish(console, result)
+    again = ["search", "--resume", "--storage", str(result.study.parent), "--name", result.study.name]
+    finish(console, result, again=again)
 
 
 def report(
@@ -156,12 +158,13 @@ def demo(
     console = Console.of(as_json)
     with console.working():
         result = api.demo(directory, trials=trials, say=console.say)
-    finish(console, result)
+    finish(console, result, again=["demo", "--dir", str(directory), "--trials", str(trials)])
 
 
-def finish(console: Console, result: "SearchResult") -> None:
-    """Prints the result of a search; exits with code 1 if it was stopped on request."""
-    console.result(_plain(result), lambda: _text(result))
+def finish(console: Console, result: "SearchResult", *, again: Sequence[str]) -> None:
+    """Prints the result of a search, which the command `again` goes on with; exits with code 1 if it was
+    stopped on request."""
+    console.result(_plain(result), lambda: _text(result, again=again))
     if result.interrupted:
         raise typer.Exit(1)
 
@@ -181,7 +184,7 @@ def _plain(result: "SearchResult") -> dict[str, Any]:
     }
 
 
-def _text(result: "SearchResult") -> str:
+def _text(result: "SearchResult", *, again: Sequence[str]) -> str:
     lines = []
     done = sum(result.trials.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(result.trials.items()))
@@ -196,14 +199,5 @@ def _text(result: "SearchResult") -> str:
         lines += ["", board_text(result.conclusion.board)]
     lines += ["", *(str(path) for path in result.conclusion.files)]
     if result.interrupted:
-        resume = [
-            "fissura",
-            "search",
-            "--resume",
-            "--storage",
-            str(result.study.parent),
-            "--name",
-            result.study.name,
-        ]
-        lines.append(f"stopped on request; go on with: {shlex.join(resume)}")
+        lines.append(f"stopped on request; go on with: fissura {shlex.join(again)}")
     return "\n".join(lines)

@@ -140,7 +140,7 @@ def run_batch(
     with open_sink(out, question, names, failed=failed, say=say) as sink:
         stop = StopFile(out)
         stop.clear()
-        with connected(address) as resources, stops_on_signals(stop):
+        with connected(address, say=say) as resources, stops_on_signals(stop):
             capacity = int(resources.gpus / gpus_per_worker) if gpus_per_worker else resources.cpus
             score_on_cluster(
                 source,

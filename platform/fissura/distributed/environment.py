@@ -1,5 +1,6 @@
 """Environment variables that Ray reads when it is imported; set them before."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from fissura.core.errors import FissuraError, ResourceError
 
+_LOGGER = logging.getLogger(__name__)
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path
 _SESSION = "ray-abcdefgh/s/session_2000-01-01_00-00-00_000000_{process}/sockets/plasma_store"
 REMOVING_SECONDS = 5.0
@@ -62,14 +64,20 @@ def private_folder() -> Iterator[Path]:
 
     Ray gives its own folders mode 0777, so any user could replace one of Ray's sockets; this one lies in a
     folder of mode 0700. The end of the block removes both, except after an unexpected error, for which Ray's
-    logs stay.
+    logs stay; a note of the error names them.
     """
     outer = Path(tempfile.mkdtemp(prefix="ray-", dir=temporary_folder()[1]))
     inner = outer / "s"
     inner.mkdir()
     try:
         yield inner
-    except (FissuraError, KeyboardInterrupt):
+    except Exception as error:
+        if isinstance(error, FissuraError | OSError):
+            _remove(outer)
+        else:
+            error.add_note(f"Ray's logs are in {outer}")
+        raise
+    except BaseException:
         _remove(outer)
         raise
     else:
@@ -82,6 +90,8 @@ def _remove(folder: Path) -> None:
     while folder.exists() and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.1 * folder.exists())
+    if folder.exists():
+        _LOGGER.warning("Ray's folder %s is still written to, and stays; remove it", folder)
 
 
 def check_temporary_folder(address: str | None) -> None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Self
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from fissura.core import text
 from fissura.core.errors import DataError, FissuraError, Interrupted
-from fissura.core.progress import Say
+from fissura.core.progress import Reminders, Say
 from fissura.distributed.stopping import StopFile
 
 SECONDS_A_CHUNK = 10.0
@@ -54,7 +55,8 @@ class Pool:
         """Processes all items; returns the reasons why items have no result, by key.
 
         A chunk takes an actor some ten seconds and has at least `least` items; the last ones are smaller, so
-        that the actors end together. A chunk whose actor dies is retried whole, then in halves, so that an
+        that the actors end together. Reports through `say` how many are done when that changes, and at rising
+        intervals while it does not. A chunk whose actor dies is retried whole, then in halves, so that an
         item that kills its actors fails alone.
 
         Raises:
@@ -64,7 +66,7 @@ class Pool:
         """
         work = _PoolWork(items, workers=self.size, least=least)
         running: dict[Any, _Running] = {}
-        reported = time.monotonic()
+        reported, told, standing = time.monotonic(), 0, Reminders(time.monotonic)
         try:
             while True:
                 while len(running) < self.size and (chunk := work.next()) is not None:
@@ -80,9 +82,13 @@ class Pool:
                     raise Interrupted(
                         f"stopped on request after {work.done} of {len(items)}; call again to go on"
                     )
-                if time.monotonic() - reported >= SAY_EVERY_SECONDS and work.done < len(items):
-                    reported = time.monotonic()
-                    say(f"{work.done}/{len(items)}")
+                if work.done in (told, len(items)):
+                    if waited := standing.due():
+                        say(f"{work.done}/{len(items)}, for {text.duration(waited)} now")
+                elif time.monotonic() - reported >= SAY_EVERY_SECONDS:
+                    reported, told = time.monotonic(), work.done
+                    standing.restart()
+                    say(f"{told}/{len(items)}")
         finally:
             for job in running.values():
                 ray.kill(job.actor)

@@ -1,10 +1,12 @@
 """Redirects Ray's own output to a log, so that the process's output is the program's own.
 
-Ray's C++ writes to standard error, past Python's logging; a thread of the driver prints the cluster's reports
-of dead workers to standard output. `RAY_BACKEND_LOG_LEVEL` does not help: it empties Ray's own log files,
+Ray's C++ writes to standard error, past Python's logging, and so do the handlers that Ray's Python gives its
+own loggers; a thread of the driver prints the cluster's reports of dead workers to standard output.
+`RAY_BACKEND_LOG_LEVEL` does not help: it empties Ray's own log files,
 where the lines belong, and prints one more such line. The reports have no setting.
 """
 
+import logging
 import os
 import re
 import sys
@@ -30,6 +32,7 @@ def without_ray_lines(log: Log) -> Iterator[None]:
     """
     with ExitStack() as ending:
         ending.enter_context(_cluster_reports(log))
+        ending.enter_context(_python_lines(log))
         ending.enter_context(_standard_error(log))
         yield
 
@@ -50,6 +53,23 @@ def _cluster_reports(log: Log) -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = printing
+
+
+@contextmanager
+def _python_lines(log: Log) -> Iterator[None]:
+    """Replaces the method by which the handlers of Ray's loggers print, also of those made in the block."""
+    from ray._private.log import PlainRayHandler
+
+    printing = PlainRayHandler.emit
+
+    def log_record(handler: logging.Handler, record: logging.LogRecord) -> None:
+        _log_line(log, handler.format(record))
+
+    PlainRayHandler.emit = log_record
+    try:
+        yield
+    finally:
+        PlainRayHandler.emit = printing
 
 
 def _log_line(log: Log, text: str) -> None:

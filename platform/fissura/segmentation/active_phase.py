@@ -71,6 +71,11 @@ class ActivePhase:
         rate: float = self._optimizer.param_groups[0]["lr"]
         return rate
 
+    @property
+    def steps(self) -> int:
+        """Those of an epoch."""
+        return self._epochs.batches
+
     def batches_of(self, epoch: int, *, start: int) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on, for a network in training mode."""
         self._prepared.train()

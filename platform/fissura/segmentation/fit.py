@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fissura.core.progress import OnStep
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
 from fissura.data.trainable import prepare_training
@@ -26,9 +27,10 @@ def fit(
     content: str | None = None,
     runtime: Runtime,
     on_epoch: OnEpoch = lambda _: None,
+    on_step: OnStep = lambda *_: None,
 ) -> Manifest:
     """Trains `recipe` to its end into the directory `run`, going on from what stands there. `content` is the
-    digest of the data's files; by default they are hashed now.
+    digest of the data's files; by default they are hashed now. `on_step` is told of what is done of an epoch.
 
     Raises:
         DataError: bad images, or none with a crack to train or validate on.
@@ -39,7 +41,7 @@ def fit(
     content = content or content_digest(datasets, directory=cache)
     data = prepare_training(datasets, resize=recipe.data.resize, directory=cache, content=content)
     meter = energy_meter()
-    training = Training(recipe, data=data, run=run, runtime=runtime)
+    training = Training(recipe, data=data, run=run, runtime=runtime, on_step=on_step)
     whole = training.trainer.progress.seconds == 0
     cpus, manifest = runtime.cpus * runtime.world_size, None
     while manifest is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fissura.core.errors import ResourceError, named
+from fissura.core.progress import OnStep
 from fissura.core.retry import persist
 from fissura.data.cache import PreparedData
 from fissura.segmentation.micro_batches import halve
@@ -27,8 +28,17 @@ class Training:
         WeightsError: the pretrained weights cannot be had.
     """
 
-    def __init__(self, recipe: Recipe, *, data: PreparedData, run: Path, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        data: PreparedData,
+        run: Path,
+        runtime: Runtime,
+        on_step: OnStep = lambda *_: None,
+    ) -> None:
         self._recipe, self._data, self._run, self._runtime = recipe, data, run, runtime
+        self._on_step = on_step
         self.trainer = self._open()
 
     def step(self) -> Record:
@@ -56,7 +66,9 @@ class Training:
             self._halve(reason)
 
     def _open(self) -> Trainer:
-        return Trainer(self._recipe, data=self._data, run=self._run, runtime=self._runtime)
+        return Trainer(
+            self._recipe, data=self._data, run=self._run, runtime=self._runtime, on_step=self._on_step
+        )
 
     def _halve(self, reason: str) -> None:
         share, size = self.trainer.share, self.trainer.micro_batch

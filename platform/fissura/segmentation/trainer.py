@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fissura.core.errors import DataError, Diverged, Interrupted
 from fissura.core.files import remove_abandoned, write_json
+from fissura.core.progress import OnStep
 from fissura.core.retry import persist_in
 from fissura.core.seeding import derive
 from fissura.data.cache import PreparedData
@@ -52,14 +53,23 @@ class Trainer:
     """One worker's part in the training of `recipe` into the run directory `run`.
 
     A directory that holds the state of an earlier attempt is gone on with; a finished one is only read.
+    `on_step` is told of each step of the training, and of the images that an epoch is validated on.
 
     Raises:
         WeightsError: the pretrained weights cannot be had.
     """
 
-    def __init__(self, recipe: Recipe, *, data: PreparedData, run: Path, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        data: PreparedData,
+        run: Path,
+        runtime: Runtime,
+        on_step: OnStep = lambda *_: None,
+    ) -> None:
         self.recipe, self.run = recipe, run
-        self._data, self._runtime = data, runtime
+        self._data, self._runtime, self._on_step = data, runtime, on_step
         self.device, self.rank = runtime.device, runtime.rank
         # of a step's batch, what this worker takes, and how much of that at a time
         self.share = math.ceil(recipe.data.batch_size / runtime.world_size)
@@ -184,6 +194,7 @@ class Trainer:
                 break
             pending.append(self._active.step(batch, size=self.micro_batch, on_logits=dice.add))
             number, images = number + 1, images + len(batch.image)
+            self._on_step(self.progress.epoch + 1, f"step {number} of {self._active.steps}")
             stop = self._runtime.should_stop()
             if stop or len(pending) == CHECKED_STEPS:
                 loss_sum += self._sum_of(pending, last=number)
@@ -230,6 +241,9 @@ class Trainer:
                 recipe=self.recipe,
                 device=self._runtime.device,
                 micro_batch=self.micro_batch,
+                on_image=lambda done, total: self._on_step(
+                    self.progress.epoch + 1, f"{done} of {total} validation images"
+                ),
             )
         # the other ranks need only what decides: the schedule and early stopping read the loss
         names = ("val/loss", self.recipe.kept_metric)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -28,6 +29,7 @@ def validate(
     recipe: Recipe,
     device: torch.device,
     micro_batch: int | None = None,
+    on_image: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under the recipe's first protocol, at
     the threshold that the recipe gives, or else at that of the best pooled F1, `val/threshold`;
@@ -35,7 +37,7 @@ def validate(
 
     A loss that is not a number is all that is given of the epoch. Whatever the recipe's inference, an image
     is read in one pass: a search needs the order of its trials. `micro_batch` images go through the network
-    at a time, by default a batch.
+    at a time, by default a batch. Calls `on_image` with the number of judged images and their total.
     """
     objective.eval()
     pipeline, protocol = recipe.data, recipe.protocols[0]
@@ -61,6 +63,7 @@ def validate(
             probability = to_bytes(opened(wide[:height, :width], recipe.smallest_crack))
             counts.append(protocol.count(probability, patch.mask, patch.valid))
             overlaps.append(Overlap().count(probability, patch.mask, patch.valid))
+        on_image(len(counts), len(indices))
     pooled = pool(counts)
     given = recipe.threshold
     threshold = given.value if isinstance(given, Given) else best_threshold(pooled)

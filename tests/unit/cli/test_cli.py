@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -21,6 +22,7 @@ from fissura.core.errors import DataError, Interrupted
 from fissura.data.check import parse_source
 from fissura.data.datasets import kinds
 from fissura.data.labelled import labelled_kinds
+from fissura.distributed.search.search_result import SearchResult
 from fissura.losses import AnyLoss
 from fissura.metrics import parse_protocol
 from fissura.models import AnyModel
@@ -270,7 +272,10 @@ def test_several_problems_are_a_line_each_and_then_their_number(fissura, folder,
 
 
 DENIED = "mend the permissions or the mount, or name another folder"
-STOPPED = "stopped at once; finished epochs and trials are kept: train again, or search --resume"
+STOPPED = (
+    "stopped at once; finished epochs and trials are kept: run the same command again, and a search with"
+    " --resume"
+)
 
 
 def fail_with(error):
@@ -312,6 +317,36 @@ def test_a_defect_of_the_program_is_one_line_and_its_traceback_a_file(fissura, m
     Path(place).unlink()
     assert traceback.startswith("Traceback (most recent call last)")
     assert "in report" in traceback
+
+
+def test_the_folder_that_ray_leaves_behind_a_defect_is_named(fissura, monkeypatch):
+    error = KeyError("a")
+    error.add_note("Ray's logs are in /tmp/ray-abcdefgh")
+    monkeypatch.setattr("fissura.api.report", fail_with(error))
+    (line,) = fissura("report", "study").said
+    assert line.endswith(".log; Ray's logs are in /tmp/ray-abcdefgh")
+    Path(line.partition("; the traceback is in ")[2].partition(";")[0]).unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (["demo", "--dir", "d e", "--trials", "3"], "fissura demo --dir 'd e' --trials 3"),
+        (
+            ["search", "small_unet", "--data", "synthetic:s"],
+            "fissura search --resume --storage /studies --name s",
+        ),
+    ],
+)
+def test_a_search_that_was_stopped_names_the_command_that_goes_on(fissura, monkeypatch, words, again):
+    nothing = SimpleNamespace(board=SimpleNamespace(tables=(), plain=dict), files=())
+    stopped = SearchResult(Path("/studies/s"), 3, {}, None, True, 1.0, nothing, {})
+    monkeypatch.setattr("fissura.distributed.environment.prepare_environment", lambda _: None)
+    for verb in ("demo", "search"):
+        monkeypatch.setattr(f"fissura.api.{verb}", lambda *_, **__: stopped)
+    code, out, _ = fissura(*words)
+    assert code == 1
+    assert out.splitlines()[-1] == f"stopped on request; go on with: {again}"
 
 
 def test_help_and_score_start_without_the_heavy_libraries(tmp_path):

@@ -78,6 +78,7 @@ def score_all(
                 running |= _submit(settings, search, inputs, cpus=cpus, seconds=seconds)
         if not running:
             return
+        status_line.begun()
         if stop.requested():
             # cancelled settings stay open in the study, and a resumed search starts with them
             for task in running:

@@ -66,7 +66,7 @@ def run_search(
         plan_slots(this_machine(), hardware, trials=plan.trials)
     check_all_weights(space)
     task.prepare()
-    with study.claimed(), connected(hardware.address, log=StudyLog(study).note) as resources:
+    with study.claimed(), connected(hardware.address, log=StudyLog(study).note, say=say) as resources:
         at_a_time = task.place(plan_slots(resources, hardware, trials=plan.trials))
         study.write(plan)
         stop.clear()
@@ -78,7 +78,7 @@ def run_search(
             trials = _run(terms, task)
             interrupted = stop.requested()
             if interrupted:
-                say("stopping: what was running goes on with --resume; the results so far are being written")
+                say("stopping: what was running can be resumed; the results so far are being written")
             results = task.evaluate(trials, runs_to_keep(trials, best=EVALUATED_RUNS))
             conclusion = write_results(study, trials, results=results, say=say)
         if change := change_of(plan.datasets, content=plan.content, directory=folder):

@@ -9,7 +9,7 @@ from threading import Event, Thread
 from optuna.trial import FrozenTrial, TrialState
 
 from fissura.core import text
-from fissura.core.progress import Say
+from fissura.core.progress import Reminders, Say
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
 from fissura.records.trial_attributes import SKIPPED
@@ -18,8 +18,6 @@ from fissura.studies.ranking import best_trials
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0
 LOOK_EVERY_SECONDS = 1.0
-FIRST_REMINDER_SECONDS = 15.0
-LONGEST_INTERVAL_SECONDS = 300.0
 
 
 class StatusLine:
@@ -45,20 +43,21 @@ class StatusLine:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Reports what the search waits for, at once and at rising intervals, until `begun` or a first epoch
-        or setting; from a thread, since Ray may block the search itself meanwhile."""
-        waited_for = f"the first of the {self._unit}: Ray's workers start, and load code and data"
-        self._say(f"waiting for {waited_for}")
+        """Reports what the search waits for, at once and at rising intervals, until a first epoch or setting
+        ends; from a thread, since Ray may block the search itself meanwhile."""
+        self._say(f"waiting for {self._waited_for()}")
         ended = Event()  # no attribute: Tune pickles its callbacks, and with them this line
 
         def begins(seconds: float) -> bool:
             until = time.monotonic() + seconds
-            while not (self._started or self.gauges.epochs) and (left := until - time.monotonic()) > 0:
+            while not self.gauges.epochs and (left := until - time.monotonic()) > 0:
                 if ended.wait(min(left, LOOK_EVERY_SECONDS)):
                     return True
-            return self._started or self.gauges.epochs > 0
+            return self.gauges.epochs > 0
 
-        thread = Thread(target=remind, args=(self._say, waited_for), kwargs={"begins": begins}, daemon=True)
+        thread = Thread(
+            target=remind, args=(self._say, self._waited_for), kwargs={"begins": begins}, daemon=True
+        )
         thread.start()
         try:
             yield
@@ -69,6 +68,10 @@ class StatusLine:
     def begun(self) -> None:
         """Marks that the first trial has begun."""
         self._started = True
+
+    def _waited_for(self) -> str:
+        doing = "it is being computed" if self._started else "Ray's workers start, and load code and data"
+        return f"the first of the {self._unit}: {doing}"
 
     def tick(self) -> None:
         """Updates every few seconds and prints the line; less often while it stays the same."""
@@ -103,13 +106,12 @@ class StatusLine:
 
 def remind(
     say: Say,
-    waited_for: str,
+    waited_for: Callable[[], str],
     *,
     begins: Callable[[float], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Reports at rising intervals what is waited for, until it `begins` within an interval (in seconds)."""
-    begin, interval = clock(), FIRST_REMINDER_SECONDS
-    while not begins(interval):
-        say(f"still waiting, for {text.duration(clock() - begin)} now, for {waited_for}")
-        interval = min(2 * interval, LONGEST_INTERVAL_SECONDS)
+    reminders = Reminders(clock)
+    while not begins(reminders.left()):
+        say(f"still waiting, for {text.duration(reminders.due())} now, for {waited_for()}")

@@ -78,7 +78,12 @@ def run_service(
     if address is None:
         # Ray would give its workers, including the HTTP process, a low priority
         os.environ.setdefault("RAY_worker_niceness", "0")
-    with ending, without_token_variable(), contextlib.ExitStack() as quiet, connected(address, cpus=cpus):
+    with (
+        ending,
+        without_token_variable(),
+        contextlib.ExitStack() as quiet,
+        connected(address, cpus=cpus, say=say),
+    ):
         if address is None:
             folder = quiet.enter_context(
                 tempfile.TemporaryDirectory(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import ray
@@ -13,8 +14,10 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from fissura.core import text
 from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceError
 from fissura.core.files import write_text
+from fissura.core.progress import Reminders, Say, silent
 from fissura.data.dataset import Dataset
 from fissura.distributed.cluster import Resources, connected
 from fissura.distributed.failure_policy import decide, of_workers
@@ -28,6 +31,7 @@ from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import STATE, read_progress
 
 LOG, RESERVATION = "train.log", "reservation"
+LOOK_EVERY_SECONDS = 1.0
 
 
 def train_on_workers(
@@ -40,13 +44,15 @@ def train_on_workers(
     workers: int,
     cpus_per_worker: int | None = None,
     address: str | None = None,
+    say: Say = silent,
 ) -> Manifest:
     """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
     their number.
 
     A dead worker is replaced, and all resume from the last epoch; if a node is lost and no other has room,
     fewer workers resume, and all again once there is room. The training fails if workers die repeatedly
-    without finishing an epoch in between. `train.log` in the run records each epoch and its workers.
+    without finishing an epoch in between. `train.log` in the run records each epoch and its workers. Reports
+    through `say` that Ray starts, and what `told_of` does.
 
     Raises:
         ResourceError: the workers do not fit the cluster.
@@ -67,7 +73,7 @@ def train_on_workers(
     stop = StopFile(run)
     run.mkdir(parents=True, exist_ok=True)
     stop.clear()
-    with connected(address) as resources, stops_on_signals(stop):
+    with connected(address, say=say) as resources, stops_on_signals(stop):
         gpus = min(1, resources.gpus)
         cpus = cpus_each(resources, workers=workers, gpus=gpus, asked=cpus_per_worker)
         context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
@@ -83,7 +89,7 @@ def train_on_workers(
                 name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
             ),
         )
-        with _reservation(trainer, run):
+        with _reservation(trainer, run), told_of(run / LOG, say):
             while True:
                 done = _epochs_done(run)
                 try:
@@ -116,6 +122,44 @@ def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | Non
             + (", or for fewer CPUs a worker" if least > 1 else "")
         )
     return asked or resources.most_cpus(workers=workers, gpus=gpus)
+
+
+@contextmanager
+def told_of(log: Path, say: Say) -> Iterator[None]:
+    """Inside the block, a thread reports each epoch that workers add to `log`, and, at rising intervals, that
+    none has ended."""
+    ended, waiting, known = Event(), Reminders(), len(_lines(log))
+
+    def look() -> None:
+        nonlocal known
+        new = _lines(log)[known:]
+        for line in new:
+            say(line.partition(" ")[2])
+        known += len(new)
+        if new:
+            waiting.restart()
+        elif waited := waiting.due():
+            say(f"the workers train: no epoch has ended for {text.duration(waited)}")
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY_SECONDS):
+            look()
+
+    thread = Thread(target=watch, name="train-log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        look()
+
+
+def _lines(log: Path) -> list[str]:
+    """The whole lines of a file; none where it cannot be read."""
+    with suppress(OSError):
+        return log.read_text("utf-8").split("\n")[:-1]
+    return []
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Trains one classifier from images to a run directory: backbone, features, fit."""
 
 from fissura.classification.recipe import classifier_of
+from fissura.core import text
 from fissura.data.labelled import check_classes, labelled_digest, parse_labelled
 from fissura.distributed.environment import check_temporary_folder, prepare_environment
 from fissura.distributed.training.task_training import TaskTraining, TrainingTerms
@@ -26,7 +27,7 @@ def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
         return Trained(run, read_manifest(run))
     check_classes(datasets, directory=terms.cache)
     check_weights(*chosen.weights_wanted)
-    with connected(terms.address) as resources:
+    with connected(terms.address, say=terms.say) as resources:
         cpus = terms.cpus_per_worker or max(1, resources.node_cpus // terms.workers)
         inputs = TrialInputs(
             datasets,
@@ -38,6 +39,10 @@ def train_classifier(recipe: Experiment, terms: TrainingTerms) -> Trained:
             address=terms.address,
             say=terms.say,
         )
+        roles, classes = inputs.roles(chosen), text.listed(inputs.classes)
+        images = text.count(len(roles.backbone) + len(roles.classifier), "training image")
+        device = "GPUs" if resources.gpus else "CPUs"
+        terms.say(f"training {chosen.name} on {images} of {classes}, on {device}")
         return Trained(run, fit_run(run, chosen, inputs, scores={}, cpus=cpus))
 
 

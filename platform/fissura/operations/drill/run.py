@@ -66,7 +66,7 @@ def run_drill(
     with fresh_folder(storage) as folder:
         if drills:
             # a local Ray counts at least two CPUs on any machine: the work is small
-            with connected(address, cpus=max(NEEDED_CPUS, usable_cpus())) as resources:
+            with connected(address, cpus=max(NEEDED_CPUS, usable_cpus()), say=say) as resources:
                 if resources.cpus < NEEDED_CPUS:
                     raise ResourceError(
                         f"--address {address}: a drill needs {NEEDED_CPUS} CPUs, the cluster has"
