@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from fissura.core.errors import SpecError
-from fissura.core.spec import Spec, nearest
+from fissura.core.spec import Spec
+from fissura.core.text import nearest
 from fissura.spaces.wording import broken_rule, one_of, problems
 
 Plain = dict[str, Any]

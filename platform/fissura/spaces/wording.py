@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 
 _WANTED: Mapping[str, str] = {
     "list_type": "a list in brackets",

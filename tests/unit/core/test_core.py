@@ -20,7 +20,8 @@ from fissura.core import errors
 from fissura.core.errors import DataError, FissuraError, SpecError, UserError
 from fissura.core.files import read_regular, remove_abandoned, replacing, sha256, write_json, write_text
 from fissura.core.seeding import derive
-from fissura.core.spec import Spec, digest, nearest
+from fissura.core.spec import Spec, digest
+from fissura.core.text import nearest
 
 
 class Inner(Spec):
