@@ -261,7 +261,7 @@ def test_results_go_into_a_folder(place, bridge, command):
             5,
             "`model.widht` is not a field of recipe `small_unet`; did you mean",
         ),
-        ("val/f1", "val/f2", 2, "`objective.metric`: 'val/f2' is none of "),
+        ("val/f1", "val/f2", 2, "`objective.metric`: 'val/f2' is not known; did you mean `val/f1`?; known: "),
         ("[4, 12]", "[4, 12", 5, "is not YAML: while parsing a flow sequence"),
         ("epochs: 1", "epochs: one", 9, "`epochs`: must be a whole number (got 'one')"),
     ],
@@ -302,7 +302,7 @@ def test_a_search_space_that_is_not_there(place, bridge, space, expected):
     [
         ("model.widht=8", "`model.widht` is not a field of recipe `small_unet`; did you mean `model.width`?"),
         ("model.width=eight", "`model.width`: must be a whole number (got 'eight')"),
-        ("model.width=4096", "`model.width`: must be less than or equal to 256 (got 4096)"),
+        ("model.width=4096", "`model.width`: must be at most 256 (got 4096)"),
         ("model.width", "--set model.width: a setting is PATH=VALUE, such as `model.weights=none`"),
         ("=8", "--set =8: a setting is PATH=VALUE, such as `model.weights=none`"),
         (

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
-from fissura.core.rules import broken_rule, got
+from fissura.core.rules import broken_rule, shown
 
 MOST_PROBLEMS = 50
 MOST_VALUES = 20_000
@@ -44,7 +44,7 @@ class Spec(BaseModel):
             return cls.model_validate_json(json.dumps(plain), strict=True)
         except ValidationError as error:
             end = f"; {remedy}" if remedy else ""
-            raise SpecError(*(f"{source}: {problem}{end}" for problem in describe(error))) from None
+            raise SpecError(*(f"{source}: {problem}{end}" for problem in describe(error, spec=cls))) from None
 
     @classmethod
     def load_file(cls, path: Path, *, remedy: str = "") -> Self:
@@ -67,7 +67,8 @@ def describe(
     for problem in error.errors(include_url=False)[:MOST_PROBLEMS]:
         path = ".".join(str(part) for part in problem["loc"]) or "(whole)"
         field = spec.model_fields.get(path) if spec else None
-        lines.append(f"{broken_rule((names or {}).get(path, path), problem, field)}{got(problem)}")
+        name = (names or {}).get(path, path)
+        lines.append(f"{broken_rule(name, problem, field)} (got {shown(problem['input'])})")
     return lines
 
 
