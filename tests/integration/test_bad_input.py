@@ -121,8 +121,8 @@ DEFECTS = [
         "a mask has an image of its stem: there is none",
         "add it or remove the mask",
     ),
-    (nothing, "", "the data set's folder is empty", "expected images/*.png and masks/*.png"),
-    (no_folder, "", "the data set's folder is missing", "expected images/*.png and masks/*.png"),
+    (nothing, "", "the data set's folder is empty", "expected images/NAME.png and masks/NAME.png, JPEG"),
+    (no_folder, "", "the data set's folder is missing", "expected images/NAME.png and masks/NAME.png, JPEG"),
 ]
 COMMANDS = {
     "data check": ["data", "check", "DATA"],
@@ -392,6 +392,7 @@ def test_a_study_is_begun_once(place, bridge, tmp_path):
             ["train", "absent.json", "--data", "folder:x"],
             "absent.json: cannot be read (No such file or directory)",
         ),
+        (["evaluate", "absent", "--data", "folder:x"], "absent: there is no such folder; name the folder"),
         (
             ["evaluate", "EMPTY", "--data", "folder:x"],
             "EMPTY: holds no finished run (no manifest.json); train it",
@@ -401,12 +402,18 @@ def test_a_study_is_begun_once(place, bridge, tmp_path):
             "`cdf:x`: a data set is KIND:ROOT and `cdf` is no kind; did",
         ),
         (["report", "EMPTY"], "EMPTY: name a study's folder (one with a study.json); no study lies there"),
-        (["report", "absent"], "absent: name a study's folder (one with a study.json); no study lies there"),
+        (
+            ["report", "absent"],
+            "absent: name a study's folder (one with a study.json); there is no such folder",
+        ),
         (
             ["leaderboard", "show", "EMPTY"],
             "EMPTY: no evaluated run lies there; run `fissura evaluate` on one",
         ),
-        (["leaderboard", "show", "absent"], "absent: does not exist; name a study, or a folder of them"),
+        (
+            ["leaderboard", "show", "absent"],
+            "absent: there is no such folder; name a study",
+        ),
         (
             ["leaderboard", "export", "EMPTY", "--format", "md"],
             "EMPTY: no evaluated run lies there; run `fissura",

@@ -58,9 +58,8 @@ class ClassifierRecipe(Experiment):
     def _a_backbone_learns_from_images_of_its_own(self) -> Self:
         if self.backbone.weights in LEARNT and self.backbone_share == 0:
             raise ValueError(
-                f"`backbone_share`: a backbone of weights `{self.backbone.weights}` learns from a share of the"
-                " training images;"
-                " is 0: set `backbone_share` to 0.4, say"
+                f"`backbone_share`: a backbone of weights `{self.backbone.weights}` learns from a share of"
+                " the training images; is 0: set `backbone_share` to 0.4, say"
             )
         return self
 

@@ -55,8 +55,7 @@ def broken_clause(problem: Mapping[str, Any]) -> str:
         return one_of(problem.get("ctx", {}).get("tag", value), known)
     if kind == "value_error":
         return must(problem)
-    wanted = WANTED.get(kind, "")
-    quoted = "number" in wanted and isinstance(value, str) and _is_number(value)
+    quoted = kind in {"int_type", "float_type"} and isinstance(value, str) and _is_number(value)
     return f"{must(problem)} (got {shown(value)}){'; write it without quotes' if quoted else ''}"
 
 
@@ -83,6 +82,13 @@ def must(problem: Mapping[str, Any]) -> str:
         return f"must be text of the form {context['pattern']}"
     said = str(problem["msg"]).removeprefix("Value error, ").replace("\n", " ")
     return said.replace("Input should be", "must be").replace("String should", "text must")
+
+
+def no_probability(threshold: Any) -> str:
+    """The rule that a threshold breaks which is no probability; "" for one that is."""
+    if not isinstance(threshold, str) and 0 <= threshold <= 1:
+        return ""
+    return f"a threshold is a probability from 0 to 1, such as 0.3, not {threshold!s:.80}"
 
 
 def shown(value: Any) -> str:
