@@ -304,3 +304,17 @@ class TestParsing:
             parse_dataset(text)
         (line,) = caught.value.problems
         assert says in line
+
+
+def test_a_mistyped_folder_is_told_with_the_one_beside_it_and_the_names_that_its_options_ask_for(tmp_path):
+    LAYOUTS["folder"](tmp_path / "good")
+    missing = tmp_path / "gud"
+    with pytest.raises(DataError) as caught:
+        parse_dataset(f"folder:{missing}?suffix=_mask&threshold=127").samples()
+    (told,) = caught.value.problems
+    beside = f"did you mean `{tmp_path / 'good'}`?"
+    assert told.startswith(f"{missing}: the data set's folder is missing; {beside}; expected images/NAME.png")
+    assert "masks/NAME_mask.png, JPEG" in told
+    (tmp_path / "good/masks").rename(tmp_path / "good/mask")
+    with pytest.raises(DataError, match=r"masks: the folder is missing; did you mean `.*/mask`\?"):
+        parse_dataset(f"folder:{tmp_path / 'good'}").samples()

@@ -186,9 +186,9 @@ def test_protocols_by_name(text, protocol):
         ("tolerant:two", "`two` is not a number"),
         ("tolerant:", "`` is not a number"),
         ("tolerant:nan", "`nan` is not a number"),
-        ("tolerant:-1", "greater than or equal to 0"),
-        ("tolerant:9999", "less than or equal to 1000"),
-        ("flexible:1.5", "valid integer"),
+        ("tolerant:-1", "`distance` is a number from 0 to 1,000"),
+        ("tolerant:9999", "`distance` is a number from 0 to 1,000"),
+        ("flexible:1.5", "is a whole number"),
     ],
 )
 def test_a_wrong_name_is_one_plain_line(text, said):

@@ -121,8 +121,8 @@ DEFECTS = [
         "a mask has an image of its stem: there is none",
         "add it or remove the mask",
     ),
-    (nothing, "", "the data set's folder is empty", "expected images/*.png and masks/*.png"),
-    (no_folder, "", "the data set's folder is missing", "expected images/*.png and masks/*.png"),
+    (nothing, "", "the data set's folder is empty", "expected images/NAME.png and masks/NAME.png, JPEG"),
+    (no_folder, "", "the data set's folder is missing", "expected images/NAME.png and masks/NAME.png, JPEG"),
 ]
 COMMANDS = {
     "data check": ["data", "check", "DATA"],
@@ -261,7 +261,7 @@ def test_results_go_into_a_folder(place, bridge, command):
             5,
             "`model.widht` is not a field of recipe `small_unet`; did you mean",
         ),
-        ("val/f1", "val/f2", 2, "`objective.metric`: 'val/f2' is none of "),
+        ("val/f1", "val/f2", 2, "`objective.metric`: 'val/f2' is not known; did you mean `val/f1`?; known: "),
         ("[4, 12]", "[4, 12", 5, "is not YAML: while parsing a flow sequence"),
         ("epochs: 1", "epochs: one", 9, "`epochs`: must be a whole number (got 'one')"),
     ],
@@ -302,7 +302,7 @@ def test_a_search_space_that_is_not_there(place, bridge, space, expected):
     [
         ("model.widht=8", "`model.widht` is not a field of recipe `small_unet`; did you mean `model.width`?"),
         ("model.width=eight", "`model.width`: must be a whole number (got 'eight')"),
-        ("model.width=4096", "`model.width`: must be less than or equal to 256 (got 4096)"),
+        ("model.width=4096", "`model.width`: must be at most 256 (got 4096)"),
         ("model.width", "--set model.width: a setting is PATH=VALUE, such as `model.weights=none`"),
         ("=8", "--set =8: a setting is PATH=VALUE, such as `model.weights=none`"),
         (
@@ -392,6 +392,7 @@ def test_a_study_is_begun_once(place, bridge, tmp_path):
             ["train", "absent.json", "--data", "folder:x"],
             "absent.json: cannot be read (No such file or directory)",
         ),
+        (["evaluate", "absent", "--data", "folder:x"], "absent: there is no such folder; name the folder"),
         (
             ["evaluate", "EMPTY", "--data", "folder:x"],
             "EMPTY: holds no finished run (no manifest.json); train it",
@@ -401,12 +402,18 @@ def test_a_study_is_begun_once(place, bridge, tmp_path):
             "`cdf:x`: a data set is KIND:ROOT and `cdf` is no kind; did",
         ),
         (["report", "EMPTY"], "EMPTY: name a study's folder (one with a study.json); no study lies there"),
-        (["report", "absent"], "absent: name a study's folder (one with a study.json); no study lies there"),
+        (
+            ["report", "absent"],
+            "absent: name a study's folder (one with a study.json); there is no such folder",
+        ),
         (
             ["leaderboard", "show", "EMPTY"],
             "EMPTY: no evaluated run lies there; run `fissura evaluate` on one",
         ),
-        (["leaderboard", "show", "absent"], "absent: does not exist; name a study, or a folder of them"),
+        (
+            ["leaderboard", "show", "absent"],
+            "absent: there is no such folder; name a study",
+        ),
         (
             ["leaderboard", "export", "EMPTY", "--format", "md"],
             "EMPTY: no evaluated run lies there; run `fissura",

@@ -259,7 +259,7 @@ class TestWhatCannotBeServed:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["missing"], "holds no finished run"), (["unfinished"], "holds no finished run"),
+            (["missing"], "there is no such folder"), (["unfinished"], "holds no finished run"),
             (["torn"], "weights.safetensors"),
             (["a=aaaaaaaaaaaaaaaa", "a=bbbbbbbbbbbbbbbb"], "names two runs"),
             (["UP=aaaaaaaaaaaaaaaa"], "name"), ([], "name a run"),

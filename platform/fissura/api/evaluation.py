@@ -17,6 +17,7 @@ from fissura.api.arguments import (
 )
 from fissura.core.brief import Rows
 from fissura.core.errors import DataError
+from fissura.core.files import near
 from fissura.core.progress import Say, silent
 from fissura.data.sample import Split
 
@@ -68,7 +69,12 @@ def leaderboard(paths: Paths, *, say: Say = silent) -> "TaskLeaderboard":
     folders = paths_of(paths)
     missing = [path for path in folders if not path.exists()]
     if missing:
-        raise DataError(*(f"{path}: does not exist; name a study, or a folder of them" for path in missing))
+        raise DataError(
+            *(
+                f"{path}: there is no such folder{near(path) or '; name a study, or a folder of them'}"
+                for path in missing
+            )
+        )
     boards = [task.results.board(folders, say=say) for task in all_tasks()]
     ranked = tuple(board for board in boards if board.tables)
     if not ranked:

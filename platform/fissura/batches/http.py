@@ -32,8 +32,9 @@ from fissura.batches.scorer import (
     Unscorable,
 )
 from fissura.core.errors import DataError, FissuraError, SpecError
-from fissura.core.spec import Spec, describe, nearest
+from fissura.core.spec import Spec, describe
 from fissura.core.tasks import task_named
+from fissura.core.text import nearest
 from fissura.data.images import MAX_PIXELS
 
 RESULT_HEADER = "Fissura-Result"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fissura.core.errors import DataError, SpecError
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 from fissura.data.images import SUFFIXES
 from fissura.data.photograph import decode
 from fissura.metrics import level_of

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from fissura.core.errors import DataError, FissuraError, SpecError
+from fissura.core.files import near
 from fissura.data.names import SUFFIXES, is_image, is_passed_over, left_out, left_out_line
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class ImageSource:
     def _of_path(cls, path: Path) -> Self:
         if not path.exists():
             raise DataError(
-                f"{path}: a folder of images, or one image, is expected: it is missing; mend the path"
+                f"{path}: a folder of images, or one image, is expected: it is missing"
+                f"{near(path) or '; mend the path'}"
             )
         root = path.resolve()
         if root.is_dir():

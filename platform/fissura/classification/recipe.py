@@ -58,8 +58,8 @@ class ClassifierRecipe(Experiment):
     def _a_backbone_learns_from_images_of_its_own(self) -> Self:
         if self.backbone.weights in LEARNT and self.backbone_share == 0:
             raise ValueError(
-                f"a backbone of weights `{self.backbone.weights}` learns from a share of the training images;"
-                " is 0: set `backbone_share` to 0.4, say"
+                f"`backbone_share`: a backbone of weights `{self.backbone.weights}` learns from a share of"
+                " the training images; is 0: set `backbone_share` to 0.4, say"
             )
         return self
 
@@ -70,7 +70,7 @@ class ClassifierRecipe(Experiment):
         broken = []
         if self.backbone.weights not in LEARNT:
             broken.append(
-                "`classifier.kind: head` is the head that a backbone learnt with from the user's images, and"
+                "`classifier.kind`: head is the one that a backbone learnt with from the user's images, and"
                 f" weights `{self.backbone.weights}` come without one: set `backbone.weights` to trained or"
                 " distilled, and `backbone_share`; or take the classifier svm or forest"
             )

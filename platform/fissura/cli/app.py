@@ -135,7 +135,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _usage(error: typer.TyperException) -> list[str]:
     """The message for a command line that does not parse; empty if the help was shown instead."""
-    message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+    from pydantic import ValidationError
+
+    from fissura.core.rules import broken_clause
+
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    if isinstance(cause := error.__cause__, ValidationError):  # in this project's words, not pydantic's
+        problem = cause.errors(include_url=False)[0]
+        name, colon, _ = message.partition(": ")
+        message = f"{name}{colon}{broken_clause(problem)}"
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context else ""
     return [f"error: {message[:1].lower()}{message[1:]}{hint}"] if message else []

@@ -13,7 +13,7 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption
 from fissura.core.errors import SpecError
 from fissura.core.problems import summed_up
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 
 if TYPE_CHECKING:
     from fissura.data.check import CheckReport

@@ -18,7 +18,7 @@ def export(
     ] = "none",
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Of a segmentation; by default the one that its evaluation chose."),
+        threshold_option("Of a segmentation; by default the one that its evaluation chose."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

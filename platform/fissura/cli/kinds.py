@@ -8,7 +8,7 @@ import typer
 from fissura.cli.console import Console, JsonOption, table
 from fissura.core.errors import SpecError, WeightsError
 from fissura.core.paper import Paper
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 
 if TYPE_CHECKING:
     from fissura.models.weights import ModelSpec

@@ -1,10 +1,12 @@
 """Options that several commands share."""
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
 from fissura.core.errors import SpecError
 
@@ -27,6 +29,28 @@ AddressOption = Annotated[
 ProtocolOption = Annotated[
     list[str] | None, typer.Option("--protocol", help=f"{PROTOCOLS}; may be repeated.")
 ]
+
+
+def threshold_option(purpose: str) -> OptionInfo:
+    """An option that takes a probability."""
+    return typer.Option(parser=probability, metavar="PROBABILITY", help=purpose)
+
+
+def probability(text: str | float) -> float:
+    """The threshold that a command is given.
+
+    Raises:
+        ValueError: it is no number from 0 to 1.
+    """
+    from fissura.core.rules import no_probability
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
+    if no_probability(value):
+        raise ValueError(no_probability(str(text)))
+    return value
 
 
 def parse_sets(texts: Sequence[str] | None) -> dict[str, Any]:

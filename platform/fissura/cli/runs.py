@@ -16,6 +16,7 @@ from fissura.cli.options import (
     ProtocolOption,
     SetOption,
     parse_sets,
+    threshold_option,
 )
 from fissura.core import text
 from fissura.core.problems import summed_up
@@ -90,7 +91,8 @@ def evaluate(
     protocol: ProtocolOption = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="The images to score.")] = "test",
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="By default chosen on the run's validation images.")
+        float | None,
+        threshold_option("By default chosen on the run's validation images."),
     ] = None,
     condition: Annotated[
         list[str] | None,
@@ -150,7 +152,8 @@ def score(
     masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder of masks of the same names.")],
     protocol: Annotated[str, typer.Option(help=f"{PROTOCOLS}.")],
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="A pixel is predicted where its probability is at least this.")
+        float,
+        threshold_option("A pixel is predicted where its probability is at least this."),
     ] = 0.5,
     valid: Annotated[Path | None, typer.Option(help="Folder of valid-pixel masks (a field of view).")] = None,
     mask_threshold: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fissura.cli.console import Console, JsonOption
-from fissura.cli.options import AddressOption
+from fissura.cli.options import AddressOption, threshold_option
 
 TokenOption = Annotated[
     Path | None,
@@ -26,7 +26,8 @@ def serve(
         list[Path] | None, typer.Option(metavar="STUDY", help="The best run of a study; may be repeated.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="By default the one that each run's evaluation chose.")
+        float | None,
+        threshold_option("By default the one that each run's evaluation chose."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; other machines need a token then.")
@@ -108,7 +109,8 @@ def rollout(
     name: Annotated[str | None, typer.Option(help="Of the model; by default the default one.")] = None,
     back: Annotated[bool, typer.Option("--back", help="Bring the run before back instead.")] = False,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="By default the one that its evaluation chose.")
+        float | None,
+        threshold_option("By default the one that its evaluation chose."),
     ] = None,
     token_file: TokenOption = None,
     as_json: JsonOption = False,

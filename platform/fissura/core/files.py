@@ -14,8 +14,20 @@ from typing import Any
 from urllib.parse import quote
 
 from fissura.core.errors import DataError
+from fissura.core.text import nearest
 
 _SCRATCH = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+
+
+def near(path: Path) -> str:
+    """`; did you mean ...?` where something beside `path`, which is not there, has a name like its own; or
+    nothing."""
+    try:
+        beside = [entry.name for entry in path.absolute().parent.iterdir()]
+    except (OSError, ValueError):
+        return ""
+    hint = nearest(path.name, beside)
+    return hint.replace("mean `", f"mean `{path.parent}/") if path.parent != Path() else hint
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """Frozen, closed configuration objects, and the digest that names them."""
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fissura.core.documents import read_json
 from fissura.core.errors import SpecError
-from fissura.core.rules import broken_rule
+from fissura.core.rules import broken_rule, shown
 
 MOST_PROBLEMS = 50
 MOST_VALUES = 20_000
@@ -45,7 +44,7 @@ class Spec(BaseModel):
             return cls.model_validate_json(json.dumps(plain), strict=True)
         except ValidationError as error:
             end = f"; {remedy}" if remedy else ""
-            raise SpecError(*(f"{source}: {problem}{end}" for problem in describe(error))) from None
+            raise SpecError(*(f"{source}: {problem}{end}" for problem in describe(error, spec=cls))) from None
 
     @classmethod
     def load_file(cls, path: Path, *, remedy: str = "") -> Self:
@@ -68,12 +67,8 @@ def describe(
     for problem in error.errors(include_url=False)[:MOST_PROBLEMS]:
         path = ".".join(str(part) for part in problem["loc"]) or "(whole)"
         field = spec.model_fields.get(path) if spec else None
-        rule = (
-            broken_rule((names or {}).get(path, path), problem, field)
-            if field
-            else (f"`{path:.200}`: {problem['msg']:.500}")
-        )
-        lines.append(f"{rule} (got {problem['input']!r:.80})")
+        name = (names or {}).get(path, path)
+        lines.append(f"{broken_rule(name, problem, field)} (got {shown(problem['input'])})")
     return lines
 
 
@@ -81,9 +76,3 @@ def digest(plain: Any) -> str:
     """Sixteen hex digits that name `plain` (JSON types), whatever the order of its keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where one of `known` looks like `name`, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{matches[0]}`?" if matches else ""

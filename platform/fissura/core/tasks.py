@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from fissura.core.errors import SpecError
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 
 if TYPE_CHECKING:
     from fissura.batches.task_batch import TaskBatch

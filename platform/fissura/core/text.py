@@ -1,5 +1,6 @@
 """Numbers, names and lists as people read them."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 VAGUE = ("kind", "name", "value")
@@ -78,3 +79,9 @@ def shortened(names: Iterable[str]) -> dict[str, str]:
         alike = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in every) == 1)
         short[name] = next(alike, name)
     return short
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` where one of `known` looks like `name`, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean `{matches[0]}`?" if matches else ""

@@ -67,9 +67,14 @@ class Dataset(Spec, ABC):
             return samples
         return carve(samples, source="train", target="val", share=self.validation_share, seed=self.seed)
 
+    @property
+    def layout(self) -> str:
+        """The expected folder tree in one line, with this data set's own options."""
+        return self.info.layout
+
     def find(self) -> Found:
         """What lies in the folders. It opens no image, and never raises for what it finds there."""
-        walk = Walk(self.root, self.info.layout)
+        walk = Walk(self.root, self.layout)
         self.gather(walk)
         found = walk.found()
         return replace(found, samples=tuple(self.divide(list(found.samples))))

@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 from pydantic import ValidationError
 
 from fissura.core.errors import SpecError
-from fissura.core.spec import Spec, describe, nearest
+from fissura.core.spec import Spec, describe
+from fissura.core.text import nearest
 
 SpecT = TypeVar("SpecT", bound=Spec)
 

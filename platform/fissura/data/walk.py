@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from fissura.core.files import near
 from fissura.data.names import (
     HEIF_SUFFIXES,
     SUFFIXES,
@@ -73,7 +74,8 @@ class Walk:
         if folder is None:
             if self.root.is_dir():
                 self.problems.append(
-                    f"{self.root / folders[0]}: the folder is missing; expected {self.layout}"
+                    f"{self.root / folders[0]}: the folder is missing{near(self.root / folders[0])}; expected"
+                    f" {self.layout}"
                 )
             return {}
         self.read.append(folder)
@@ -189,12 +191,16 @@ class Walk:
                 f"images without a mask, left out ({len(without)} of {len(images)}): {listed(without)}"
             )
 
+    def missing(self) -> str:
+        """That there is no folder at the root, what lies beside it, and what is expected."""
+        return f"{self.root}: the data set's folder is missing{near(self.root)}; expected {self.layout}"
+
     def found(self) -> Found:
         """All that was gathered. Where a key occurs in two splits, every name is led by its split:
         "train-01".
         """
         if not self.root.is_dir():
-            self.problems.append(f"{self.root}: the data set's folder is missing; expected {self.layout}")
+            self.problems.append(self.missing())
         elif not any(self.root.iterdir()):
             self.problems = [f"{self.root}: the data set's folder is empty; expected {self.layout}"]
         elif not self.samples and not self.problems:

@@ -33,6 +33,7 @@ from fissura.classification.run import CLASSIFIER, Classifier
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable, sha256
+from fissura.core.rules import no_probability
 from fissura.data import names, whole
 from fissura.deploy.export_table import latency_table, network_macs
 from fissura.deploy.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
@@ -157,8 +158,8 @@ def export_segmenter(
     quantise: Quantise = "none",
 ) -> Bundle:
     """Exports a segmentation network; `origin` is what the card says of its run. See `export_run`."""
-    if not 0 <= threshold <= 1:
-        raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    if wrong := no_probability(threshold):
+        raise DataError(wrong)
     size = working_size(recipe)
     sides = Sides(model.stride, fixed=fixed_size(recipe, size, model.stride))
     height, width = (-(-side // model.stride) * model.stride for side in size or (512, 512))

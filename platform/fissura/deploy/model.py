@@ -16,6 +16,7 @@ from jaxtyping import Bool, UInt8
 
 from fissura.classification.run import Classifier
 from fissura.core.errors import DataError
+from fissura.core.rules import no_probability
 from fissura.metrics import level_of
 from fissura.records.manifest import Manifest, trained_on
 from fissura.records.run_files import read_manifest
@@ -189,8 +190,8 @@ class _SegmentationRuns:
         manifest, predictor = read_manifest(run), Predictor.open(run, device=device)
         if threshold is None:
             threshold = threshold_of(run, predictor.recipe)
-        elif not 0 <= threshold <= 1:
-            raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+        elif wrong := no_probability(threshold):
+            raise DataError(wrong)
         return SegmentationModel(manifest, predictor, threshold)
 
     def export(self, run: Path, *, out: Path, quantise: "Quantise", threshold: float | None) -> "Bundle":

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
+from fissura.core.rules import no_probability
 from fissura.metrics.counts import LEVELS, Counts
 
 Measure = Literal["precision", "recall", "f1", "dice", "iou"]
@@ -88,8 +89,8 @@ def level_of(threshold: float) -> int:
     Raises:
         ValueError: the threshold is not in 0..1.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"a threshold is a probability, 0 to 1, not {threshold}")
+    if wrong := no_probability(threshold):
+        raise ValueError(wrong)
     return int(np.searchsorted(np.arange(LEVELS) / 255, threshold, side="left"))
 
 

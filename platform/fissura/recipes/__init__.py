@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from fissura.core.errors import SpecError
 from fissura.core.paper import Paper
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 from fissura.recipes import (
     attention_resunet,
     cirl,

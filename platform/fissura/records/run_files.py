@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fissura.core.documents import read_sealed, write_sealed
 from fissura.core.errors import DataError, ModelError, UserError
-from fissura.core.files import replacing, sha256
+from fissura.core.files import near, replacing, sha256
 from fissura.records.manifest import FileFacts, Manifest
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -36,6 +36,8 @@ def read_manifest(run: Path) -> Manifest:
         SpecError: its manifest is damaged.
     """
     path = run / MANIFEST
+    if not run.exists():
+        raise DataError(f"{run}: there is no such folder{near(run) or '; name the folder of a run'}")
     if not path.is_file():
         remedy = (
             "it is a study or a storage: name one of the folders below its runs/"

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fissura.core.documents import parse_json
 from fissura.core.errors import DataError, SpecError
+from fissura.core.files import near
 from fissura.core.spec import Spec
 from fissura.records.manifest import Manifest
 from fissura.records.run_files import rewriting, table_fault
@@ -133,7 +134,12 @@ class RunTable(Generic[F]):
         """
         missing = [root for root in roots if not root.exists()]
         if missing:
-            raise DataError(*(f"{root}: no such run or study directory" for root in missing))
+            raise DataError(
+                *(
+                    f"{root}: there is no such folder{near(root) or '; name a run or a study'}"
+                    for root in missing
+                )
+            )
         path_groups = [[root] if root.is_file() else root.rglob(self.file) for root in roots]
         records, skipped = [], []
         for path in sorted({path.resolve() for paths in path_groups for path in paths}):

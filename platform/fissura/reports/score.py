@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.core.problems import first
+from fissura.core.rules import no_probability
 from fissura.core.spec import digest
 from fissura.core.text import count
 from fissura.data.images import SUFFIXES
@@ -150,8 +151,8 @@ def score_folders(
         DataError: one line for each folder, file or option that breaks a rule.
     """
     problems: list[str] = []
-    if not 0 <= threshold <= 1:
-        problems.append(f"a threshold is a probability, 0 to 1, not {threshold}")
+    if wrong := no_probability(threshold):
+        problems.append(wrong)
     if mask_threshold is not None and not 0 <= mask_threshold <= 254:
         problems.append(f"a mask's threshold is a grey level, 0 to 254, not {mask_threshold}")
     maps = list_files(predictions, frozenset({".png"}), "8-bit grey PNG maps", problems)

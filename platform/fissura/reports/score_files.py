@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.errors import DataError
+from fissura.core.files import near
 from fissura.data.images import SUFFIXES, read_size
 from fissura.data.masks import decode_mask, read_levels
 from fissura.data.names import is_passed_over
@@ -81,7 +82,8 @@ def read_mask(path: Path, *, threshold: int | None = None) -> tuple[UInt8[np.nda
 def list_files(folder: Path, suffixes: frozenset[str], content: str, problems: list[str]) -> dict[str, Path]:
     """The files of `folder` by their names without suffix; its faults go to `problems`."""
     if not folder.is_dir():
-        problems.append(f"{folder}: a folder of {content} is expected here: there is none; mend the path")
+        remedy = near(folder) or "; mend the path"
+        problems.append(f"{folder}: a folder of {content} is expected here: there is none{remedy}")
         return {}
     files: dict[str, Path] = {}
     known = len(problems)

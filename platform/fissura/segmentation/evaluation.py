@@ -13,6 +13,7 @@ import torch
 from fissura.core.documents import read_json
 from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import check_writable
+from fissura.core.rules import no_probability
 from fissura.core.spec import MOST_VALUES
 from fissura.data.content import FileHashes, digest_of, gone, require_same, said_of_changed, sources
 from fissura.data.dataset import Dataset
@@ -51,8 +52,8 @@ def evaluate(
         named), a threshold that is no probability, or none to be had.
         DataChanged: the data are not those of `content`, or changed meanwhile; no row is written.
     """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise DataError(f"a threshold is a probability, 0 to 1, not {threshold}; give another, or none")
+    if threshold is not None and (wrong := no_probability(threshold)):
+        raise DataError(wrong)
     if content is not None and (lost := gone(datasets)):
         raise DataChanged(*lost)
     check_writable(run)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fissura.core.errors import SpecError
 from fissura.core.pretrained import Pretrained
 from fissura.core.spec import Spec
+from fissura.core.text import count, listed
 from fissura.data.datasets import parse_datasets
 from fissura.data.pipeline import Pipeline
 from fissura.losses import AnyLoss
@@ -81,6 +82,8 @@ class Given(Spec):
 MapRange = Literal["probability", "min_max"]
 AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
 
+MORE_TRIED = 100
+"""Up to so many epochs a remedy is looked for."""
 OVERLAPS = ("val/dice", "val/iou")
 """The metrics of validation images that are of the protocol `overlap`."""
 
@@ -135,42 +138,66 @@ class Recipe(Experiment):
     def _phases_have_names_of_their_own(self) -> Self:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
-            raise ValueError(f"each phase needs a name of its own, got {names}")
+            raise ValueError(f"`phases`: each needs a name of its own, got {names}; rename one")
         return self
 
     @model_validator(mode="after")
     def _phases_follow_each_other_to_the_end(self) -> Self:
         ends = [phase.until for phase in self.phases]
         if ends and (ends != sorted(ends) or ends[-1] != 1):
-            raise ValueError(f"the phases' `until` must not fall, and the last must be 1, got {ends}")
+            raise ValueError(
+                f"`phases`: their `until` must not fall, and the last must be 1, got {ends}; mend the order"
+            )
         return self
 
     @model_validator(mode="after")
     def _what_is_learnt_has_phases_and_epochs(self) -> Self:
         kind, phases, pixels = self.model.kind, len(self.phases), self.data.normalisation
         if bool(self.epochs) != bool(phases):
-            raise ValueError(f"a recipe has phases and epochs, or neither; got {phases} and {self.epochs}")
+            remedy = (
+                f"set `epochs` to {max(phases, 1)}, say" if phases else "set `epochs` to 0, or add a phase"
+            )
+            raise ValueError(
+                f"`epochs`: a recipe has phases and epochs, or neither; got {phases} and {self.epochs};"
+                f" {remedy}"
+            )
         if not self.model.learns and (phases or pixels != "unit"):
             raise ValueError(
-                f"`model.kind: {kind}` learns nothing, and reads pixels in [0, 1]: it has no phases and"
+                f"`model.kind`: {kind} learns nothing, and reads pixels in [0, 1]: it has no phases and"
                 f" `data.normalisation` unit, got {phases} and {pixels}; take the recipe `{kind}`"
             )
         return self
 
     @model_validator(mode="after")
     def _phases_have_what_their_losses_need(self) -> Self:
+        if not (lack := self._lack(self.epochs)):
+            return self
+        enough = (epochs for epochs in range(self.epochs + 1, MORE_TRIED) if not self._lack(epochs))
+        least = next(enough, None)
+        remedy = (
+            f"set `epochs` to {least} at least"
+            if least
+            else "put such a phase before it, of an epoch or more"
+        )
+        raise ValueError(
+            f"`epochs`: {lack}; of {count(self.epochs, 'epoch')} the phases get"
+            f" {listed(list(map(str, self._divided(self.epochs))))}; {remedy}"
+        )
+
+    def _lack(self, epochs: int) -> str:
+        """What a phase lacks of those before it, in so many epochs: "" where there is all."""
         left: set[str] = set()
-        for phase, epochs in zip(self.phases, self.phase_epochs, strict=True):
-            if not epochs:
+        for phase, own in zip(self.phases, self._divided(epochs), strict=True):
+            if not own:
                 continue
             for name, kind in phase.loss.needs.items():
                 if name not in left:
-                    raise ValueError(
+                    return (
                         f"phase {phase.name} needs the {name} that a phase with the loss `{kind}` learnt"
-                        f" before it; of {self.epochs} epochs the phases get {list(self.phase_epochs)}"
+                        " before it"
                     )
             left |= phase.loss.leaves
-        return self
+        return ""
 
     def named_by(self) -> dict[str, Any]:
         """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
@@ -242,7 +269,10 @@ class Recipe(Experiment):
     @property
     def phase_epochs(self) -> tuple[int, ...]:
         """Epochs of each phase, if none stops early."""
-        ends = [0, *(round(self.epochs * phase.until) for phase in self.phases)]
+        return self._divided(self.epochs)
+
+    def _divided(self, epochs: int) -> tuple[int, ...]:
+        ends = [0, *(round(epochs * phase.until) for phase in self.phases)]
         return tuple(end - begin for begin, end in pairwise(ends))
 
 

@@ -8,7 +8,7 @@ from fastapi import Request
 from pydantic.fields import FieldInfo
 
 from fissura.core.rules import broken_rule
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 from fissura.serving.problems import Problem, Refused
 
 MOST_SHOWN = 5

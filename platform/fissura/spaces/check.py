@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fissura.core.errors import SpaceError, SpecError
-from fissura.core.spec import nearest
+from fissura.core.rules import shown
+from fissura.core.text import nearest
 from fissura.spaces.compile import Distribution, Entry, Parameters, Point
 from fissura.spaces.distributions import Choice, Constant, among, same
 from fissura.spaces.fields import ABSENT, Plain, assign, depth_then_kind, find, is_kind, kinds_above, resolve
-from fissura.spaces.wording import shown
 
 CONTEXT_LIMIT = 512
 EFFORT_LIMIT = 7_500

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag, field_validator, model_validator
 
+from fissura.core.rules import shown
 from fissura.core.spec import Spec
-from fissura.spaces.wording import shown
 
 if TYPE_CHECKING:
     import optuna

@@ -5,7 +5,6 @@ index, and through unions on `kind` by the kind that is set.
 """
 
 import copy
-import functools
 import itertools
 import json
 import types
@@ -18,8 +17,11 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from fissura.core.errors import SpecError
-from fissura.core.spec import Spec, nearest
-from fissura.spaces.wording import broken_rule, one_of, problems
+from fissura.core.rules import NO_MAPPING, broken_clause, one_of
+from fissura.core.spec import Spec
+from fissura.core.text import nearest
+from fissura.spaces.members import annotations, example_for, kinds, members
+from fissura.spaces.wording import problems
 
 Plain = dict[str, Any]
 S = TypeVar("S", bound=Spec)
@@ -98,10 +100,10 @@ def assign(plain: Plain, path: str, value: Any, *, model_type: type[Spec]) -> No
     current = owner.value.get("kind") if isinstance(owner.value, dict) else None
     if value == current:
         return
-    members = {kind: member for member in _members(owner.annotation) for kind in _kinds(member)}
-    if not isinstance(value, str) or value not in members:
-        raise SpecError(f"`{path}`: {one_of(value, list(members))}")
-    fresh = members[value].model_construct(kind=value).plain()  # type: ignore[call-arg]
+    by_kind = {kind: member for member in members(owner.annotation) for kind in kinds(member)}
+    if not isinstance(value, str) or value not in by_kind:
+        raise SpecError(f"`{path}`: {one_of(value, by_kind)}")
+    fresh = by_kind[value].model_construct(kind=value).plain()  # type: ignore[call-arg]
     owner_parent: Any = plain
     for step in owner.steps[:-1]:
         owner_parent = owner_parent[step]
@@ -136,7 +138,7 @@ def attempt(recipe: S, values: Mapping[str, Any]) -> tuple[S | None, list[Fault]
     try:
         changed = model_type.model_validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        faults += [_fault(plain, problem) for problem in problems(error)]
+        faults += [_fault(plain, model_type, problem) for problem in problems(error)]
     return (None, faults) if faults else (changed, [])
 
 
@@ -167,7 +169,7 @@ def known_paths(plain: Plain, model_type: type[Spec]) -> Iterator[str]:
             if inner is not None:
                 yield inner.path
                 queue.append(inner)
-        for member in _members(field.annotation):
+        for member in members(field.annotation):
             yield from (f"{field.path}.{name}".lstrip(".") for name in member.model_fields)
 
 
@@ -182,10 +184,10 @@ def _step(field: RecipeField, part: str) -> RecipeField | None:
             part = value["name"]
     else:
         member = _member(field)
-        if part == "kind" and any("kind" in _annotations(one) for one in _members(field.annotation)):
+        if part == "kind" and any("kind" in annotations(one) for one in members(field.annotation)):
             annotation = str
-        elif member is not None and part in _annotations(member):
-            annotation = _annotations(member)[part]
+        elif member is not None and part in annotations(member):
+            annotation = annotations(member)[part]
         else:
             return None
         value = field.value.get(part, ABSENT) if isinstance(field.value, dict) else ABSENT
@@ -207,39 +209,14 @@ def _index(items: list[Any], part: str) -> int | None:
     return int(part) if part.isdecimal() and len(part) < 10 and int(part) < len(items) else None
 
 
-def _members(annotation: Any) -> tuple[type[Spec], ...]:
-    """The specs that an annotation admits, through Annotated, unions and None."""
-    while typing.get_origin(annotation) is Annotated:  # whose metadata may have no hash
-        annotation = typing.get_args(annotation)[0]
-    return _union_members(annotation)
-
-
-@functools.cache
-def _union_members(annotation: Any) -> tuple[type[Spec], ...]:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(member for part in typing.get_args(annotation) for member in _members(part))
-    return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Spec) else ()
-
-
 def _member(field: RecipeField) -> type[Spec] | None:
     """The spec that the plain value at `place` is a form of."""
     if not isinstance(field.value, dict):
         return None
-    members = _members(field.annotation)
-    if len(members) == 1:
-        return members[0]
-    return next((one for one in members if field.value.get("kind") in _kinds(one)), None)
-
-
-@functools.cache
-def _annotations(member: type[Spec]) -> Mapping[str, Any]:
-    return {name: field.annotation for name, field in member.model_fields.items()}
-
-
-@functools.cache
-def _kinds(member: type[Spec]) -> tuple[str, ...]:
-    field = member.model_fields.get("kind")
-    return typing.get_args(field.annotation) if field else ()
+    admitted = members(field.annotation)
+    if len(admitted) == 1:
+        return admitted[0]
+    return next((one for one in admitted if field.value.get("kind") in kinds(one)), None)
 
 
 def _item(annotation: Any, index: int) -> Any:
@@ -264,9 +241,7 @@ def _unknown(plain: Plain, model_type: type[Spec], path: str, reached: RecipeFie
     owner = f"recipe `{name}`" if isinstance(name, str) else "the recipe"
     sentence = f"`{path if path.isprintable() else repr(path):.200}` is not a field of {owner}"
     part = path.split(".")[len(reached.steps)]
-    others = [
-        kind for one in _members(reached.annotation) if part in one.model_fields for kind in _kinds(one)
-    ]
+    others = [kind for one in members(reached.annotation) if part in one.model_fields for kind in kinds(one)]
     if others and isinstance(reached.value, dict):
         kind = f"`{reached.path}.kind`"
         return (
@@ -297,7 +272,7 @@ def _hint(
     return nearest(path, alike) or (f"; did you mean `{min(elsewhere, key=len)}`?" if elsewhere else "")
 
 
-def _fault(plain: Plain, problem: Mapping[str, Any]) -> Fault:
+def _fault(plain: Plain, model_type: type[Spec], problem: Mapping[str, Any]) -> Fault:
     """Pydantic's location holds union tags that the plain recipe does not: they are left out."""
     value: Any = plain
     names: list[str] = []
@@ -313,4 +288,17 @@ def _fault(plain: Plain, problem: Mapping[str, Any]) -> Fault:
     path = ".".join(names)
     if problem["type"] == "extra_forbidden":
         return Fault(path, f"`{path}` is not a field")
-    return Fault(path, f"`{path or 'recipe'}`: {broken_rule(problem)}")
+    clause = broken_clause(problem)
+    if not path:  # a rule of the whole recipe names the fields that it is about
+        return Fault(path, clause)
+    if problem["type"] not in NO_MAPPING or (field := find(plain, model_type, path)) is None:
+        return Fault(path, f"`{path}`: {clause}")
+    return Fault(path, f"`{path}`: {clause}{_such_as(field)}")
+
+
+def _such_as(field: RecipeField) -> str:
+    """What to write at a field that holds a spec, where something else stands."""
+    if example := example_for(field.annotation, field.value):
+        return f"; write {example}, say"
+    parts = [f"`{field.path}.{name}`" for member in members(field.annotation) for name in annotations(member)]
+    return f"; set its parts, such as {' or '.join(parts[:2])}" if parts else ""

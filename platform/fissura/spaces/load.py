@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fissura.core.errors import SpaceError
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 from fissura.spaces import strict_yaml as yaml
 from fissura.spaces.check import PROBLEM_EFFORT, Effort, TooMuchToCheck
 from fissura.spaces.compile import Parameters

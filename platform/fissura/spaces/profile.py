@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fissura.core.rules import shown
 from fissura.spaces.check import (
     PROBLEM_EFFORT,
     Effort,
@@ -22,7 +23,7 @@ from fissura.spaces.distributions import AnyDistribution, Constant, distribution
 from fissura.spaces.fields import attempt, depth_then_kind, find, kinds_above
 from fissura.spaces.space import broken_key
 from fissura.spaces.strict_yaml import ITEM_LIMIT, Location
-from fissura.spaces.wording import problems, shown
+from fissura.spaces.wording import problems
 
 if TYPE_CHECKING:
     from fissura.training.experiment import Experiment

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import Field, PlainValidator
 
 from fissura.core.errors import SpaceError
+from fissura.core.rules import NO_MAPPING, broken_clause, one_of, shown
 from fissura.core.spec import Spec
 from fissura.spaces.compile import Parameters
 from fissura.spaces.distributions import AnyDistribution, Choice, FloatRange, IntRange
-from fissura.spaces.wording import broken_rule, one_of, shown, unknown_key
+from fissura.spaces.members import example_for
+from fissura.spaces.wording import unknown_key
 from fissura.training.experiment import KeptBy
 
 if TYPE_CHECKING:
@@ -264,5 +266,8 @@ def broken_key(problem: Mapping[str, Any]) -> str:
     if names[0] == "space" and len(names) > 1:
         # beneath the path come pydantic's tag and, for the values themselves, the same word again
         inner = ".".join(name for name in names[3:] if name not in _SECTIONS)
-        return f"`{names[1]}`: {f'`{inner}` ' if inner else ''}{broken_rule(problem)}"
-    return f"`{'.'.join(names)}`: {broken_rule(problem)}"
+        return f"`{names[1]}`: {f'`{inner}` ' if inner else ''}{broken_clause(problem)}"
+    example = ""
+    if problem["type"] in NO_MAPPING and len(names) == 1:
+        example = example_for(SearchSpace.model_fields[names[0]].annotation, problem["input"])
+    return f"`{'.'.join(names)}`: {broken_clause(problem)}{f'; write {example}, say' if example else ''}"

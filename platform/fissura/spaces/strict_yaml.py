@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from fissura.core.errors import SpaceError, SpecError
-from fissura.core.spec import nearest
+from fissura.core.text import nearest
 
 # so that PyYAML, which reads 30,000 values a second, refuses whatever comes within one
 SIZE_LIMIT_BYTES = 100_000

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import Field
 
 from fissura.core.errors import SpaceError, SpecError
-from fissura.core.spec import Spec, nearest
+from fissura.core.rules import shown
+from fissura.core.spec import Spec
+from fissura.core.text import nearest
 from fissura.spaces.compile import Parameters
 from fissura.spaces.distributions import Scalar
 from fissura.spaces.fields import resolve
-from fissura.spaces.wording import shown
 
 MOST_VALUES = 1_000
 

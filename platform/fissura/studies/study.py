@@ -21,7 +21,7 @@ from pydantic import Field, JsonValue
 
 from fissura.core.documents import write_sealed
 from fissura.core.errors import SpaceError, UserError, named
-from fissura.core.files import write_json, write_text
+from fissura.core.files import near, write_json, write_text
 from fissura.core.retry import OnWait, must_stand
 from fissura.core.spec import Spec
 from fissura.core.tasks import Task, task_named
@@ -256,7 +256,7 @@ def find_study(path: Path) -> Study:
     below = sorted(file.parent for file in path.glob(f"*/{PLAN}")) if path.is_dir() else []
     if len(below) == 1:
         return Study(below[0])
-    problem = (
-        f"there are {len(below)}: {', '.join(map(str, below))}; name one" if below else "no study lies there"
-    )
+    problem = "no study lies there" if path.exists() else f"there is no such folder{near(path)}"
+    if below:
+        problem = f"there are {len(below)}: {', '.join(map(str, below))}; name one"
     raise SpaceError(f"{path}: name a study's folder (one with a study.json); {problem}")

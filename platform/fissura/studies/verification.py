@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fissura.core.brief import Brief
 from fissura.core.documents import read_sealed
 from fissura.core.errors import DataError, UserError
+from fissura.core.files import near
 from fissura.core.problems import summed_up
 from fissura.core.text import count
 from fissura.records.run_files import MANIFEST, RESTORE, faults_of, read_manifest
@@ -55,6 +56,10 @@ def verify(path: Path) -> Verified:
     remarks: list[str] = []
     if not study.exists:
         if not any((path / name).is_file() for name in (MANIFEST, RECIPE)):
+            if not path.exists():
+                raise DataError(
+                    f"{path}: there is no such folder{near(path) or '; name that of a run or a study'}"
+                )
             raise DataError(f"{path}: neither a run nor a study lies there; name the folder of one")
         files = _verify_run(path, faults, remarks)
         return Verified(path, 1, files, tuple(faults), tuple(remarks))

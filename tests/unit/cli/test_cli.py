@@ -242,9 +242,30 @@ def test_a_checked_data_set_with_defects_is_the_user_s_mistake_and_one_document(
         (["score", "a", "b"], "error: missing option '--protocol'; see `fissura score --help`"),
         (["data", "list", "--jsn"], "error: no such option: --jsn"),
         (["leaderboard", "export", "x", "--format", "a"], "error: invalid value for '--format': 'a' is not"),
-        (["search", "small_unet", "--trials", "0"], "error: invalid value for '--trials': "),
+        (
+            ["search", "small_unet", "--trials", "0"],
+            "error: invalid value for '--trials': must be at least 1 (got '0'); see",
+        ),
+        (
+            ["search", "small_unet", "--trials", "1.5"],
+            "error: invalid value for '--trials': must be a whole number (got '1.5'); see",
+        ),
         (["search", "small_unet", "--trials"], "error: option '--trials' requires an argument"),
-        (["score", "a", "b", "--protocol", "pixel", "--threshold", "1.1"], "error: invalid value for"),
+        *(
+            (
+                [*words, "--threshold", value],
+                "error: invalid value for '--threshold': a threshold is a probability from 0 to 1, such as"
+                f" 0.3, not {value}; see",
+            )
+            for words in (
+                ["score", "a", "b", "--protocol", "pixel"],
+                ["evaluate", "a", "--data", "folder:b"],
+                ["export", "a", "b"],
+                ["serve", "a"],
+                ["rollout", "a"],
+            )
+            for value in ("127", "nan", "half")
+        ),
         (["demo", "much"], "error: got unexpected extra argument"),
     ],
     ids=lambda value: spelled(value) if isinstance(value, list) else "",

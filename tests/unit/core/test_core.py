@@ -20,7 +20,8 @@ from fissura.core import errors
 from fissura.core.errors import DataError, FissuraError, SpecError, UserError
 from fissura.core.files import read_regular, remove_abandoned, replacing, sha256, write_json, write_text
 from fissura.core.seeding import derive
-from fissura.core.spec import Spec, digest, nearest
+from fissura.core.spec import Spec, digest
+from fissura.core.text import nearest
 
 
 class Inner(Spec):
@@ -66,10 +67,10 @@ class TestSpec:
         assert len(problems) == 3
         assert all(problem.startswith("mine.json: `") and "\n" not in problem for problem in problems)
         text = "\n".join(problems)
-        assert "`count`: " in text
+        assert "`count` is a whole number (got '2')" in text
         assert "got '2'" in text
-        assert "`inner.share`: Input should be less than or equal to 1 (got 1.5)" in text
-        assert "`colour`: Extra inputs are not permitted (got 'red')" in text
+        assert "`inner.share`: must be at most 1 (got 1.5)" in text
+        assert "`colour` is not a field (got 'red')" in text
 
     @pytest.mark.parametrize("share", [float("nan"), float("inf")])
     def test_holds_no_number_that_is_none(self, share: float) -> None:

@@ -142,7 +142,7 @@ def test_it_plans_from_a_study(study: Study, tmp_path: Path, fissura: Callable[.
         (["--epoch-seconds", "3", "--data", "synthetic:x"], "only --measure trains"),
         (["--epoch-seconds", "3", "--preemptions", "1"], "give their --spot-price too"),
         (["--epoch-seconds", "3", "--cpus", "2", "--gpus", "0", "--concurrency", "3"], "ask for 2 or fewer"),
-        (["--study", "nowhere"], "no study lies there"),
+        (["--study", "nowhere"], "there is no such folder"),
         (["--epoch-seconds", "9999", "--failures", "3600"], "give a lower rate"),
     ],
 )

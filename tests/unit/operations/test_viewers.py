@@ -39,10 +39,10 @@ def begun(study: Study) -> Study:
 
 
 def test_a_folder_that_is_no_study_is_named(fissura, tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "nowhere"):
+    for place, why in ((tmp_path, "no study lies there"), (tmp_path / "nowhere", "there is no such folder")):
         code, out, said = fissura("dashboard", place)
         assert (code, out) == (2, "")
-        assert said == [f"error: {place}: name a study's folder (one with a study.json); no study lies there"]
+        assert said == [f"error: {place}: name a study's folder (one with a study.json); {why}"]
 
 
 def test_a_study_without_a_database_is_told_how_to_get_one(fissura, study: Study) -> None:

@@ -160,7 +160,10 @@ class TestTheTwoPhases:
         override(cirl.recipe(), setting)
 
     def test_without_phase_one_are_refused(self) -> None:
-        with pytest.raises(ValidationError, match=r"phase clustering needs the variance.*\[0, 1\]"):
+        with pytest.raises(
+            ValidationError,
+            match=r"phase clustering needs the variance.* get 0 and 1; set `epochs` to 2",
+        ):
             Recipe.model_validate({**tiny().model_dump(), "epochs": 1})
         phases = (Phase(name="ambiguity", loss=BCE(), until=0.5), tiny().phases[1])
         with pytest.raises(ValidationError, match="needs the variance"):

@@ -395,6 +395,10 @@ def test_a_run_that_is_not_finished_is_refused(run: Path, own: Dataset) -> None:
     (run / "manifest.json").unlink()
     with pytest.raises(DataError, match="no finished run"):
         evaluate(run, datasets=[own], device=CPU)
+    mistyped = run.with_name(run.name[:-1])
+    with pytest.raises(DataError) as caught:
+        evaluate(mistyped, datasets=[own], device=CPU)
+    assert str(caught.value) == f"{mistyped}: there is no such folder; did you mean `{run}`?"
 
 
 class TestFieldOfView:

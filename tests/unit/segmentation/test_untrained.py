@@ -157,10 +157,13 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("wrong", "reason"),
         [
-            ({"epochs": 3}, "a recipe has phases and epochs, or neither; got 0 and 3"),
+            (
+                {"epochs": 3},
+                "a recipe has phases and epochs, or neither; got 0 and 3; set `epochs` to 0, or add a phase",
+            ),
             (
                 {"epochs": 3, "phases": (Phase(name="train", loss=BCE()),)},
-                "`model.kind: sato` learns nothing.* got 1 and unit; take the recipe `sato`",
+                "`model.kind`: sato learns nothing.* got 1 and unit; take the recipe `sato`",
             ),
             (
                 {"data": {**FLOOR.data.model_dump(), "normalisation": "imagenet"}},

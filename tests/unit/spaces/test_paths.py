@@ -159,28 +159,36 @@ def test_a_whole_spec_can_be_set() -> None:
         ("model.width", "16", "`model.width`: must be a whole number (got '16'); write it without quotes"),
         ("model.width", 1.5, "`model.width`: must be a whole number (got 1.5)"),
         ("model.width", True, "`model.width`: must be a whole number (got true)"),
-        ("model.width", 65, "`model.width`: must be less than or equal to 64 (got 65)"),
+        ("model.width", 65, "`model.width`: must be at most 64 (got 65)"),
         ("model.width", None, "`model.width`: must be a whole number (got null)"),
         ("flip", 1, "`flip`: must be true or false (got 1)"),
         ("phases.fine.loss.dice", "x", "`phases.fine.loss.dice`: must be a number (got 'x')"),
-        ("phases.1.loss.dice", -1, "`phases.fine.loss.dice`: must be greater than or equal to 0 (got -1)"),
+        ("phases.1.loss.dice", -1, "`phases.fine.loss.dice`: must be at least 0 (got -1)"),
         ("phases.fine.loss.dice", float("nan"), "`phases.fine.loss.dice`: must be a finite number (got nan)"),
         ("size", [1], "`size.1`: has too few values (got [1])"),
         ("size", [1, 2, 3], "`size`: has too many values, 2 at most (got [1, 2, 3])"),
         (
             "model.kind",
             "unett",
-            "`model.kind`: 'unett' is none of unet, backbone, sized; did you mean `unet`?",
+            "`model.kind`: 'unett' is not known; did you mean `unet`?; known: `unet`, `backbone`, `sized`",
         ),
-        ("model.kind", 3, "`model.kind`: 3 is none of unet, backbone, sized"),
+        ("model.kind", 3, "`model.kind`: 3 is not known; known: `unet`, `backbone`, `sized`"),
         (
             "model",
             {"kind": "x"},
-            "`model`: 'x' is none of unet, backbone, sized",
+            "`model`: 'x' is not known; known: `unet`, `backbone`, `sized`",
         ),
         ("model", {"kind": "unet", "widht": 3}, "`model.widht` is not a field"),
-        ("model", {}, "`model`: has no `kind`; give it one (got {})"),
-        ("model", 3, "`model`: must be a mapping (got 3)"),
+        ("model", {}, "`model`: has no `kind`; give it one (got {}); write {kind: unet}, say"),
+        ("model", 3, "`model`: must be a mapping (got 3); write {kind: sized, size: 3}, say"),
+        ("model", 0, "`model`: must be a mapping (got 0); write {kind: unet}, say"),
+        ("model", "backbone", "`model`: must be a mapping (got 'backbone'); write {kind: backbone}, say"),
+        (
+            "phases.fine.loss",
+            0.5,
+            "`phases.fine.loss`: must be a mapping (got 0.5); set its parts, such as"
+            " `phases.fine.loss.dice` or `phases.fine.loss.bce`",
+        ),
     ],
 )
 def test_values_are_checked_strictly(path: str, value: Any, problem: str) -> None:
@@ -199,7 +207,7 @@ def test_all_problems_are_told_at_once() -> None:
         override(RECIPE, values)
     assert caught.value.problems == (
         "`model.widht` is not a field of recipe `toy`; did you mean `model.width`?",
-        "`model.depth`: must be less than or equal to 6 (got 99)",
+        "`model.depth`: must be at most 6 (got 99)",
         "`phases.warm.loss`: dice and bce are both 0; make one positive",
     )
 

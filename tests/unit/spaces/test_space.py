@@ -167,8 +167,8 @@ def test_a_field_of_some_kinds_only_needs_a_condition() -> None:
 @pytest.mark.parametrize(
     ("path", "distribution", "problem"),
     [
-        (LR, {"float": [0.0, 0.1]}, f"`{LR}`: must be greater than 0 (got 0.0)"),
-        (LR, {"float": [0.001, 20.0]}, f"`{LR}`: must be less than or equal to 10 (got 20.0)"),
+        (LR, {"float": [0.0, 0.1]}, f"`{LR}`: must be above 0 (got 0.0)"),
+        (LR, {"float": [0.001, 20.0]}, f"`{LR}`: must be at most 10 (got 20.0)"),
         (LR, {"float": [0.1, 0.01]}, f"`{LR}`: low 0.1 must be below high 0.01"),
         (LR, {"float": [0.01, 0.01]}, f"`{LR}`: low 0.01 must be below high 0.01"),
         (LR, {"float": [-1, 1], "log": True}, "a logarithmic range needs a low above 0 (got -1)"),
@@ -177,13 +177,13 @@ def test_a_field_of_some_kinds_only_needs_a_condition() -> None:
         (LR, {"float": ["0.001", 1]}, f"`{LR}`: must be a number (got '0.001'); write it without quotes"),
         (LR, {"float": [0.001]}, f"`{LR}`: has too few values (got [0.001])"),
         (LR, {"choice": []}, f"`{LR}`: must have at least 1 value (got [])"),
-        (LR, {"choice": [0.003, 0.0]}, f"`{LR}`: must be greater than 0 (got 0.0)"),
+        (LR, {"choice": [0.003, 0.0]}, f"`{LR}`: must be above 0 (got 0.0)"),
         (LR, {"choice": [0.003, "0.01"]}, "mixes numbers and text"),
         (LR, {"choice": [0.003, 0.003]}, f"`{LR}`: 0.003 is given twice; remove one"),
         (WIDTH, {"choice": [8, 8.0]}, f"`{WIDTH}`: 8.0 is given twice; remove one"),
         (WIDTH, {"float": [1, 16]}, f"`{WIDTH}`: must be a whole number"),
         (WIDTH, {"int": [1.5, 16]}, f"`{WIDTH}`: must be a whole number (got 1.5)"),
-        (WIDTH, {"int": [8, 2**60]}, "must be less than or equal to 9007199254740992"),
+        (WIDTH, {"int": [8, 2**60]}, "must be at most 9,007,199,254,740,992"),
         (WIDTH, {"int": [16, 32]}, f"`{WIDTH}`: the recipe's own value 8 is not among 16 to 32; widen it"),
         (WIDTH, {"int": [5, 32], "step": 2}, "own value 8 is not among 5 to 31 in steps of 2; widen it"),
         ("data", {"choice": [{"batch_size": 3}]}, "is neither text, nor a number, true, false or null"),
@@ -226,15 +226,15 @@ def test_a_step_need_not_divide_the_range() -> None:
         ({"recipe": "small_unett"}, "recipe `small_unett` is not known; did you mean `small_unet`?"),
         ({"recipe": 3}, "`recipe`: must be text (got 3)"),
         ({"trails": 3}, "`trails` is not a key here; did you mean `trials`?"),
-        ({"trials": 0}, "`trials`: must be greater than or equal to 1 (got 0)"),
-        ({"scheduler": {"kind": "asha", "reduction": 1}}, "must be greater than or equal to 2 (got 1)"),
+        ({"trials": 0}, "`trials`: must be at least 1 (got 0)"),
+        ({"scheduler": {"kind": "asha", "reduction": 1}}, "must be at least 2 (got 1)"),
         ({"scheduler": {"kind": "none", "grace": 1}}, "`grace` is not a key here; there are kind"),
-        ({"scheduler": "asha"}, "`scheduler`: must be a mapping (got 'asha')"),
+        ({"scheduler": "asha"}, "`scheduler`: must be a mapping (got 'asha'); write {kind: asha}, say"),
         ({"sampler": {"seed": 3}}, "`sampler`: has no `kind`; give it one"),
         ({"objective": {"metric": "val/f1"}}, "`objective.mode`: is missing; give it a value"),
         ({"objective": []}, "`objective`: must have at least 1 value (got [])"),
         ({"profiles": {"cpu": 3}}, "`profiles.cpu`: must be a mapping (got 3)"),
-        ({"profiles": {"cpu": {WIDTH: 0}}}, f"`{WIDTH}`: must be greater than or equal to 1 (got 0)"),
+        ({"profiles": {"cpu": {WIDTH: 0}}}, f"`{WIDTH}`: must be at least 1 (got 0)"),
         ({"profiles": {"cpu": {"model.widht": 8}}}, "did you mean `model.width`?"),
         ({"profiles": {"cpu": {WIDTH: {"int": [9, 2]}}}}, "low 9 must be below high 2"),
         ({"profiles": {"cpu": {KIND: "backbone_unet"}}}, "`model.width` is not a field of recipe"),
@@ -355,7 +355,7 @@ def test_a_profile_may_have_a_sampler_a_scheduler_and_trials_of_its_own() -> Non
     }  # fmt: skip
     assert loaded["own"].scheduler.plain() == {"kind": "median", "grace": 2}
     told = problems({WIDTH: {"int": [4, 12]}}, profiles={"own": {"sampler": {"kind": "tpee"}}})
-    assert told == ["`sampler`: 'tpee' is none of tpe, random, adaptive; did you mean `tpe`?"]
+    assert told == ["`sampler`: 'tpee' is not known; did you mean `tpe`?; known: `tpe`, `random`, `adaptive`"]
 
 
 def test_a_fixed_value_is_in_every_trial_that_has_such_a_field() -> None:

@@ -324,7 +324,7 @@ class TestObjectivesOnRequest:
     @pytest.mark.parametrize(
         ("metrics", "problem"),
         [
-            (("val/f", ), "--objective: 'val/f' is none of val/loss, val/f1, "),
+            (("val/f", ), "--objective: 'val/f' is not known; did you mean `val/f1`?; known: `val/loss`, "),
             (("val/f", ), "did you mean `val/f1`?"),
             (("val/f1", "val/f1"), "--objective val/f1: is given twice; leave one out"),
         ],

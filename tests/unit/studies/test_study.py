@@ -71,8 +71,11 @@ class TestFinding:
         Study(study.path.with_name("other")).write(plan(tmp_path))
         with pytest.raises(SpaceError, match="there are 2"):
             find_study(study.path.parent)
+        (tmp_path / "empty").mkdir()
         with pytest.raises(SpaceError, match="no study lies there"):
-            find_study(tmp_path / "nowhere")
+            find_study(tmp_path / "empty")
+        with pytest.raises(SpaceError, match=r"there is no such folder; did you mean `.*/empty`\?"):
+            find_study(tmp_path / "emty")
 
     def test_round_trips_the_plan_and_quotes_its_command(self, study: Study, tmp_path: Path) -> None:
         assert study.plan() == plan(tmp_path)

@@ -13,8 +13,8 @@ from fissura.data.splits import carve
 from fissura.data.walk import Walk
 
 LAYOUT = (
-    "images/*.png and masks/*.png of equal stems; if there are splits, in train/, val/, test/ below both, or"
-    " both below each of these"
+    "images/NAME.png and masks/NAME.png, JPEG, TIFF, BMP, GIF and WebP too; if there are splits, in train/,"
+    " val/, test/ below both, or both below each of these"
 )
 
 
@@ -102,6 +102,10 @@ class Folder(Dataset):
         were."""
         added = ("mask_prefix", "mask_suffix")
         return {key: value for key, value in plain(self).items() if key not in added or value}
+
+    @property
+    def layout(self) -> str:
+        return LAYOUT.replace("masks/NAME", f"masks/{self.mask_prefix}NAME{self.mask_suffix}")
 
     def gather(self, walk: Walk) -> None:
         gather_splits(walk, prefix=self.mask_prefix, suffix=self.mask_suffix)

@@ -42,7 +42,7 @@ class ClassFolder(LabelledDataset):
         citation="",
         obtain="METU: https://data.mendeley.com/datasets/5y9wdsg2zt/2 ; SDNET2018: "
         "https://digitalcommons.usu.edu/all_datasets/48",
-        layout="CLASS/*.jpg, a folder a class",
+        layout="CLASS/NAME.jpg, a folder a class; PNG, TIFF, BMP, GIF and WebP will do too",
         counts={},
     )
     kind: Literal["class_folder"] = "class_folder"
@@ -76,7 +76,7 @@ class ClassFolder(LabelledDataset):
         ]
         present = sorted({classes[image.label] for image in images})
         if not self.root.is_dir():
-            walk.problems.append(f"{self.root}: the data set's folder is missing; expected {walk.layout}")
+            walk.problems.append(walk.missing())
         elif len(present) < 2:
             walk.problems.append(
                 f"{self.root}: a class-folder set has at least two folders with images: this one has "
