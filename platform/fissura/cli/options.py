@@ -33,7 +33,8 @@ ProtocolOption = Annotated[
 
 def threshold_option(purpose: str) -> OptionInfo:
     """An option that takes a probability."""
-    return typer.Option(parser=probability, metavar="PROBABILITY", help=purpose)
+    option: OptionInfo = typer.Option(parser=probability, metavar="PROBABILITY", help=purpose)
+    return option
 
 
 def probability(text: str | float) -> float:
