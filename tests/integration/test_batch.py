@@ -261,7 +261,7 @@ class TestAFolder:
         words = ("batch", tmp_path / "photos", "--endpoint", url, "--out", tmp_path / "found")
         code, printed, _ = fissura(*words)
         assert code == 0
-        assert "1 of 1 images, 0 failed" in printed
+        assert "1 of 1 image, 0 failed" in printed
         assert "2 files left out by their suffix: IMG_0002.HEIC, DJI_0003.DNG" in printed
         assert json.loads(fissura(*words, "--json").out)["left_out"] == ["IMG_0002.HEIC", "DJI_0003.DNG"]
 
@@ -471,7 +471,7 @@ class TestATestSet:
         )
         code, printed, said = fissura(*words)
         assert (code, said) == (0, [])
-        assert "pixel at 0.5 on 1 images" in printed
+        assert "pixel at 0.5 on 1 image" in printed
         asked = service.asked.total()
         assert fissura(*words).out == printed
         assert service.asked.total() == asked

@@ -52,4 +52,4 @@ def test_trials_run_on_the_nodes_of_a_running_cluster(tmp_path: Path) -> None:
 
     assert searched.returncode == 0, searched.stderr
     assert sum(json.loads(searched.stdout)["trials"].values()) == 4
-    assert "2 at a time, 1 CPUs" in searched.stderr, "both nodes are used"
+    assert "2 at a time, 1 CPU" in searched.stderr, "both nodes are used"

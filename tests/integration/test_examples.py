@@ -92,5 +92,5 @@ def test_a_folder_of_one_s_own_is_searched(drawn: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 trials" in done.stdout
+    assert "1 of 1 trial" in done.stdout
     assert "best run" in done.stdout or "run: " in done.stdout

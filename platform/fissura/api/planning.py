@@ -10,6 +10,7 @@ from fissura.api.arguments import AnyPath, Data, fixed_of, maybe_path, named_in,
 from fissura.core.brief import Brief
 from fissura.core.errors import ResourceError, SpaceError, SpecError, UserError
 from fissura.core.progress import Say, silent
+from fissura.core.text import count
 
 if TYPE_CHECKING:
     from fissura.data.datasets import Named
@@ -70,7 +71,8 @@ class Planned(Brief):
         lanes, seconds = self.best.lanes, self.best.seconds
         hours = " to ".join(f"{value / 3600:.2g}" for value in (seconds.low, seconds.high))
         return [
-            f"{self.space}: {self.trials} trials of at most {self.epochs} epochs, {self.scheduler}",
+            f"{self.space}: {count(self.trials, 'trial')} of at most {count(self.epochs, 'epoch')},"
+            f" {self.scheduler}",
             f"  {self.basis}",
             f"  {lanes.concurrent} trials at a time: {seconds.median / 3600:.2g} h ({hours})",
         ]
@@ -248,9 +250,9 @@ def _lanes(resources: "Resources", hardware: "Hardware", *, trials: int) -> "lis
     if hardware.concurrent is None:
         counts |= {2**power for power in range(20) if 2**power <= trials} | {min(trials, resources.cpus)}
     lanes = []
-    for count in sorted(counts):
+    for concurrent in sorted(counts):
         try:
-            slots = plan_slots(resources, replace(hardware, concurrent=count), trials=trials)
+            slots = plan_slots(resources, replace(hardware, concurrent=concurrent), trials=trials)
         except ResourceError:
             continue
         lanes.append(Lanes(slots.concurrent, slots.cpus, slots.gpus))

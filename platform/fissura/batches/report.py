@@ -16,6 +16,7 @@ from fissura.batches.task_batch import Truth
 from fissura.core.brief import Brief
 from fissura.core.errors import SpecError
 from fissura.core.tasks import task_named
+from fissura.core.text import count
 from fissura.metrics import AnyProtocol, Pixel
 
 
@@ -47,7 +48,7 @@ class BatchReport(Brief):
         failed = [f"  {image}: {error}" for image, error in self.failures[:3]]
         more = len(self.failures) - len(failed)
         return [
-            f"{question.source}: {result.done} of {result.images} images, {result.failed} failed"
+            f"{question.source}: {result.done} of {count(result.images, 'image')}, {result.failed} failed"
             + (f"; stopped: {result.stopped}" if result.stopped else ""),
             *failed,
             *([f"  and {more} more"] if more else []),

@@ -108,8 +108,8 @@ def batch(
         console.say(f"note: {remark}")
     if result.stopped is not None:
         console.say(
-            f"stopped: {result.stopped}; {result.done} of {result.images} images are done: run the same"
-            " command again to go on"
+            f"stopped: {result.stopped}; {result.done} of {text.count(result.images, 'image')} are done:"
+            " run the same command again to go on"
         )
     console.result(batch_plain(report), lambda: batch_text(report))
     if result.stopped is not None or result.failed:
@@ -138,7 +138,8 @@ def batch_text(report: "BatchReport") -> str:
     """The result of a batch as text and tables."""
     result = report.result
     lines = [
-        f"{result.done} of {result.images} images, {result.failed} failed: {result.results or report.out}"
+        f"{result.done} of {text.count(result.images, 'image')}, {result.failed} failed:"
+        f" {result.results or report.out}"
     ]
     if report.left_out:
         lines.append(left_out_line(report.left_out))
@@ -160,7 +161,7 @@ def scores_text(scores: dict[str, Any]) -> list[str]:
     ]
     return [
         *lines,
-        f"{text.data(scores['data_name'], scores['data_digest'])}: {scores['images']} images",
+        f"{text.data(scores['data_name'], scores['data_digest'])}: {text.count(scores['images'], 'image')}",
         table([overall]),
         "images by label and prediction:",
         table(counts),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
+from fissura.core.text import count
 
 if TYPE_CHECKING:
     from fissura.reports.task_leaderboard import TaskLeaderboard
@@ -55,6 +56,6 @@ def board_text(board: "TaskLeaderboard") -> str:
     parts = []
     for ranked in board.tables:
         remark = f", {ranked.remark}" if ranked.remark else ""
-        parts.append(f"{ranked.where}, {ranked.images} images{remark}")
+        parts.append(f"{ranked.where}, {count(ranked.images, 'image')}{remark}")
         parts.append("\n".join([table(ranked.brief), *ranked.notes, ""]))
     return "\n".join(parts).rstrip()

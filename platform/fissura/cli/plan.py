@@ -8,6 +8,7 @@ import typer
 
 from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption, SetOption, parse_sets
+from fissura.core.text import count
 
 if TYPE_CHECKING:
     from fissura.api.planning import Planned
@@ -91,11 +92,12 @@ def plan(
 
 def _text(planned: "Planned") -> str:
     from fissura.operations.forecast.basis import typical
+    from fissura.operations.forecast.forecast import NEAR
 
-    cluster = "this machine" if planned.nodes == type(planned.nodes)() else f"{planned.nodes.nodes} nodes"
+    cluster = "this machine" if planned.nodes == type(planned.nodes)() else count(planned.nodes.nodes, "node")
     lines = [
-        f"{planned.space}: {planned.trials} trials of at most {planned.epochs} epochs, scheduler"
-        f" {planned.scheduler}, on {cluster}",
+        f"{planned.space}: {count(planned.trials, 'trial')} of at most {count(planned.epochs, 'epoch')},"
+        f" scheduler {planned.scheduler}, on {cluster}",
         f"{typical(planned.epoch_seconds)}: {planned.basis}",
         *planned.notes,
         "",
@@ -105,7 +107,8 @@ def _text(planned: "Planned") -> str:
     best = planned.best
     lines.append(
         f"best: {best.lanes.concurrent} at a time, {duration(best.seconds.median)}"
-        f" ({duration(best.seconds.low)} to {duration(best.seconds.high)} in nine of ten simulated searches)"
+        f" ({duration(best.seconds.low)} to {duration(best.seconds.high)} in nine of ten simulated searches);"
+        f" the fewest that take at most {NEAR - 1:.0%} longer than the quickest"
     )
     if best.driver > 0.5:
         lines.append(
@@ -123,7 +126,8 @@ def _text(planned: "Planned") -> str:
 
 def _row(forecast: "Forecast", *, best: bool) -> dict[str, Any]:
     unit = "GPU" if forecast.lanes.gpus else "CPU"
-    each = f"{forecast.lanes.gpus:g} GPUs" if forecast.lanes.gpus else f"{forecast.lanes.cpus} CPUs"
+    lanes = forecast.lanes
+    each = count(lanes.gpus, "GPU") if lanes.gpus else count(lanes.cpus, "CPU")
     row = {
         "at a time": f"{forecast.lanes.concurrent}{' *' if best else ''}",
         "each": each,

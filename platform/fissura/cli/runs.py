@@ -193,7 +193,7 @@ def score_text(plain: dict[str, Any]) -> str:
     rows = [{"pooling": pooling, **plain[pooling]} for pooling in ("micro", "macro") if plain[pooling]]
     data = text.data(plain["data_name"], plain["data_digest"])
     lines = [
-        f"{data}: {plain['protocol']} at {plain['threshold']:g} on {plain['images']} images",
+        f"{data}: {plain['protocol']} at {plain['threshold']:g} on {text.count(plain['images'], 'image')}",
         table(rows) if rows else plain["remark"],
     ]
     if "ods" in plain:

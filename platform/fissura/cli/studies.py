@@ -10,6 +10,7 @@ import typer
 from fissura.cli.board import board_text
 from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import AddressOption, CacheOption, SetOption, parse_sets
+from fissura.core.text import count
 
 if TYPE_CHECKING:
     from fissura.distributed.search.search_result import SearchResult
@@ -188,7 +189,7 @@ def _text(result: "SearchResult", *, again: Sequence[str]) -> str:
     lines = []
     done = sum(result.trials.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(result.trials.items()))
-    lines.append(f"{done} of {result.planned} trials ({states or 'none'}) in {result.seconds:.0f} s")
+    lines.append(f"{done} of {count(result.planned, 'trial')} ({states or 'none'}) in {result.seconds:.0f} s")
     if result.best is not None:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.best["values"].items())
         lines.append(f"best: trial {result.best['trial']}, {values}, on validation images")

@@ -47,9 +47,10 @@ def data(name: str, digest: str) -> str:
     return f"{name} ({digest[:8]})"
 
 
-def count(number: int, noun: str) -> str:
-    """ "1 image", "46 images"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: float, noun: str) -> str:
+    """ "1 image", "46 images", "0.5 GPUs"."""
+    amount = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{amount} {noun}" if number == 1 else f"{amount} {noun}s"
 
 
 def listed(words: Sequence[str]) -> str:

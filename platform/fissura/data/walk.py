@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fissura.core.files import near
+from fissura.core.text import count
 from fissura.data.names import (
     HEIF_SUFFIXES,
     SUFFIXES,
@@ -134,7 +135,7 @@ class Walk:
                 path.name: sum(is_photograph(str(image.relative_to(path))) for image in path.rglob("*"))
                 for path in strange
             }
-            full = [f"{name} ({count} images)" for name, count in counts.items() if count]
+            full = [f"{name} ({count(images, 'image')})" for name, images in counts.items() if images]
             if full:
                 notes.append(
                     f"{folder}: folders left out ({len(full)}): {listed(full)}; expected {self.layout}"

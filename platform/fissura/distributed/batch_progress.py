@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayError
 
 from fissura.core.progress import Say
+from fissura.core.text import count
 from fissura.deploy.model import Model
 
 EVERY_SECONDS = 15.0  # between two lines while no image finishes
@@ -64,7 +65,7 @@ class Standstill:
         elif now - self._since >= EVERY_SECONDS:
             self._since = now
             minutes, seconds = divmod(int(now - self._begin), 60)
-            parts = [f"{minutes}:{seconds:02}", f"{done} of {self._total} images", *read()[:SHOWN]]
+            parts = [f"{minutes}:{seconds:02}", f"{done} of {count(self._total, 'image')}", *read()[:SHOWN]]
             self._say(" · ".join(parts))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fissura.core.errors import ResourceError
+from fissura.core.text import count
 from fissura.distributed.cluster import Resources
 from fissura.models import check_weights
 from fissura.models.weights import Hub
@@ -101,15 +102,15 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     if gpus > resources.node_gpus:
         problems.append(
             f"--gpus-per-trial {gpus:g}: a trial runs on one node, and the most that one has is"
-            f" {resources.node_gpus} GPUs;"
+            f" {count(resources.node_gpus, 'GPU')};"
             " ask for fewer, or 0 to train on CPUs"
         )
     if not problems and concurrent > room:
         problems.append(
-            f"--concurrency {concurrent}: {concurrent} trials of {cpus} CPUs and {gpus:g} GPUs need"
-            f" {concurrent * cpus} CPUs"
-            f" and {concurrent * gpus:g} GPUs, the cluster has {resources.cpus} and {resources.gpus}; ask"
-            f" for {room} or fewer"
+            f"--concurrency {concurrent}: {count(concurrent, 'trial')} of {count(cpus, 'CPU')} and"
+            f" {count(gpus, 'GPU')} need {count(concurrent * cpus, 'CPU')} and"
+            f" {count(concurrent * gpus, 'GPU')}, the cluster has {resources.cpus} and {resources.gpus};"
+            f" ask for {room} or fewer"
         )
     if problems:
         raise ResourceError(*problems)
@@ -139,18 +140,16 @@ def _plan_workers(resources: Resources, hardware: Hardware, *, trials: int) -> S
     concurrent = hardware.concurrent or max(1, min(default, trials))
     if workers * concurrent > room:
         fits = room // workers
-        fewer = f"--concurrency {fits}" if fits else _counted(room, "worker")
+        fewer = f"--concurrency {fits}" if fits else count(room, "worker")
         raise ResourceError(
-            f"--workers-per-trial {workers}: {_counted(concurrent, 'trial')} at a time need room for"
-            f" {workers * concurrent} workers of {least} CPUs and {gpus} GPUs, each on one node; the"
-            f" cluster's {_counted(resources.nodes, 'node')} have room for {room}; ask for {fewer} or fewer"
+            f"--workers-per-trial {workers}: {count(concurrent, 'trial')} at a time need room for"
+            f" {count(workers * concurrent, 'worker')} of {count(least, 'CPU')} and"
+            f" {count(gpus, 'GPU')}, each on one node; the cluster's"
+            f" {count(resources.nodes, 'node')} have room for {room};"
+            f" ask for {fewer} or fewer"
         )
     cpus = least if trial_cpus else resources.most_cpus(workers=workers * concurrent, gpus=gpus)
     return Slots(concurrent, cpus, float(gpus), workers)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def check_batches(space: LoadedSpace, *, workers: int) -> None:

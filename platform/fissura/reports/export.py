@@ -89,7 +89,7 @@ def found(table: Table) -> str:
     interval = score.sentence(partial(figure, by))
     remark = f" There is {table.remark}." if table.no_crack else ""
     return (
-        f"On the {table.images} {table.condition.split} images of {table.data}, "
+        f"On the {text.count(table.images, f'{table.condition.split} image')} of {table.data}, "
         f"under the protocol {table.condition.protocol}, {text.leaders(names, of=configurations)} "
         f"{TITLES[by]} {figure(by, score.value)} ({interval}).{tied}{remark}"
     )

@@ -61,7 +61,7 @@ def test_splits_may_lie_outside_of_images_and_masks(tmp_path: Path, name: str) -
     found = Folder(root=tmp_path).find()
     assert found.problems == ()
     assert [sample.split for sample in found.samples] == [*["train"] * 3, *["val"] * 2, "test"]
-    assert ["loose.png" in found.notes[0], "more (1 images)" in found.notes[1]] == [True, True]
+    assert ["loose.png" in found.notes[0], "more (1 image)" in found.notes[1]] == [True, True]
 
 
 def test_predictions_and_masks_that_differ_by_an_ending_are_one_line(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_photographs_that_are_not_read_are_named_there_too(tmp_path: Path) -> No
     said = notes(tmp_path)
     assert f"{tmp_path / 'images'}: images left out, beside the folders that are read (1): IMG_1.HEIC" in said
     assert f"{tmp_path / 'masks'}: images left out, beside the folders that are read (1): b.dng" in said
-    assert f"{tmp_path}: folders left out (1): phone (1 images)" in said
+    assert f"{tmp_path}: folders left out (1): phone (1 image)" in said
 
 
 @pytest.mark.parametrize("below", ["", "train"])
@@ -115,16 +115,16 @@ def test_folders_below_a_split_and_images_in_the_root_are_named(tmp_path: Path) 
     save(tmp_path / "loose.png")
     save(tmp_path / "extra" / "e.png")
     said = notes(tmp_path)
-    assert f"{tmp_path / 'images/train'}: folders left out (1): more (1 images)" in said
+    assert f"{tmp_path / 'images/train'}: folders left out (1): more (1 image)" in said
     assert f"{tmp_path}: images left out, beside the folders that are read (1): loose.png" in said
-    assert f"{tmp_path}: folders left out (1): extra (1 images)" in said
+    assert f"{tmp_path}: folders left out (1): extra (1 image)" in said
 
 
 def test_a_set_of_classes_names_loose_images_and_folders_below(tmp_path: Path) -> None:
     for path in ("crack/a.png", "no_crack/b.png", "crack/deeper/c.png", "loose.png"):
         save(tmp_path / path)
     said = "\n".join(ClassFolder(root=tmp_path).files().notes)
-    assert "deeper (1 images)" in said
+    assert "deeper (1 image)" in said
     assert "(1): loose.png" in said
 
 

@@ -54,7 +54,7 @@ def test_no_more_trials_run_at_a_time_than_there_are() -> None:
         (
             [(1, 0)] * 2,
             Hardware(workers_per_trial=3),
-            "--workers-per-trial 3: 1 trial at a time need room for 3 workers of 1 CPUs and 0 GPUs, each on"
+            "--workers-per-trial 3: 1 trial at a time need room for 3 workers of 1 CPU and 0 GPUs, each on"
             " one node; the cluster's 2 nodes have room for 2; ask for 2 workers or fewer",
         ),
         (
@@ -110,9 +110,9 @@ def test_a_training_s_workers_share_the_nodes(
 @pytest.mark.parametrize(
     ("nodes", "workers", "asked", "said"),
     [
-        ([(1, 0)], 2, None, "of 1 CPUs and 0 GPUs, lies on one node; the cluster's nodes have room for 1"),
+        ([(1, 0)], 2, None, "of 1 CPU and 0 GPUs, lies on one node; the cluster's nodes have room for 1"),
         ([(3, 0), (3, 0)], 2, 4, "have room for 0; ask for fewer workers, or for fewer CPUs a worker"),
-        ([(8, 1)], 2, None, "of 1 CPUs and 1 GPUs"),
+        ([(8, 1)], 2, None, "of 1 CPU and 1 GPU"),
     ],
 )
 def test_a_training_s_workers_that_no_node_can_hold_are_refused(

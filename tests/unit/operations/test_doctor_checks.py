@@ -366,7 +366,7 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
         "60000 of 65536 files are open",
         "ulimit -n 65536",
     ),
-    (machine.gpus, bad(gpus=Gpus()), "error", "Ray counts 1 GPUs, the machine shows none", "--gpus all"),
+    (machine.gpus, bad(gpus=Gpus()), "error", "Ray counts 1 GPU, the machine shows none", "--gpus all"),
     (
         machine.gpus,
         bad(gpus=Gpus(1, "Driver/library version mismatch", (), 1, "12.8")),
@@ -399,7 +399,7 @@ BAD: list[tuple[Callable[[Seen], list[Finding]], Seen, str, str, str]] = [
         machine.gpus,
         bad(gpus=Gpus(2, "", (H100, H100), 2, "12.8")),
         "warning",
-        "Ray counts 1 GPUs, PyTorch sees 2",
+        "Ray counts 1 GPU, PyTorch sees 2",
         "--num-gpus=2",
     ),
     (

@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fissura.core.progress import Say
 from fissura.core.tasks import task_named
+from fissura.core.text import count
 from fissura.data.cache import default_cache
 from fissura.data.sources import change_of
 from fissura.distributed.cluster import connected, this_machine
@@ -71,7 +72,7 @@ def run_search(
         study.write(plan)
         stop.clear()
         say(
-            f"study {study.path}: {plan.trials} trials of {space.definition.recipe}"
+            f"study {study.path}: {count(plan.trials, 'trial')} of {space.definition.recipe}"
             f"{f', profile {plan.profile}' if plan.profile else ''}; {at_a_time}"
         )
         with stops_on_signals(stop):
@@ -105,7 +106,7 @@ def _run(terms: SearchTerms, task: TaskTrials) -> OptunaStudy:
     study.keep_missing(search.study)
     done = len(finished(search.study))
     if done >= plan.trials:
-        say(f"all {plan.trials} trials are done; add some with --extend N")
+        say("all trials are done; add some with --extend N")
         return search.study
     if done:
         say(f"{done} trials are done, {plan.trials - done} to do")

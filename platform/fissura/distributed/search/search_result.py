@@ -9,7 +9,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState
 
 from fissura.core.brief import Brief
-from fissura.core.text import duration
+from fissura.core.text import count, duration
 from fissura.records.trial_attributes import REASON, RUN
 from fissura.spaces.space import LoadedSpace
 from fissura.studies.ranking import best_trials, finished
@@ -37,7 +37,7 @@ class SearchResult(Brief):
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.trials.items()))
         lines = [
             f"study {self.study}",
-            f"  {sum(self.trials.values())} of {self.planned} trials ({states or 'none'}) in"
+            f"  {sum(self.trials.values())} of {count(self.planned, 'trial')} ({states or 'none'}) in"
             f" {duration(self.seconds)}{', interrupted' if self.interrupted else ''}",
         ]
         if self.best is not None:

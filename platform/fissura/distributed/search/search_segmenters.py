@@ -9,6 +9,7 @@ import ray
 from ray import tune
 
 from fissura.core.errors import UserError
+from fissura.core.text import count
 from fissura.data.content import notes_of
 from fissura.data.sources import masked
 from fissura.data.trainable import prepare_training
@@ -58,7 +59,8 @@ class SegmentationTrials:
         check_batches(self._terms.space, workers=slots.workers)
         self._slots = slots
         workers = f" {slots.workers} workers each, of" if slots.workers > 1 else ""
-        return f"{slots.concurrent} at a time,{workers} {slots.cpus} CPUs and {slots.gpus:g} GPUs each"
+        each = f"{count(slots.cpus, 'CPU')} and {count(slots.gpus, 'GPU')} each"
+        return f"{slots.concurrent} at a time,{workers} {each}"
 
     def context(self) -> Mapping[str, Any]:
         """The plain form of a `TrialContext`, or of a `WorkersContext`."""
@@ -106,7 +108,7 @@ class SegmentationTrials:
             if (study.runs / run / MANIFEST).is_file() and not (study.runs / run / store.FILE).is_file()
         ]
         if unevaluated:
-            say(f"evaluating {len(unevaluated)} runs on the test images")
+            say(f"evaluating {count(len(unevaluated), 'run')} on the test images")
         score = ray.remote(num_cpus=slots.cpus, num_gpus=slots.gpus)(_evaluate)
         context = self._context().plain()
         for problem in ray.get([score.remote(context, str(run)) for run in unevaluated]):

@@ -20,6 +20,7 @@ from fissura.classification.feature_store import FeatureStore
 from fissura.classification.features import SkippedImage, backbone_digest
 from fissura.core.errors import DataError
 from fissura.core.progress import Say
+from fissura.core.text import count
 from fissura.data.labelled import KeyedImage, LabelledDataset
 from fissura.distributed.pool import Pool
 from fissura.distributed.preflight import Slots
@@ -96,7 +97,7 @@ def features_of(
     keys = [each.key for each in images]
     missing = set(store.missing(keys))
     title = f"features of {backbone.kind}"
-    say(f"{title}: {len(set(keys))} images, {len(missing)} to extract")
+    say(f"{title}: {count(len(set(keys)), 'image')}, {len(missing)} to extract")
     for part in store.skipped:
         say(f"{part.path}: passed over, {part.reason}")
     reasons: dict[str, str] = {}

@@ -11,6 +11,7 @@ from fissura.classification.distillation import Distillation
 from fissura.classification.roles import TENTHS, fold_of
 from fissura.core.progress import Say
 from fissura.core.spec import digest
+from fissura.core.text import count
 from fissura.data.labelled import KeyedImage
 from fissura.distributed.training.backbone import train_backbone_on_workers
 from fissura.models.backbones import Backbone
@@ -89,7 +90,7 @@ def learn_backbone(
             cpus_per_worker=cpus,
             address=address,
         )
-    say(f"{name}: learnt from {len(learnt.train)} images in {result['seconds']:.0f} s, {directory}")
+    say(f"{name}: learnt from {count(len(learnt.train), 'image')} in {result['seconds']:.0f} s, {directory}")
     return directory / WEIGHTS
 
 

@@ -117,8 +117,9 @@ def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | Non
     room = resources.room(cpus=least, gpus=gpus)
     if room < workers:
         raise ResourceError(
-            f"--workers {workers}: each worker, of {least} CPUs and {gpus} GPUs, lies on one node; the"
-            f" cluster's nodes have room for {room}; ask for fewer workers"
+            f"--workers {workers}: each worker, of {text.count(least, 'CPU')} and"
+            f" {text.count(gpus, 'GPU')}, lies on one node; the cluster's nodes have room for {room};"
+            " ask for fewer workers"
             + (", or for fewer CPUs a worker" if least > 1 else "")
         )
     return asked or resources.most_cpus(workers=workers, gpus=gpus)
@@ -188,7 +189,9 @@ def _train_worker(config: dict[str, Any]) -> None:
         if runtime.rank == 0:
             with (context.study / LOG).open("a", encoding="utf-8") as file:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-                file.write(f"{now} epoch {record['epoch']}: trained by {runtime.world_size} workers\n")
+                file.write(
+                    f"{now} epoch {record['epoch']}: trained by {text.count(runtime.world_size, 'worker')}\n"
+                )
         ray.train.report({name: value for name, value in record.items() if isinstance(value, int | float)})
 
     try:

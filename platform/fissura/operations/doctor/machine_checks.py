@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fissura.core.text import count
 from fissura.operations.doctor.facts import SESSION_FOLDER, Facts, Seen
 from fissura.operations.doctor.findings import Finding, NodeFault, faults, size, span
 from fissura.operations.doctor.probe import UNLIMITED
@@ -172,7 +173,7 @@ def gpus(seen: Seen) -> list[Finding]:
             if node.ray and node.ray.gpus:
                 yield NodeFault(
                     "error",
-                    f"Ray counts {node.ray.gpus:g} GPUs, the machine shows none",
+                    f"Ray counts {count(node.ray.gpus, 'GPU')}, the machine shows none",
                     "start Ray there without --num-gpus, or give the container its GPUs (`--gpus all`)",
                 )
             return
@@ -193,13 +194,13 @@ def gpus(seen: Seen) -> list[Finding]:
         elif found.torch_problem:
             yield NodeFault(
                 "error",
-                f"PyTorch sees {found.torch_count} GPUs and fails on them: {found.torch_problem}",
+                f"PyTorch sees {count(found.torch_count, 'GPU')} and fails on them: {found.torch_problem}",
                 "install a PyTorch built for these GPUs, or update the driver",
             )
         elif node.ray and node.ray.gpus != found.torch_count:
             yield NodeFault(
                 "warning",
-                f"Ray counts {node.ray.gpus:g} GPUs, PyTorch sees {found.torch_count}",
+                f"Ray counts {count(node.ray.gpus, 'GPU')}, PyTorch sees {found.torch_count}",
                 f"start Ray there with --num-gpus={found.torch_count}, and look at CUDA_VISIBLE_DEVICES",
             )
         for number, gpu in enumerate(found.seen):

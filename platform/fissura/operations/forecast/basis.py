@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from fissura.core.progress import Say
+from fissura.core.text import count
 from fissura.operations.forecast.forecast import Lanes
 from fissura.operations.forecast.learning_curves import Assumed, Course, read_study
 from fissura.operations.forecast.measure import measure
@@ -60,7 +61,7 @@ def basis_of_study(path: Path, space: LoadedSpace, *, epochs: int) -> Basis:
     measured, times = read_study(study, epochs=epochs, startup=startup_of(space), phases=space.last_phases)
     runs = [study.runs / run for run in runs_to_keep(study.load(), best=1)]
     cpus = next((read_manifest(run).cpus for run in runs if (run / MANIFEST).is_file()), None) or 1
-    count = len(measured.trials)
+    trials = count(len(measured.trials), "trial")
     return Basis(
         draw=measured.draw,
         seconds=tuple(times.epoch),
@@ -68,8 +69,8 @@ def basis_of_study(path: Path, space: LoadedSpace, *, epochs: int) -> Basis:
         parallel=PARALLEL,
         costs=Costs(actor=times.actor, first=times.first),
         spread=times.spread,
-        text=f"times and curves of {count} trials of {study.path}, on {cpus} CPUs each; a trial's other CPUs"
-        f" would shorten {PARALLEL:.0%} of an epoch (assumed)",
+        text=f"times and curves of {trials} of {study.path}, on {count(cpus, 'CPU')} each; a trial's"
+        f" other CPUs would shorten {PARALLEL:.0%} of an epoch (assumed)",
     )
 
 
@@ -101,8 +102,8 @@ def basis_of_seconds(seconds: float, space: LoadedSpace, *, cpus: int) -> Basis:
         parallel=PARALLEL,
         costs=Costs(),
         spread=SPREAD,
-        text=f"{seconds:g} s an epoch as given, on {cpus} CPUs; more would shorten {PARALLEL:.0%} of it, and"
-        " learning curves are as assumed",
+        text=f"{seconds:g} s an epoch as given, on {count(cpus, 'CPU')}; more would shorten {PARALLEL:.0%} of"
+        " it, and learning curves are as assumed",
     )
 
 

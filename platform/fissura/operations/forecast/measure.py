@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fissura.core.errors import SpecError
 from fissura.core.progress import Say
 from fissura.core.seeding import derive
+from fissura.core.text import count
 from fissura.spaces.space import LoadedSpace
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ def measure(
     seconds, firsts = [], []
     for number, recipe in enumerate(recipes, start=1):
         first, later = seconds_an_epoch(recipe, data, cpus=cpus)
-        say(f"setting {number} of {len(recipes)}: {later:.2f} s an epoch on {cpus} CPUs")
+        say(f"setting {number} of {len(recipes)}: {later:.2f} s an epoch on {count(cpus, 'CPU')}")
         seconds.append(later)
         firsts.append(first)
     parallel = 0.0
     if most_cpus > cpus:
         _, more = seconds_an_epoch(recipes[0], data, cpus=most_cpus)
-        say(f"the paper's setting: {more:.2f} s an epoch on {most_cpus} CPUs")
+        say(f"the paper's setting: {more:.2f} s an epoch on {count(most_cpus, 'CPU')}")
         parallel = amdahl_share(seconds[0], more, cpus=cpus, more_cpus=most_cpus)
     return Measurement(tuple(seconds), max(firsts[0], 0.0), cpus, parallel)
 
