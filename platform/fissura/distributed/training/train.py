@@ -119,8 +119,7 @@ def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | Non
         raise ResourceError(
             f"--workers {workers}: each worker, of {text.count(least, 'CPU')} and"
             f" {text.count(gpus, 'GPU')}, lies on one node; the cluster's nodes have room for {room};"
-            " ask for fewer workers"
-            + (", or for fewer CPUs a worker" if least > 1 else "")
+            " ask for fewer workers" + (", or for fewer CPUs a worker" if least > 1 else "")
         )
     return asked or resources.most_cpus(workers=workers, gpus=gpus)
 
