@@ -74,6 +74,7 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.end_to_end
 class TestAService:
     def test_answers_with_the_predictor_s_own_map(self, service: Running, runs: Path) -> None:
         response = asked(service.url, "POST", "/v1/segment?answer=probability", PHOTO)
