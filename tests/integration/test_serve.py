@@ -187,6 +187,7 @@ class TestTheNextVersion:
             api.rollout(copy, endpoint=service.url, name="cracks")
 
 
+@pytest.mark.end_to_end
 class TestCtrlC:
     def test_ends_it_with_code_0_and_no_process_left(self, service: Running) -> None:
         below = descendants(service.process.pid)
