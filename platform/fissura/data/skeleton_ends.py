@@ -13,6 +13,9 @@ Points = Float64[np.ndarray, "n 2"]
 
 CORNER = 1.75  # radii of the crack: its corners are no longer
 CLEAR = 1.25  # radii, and a pixel, that the image's border is away from where it does not draw the skeleton
+FARTHEST = (
+    12  # radii, and two pixels: so far a skeleton ends before a border that cuts its crack at 5 degrees
+)
 STRAIGHT = 1.5  # radii, and two pixels, that a corner is aside of a crack that goes straight on
 NARROWED = 0.8  # of the crack's radius: a skeleton that ends in a corner is nearer to its sides
 MOST_TRIMMED = 3  # of so many parts of a line at most one is taken off an end
@@ -83,6 +86,8 @@ def corners(
         cut = 0
         while cut < most and to_border[path[cut]] <= CLEAR * _radius_within(radius, path, cut, count) + 1:
             cut += 1
+        if cut > FARTHEST * radius[path[cut]] + 2:
+            cut = 0  # it runs along the border
         if trimmed < cut:
             # a crack that goes straight on is narrowed by the border; one that turns runs along it
             node = path[cut]
