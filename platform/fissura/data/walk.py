@@ -68,8 +68,8 @@ class Walk:
 
         Stems are in composed Unicode, so that equal names are equal wherever the files come from. Hidden
         files and an operating system's are passed over; files of other suffixes than those of images (or
-        `suffixes`) too, with a note unless they are expected there (`others`). A missing folder, an empty one
-        and two files of one stem are problems.
+        `suffixes`) too, with a note unless they are expected there (`others`). A missing folder, an empty
+        one, a link to nothing and two files of one stem are problems.
         """
         folder = next((self.root / name for name in folders if self.has(name)), None)
         if folder is None:
@@ -80,7 +80,12 @@ class Walk:
                 )
             return {}
         self.read.append(folder)
-        visible = sorted(path for path in _visible(folder) if path.is_file())
+        entries = sorted(_visible(folder))
+        visible = [path for path in entries if path.is_file()]
+        for path in entries:
+            if is_image(path.name) and not (path.is_file() or path.is_dir()):
+                kind = "no regular file" if path.exists() else "a link to a file that is not there"
+                self.problems.append(f"{path}: is {kind}; mend or remove it")
         known = [
             path
             for path in visible

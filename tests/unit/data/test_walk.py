@@ -1,6 +1,7 @@
 """What is read of a user's folders, and that all else which could be an image is named."""
 
 import io
+import os
 import sys
 import unicodedata
 from pathlib import Path
@@ -126,6 +127,18 @@ def test_a_set_of_classes_names_loose_images_and_folders_below(tmp_path: Path) -
     said = "\n".join(ClassFolder(root=tmp_path).files().notes)
     assert "deeper (1 image)" in said
     assert "(1): loose.png" in said
+
+
+def test_a_link_to_nothing_and_a_pipe_are_problems(tmp_path: Path) -> None:
+    pairs(tmp_path, "abc")
+    (tmp_path / "images/x.png").symlink_to(tmp_path / "moved/x.png")
+    (tmp_path / "masks/x.png").symlink_to(tmp_path / "moved/y.png")
+    os.mkfifo(tmp_path / "images/pipe.png")
+    assert Folder(root=tmp_path).find().problems == (
+        f"{tmp_path}/images/pipe.png: is no regular file; mend or remove it",
+        f"{tmp_path}/images/x.png: is a link to a file that is not there; mend or remove it",
+        f"{tmp_path}/masks/x.png: is a link to a file that is not there; mend or remove it",
+    )
 
 
 def test_what_an_operating_system_leaves_is_passed_over_everywhere(tmp_path: Path) -> None:
