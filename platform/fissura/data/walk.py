@@ -225,10 +225,10 @@ Affix = tuple[Literal["prefix", "suffix"], str]
 
 
 def common_affix(images: Iterable[str], masks: Iterable[str]) -> Affix | None:
-    """What most masks without an image of their stem have before or behind the stem of an image without a
-    mask; or nothing.
+    """What most masks have before or behind the stem of an image without a mask, where their own stem is no
+    image's; or nothing.
     """
-    bare, spare = set(images) - set(masks), set(masks) - set(images)
+    bare, spare, paired = {*images} - {*masks}, {*masks} - {*images}, {*masks} & {*images}
     found = Counter[Affix]()
     for mask in spare:
         for cut in range(1, len(mask)):
@@ -237,7 +237,7 @@ def common_affix(images: Iterable[str], masks: Iterable[str]) -> Affix | None:
             if mask[cut:] in bare and not mask[cut - 1].isdigit():
                 found["prefix", mask[:cut]] += 1
     affix, count = max(found.items(), key=lambda item: (item[1], len(item[0][1])), default=(None, 0))
-    return affix if count > max(len(bare), len(spare)) / 2 else None
+    return affix if count > max(len(bare) / 2, len(spare) / 2, len(paired)) else None
 
 
 def said_of_affix(affix: Affix) -> str:

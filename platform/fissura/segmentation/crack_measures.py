@@ -138,7 +138,8 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         by_size = np.lexsort((-areas, -found.length))
         rows = [found.row(place) for place in by_size[:MOST_LISTED]]
         length = float(found.length.sum())
-        mean = float(np.average(found.mean, weights=found.length)) if length else None
+        long = found.length > 0
+        mean = float(np.average(found.mean[long], weights=found.length[long])) if length else None
         widest = float(found.largest.max()) if len(found.largest) else None
 
     def scaled(value: float | None, power: int = 1) -> float | None:
@@ -204,4 +205,5 @@ def _each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int) -> _Ea
     orientation = np.degrees(np.arctan2(spread[1], spread[0]) / 2).round(9) % 180
     orientation[length == 0] = np.nan
     mean = total(weight * lines.width) / whole
+    mean[length == 0] = np.nan  # a speck has no centreline to take it along
     return _Each(length, mean, np.minimum(width_95, largest), largest, orientation)

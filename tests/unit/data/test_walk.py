@@ -75,6 +75,16 @@ def test_predictions_and_masks_that_differ_by_an_ending_are_one_line(tmp_path: P
     assert "the masks end in `_label` besides (5 masks, 5 predictions)" in line
 
 
+def test_one_mask_with_an_ending_among_others_without_is_named(tmp_path: Path) -> None:
+    pairs(tmp_path, "abcd")
+    (tmp_path / "masks/d.png").rename(tmp_path / "masks/d_mask.png")
+    problems = Folder(root=tmp_path).find().problems
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        f"{tmp_path}/images/d.png",
+        f"{tmp_path}/masks/d_mask.png",
+    ]
+
+
 def test_images_and_masks_may_name_a_split_differently(tmp_path: Path) -> None:
     pairs(tmp_path, "abc", below="train")
     pairs(tmp_path, "de", below="valid")

@@ -233,7 +233,8 @@ def test_every_mask_has_measures(mask: np.ndarray) -> None:
     for crack in found.listed:
         left, top, width, height = crack.box
         assert crack.area_px <= np.count_nonzero(mask[top : top + height, left : left + width])
-        assert 0 < (crack.mean_width_px or 0) <= (crack.largest_width_px or 0) + 1e-9
+        assert (crack.mean_width_px is None) == (crack.length_px == 0)
+        assert 0 < (crack.mean_width_px or 1) <= (crack.largest_width_px or 0) + 1e-9
         assert (crack.width_95_px or 0) <= (crack.largest_width_px or 0)
 
 
