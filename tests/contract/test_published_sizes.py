@@ -1,4 +1,4 @@
-"""The table "Sizes of the networks" of docs/papers.md: each figure is counted, each difference has a reason."""
+"""The table "Sizes of the networks" of docs/papers.md: each figure counted, each difference with a reason."""
 
 import re
 from pathlib import Path
