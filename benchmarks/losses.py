@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fissura.core.files import write_json
-from fissura.losses import BCE, VGG, AnyLoss, LossSpec, SoftClDice
+from fissura.losses import BCE, VGG, AnyLoss, LossSpec, PersistentTopology, SoftClDice
 
 IMAGES, SIZE, SEED, MOST = 4, 256, 0, 200.0
 RESULT = Path(__file__).parent / "results" / "losses.json"
@@ -67,13 +67,25 @@ class Measured:
         self.seconds.append(time.process_time() - start)
 
 
+def name_of(loss: Any) -> str:
+    """The loss's kind, with the setting that its cost depends on most."""
+    match loss:
+        case SoftClDice():
+            return f"{loss.kind}, {loss.iterations} erosions"
+        case PersistentTopology():
+            return f"{loss.kind}, compares {loss.compares}"
+        case _:
+            return str(loss.kind)
+
+
 def main(rounds: int = 15) -> None:
     torch.set_num_threads(1)
     logits, target = drawn()
     members = get_args(get_args(AnyLoss)[0])
     specs = [VGG(weights="none") if member is VGG else member() for member in members]
     specs = [spec for spec in specs if not spec.needs and not spec.criterion(1).reads]
-    losses = [Measured(spec, logits, target) for spec in [*specs, SoftClDice(iterations=5)]]
+    specs += [SoftClDice(iterations=5), PersistentTopology(compares="both")]
+    losses = [Measured(spec, logits, target) for spec in specs]
     for one in losses:
         one.measure()
     for one in losses:
@@ -88,9 +100,7 @@ def main(rounds: int = 15) -> None:
     print(f"{'loss':32}{'ms':>10}{'times BCE':>12}{'least':>8}{'map, ms an image':>20}")
     for one in losses:
         ratios = [seconds / bce for seconds, bce in zip(one.seconds, base, strict=False)]
-        name = one.loss.kind + (
-            f", {one.loss.iterations} erosions" if isinstance(one.loss, SoftClDice) else ""
-        )
+        name = name_of(one.loss)
         row = {
             "loss": name,
             "milliseconds": 1000 * median(one.seconds),

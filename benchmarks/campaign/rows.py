@@ -20,6 +20,7 @@ LOSSES: Mapping[str, Any] = {
         ],
     },
     "dice_bce": {"kind": "dice_bce"},
+    "ohem_bce": {"kind": "ohem_bce"},
     "lin_focal": {"kind": "lin_focal"},
     "weighted_bce": {"kind": "weighted_bce"},
     "tversky": {"kind": "tversky"},

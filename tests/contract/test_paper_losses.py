@@ -20,6 +20,7 @@ from fissura.losses import (
     Dice,
     FocalTversky,
     LinFocal,
+    OhemBCE,
     Poly,
     RobustDice,
     RobustT,
@@ -71,6 +72,10 @@ def drawn(seed: int = 0) -> tuple[Tensor, Tensor]:
         (WeightedBCE(), 0.236173),
         (WeightedBCE(crack_weight=3), 0.544266),
         (BalancedBCE(), 0.1221926),
+        (OhemBCE(threshold=0.5, least_kept=1), 0.510826),
+        (OhemBCE(least_kept=1), 0.510826),
+        (OhemBCE(threshold=0.5, least_kept=2), 0.366985),
+        (OhemBCE(), 0.236173),
         (LinFocal(), 0.00704523),
         (LinFocal(alpha=None), 0.0231913),
         (Dice(), 0.166667),
@@ -98,6 +103,8 @@ def test_four_pixels_cost_what_their_formula_gives_by_hand(loss: AnyLoss, publis
         (Poly(epsilon=0), BCE()),
         (Poly(base="focal", epsilon=0), LinFocal(alpha=None)),
         (LinFocal(alpha=None, gamma=0), BCE()),
+        (OhemBCE(), BCE()),
+        (OhemBCE(threshold=1, least_kept=1), BCE()),
         (WeightedBCE(crack_weight=1), BCE()),
         (Tversky(fp=0.5, fn=0.5, smooth=0.5), Dice(smooth=1)),
         (FocalTversky(gamma=1), Tversky()),
@@ -155,6 +162,40 @@ def test_a_balanced_batch_without_a_crack_costs_nothing_and_pulls_at_nothing() -
     (gradient,) = torch.autograd.grad(found, z)
     assert found == 0
     assert not gradient.any()
+
+
+class TestOhemBCE:
+    @pytest.mark.parametrize(
+        ("loss", "kept"),
+        [
+            (OhemBCE(threshold=0.7, least_kept=3), [True, True, True, False, False, False]),
+            (OhemBCE(threshold=0.5, least_kept=1), [True, False, False, False, False, False]),
+            (OhemBCE(threshold=0.5, least_kept=4), [True, True, True, True, True, False]),
+        ],
+        ids=["below the threshold", "few are hard", "as hard as the last"],
+    )
+    def test_only_hard_pixels_pull(self, loss: OhemBCE, kept: list[bool]) -> None:
+        z = logits_of([0.2, 0.6, 0.65, 0.8, 0.8, 0.9]).view(1, 1, 2, 3).requires_grad_()
+        found = loss.build()(z, torch.ones_like(z), torch.ones_like(z))
+        (gradient,) = torch.autograd.grad(found, z)
+        assert (gradient != 0).flatten().tolist() == kept
+
+    def test_the_hardest_are_those_of_the_whole_batch(self) -> None:
+        y = torch.ones(2, 1, 2, 2)
+        easy, hard = torch.full((1, 1, 2, 2), 0.9), torch.full((1, 1, 2, 2), 0.1)
+        loss = OhemBCE(threshold=0.5, least_kept=4)
+        assert cost(loss, torch.cat((easy, hard)), y) == pytest.approx(-math.log(0.1))
+
+    def test_sure_pixels_are_told_apart_where_their_probabilities_are_all_1(self) -> None:
+        z = torch.tensor([60.0, 30.0, 70.0, 80.0]).view(1, 1, 2, 2).requires_grad_()
+        found = OhemBCE(least_kept=1).build()(z, torch.ones_like(z), torch.ones_like(z))
+        (gradient,) = torch.autograd.grad(found, z)
+        assert found.item() == pytest.approx(math.exp(-30))
+        assert (gradient != 0).flatten().tolist() == [False, True, False, False]
+
+    def test_what_is_no_number_is_not_left_out(self) -> None:
+        z = torch.tensor([math.nan, 1.0, 2.0, -1.0]).view(1, 1, 2, 2)
+        assert OhemBCE(least_kept=1).build()(z, torch.ones_like(z), torch.ones_like(z)).isnan()
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 7.0])
@@ -337,7 +378,8 @@ def test_a_weight_grows_with_each_epoch_of_training_and_stays_in_validation() ->
     ("kind", "wrong"),
     [
         (Poly, {"epsilon": -1.1}), (WeightedBCE, {"crack_weight": 0}), (WeightedBCE, {"cap": 0.5}),
-        (BalancedBCE, {"background": 0}), (LinFocal, {"alpha": 1.5}), (Tversky, {"smooth": 0}),
+        (BalancedBCE, {"background": 0}), (OhemBCE, {"threshold": 0}), (OhemBCE, {"least_kept": 0}),
+        (LinFocal, {"alpha": 1.5}), (Tversky, {"smooth": 0}),
         (RobustDice, {"gamma": 0.9}),
         (RobustT, {"nu": 0}), (SoftClDice, {"iterations": -1}), (Boundary, {"clip": 0}),
     ],

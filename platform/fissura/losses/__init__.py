@@ -17,6 +17,7 @@ from fissura.losses.focal import Focal, FocalLoss
 from fissura.losses.lin_focal import LinFocal, LinFocalLoss
 from fissura.losses.loss import Criterion, LossSpec, SegmentationLoss
 from fissura.losses.neighbours import nearest_neighbours
+from fissura.losses.ohem_bce import OhemBCE, OhemBCELoss
 from fissura.losses.poly import Poly, PolyLoss
 from fissura.losses.regions import ambiguous_region, boundary_region, marginal_region
 from fissura.losses.robust_dice import RobustDice, RobustDiceLoss
@@ -33,6 +34,7 @@ AnyLoss = Annotated[
     | MarginlessBCE
     | WeightedBCE
     | BalancedBCE
+    | OhemBCE
     | Dice
     | DiceBCE
     | Focal
@@ -81,6 +83,8 @@ __all__ = [
     "LossSpec",
     "MarginlessBCE",
     "MarginlessBCELoss",
+    "OhemBCE",
+    "OhemBCELoss",
     "PersistentTopology",
     "Poly",
     "PolyLoss",

@@ -21,7 +21,9 @@ class DeepCrackLiu(ModelSpec):
     `width` is the number of channels at full resolution: 64 in the paper. `weights` is `none` or the path of
     a .safetensors file that a run of the same network kept.
 
-    The guided filter, by which the paper refines the fused map with the finest side map, is not a part of it.
+    The guided filter, by which the paper refines the fused map (made binary at 0.31, radius 5), is not built:
+    its guide is the finest side map, and what follows a network in evaluation, service and bundle reads one
+    map of each image, the crack's, window by window.
     """
 
     paper: ClassVar[Paper | None] = Paper("Liu et al.", "Neurocomputing", 2019)

@@ -19,6 +19,20 @@ def _odd(window: int) -> int:
 
 Window = Annotated[int, Field(ge=3, le=1001), AfterValidator(_odd)]
 """The side of a square of pixels."""
+Blur = Annotated[float, Field(ge=0, le=100), AfterValidator(wide_enough)]
+
+
+class LocalNetwork(FilterNetwork):
+    """A network that compares a pixel with the moments about it, of the smoothed image."""
+
+    def __init__(self, spec: "Niblack | Sauvola") -> None:
+        super().__init__(spec)
+        self.window, self.blur = spec.window, Gaussian(spec.blur) if spec.blur else None
+
+    def moments(self, grey: Plane) -> tuple[Plane, Plane, Plane]:
+        """x, m and s."""
+        smooth = grey if self.blur is None else self.blur(grey)
+        return smooth, *local_moments(smooth, self.window)
 
 
 class Niblack(Filter):
@@ -32,25 +46,20 @@ class Niblack(Filter):
     paper: ClassVar[Paper | None] = Paper("Niblack", "Prentice-Hall", 1986)
     kind: Literal["niblack"] = "niblack"
     window: Window = 41
-    blur: Annotated[float, Field(ge=0, le=100), AfterValidator(wide_enough)] = 1.0
+    blur: Blur = 1.0
 
     def network(self) -> "NiblackNetwork":
         """The filter of these settings."""
         return NiblackNetwork(self)
 
 
-class NiblackNetwork(FilterNetwork):
+class NiblackNetwork(LocalNetwork):
     """Niblack's threshold as a network."""
-
-    def __init__(self, spec: Niblack) -> None:
-        super().__init__(spec)
-        self.window, self.blur = spec.window, Gaussian(spec.blur) if spec.blur else None
 
     def response(self, grey: Plane) -> Plane:
         """(m - x) / (s + 0.001)."""
-        smooth = grey if self.blur is None else self.blur(grey)
-        mean, deviation = local_moments(smooth, self.window)
-        return (mean - smooth) / (deviation + 1e-3)
+        pixel, mean, deviation = self.moments(grey)
+        return (mean - pixel) / (deviation + 1e-3)
 
     def head(self, features: Plane) -> Plane:
         """The response itself."""
@@ -63,30 +72,32 @@ class Sauvola(Filter):
 
     The response is T - x; the offset c, which the paper has as 0, follows from the threshold: a tenth of its
     logit. R, the largest deviation of pixels in [0, 1], is 0.5. `k` 0 compares with the local mean alone.
-    `window` pixels are the side of the window. `weights` is `none`: there is nothing to learn.
+    `window` pixels are the side of the window. `blur` is Niblack's; 0, the paper's, lets the grain of a road
+    answer. `weights` is `none`: there is nothing to learn.
     """
 
     paper: ClassVar[Paper | None] = Paper("Sauvola and Pietikäinen", "Pattern Recognition", 2000)
     kind: Literal["sauvola"] = "sauvola"
     window: Window = 61
     k: float = Field(0.3, ge=0, le=1)
+    blur: Blur = 0.0
 
     def network(self) -> "SauvolaNetwork":
         """The filter of these settings."""
         return SauvolaNetwork(self)
 
 
-class SauvolaNetwork(FilterNetwork):
+class SauvolaNetwork(LocalNetwork):
     """Sauvola's threshold as a network."""
 
     def __init__(self, spec: Sauvola) -> None:
         super().__init__(spec)
-        self.window, self.k = spec.window, spec.k
+        self.k = spec.k
 
     def response(self, grey: Plane) -> Plane:
         """T - x."""
-        mean, deviation = local_moments(grey, self.window)
-        return mean * (1 + self.k * (deviation / 0.5 - 1)) - grey
+        pixel, mean, deviation = self.moments(grey)
+        return mean * (1 + self.k * (deviation / 0.5 - 1)) - pixel
 
     def head(self, features: Plane) -> Plane:
         """Ten times the response: the 256 levels of a map lie where thresholds do."""

@@ -19,7 +19,8 @@ Deviations and readings, beside those of the network (`models.deepcrack_liu.Deep
 - pixels are normalised by ImageNet's mean and deviation, where the code has 0.5 for both: batch
   normalisation after the first convolution takes out all of the difference but at the border;
 - the code's cubic interpolation is by pixel area here, as in every recipe;
-- the guided filter is left out: the published figures to compare with are those of the fused map;
+- the guided filter is left out (`DeepCrackLiu` says why): the published figures to compare with are those of
+  the fused map;
 - the code keeps the last epoch; here that of the lowest validation loss, that of the fusion alone, in a
   search its objective.
 """

@@ -6,7 +6,8 @@ background  the grey image is divided by its mean under a Gaussian of deviation 
 area        groups of crack pixels that touch are dropped below 300 pixels (`smallest_crack`)
 
 Deviations and readings:
-- the paper binarises text, k 0.5: the light is evened first, small groups are dropped;
+- the paper binarises text, k 0.5: the light is evened, the image smoothed by a Gaussian of deviation 1, as
+  for Niblack's threshold, and small groups are dropped;
 - the settings are those that were best on 40 other images of CrackForest; on other cracks, search them
   (`fissura search sauvola`).
 """
@@ -27,7 +28,7 @@ def recipe() -> Recipe:
         name="sauvola",
         # one image at a time: a batch pads images of unequal size, and a filter sees that
         data=Pipeline(resize=Native(), batch_size=1, normalisation="unit"),
-        model=Sauvola(background=20.0, window=61, k=0.3),
+        model=Sauvola(background=20.0, blur=1.0, window=61, k=0.3),
         epochs=0,
         phases=(),
         smallest_crack=300,

@@ -25,6 +25,7 @@ from fissura.losses import (
     FocalTversky,
     LinFocal,
     MarginlessBCE,
+    OhemBCE,
     PersistentTopology,
     Poly,
     RobustDice,
@@ -193,6 +194,8 @@ def formula_of(loss: AnyLoss) -> Callable[..., float]:
             return partial(paper_formulas.weighted_bce, loss=loss)
         case BalancedBCE():
             return partial(paper_formulas.balanced_bce, loss=loss)
+        case OhemBCE():
+            return partial(paper_formulas.ohem_bce, loss=loss)
         case LinFocal():
             return partial(paper_formulas.lin_focal, loss=loss)
         case Poly():

@@ -16,6 +16,7 @@ from fissura.losses import (
     Boundary,
     FocalTversky,
     LinFocal,
+    OhemBCE,
     PersistentTopology,
     Poly,
     RobustDice,
@@ -54,6 +55,13 @@ def balanced_bce(logits: Maps, target: Maps, valid: Maps, *, loss: BalancedBCE) 
     for p, y in pixels(logits, target, valid):
         total -= crack_weight * math.log(p) if y else rest_weight * math.log(1 - p)
     return total / (cracks + rest)
+
+
+def ohem_bce(logits: Maps, target: Maps, valid: Maps, *, loss: OhemBCE) -> float:
+    """The cross-entropy of the hardest pixels."""
+    own = sorted(p if y else 1 - p for p, y in pixels(logits, target, valid))
+    bound = max(loss.threshold, own[: loss.least_kept][-1])
+    return float(np.mean([-math.log(q) for q in own if q <= bound]))
 
 
 def lin_focal(logits: Maps, target: Maps, valid: Maps, *, loss: LinFocal) -> float:
