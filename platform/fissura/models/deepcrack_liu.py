@@ -21,7 +21,7 @@ class DeepCrackLiu(ModelSpec):
     `width` is the number of channels at full resolution: 64 in the paper. `weights` is `none` or the path of
     a .safetensors file that a run of the same network kept.
 
-    The guided filter, by which the paper refines the fused map with the finest side map, is not a part of it.
+    The guided filter with which the paper refines the fused map by the finest side map is left out.
     """
 
     paper: ClassVar[Paper | None] = Paper("Liu et al.", "Neurocomputing", 2019)
@@ -45,7 +45,7 @@ class DeepCrackLiu(ModelSpec):
 
 
 class DeepCrackLiuNetwork(SideOutputSegmenter):
-    """The features are the first stage's maps and four side maps. The loss is that of the fusion, and those
+    """The features are the first stage's maps and four side maps. The loss is that of the fusion plus those
     of the side maps, of which the middle one's weighs most."""
 
     def __init__(self, spec: DeepCrackLiu) -> None:
@@ -59,7 +59,7 @@ class DeepCrackLiuNetwork(SideOutputSegmenter):
     def scales(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The maps of each stage."""
         finest, *coarser = self.encoder
-        # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
+        # channels last: faster on a CPU for convolutions this narrow, and kept from layer to layer
         scales = [finest(image.contiguous(memory_format=torch.channels_last))]
         for stage in coarser:
             scales.append(stage(max_pool2d(scales[-1], 2)))
