@@ -9,7 +9,7 @@ from PIL import Image
 
 from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import replacing
-from fissura.data.content import gone, sources
+from fissura.data.content import missing_folders, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
@@ -104,4 +104,4 @@ def count_images(
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
-        raise DataChanged(*lost) if (lost := gone(datasets)) else DataError(*problems)
+        raise DataChanged(*lost) if (lost := missing_folders(datasets)) else DataError(*problems)

@@ -15,7 +15,7 @@ from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import check_writable
 from fissura.core.rules import no_probability
 from fissura.core.spec import MOST_VALUES
-from fissura.data.content import FileHashes, digest_of, gone, require_same, said_of_changed, sources
+from fissura.data.content import FileHashes, change_lines, digest_of, missing_folders, require_same, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
@@ -54,7 +54,7 @@ def evaluate(
     """
     if threshold is not None and (wrong := no_probability(threshold)):
         raise DataError(wrong)
-    if content is not None and (lost := gone(datasets)):
+    if content is not None and (lost := missing_folders(datasets)):
         raise DataChanged(*lost)
     check_writable(run)
     manifest = read_manifest(run)
@@ -101,7 +101,7 @@ def evaluate(
         for number, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
     if changed := hashes.changed():
-        raise DataChanged(*said_of_changed(datasets, changed, doing="the run was scored on it"))
+        raise DataChanged(*change_lines(datasets, changed, doing="the run was scored on it"))
     for dataset in sorted({row.dataset for row in rows}):
         write_sums(run, prediction_folder(run, dataset, data_digest=content, split=split))
     write_run(run, rows, manifest)
