@@ -91,8 +91,7 @@ class CrackPatches(Spec):
     allocation: Literal["equal", "crack_pixels"] = "equal"
 
     def counts(self, images: Sequence[Patch]) -> list[int]:
-        """Samples that an epoch draws from each of the images; by crack pixels, an image without any gives
-        none.
+        """Samples that an epoch draws from each of the images; an image without crack may give none.
 
         Raises:
             DataError: none of the images has a crack pixel to allocate by.

@@ -67,7 +67,7 @@ class LostCracks:
 
     @classmethod
     def none_of(cls, mask: UInt8[np.ndarray, "h w"]) -> Self:
-        """Nothing is lost of a mask that does not shrink."""
+        """The counts of a mask that does not shrink: nothing is lost."""
         pixels = int(np.count_nonzero(mask))
         if not pixels:
             return cls()

@@ -207,8 +207,7 @@ def _jpeg_blocks(data: bytes) -> tuple[int, int]:
 
 
 def _gif_blocks(data: bytes) -> tuple[int, int]:
-    """The numbers of blocks of notes before the second frame and of bytes between; or ones beyond the
-    limits."""
+    """The numbers of notes before the second frame and of bytes between; or ones beyond the limits."""
     blocks, junk, pieces, at = 0, 0, 0, 13 + _gif_colours(data, 10)
     frames = 0
     while at < len(data) and blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
@@ -238,8 +237,7 @@ def _gif_colours(data: bytes, at: int) -> int:
 
 
 def _check_scans(data: bytes) -> None:
-    """Limits the scans: a JPEG of a few kilobytes may have thousands, and each costs a pass over its
-    pixels."""
+    """Limits the scans: a small JPEG may have thousands, and each costs a pass over its pixels."""
     scans = jpeg_scans(data).number
     if scans > MAX_SCANS:
         raise DataError(

@@ -36,8 +36,7 @@ class Pipeline(Spec):
     normalisation: Literal["imagenet", "unit"] = "imagenet"
 
     def normalise(self, image: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Network input: [0, 1], normalised by ImageNet's mean and standard deviation if `normalisation` says
-        so."""
+        """Network input: [0, 1], or ImageNet's normalisation of that."""
         unit = image.float() / 255
         if self.normalisation == "unit":
             return unit

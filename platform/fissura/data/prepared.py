@@ -29,8 +29,7 @@ INDEX_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """One prepared sample: `dataset` is its data set's label; its bytes begin at `offset`, with CRC
-    `crc32`."""
+    """One prepared sample: `dataset` is its data set's label; its bytes begin at `offset` (CRC: `crc32`)."""
 
     dataset: str
     name: str

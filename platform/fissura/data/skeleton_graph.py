@@ -69,8 +69,7 @@ class SkeletonGraph:
         return np.asarray(outwards(self._starts, self._beside, points, self.radius, ends))
 
     def averaged(self, values: Values, *, over: Bool[np.ndarray, " n"], rounds: int) -> Values:
-        """The mean over nearby nodes along the graph that are in `over`; a node's own value if there are
-        none."""
+        """The mean over nearby nodes along the graph that are in `over`; without any, the node's own."""
         near = self.spread(np.stack((np.where(over, values, 0.0), over), 1), rounds=rounds)
         return np.where(near[:, 1] > 0, near[:, 0] / np.maximum(near[:, 1], 1e-300), values)
 
@@ -91,8 +90,7 @@ class SkeletonGraph:
         return np.asarray(self._at_both_ends(step) / 2)
 
     def directions(self, points: Points, *, rounds: int) -> Points:
-        """The unit vector (x, y) along the line at each node, in either direction; along x for single
-        nodes."""
+        """The unit vector (x, y) along the line at each node, either way round; along x at single nodes."""
         x, y = (points[self.second] - points[self.first]).T
         # a direction and its opposite have the same square
         squared = (x + 1j * y) ** 2 / np.maximum(np.hypot(x, y), 1e-9)
@@ -120,8 +118,7 @@ class SkeletonGraph:
 
 @_compiled
 def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
-    """(starts [count + 1], beside): a node i's neighbours are `beside[starts[i] : starts[i + 1]]`,
-    ascending."""
+    """(starts [count + 1], beside): node i's neighbours are `beside[starts[i] : starts[i + 1]]`, sorted."""
     starts = np.zeros(count + 1, np.int64)
     for step in range(len(first)):
         starts[first[step] + 1] += 1

@@ -73,7 +73,7 @@ def text_of(named: "Named", *, folders: str) -> str:
 
 
 def suggestion(text: str, known: Iterable[str], *, own: str) -> str:
-    """ "did you mean" for a `text` without a known kind, or "": a bare path gets the kind `own`."""
+    """A "did you mean" question for a `text` without a known kind, or "": a bare path gets the kind `own`."""
     kind, _, root = text.partition(":")
     if "/" in kind or kind.startswith((".", "~")) or (kind and exists(Path(text))):
         return f"did you mean `{own}:{text}`? "
