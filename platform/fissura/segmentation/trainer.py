@@ -90,11 +90,7 @@ class Trainer:
 
     @property
     def kept(self) -> Record:
-        """The record of the kept model's epoch, with the number of epochs so far.
-
-        Raises:
-            DataError: no epoch is done.
-        """
+        """The record of the kept model's epoch, with the number of epochs so far (DataError: none)."""
         if not self.progress.best_epoch:
             raise DataError(f"{self.run}: no epoch has been finished yet; go on with the training")
         return {**self.history[self.progress.best_epoch - 1], "epochs": self.progress.epoch}
