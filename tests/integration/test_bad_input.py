@@ -347,7 +347,7 @@ def test_a_profile_is_one_of_the_space_s(place, bridge, tmp_path):
 @pytest.mark.parametrize("words", [["--resume"], ["--extend", 3]], ids=str)
 def test_without_a_study_there_is_nothing_to_resume(place, words):
     line = place.refused("search", "--storage", "STORAGE", *words)
-    assert line == f"{place.storage}: name a study's folder (one with a study.json); no study lies there"
+    assert line == f"{place.storage}: name a study's folder (one with a study.json); there is no such folder"
 
 
 def test_a_named_study_that_is_not_there_is_not_another_one(place, tmp_path):
@@ -392,7 +392,10 @@ def test_a_study_is_begun_once(place, bridge, tmp_path):
             ["train", "absent.json", "--data", "folder:x"],
             "absent.json: cannot be read (No such file or directory)",
         ),
-        (["evaluate", "absent", "--data", "folder:x"], "absent: there is no such folder; name the folder"),
+        (
+            ["evaluate", "absent", "--data", "folder:x"],
+            "PLACE/absent: there is no such folder; name the folder",
+        ),
         (
             ["evaluate", "EMPTY", "--data", "folder:x"],
             "EMPTY: holds no finished run (no manifest.json); train it",
@@ -435,7 +438,7 @@ def test_what_is_not_there_is_one_line(place, tmp_path, monkeypatch, words, expe
     empty = tmp_path / "empty"
     empty.mkdir()
     line = place.refused(*(str(empty) if word == "EMPTY" else word for word in words))
-    assert line.startswith(expected.replace("EMPTY", str(empty)))
+    assert line.startswith(expected.replace("EMPTY", str(empty)).replace("PLACE", str(tmp_path)))
     assert list(tmp_path.iterdir()) == [empty]
 
 
@@ -517,7 +520,7 @@ def test_predictions_and_masks_match(place, scored, spoil):
     [
         ("tolerent:2", "no kind is named `tolerent`; did you mean `tolerant`?"),
         ("tolerant:two", "`two` is not a number; write one such as 2"),
-        ("tolerant:-1", "`distance`: "),
+        ("tolerant:-1", "`distance` is a number from 0 to 1,000 (got -1)"),
         ("pixel:2", "`pixel` is written `pixel`; leave out `:2`"),
         ("", "no kind is named ``; known: `pixel`"),
     ],

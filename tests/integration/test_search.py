@@ -247,6 +247,7 @@ def searched(odd: Setting) -> "tuple[Path, subprocess.CompletedProcess[str]]":
     return odd.folder / "studies" / "mine", run
 
 
+@pytest.mark.end_to_end
 class TestTrialsThatFail:
     def test_are_named_with_their_reason_and_never_end_the_search(
         self, searched: "tuple[Path, subprocess.CompletedProcess[str]]"
@@ -265,6 +266,7 @@ class TestTrialsThatFail:
         assert "the training loss of step 1 of epoch 1 is nan" in report
 
 
+@pytest.mark.end_to_end
 class TestAFolderOfAnyName:
     def test_the_printed_command_searches_again_from_any_folder(
         self, odd: Setting, searched: "tuple[Path, subprocess.CompletedProcess[str]]", tmp_path: Path

@@ -74,6 +74,7 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.end_to_end
 class TestAService:
     def test_answers_with_the_predictor_s_own_map(self, service: Running, runs: Path) -> None:
         response = asked(service.url, "POST", "/v1/segment?answer=probability", PHOTO)
@@ -186,6 +187,7 @@ class TestTheNextVersion:
             api.rollout(copy, endpoint=service.url, name="cracks")
 
 
+@pytest.mark.end_to_end
 class TestCtrlC:
     def test_ends_it_with_code_0_and_no_process_left(self, service: Running) -> None:
         below = descendants(service.process.pid)

@@ -68,12 +68,14 @@ class Planned(Brief):
 
     def lines(self) -> list[str]:
         """The search, the basis of its times, and the best number of trials at a time."""
+        from fissura.operations.forecast.basis import typical
+
         lanes, seconds = self.best.lanes, self.best.seconds
         hours = " to ".join(f"{value / 3600:.2g}" for value in (seconds.low, seconds.high))
         return [
             f"{self.space}: {count(self.trials, 'trial')} of at most {count(self.epochs, 'epoch')},"
             f" {self.scheduler}",
-            f"  {self.basis}",
+            f"  {typical(self.epoch_seconds)}: {self.basis}",
             f"  {lanes.concurrent} trials at a time: {seconds.median / 3600:.2g} h ({hours})",
         ]
 

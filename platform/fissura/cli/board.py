@@ -1,11 +1,12 @@
 """The commands about rankings: `leaderboard show` and `leaderboard export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
+from fissura.core.errors import SpecError
 from fissura.core.text import count
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def export(
     """
     from fissura import api
 
+    if out.suffix.removeprefix(".") in {*get_args(Format), "tex"} and not out.is_dir():
+        raise SpecError(f"--out {out}: is the folder that the files go to; name one, such as {out.parent}")
     console = Console.of(as_json)
     files = api.leaderboard(paths, say=console.say).write(out, formats=(kind,))
     console.result({"files": [str(file) for file in files]}, "\n".join(map(str, files)))
@@ -53,9 +56,15 @@ def export(
 
 def board_text(board: "TaskLeaderboard") -> str:
     """The leaderboard as text tables, without the columns that only a file has room for."""
+    from fissura.reports.differences import differing
+
     parts = []
     for ranked in board.tables:
         remark = f", {ranked.remark}" if ranked.remark else ""
         parts.append(f"{ranked.where}, {count(ranked.images, 'image')}{remark}")
-        parts.append("\n".join([table(ranked.brief), *ranked.notes, ""]))
+        every, lines = [row.differs for row in ranked.rows], list(ranked.brief)
+        if any(every):
+            apart = ("; ".join(differing(differs, among=every)) or None for differs in every)
+            lines = [{**line, "differs in": words} for line, words in zip(lines, apart, strict=True)]
+        parts.append("\n".join([table(lines), *ranked.notes, ""]))
     return "\n".join(parts).rstrip()

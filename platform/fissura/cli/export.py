@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fissura.cli.console import Console, JsonOption, table
+from fissura.cli.options import threshold_option
 from fissura.core import text
 
 

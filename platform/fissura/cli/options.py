@@ -27,7 +27,8 @@ AddressOption = Annotated[
     typer.Option("--address", envvar="RAY_ADDRESS", help="A Ray cluster or `auto`; by default this machine."),
 ]
 ProtocolOption = Annotated[
-    list[str] | None, typer.Option("--protocol", help=f"{PROTOCOLS}; may be repeated.")
+    list[str] | None,
+    typer.Option("--protocol", help=f"{PROTOCOLS}; may be repeated. By default the recipe's own."),
 ]
 
 

@@ -19,6 +19,7 @@ from fissura.cli.options import (
     threshold_option,
 )
 from fissura.core import text
+from fissura.core.errors import SpecError
 from fissura.core.problems import summed_up
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def score(
         ),
     ],
     masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder of masks of the same names.")],
-    protocol: Annotated[str, typer.Option(help=f"{PROTOCOLS}.")],
+    protocol: Annotated[list[str], typer.Option(help=f"{PROTOCOLS}.")],
     threshold: Annotated[
         float,
         threshold_option("A pixel is predicted where its probability is at least this."),
@@ -170,12 +171,17 @@ def score(
     """
     from fissura import api
 
+    if len(protocol) > 1:
+        raise SpecError(
+            f"--protocol: predictions are scored under one, and {text.listed(protocol)} are given; run it"
+            " once for each"
+        )
     console = Console.of(as_json)
     with console.progress("scoring images") as on_image:
         scored = api.score(
             predictions,
             masks,
-            protocol=protocol,
+            protocol=protocol[0],
             threshold=threshold,
             valid=valid,
             mask_threshold=mask_threshold,

@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,21 +47,29 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def read_regular(path: Path, *, most: int) -> bytes:
-    """The bytes of a regular file, links followed; of a longer one `most` and one more.
-
-    A pipe would be waited for, and a device has no end.
+@contextmanager
+def opened_regular(path: Path) -> Iterator[BufferedReader]:
+    """A regular file, links followed, open for reading; a pipe would be waited for, and a device has no end.
 
     Raises:
         OSError: it cannot be read, or is none.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:  # noqa: PTH123  of a descriptor
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
+        yield file
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """The bytes of a regular file, links followed; of a longer one `most` and one more.
+
+    Raises:
+        OSError: it cannot be read, or is none.
+    """
+    with opened_regular(path) as file:
         # as much memory as is asked for is taken at once, also where none is left for `most`
-        return file.read(min(most, status.st_size) + 1)
+        return file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
 
 
 def check_writable(folder: Path) -> None:
@@ -103,6 +112,10 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
+    """The SHA-256 of a regular file's bytes, 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read, or is none.
+    """
+    with opened_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

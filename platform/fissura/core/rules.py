@@ -1,5 +1,6 @@
 """The rule of a field, and what breaks it, in a reader's words."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
@@ -150,7 +151,6 @@ def _known(problem: Mapping[str, Any]) -> list[str]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from fissura.data.chords import chord, chords, nearby, to_edge
+from fissura.data.skeleton_ends import FARTHEST
 from fissura.data.skeleton_graph import SkeletonGraph
 from fissura.data.thinning import thinned
 
@@ -24,7 +25,6 @@ STAIRS, DIRECTION, WIDTH = 1, 6, 20
 ROUGH, MOST_NODES = (8, 32, 128), 2**20
 # where the chords before a crack's tip are measured, and their mean at a round and at a flat end, in widths
 BEFORE_TIP, ROUND_END, FLAT_END = (1 / 16, 3 / 16), 0.8, 1.0
-FARTHEST = 12  # radii between a skeleton's end and a border that cuts its crack at 5 degrees
 THIN = 3.0  # pixels: a narrower crack does not show whether its end is round
 
 

@@ -20,6 +20,7 @@ from fissura.data.check_lines import (
     odd_masks,
     shared_masks,
     straddling,
+    thresholds_at_odds,
     without_crack,
 )
 from fissura.data.dataset import Dataset
@@ -194,6 +195,7 @@ def _report(
     readable, exact = len(findings.prints), sum(copy.exact for copy in copies)
     if exact:
         findings.notes.append(f"{readable - exact} of {readable} images are unique")
+    findings.notes += thresholds_at_odds(findings.problems)
     return CheckReport(
         kind=source.kind,
         title=source.info.title,

@@ -1,5 +1,6 @@
 """The warnings of `data check`, a line each: duplicates, leaks, counts, odd masks."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -112,6 +113,18 @@ def shared_masks(masks: Mapping[str, MaskFacts]) -> list[str]:
         f"images with the same mask, pixel for pixel: {listed(names)}; one of them is likely wrong"
         for names in same.values()
         if len(names) > 1
+    ]
+
+
+def thresholds_at_odds(problems: Iterable[str]) -> list[str]:
+    """A note where problems name several thresholds: a data set has one."""
+    named = {level for line in problems for level in re.findall(r"\?threshold=(\d+)", line)}
+    if len(named) < 2:
+        return []
+    return [
+        f"one `threshold` holds for the whole data set, and its masks ask for"
+        f" {listed(sorted(named, key=int))}: save all of them with 0 and"
+        " 255, or make a data set of each kind of mask"
     ]
 
 

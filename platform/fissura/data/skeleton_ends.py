@@ -13,6 +13,7 @@ Points = Float64[np.ndarray, "n 2"]
 
 CORNER = 1.75  # radii of the crack: the longest corner
 CLEAR = 1.25  # radii, plus a pixel: a border at this distance does not attract the skeleton
+FARTHEST = 12  # radii, plus two pixels, between a skeleton's end and a border that cuts its crack at 5 degrees
 STRAIGHT = 1.5  # radii, plus two pixels: the largest offset of a corner from a straight crack
 NARROWED = 0.8  # of the crack's radius: a skeleton that ends in a corner is nearer to its sides
 MOST_TRIMMED = 3  # an end loses at most one part in so many of its line
@@ -84,6 +85,8 @@ def corners(
         cut = 0
         while cut < most and to_border[path[cut]] <= CLEAR * _radius_within(radius, path, cut, count) + 1:
             cut += 1
+        if cut > FARTHEST * radius[path[cut]] + 2:
+            cut = 0  # it runs along the border
         if trimmed < cut:
             # a crack that goes straight on is narrowed by the border; one that turns runs along it
             node = path[cut]

@@ -66,8 +66,8 @@ class Walk:
 
         Stems are in composed Unicode, so that names match wherever the files come from. Skips hidden files
         and an operating system's, and files without an image's suffix (or one of `suffixes`), the latter with
-        a note unless `others` is "ignore". A missing folder, an empty one and two files of one stem are
-        problems.
+        a note unless `others` is "ignore". A missing folder, an empty one, a link to nothing and two
+        files of one stem are problems.
         """
         folder = next((self.root / name for name in folders if self.has(name)), None)
         if folder is None:
@@ -78,7 +78,12 @@ class Walk:
                 )
             return {}
         self.read.append(folder)
-        visible = sorted(path for path in _visible(folder) if path.is_file())
+        entries = sorted(_visible(folder))
+        visible = [path for path in entries if path.is_file()]
+        for path in entries:
+            if is_image(path.name) and not (path.is_file() or path.is_dir()):
+                kind = "no regular file" if path.exists() else "a link to a file that is not there"
+                self.problems.append(f"{path}: is {kind}; mend or remove it")
         known = [
             path
             for path in visible
@@ -218,7 +223,7 @@ def common_affix(images: Iterable[str], masks: Iterable[str]) -> Affix | None:
     """The prefix or suffix that most unpaired masks add to the stem of an unpaired image; None if there is
     none.
     """
-    bare, spare = set(images) - set(masks), set(masks) - set(images)
+    bare, spare, paired = {*images} - {*masks}, {*masks} - {*images}, {*masks} & {*images}
     counts = Counter[Affix]()
     for mask in spare:
         for cut in range(1, len(mask)):
@@ -227,7 +232,7 @@ def common_affix(images: Iterable[str], masks: Iterable[str]) -> Affix | None:
             if mask[cut:] in bare and not mask[cut - 1].isdigit():
                 counts["prefix", mask[:cut]] += 1
     affix, count = max(counts.items(), key=lambda item: (item[1], len(item[0][1])), default=(None, 0))
-    return affix if count > max(len(bare), len(spare)) / 2 else None
+    return affix if count > max(len(bare) / 2, len(spare) / 2, len(paired)) else None
 
 
 def affix_text(affix: Affix) -> str:

@@ -49,6 +49,15 @@ from fissura.training.checkpoint import RECIPE
 from fissura.training.experiment import task_of_file
 
 FORMAT = 1
+README = """# A crack model that runs without fissura
+
+It needs Python 3.11 with three packages: `pip install onnxruntime numpy pillow`
+
+    {usage}
+
+`python {script} --help` lists the options. `card.json` says what the network was trained on, how fast it is,
+and the SHA-256 of each file here.
+"""
 SCRIPTS = Path(__file__).parent / "bundle"
 READING = (SCRIPTS / "card.py", SCRIPTS / "images.py", *(Path(str(one.__file__)) for one in (names, whole)))
 SEGMENTING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py", Path(str(small_cracks.__file__)))
@@ -244,7 +253,8 @@ def _copy(folder: Path, scripts: Sequence[Path]) -> None:
 
 
 def _finish(folder: Path, card: dict[str, Any], *, out: Path) -> Bundle:
-    """Writes the card, its speed table measured last."""
+    """Writes the card, its speed table measured last, and a page for people."""
+    (folder / "README.md").write_text(README.format(usage=card["usage"], script=card["usage"].split()[1]))
     libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")}
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())

@@ -6,12 +6,12 @@ crack. The threshold is then chosen on validation images, as for any network.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NoReturn
+from typing import Annotated, ClassVar, NoReturn
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
@@ -26,12 +26,26 @@ REACH = 5  # of a Gaussian's kernel to each side, in standard deviations
 Plane = Float[Tensor, "b 1 h w"]
 
 
+NARROWEST = 0.1  # pixels of deviation: of a narrower Gaussian only the pixel itself is left
+
+
+def wide_enough(sigma: float) -> float:
+    """`sigma`, the standard deviation of a Gaussian in pixels, or 0.
+
+    Raises:
+        ValueError: it is so narrow that nothing but the pixel itself is left.
+    """
+    if 0 < sigma < NARROWEST:
+        raise ValueError(f"a Gaussian is at least {NARROWEST} pixels wide, or 0 for none at all; is {sigma}")
+    return sigma
+
+
 class Filter(ModelSpec, ABC):
     """Base of the specs of filters. The grey image is first divided by its mean under a Gaussian of standard
     deviation `background`, in pixels, which evens the light out; 0 leaves the image as it is."""
 
     learns: ClassVar[bool] = False
-    background: float = Field(20.0, ge=0, le=500)
+    background: Annotated[float, Field(ge=0, le=500), AfterValidator(wide_enough)] = 20.0
 
     def build(self) -> Segmenter:
         """The filter; no random number is drawn."""

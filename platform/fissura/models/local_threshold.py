@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from fissura.core.paper import Paper
-from fissura.models.filters import Filter, FilterNetwork, Gaussian, Plane, local_moments
+from fissura.models.filters import Filter, FilterNetwork, Gaussian, Plane, local_moments, wide_enough
 
 
 def _odd(window: int) -> int:
@@ -32,7 +32,7 @@ class Niblack(Filter):
     paper: ClassVar[Paper | None] = Paper("Niblack", "Prentice-Hall", 1986)
     kind: Literal["niblack"] = "niblack"
     window: Window = 41
-    blur: float = Field(1.0, ge=0, le=100)
+    blur: Annotated[float, Field(ge=0, le=100), AfterValidator(wide_enough)] = 1.0
 
     def network(self) -> "NiblackNetwork":
         """The filter of these settings."""

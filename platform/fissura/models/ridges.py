@@ -5,15 +5,16 @@ S        their norm, sqrt(a^2 + b^2)
 """
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from fissura.core.paper import Paper
 from fissura.models.filters import Curvature, Filter, FilterNetwork, Plane, scales
 
+COARSEST = 100  # pixels of deviation: more than half a wide crack
 FAINTEST = 1e-6
 FLAT = 1e-8  # square of the Hessian's norm below which an image shows nothing
 STEP = 0.01
@@ -23,8 +24,18 @@ class Ridges(Filter):
     """Base of the two. A pixel's response is the largest over `scales` scales: `sigma` pixels, and each
     further one the root of 2 times the previous one. A line responds most at the scale of half its width."""
 
-    sigma: float = Field(3.0, ge=0.5, le=100)
+    sigma: float = Field(3.0, ge=0.5, le=COARSEST)
     scales: int = Field(1, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _an_image_shows_the_coarsest_scale(self) -> Self:
+        coarsest = scales(self.sigma, count=self.scales)[-1]
+        if coarsest > COARSEST:
+            raise ValueError(
+                f"a scale has at most {COARSEST} pixels: the last of {self.scales} from `sigma` {self.sigma}"
+                f" on has {coarsest:.0f}; lower `sigma` or `scales`"
+            )
+        return self
 
 
 class RidgeNetwork(FilterNetwork):
@@ -62,8 +73,8 @@ class Frangi(Ridges):
 
     paper: ClassVar[Paper | None] = Paper("Frangi et al.", "MICCAI", 1998)
     kind: Literal["frangi"] = "frangi"
-    beta: float = Field(0.5, gt=0, le=100)
-    gamma: float = Field(0.5, gt=0, le=100)
+    beta: float = Field(0.5, ge=0.01, le=100)
+    gamma: float = Field(0.5, ge=0.01, le=100)
 
     def network(self) -> "FrangiNetwork":
         """The filter of these settings."""

@@ -83,7 +83,7 @@ def _sheets(table: InterferenceTable) -> list[Sheet]:
             [
                 TableCell(pair.before),
                 TableCell(pair.after),
-                *(score_entry(pair.differences.get(name), signed="signed") for name in TITLES),
+                *(score_entry(pair.differences.get(name)) for name in TITLES),
             ]
             for pair in table.pairs
         ]

@@ -214,8 +214,8 @@ def score_folders(
         if (crack := crack_level(levels)) is not None:
             images = [image for image, *_ in threads.map(partial(score, crack=crack), names) if image]
             remarks.append(
-                f"{predictions}: all maps hold 0 and {crack} alone, so they are read as masks, {crack} as"
-                " crack"
+                f"{predictions}: no map holds a level but 0 and {crack}, so they are read as masks, {crack}"
+                " as crack"
             )
         else:
             remarks += said_of_low(reached)

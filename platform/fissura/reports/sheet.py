@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from fissura.core.files import replacing, write_text
 from fissura.reports import html
-from fissura.reports.statistics import Interval
+from fissura.reports.statistics import Difference, Interval
 
 Format = Literal["parquet", "csv", "md", "html", "latex"]
 SUFFIXES: dict[Format, str] = {"parquet": "parquet", "csv": "csv", "md": "md", "html": "html", "latex": "tex"}
@@ -132,12 +132,14 @@ def sheet_of(
     )
 
 
-def score_entry(score: Interval | None, *, signed: Literal["signed", "plain"] = "plain") -> TableCell:
-    """A score or a change with its interval in small print."""
+def score_entry(score: Interval | None) -> TableCell:
+    """A score, or a change, with its interval in small print; behind that of a change its p-value."""
     if score is None:
         return TableCell("—")
-    form, joint = ("{:+.3f}", " to ") if signed == "signed" else ("{:.3f}", "–")
-    return TableCell(form.format(score.value), score.span(form.format, joint=joint), score.value)
+    if isinstance(score, Difference):
+        span = score.span("{:+.3f}".format, joint=" to ")
+        return TableCell(f"{score.value:+.3f}", f"{span}, p {score.p:.3f}", score.value)
+    return TableCell(f"{score.value:.3f}", score.span("{:.3f}".format, joint="–"), score.value)
 
 
 def markdown(sheet: Sheet) -> str:

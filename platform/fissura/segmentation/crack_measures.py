@@ -138,7 +138,8 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         by_size = np.lexsort((-areas, -each.length))
         rows = [each.row(crack) for crack in by_size[:MOST_LISTED]]
         length = float(each.length.sum())
-        mean = float(np.average(each.mean, weights=each.length)) if length else None
+        long = each.length > 0
+        mean = float(np.average(each.mean[long], weights=each.length[long])) if length else None
         widest = float(each.largest.max()) if len(each.largest) else None
 
     def scaled(value: float | None, power: int = 1) -> float | None:
@@ -204,4 +205,5 @@ def _measure_each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int
     orientation = np.degrees(np.arctan2(spread[1], spread[0]) / 2).round(9) % 180
     orientation[length == 0] = np.nan
     mean = total(weight * lines.width) / weights
+    mean[length == 0] = np.nan  # a speck has no centreline
     return _CrackArrays(length, mean, np.minimum(width_95, largest), largest, orientation)

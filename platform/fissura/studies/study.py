@@ -256,7 +256,10 @@ def find_study(path: Path) -> Study:
     below = sorted(file.parent for file in path.glob(f"*/{PLAN}")) if path.is_dir() else []
     if len(below) == 1:
         return Study(below[0])
-    problem = "no study lies there" if path.exists() else f"there is no such folder{near(path)}"
     if below:
-        problem = f"there are {len(below)}: {', '.join(map(str, below))}; name one"
+        raise SpaceError(
+            f"{path}: one study is meant, and there are {len(below)}: {', '.join(map(str, below))}; name its"
+            f" folder (of a search: --name {below[0].name})"
+        )
+    problem = "no study lies there" if path.exists() else f"there is no such folder{near(path)}"
     raise SpaceError(f"{path}: name a study's folder (one with a study.json); {problem}")

@@ -133,7 +133,7 @@ def test_an_example_names_what_there_is(fissura, path, monkeypatch):
     assert given.get("kind", "cfd") in (*kinds(), *labelled_kinds(), "latex")
     if "recipe" in given:
         override(RECIPES[given["recipe"]](), parse_sets(given["sets"]))
-    for text in [given["protocol"]] if path == ("score",) else given.get("protocol") or ():
+    for text in given.get("protocol") or ():
         parse_protocol(text)
 
 
@@ -251,6 +251,14 @@ def test_a_checked_data_set_with_defects_is_the_user_s_mistake_and_one_document(
             "error: invalid value for '--trials': must be a whole number (got '1.5'); see",
         ),
         (["search", "small_unet", "--trials"], "error: option '--trials' requires an argument"),
+        (
+            ["score", "a", "b", "--protocol", "pixel", "--protocol", "tolerant:2"],
+            "error: --protocol: predictions are scored under one, and pixel and tolerant:2 are given; run it",
+        ),
+        (
+            ["leaderboard", "export", "a", "--format", "csv", "--out", "b/best.csv"],
+            "error: --out b/best.csv: is the folder that the files go to; name one, such as b",
+        ),
         *(
             (
                 [*words, "--threshold", value],

@@ -169,6 +169,18 @@ def test_jpeg_masks_are_warned_of_with_their_share_of_grey_pixels(folder: Path) 
     assert warning.endswith("% of the pixels are grey, thresholded at 127")
 
 
+def test_masks_that_ask_for_different_thresholds_are_told_that_a_set_has_one(folder: Path) -> None:
+    for number, levels in enumerate([(90, 200), (90, 200), (40, 82)]):
+        mask = line(5 + 10 * number)
+        for row, level in enumerate(levels):
+            mask[5 + 10 * number + row] = level
+        save(folder / f"masks/train/{number}.png", np.minimum(mask, max(levels)))
+    assert report(folder).notes == (
+        "one `threshold` holds for the whole data set, and its masks ask for 34, 127: save all of them with"
+        " 0 and 255, or make a data set of each kind of mask",
+    )
+
+
 def test_many_lossy_masks_are_summed_up_in_one_line(tmp_path: Path) -> None:
     grey = line(5)
     grey[4] = 90

@@ -1,6 +1,7 @@
 """What is read of a user's folders, and that all else which could be an image is named."""
 
 import io
+import os
 import sys
 import unicodedata
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_predictions_and_masks_that_differ_by_an_ending_are_one_line(tmp_path: P
     assert "the masks end in `_label` besides (5 masks, 5 predictions)" in line
 
 
+def test_one_mask_with_an_ending_among_others_without_is_named(tmp_path: Path) -> None:
+    pairs(tmp_path, "abcd")
+    (tmp_path / "masks/d.png").rename(tmp_path / "masks/d_mask.png")
+    problems = Folder(root=tmp_path).find().problems
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        f"{tmp_path}/images/d.png",
+        f"{tmp_path}/masks/d_mask.png",
+    ]
+
+
 def test_images_and_masks_may_name_a_split_differently(tmp_path: Path) -> None:
     pairs(tmp_path, "abc", below="train")
     pairs(tmp_path, "de", below="valid")
@@ -126,6 +137,18 @@ def test_a_set_of_classes_names_loose_images_and_folders_below(tmp_path: Path) -
     said = "\n".join(ClassFolder(root=tmp_path).files().notes)
     assert "deeper (1 image)" in said
     assert "(1): loose.png" in said
+
+
+def test_a_link_to_nothing_and_a_pipe_are_problems(tmp_path: Path) -> None:
+    pairs(tmp_path, "abc")
+    (tmp_path / "images/x.png").symlink_to(tmp_path / "moved/x.png")
+    (tmp_path / "masks/x.png").symlink_to(tmp_path / "moved/y.png")
+    os.mkfifo(tmp_path / "images/pipe.png")
+    assert Folder(root=tmp_path).find().problems == (
+        f"{tmp_path}/images/pipe.png: is no regular file; mend or remove it",
+        f"{tmp_path}/images/x.png: is a link to a file that is not there; mend or remove it",
+        f"{tmp_path}/masks/x.png: is a link to a file that is not there; mend or remove it",
+    )
 
 
 def test_what_an_operating_system_leaves_is_passed_over_everywhere(tmp_path: Path) -> None:

@@ -152,9 +152,34 @@ class TestFilter:
 
 
 @pytest.mark.parametrize(
+    "spec",
+    [
+        Frangi(sigma=0.5, beta=0.01, gamma=0.01), Frangi(beta=100, gamma=100, background=500),
+        Sato(sigma=0.5, background=0.1), Sato(sigma=50, scales=3), Niblack(window=3, blur=0.1),
+        Niblack(window=1001, blur=100), Sauvola(window=3, k=1, background=0),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["black", "white", "grey", "noise", "one pixel"])
+def test_the_ends_of_each_range_answer_any_image_in_finite_numbers(spec: Filter, kind: str) -> None:
+    image = torch.full((1, 3, 24, 30), {"white": 1.0, "grey": 0.5}.get(kind, 0.0))
+    if kind == "noise":
+        image = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    if kind == "one pixel":
+        image[..., 12, 15] = 1.0
+    with torch.inference_mode():
+        assert spec.build().eval()(image).isfinite().all()
+
+
+@pytest.mark.parametrize(
     "wrong",
-    [lambda: Niblack(window=40), lambda: Sauvola(window=1), lambda: Frangi(sigma=0), lambda: Sato(scales=0)],
-)
+    [
+        lambda: Niblack(window=40), lambda: Niblack(blur=1e-300), lambda: Niblack(blur=0.09),
+        lambda: Sauvola(window=1), lambda: Sauvola(background=1e-200), lambda: Frangi(sigma=0),
+        lambda: Frangi(beta=1e-30), lambda: Frangi(gamma=0.009), lambda: Sato(scales=0),
+        lambda: Sato(sigma=100, scales=2), lambda: Frangi(sigma=0.6, scales=16),
+    ],
+)  # fmt: skip
 def test_a_setting_that_makes_no_sense_is_refused(wrong: Callable[[], Any]) -> None:
     with pytest.raises(ValidationError):
         wrong()

@@ -103,6 +103,22 @@ class TestTheManifest:
         ):
             check_files(run, ("thresholds.json",))
 
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("name", ["recipe.json", WEIGHTS])
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_waits_for_no_pipe_and_reads_no_device(self, run: Path, name: str, kind: str) -> None:
+        (run / name).unlink()
+        if kind == "pipe":
+            os.mkfifo(run / name)
+        else:
+            (run / name).symlink_to("/dev/zero")
+        (fault,) = verify(run).faults
+        assert fault.startswith(
+            f"{run / name}: is missing or cannot be read (it is no regular file); restore"
+        )
+        with pytest.raises(UserError, match="no regular file"):
+            Predictor.open(run, device=CPU)
+
     def test_forgets_weights_that_are_no_longer_kept(self, run: Path) -> None:
         forget(run, (WEIGHTS,))
         assert not (run / WEIGHTS).exists()

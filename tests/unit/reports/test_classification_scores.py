@@ -359,7 +359,7 @@ class TestStore:
         assert "an image stands once under a condition" in reasons["twice"]
 
     def test_roots_that_do_not_exist_are_named(self, tmp_path):
-        with pytest.raises(DataError, match="x: no such run"):
+        with pytest.raises(DataError, match="x: there is no such folder"):
             read_classes([tmp_path / "x"])
 
 

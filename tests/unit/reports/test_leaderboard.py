@@ -87,6 +87,11 @@ def test_configurations_are_ranked_and_their_seeds_are_one_row(board):
     assert good.differs == {"phases.train.lr": 0.1}
     assert bad.differs == {"phases.train.lr": 0.2}
     assert other.differs == {}
+    shown = board_text(SegmentationLeaderboard(board)).splitlines()
+    apart = [
+        line.rpartition("  ")[2].strip() for line in shown if line.endswith(("differs in", "0.1", "0.2"))
+    ]
+    assert apart == ["differs in", "lr = 0.1", "lr = 0.2"]
     assert good.run_ids == ("good-0", "good-1")
     assert good.seconds == 90.5
     assert table.images == good.images == 6

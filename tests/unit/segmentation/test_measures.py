@@ -126,6 +126,22 @@ def test_a_straight_band_is_exact_and_goes_on_to_the_border(width: int) -> None:
         assert found.length_px == pytest.approx(200, abs=1)
 
 
+@pytest.mark.parametrize("length", [64, 256, 1000])
+@pytest.mark.parametrize("width", [1, 2, 3, 6, 12])
+@pytest.mark.parametrize("away", [0, 1, 2, 5])
+def test_a_crack_along_the_border_has_its_length(away: int, width: int, length: int) -> None:
+    mask = np.zeros((40, length), bool)
+    mask[away : away + width] = True
+    for turns in range(4):
+        turned = np.ascontiguousarray(np.rot90(mask, turns))
+        assert measure(turned, mm_per_pixel=None).length_px == pytest.approx(length, abs=1)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3])
+def test_an_image_that_is_one_crack_is_as_long_as_it_is(height: int) -> None:
+    assert measure(np.ones((height, 77), bool), mm_per_pixel=None).length_px == pytest.approx(77, abs=1)
+
+
 @pytest.mark.parametrize("width", [5, 10, 20])
 def test_a_rectangle_is_as_long_as_it_is(width: int) -> None:
     mask = np.zeros((60, 200), bool)
@@ -217,7 +233,8 @@ def test_every_mask_has_measures(mask: np.ndarray) -> None:
     for crack in found.listed:
         left, top, width, height = crack.box
         assert crack.area_px <= np.count_nonzero(mask[top : top + height, left : left + width])
-        assert 0 < (crack.mean_width_px or 0) <= (crack.largest_width_px or 0) + 1e-9
+        assert (crack.mean_width_px is None) == (crack.length_px == 0)
+        assert 0 < (crack.mean_width_px or 1) <= (crack.largest_width_px or 0) + 1e-9
         assert (crack.width_95_px or 0) <= (crack.largest_width_px or 0)
 
 

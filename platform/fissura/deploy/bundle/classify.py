@@ -3,8 +3,8 @@
 Standard output has one line an image: JSON, or CSV with a head. `score` says how clearly the class won. With
 two classes it is the classifier's decision value: the second class is named from 0 on. With more, it is the
 smallest decision value for the class that is named against any other. A file that cannot be read is named in
-its line, with `error`, and never stops the others. The exit code is 0 when some image was classified, 1 when
-none was, and 2 when the bundle or what was asked for is wrong.
+its line, with `error`, and never stops the others. The exit code is 0 when all images were classified, 1 when
+some were not, and 2 when the bundle or what was asked for is wrong.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def main(arguments: "list[str] | None" = None) -> int:
         return 2
     if done < len(paths):
         sys.stderr.write(f"{len(paths) - done} of {len(paths)} images could not be classified\n")
-    return 0 if done else 1
+    return 0 if done == len(paths) else 1
 
 
 if __name__ == "__main__":

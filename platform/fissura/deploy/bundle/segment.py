@@ -2,8 +2,8 @@
 
 OUT gets one PNG an image: 255 where the crack probability is at least the threshold, else 0. Standard output
 has one JSON line an image. A file that cannot be read is named in its line, with `error`, and never stops the
-others. The exit code is 0 when some image was segmented, 1 when none was, and 2 when the bundle or what was
-asked for is wrong.
+others. The exit code is 0 when all images were segmented, 1 when some were not, and 2 when the bundle or
+what was asked for is wrong.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def main(arguments: "list[str] | None" = None) -> int:
         sys.stdout.flush()
     if done < len(paths):
         sys.stderr.write(f"{len(paths) - done} of {len(paths)} images could not be segmented\n")
-    return 0 if done else 1
+    return 0 if done == len(paths) else 1
 
 
 if __name__ == "__main__":

@@ -55,7 +55,10 @@ class SearchProgress(Callback):
         number = self._search.number(trial.trial_id)
         metric = self._search.metrics[0]
         value = result.get(metric)
-        status = result["failure"] or ("interrupted" if result["interrupted"] else "")
+        if result["interrupted"]:
+            self._note(f"trial {number} is interrupted, and goes on with --resume")
+            return
+        status = result["failure"]
         own = (result.get("own") or [{}])[-1].get(metric)
         if value is not None:
             kept, epoch = result["kept_epoch"], result["epoch"]

@@ -102,7 +102,7 @@ def basis_of_seconds(seconds: float, space: LoadedSpace, *, cpus: int) -> Basis:
         parallel=PARALLEL,
         costs=Costs(),
         spread=SPREAD,
-        text=f"{seconds:g} s an epoch as given, on {count(cpus, 'CPU')}; more would shorten {PARALLEL:.0%} of"
+        text=f"as given, on {count(cpus, 'CPU')}; more would shorten {PARALLEL:.0%} of"
         " it, and learning curves are as assumed",
     )
 
