@@ -1,8 +1,8 @@
 """Reads one image file of a data set, and says what is wrong with a bad one.
 
 Rules: files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
-page stacks (of a phone's MPO or HEIC the first picture is taken). An opaque alpha channel is dropped, any other
-refused, as the background is unknown. EXIF rotation is applied. Grey photographs become RGB.
+page stacks (of a phone's MPO or HEIC the first picture is taken). An opaque alpha channel is dropped, any
+other refused, as the background is unknown. EXIF rotation is applied. Grey photographs become RGB.
 (`fissura.data.photograph` is the lenient reader of what users send; both use `opened`.)
 """
 

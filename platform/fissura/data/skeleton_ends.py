@@ -13,7 +13,7 @@ Points = Float64[np.ndarray, "n 2"]
 
 CORNER = 1.75  # radii of the crack: the longest corner
 CLEAR = 1.25  # radii, plus a pixel: a border at this distance does not attract the skeleton
-FARTHEST = 12  # radii, plus two pixels, between a skeleton's end and a border that cuts its crack at 5 degrees
+FARTHEST = 12  # radii, plus two pixels, from a skeleton's end to a border that cuts its crack at 5 degrees
 STRAIGHT = 1.5  # radii, plus two pixels: the largest offset of a corner from a straight crack
 NARROWED = 0.8  # of the crack's radius: a skeleton that ends in a corner is nearer to its sides
 MOST_TRIMMED = 3  # an end loses at most one part in so many of its line
