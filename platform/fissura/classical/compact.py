@@ -1,20 +1,20 @@
 """A compressed classifier in one small file, read and evaluated with NumPy alone.
 
-This module imports nothing of the project: it is copied beside an exported backbone as it is.
+This module imports nothing of the project: an exported bundle holds a copy of it.
 
 The file is an .npz: a zip of plain arrays, `header` (JSON: format, kind, classes, labels, width) among them.
-An int8 array `a` comes with its steps, `a_step`, one a column, and stands for `a * a_step`. It becomes
-float32 on loading, since NumPy multiplies those tens of times faster than integers.
+An int8 array `a` has its steps, `a_step`, one a column, and means `a * a_step`. It becomes float32 on
+loading, as NumPy multiplies floats tens of times faster than integers.
 
 coordinates  z = (x[:, columns] - mean) @ matrix, or * scale, of the features x; each part may be absent
 rbf          exp(-|z - vectors|^2 / 2) @ coefficients + intercept
 fourier      cos(z @ frequencies + phases) @ coefficients + intercept
 forest       the mean over the trees of the class probabilities of the leaf that z falls into
-softmax      class probabilities, exp(y) over its sum, of y = x @ coefficients + intercept, a number a class
+softmax      class probabilities, exp(y) over its sum, with y = x @ coefficients + intercept, one a class
 
-A forest's nodes stand level by level, those of all trees together: `feature` is the coordinate that a node
-looks at, or -1 at a leaf; the children of the k-th inner node are nodes `trees + 2k` (z <= threshold) and
-`trees + 2k + 1`. `leaves` has the probabilities of all classes but the last.
+A forest's nodes are ordered by level, all trees together: `feature` is the coordinate that a node compares,
+or -1 at a leaf; the children of the k-th inner node are nodes `trees + 2k` (z <= threshold) and `trees + 2k +
+1`. `leaves` has the probabilities of all classes but the last.
 """
 
 import io
@@ -32,13 +32,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FORMAT = 1
-PROBABLE = ("forest", "softmax")  # the kinds whose outcome is a probability a class
+PROBABLE = ("forest", "softmax")  # the kinds whose output is a probability a class
 LIMIT_BYTES = 64 * 2**20
 LIMIT_CLASSES = 64
 LIMIT_DEPTH = 64
 LIMIT_WIDTH = 2**20
 LIMIT_NODES = 2**22
-BLOCK_VALUES = 2**19  # the values held at a time: 2 MB, which stay in a core's cache
+BLOCK_VALUES = 2**19  # computed at a time: 2 MB, which stay in a core's cache
 
 Floats = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
@@ -49,11 +49,11 @@ _NPY = re.compile(
 
 
 class CompactError(ValueError):
-    """A file is no whole compressed classifier, or features do not fit it."""
+    """A file is not a whole compressed classifier, or features do not fit it."""
 
 
 class Compact:
-    """A compressed classifier. `kind`, `classes` (names), `labels` and `width` (features) may be read.
+    """A compressed classifier. `kind`, `classes` (names), `labels` and `width` (features) are public.
 
     Its methods raise CompactError on features of another width, or not finite, or too large to compute with.
     """
@@ -61,7 +61,8 @@ class Compact:
     def __init__(
         self, kind: str, *, classes: Sequence[str], labels: Sequence[int], width: int, arrays: Arrays
     ) -> None:
-        """`labels` are what `predict` gives, rising, one for each of the `classes`; `arrays` as in the file.
+        """`labels` are what `predict` returns, ascending, one for each of the `classes`; `arrays` as in the
+        file.
 
         Raises:
             CompactError: an array is missing, unknown, not finite, or of the wrong type or shape.
@@ -81,40 +82,41 @@ class Compact:
     def decision(self, features: ArrayLike) -> Floats:
         """Float32 [n, pairs] of `features` [n, width]: a number a pair of classes (i, j), i < j, in order.
 
-        Above 0 it speaks for i, the first; but with two classes, as scikit-learn has it, for the second. Of a
-        forest and a softmax it is the difference of the two probabilities.
+        Above 0 it means i, the first; but with two classes the second, as in scikit-learn. For a forest and a
+        softmax it is the difference of the two probabilities.
         """
-        outcome = self._outcome(features)
+        outputs = self._outputs(features)
         if self.kind not in PROBABLE:
-            return outcome
-        difference: Floats = outcome[:, self._pairs[:, 0]] - outcome[:, self._pairs[:, 1]]
+            return outputs
+        difference: Floats = outputs[:, self._pairs[:, 0]] - outputs[:, self._pairs[:, 1]]
         return -difference if len(self.labels) == 2 else difference
 
     def probability(self, features: ArrayLike) -> Floats:
-        """Float32 [n, classes] of `features` [n, width], rows that add up to 1; a forest's or a softmax's."""
+        """Float32 [n, classes] of `features` [n, width], rows that sum to 1; only of a forest or a
+        softmax."""
         if self.kind not in PROBABLE:
             raise CompactError(
                 f"probability: a forest or a softmax has one, and this is `{self.kind}`; take the decision"
             )
-        return self._outcome(features)
+        return self._outputs(features)
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
         """Int64 [n], the labels of `features` [n, width].
 
-        A forest and a softmax take the most probable class; the others count a vote a pair. Of equals, the
+        A forest and a softmax choose the most probable class; the others count a vote a pair. Of equals, the
         first wins.
         """
-        votes = outcome = self._outcome(features)
+        votes = outputs = self._outputs(features)
         if self.kind not in PROBABLE:
-            second = outcome >= 0 if len(self.labels) == 2 else outcome <= 0
-            votes = np.zeros((len(outcome), len(self.labels)), np.float32)
+            second = outputs >= 0 if len(self.labels) == 2 else outputs <= 0
+            votes = np.zeros((len(outputs), len(self.labels)), np.float32)
             for (i, j), for_second in zip(self._pairs, second.T, strict=True):
                 votes[:, i] += ~for_second
                 votes[:, j] += for_second
         labels: NDArray[np.int64] = np.array(self.labels, np.int64)[votes.argmax(axis=1)]
         return labels
 
-    def _outcome(self, features: ArrayLike) -> Floats:
+    def _outputs(self, features: ArrayLike) -> Floats:
         rows = np.asarray(features, np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise CompactError(
@@ -123,14 +125,14 @@ class Compact:
             )
         if not np.isfinite(rows).all():
             raise CompactError("features: must be finite, and some are not; leave out the images they are of")
-        outcome = np.empty((len(rows), self._body.outputs), np.float32)
+        outputs = np.empty((len(rows), self._body.outputs), np.float32)
         step = max(1, BLOCK_VALUES // self._body.values_a_row)
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(rows), step):
-                outcome[start : start + step] = self._body(rows[start : start + step])
-        if not np.isfinite(outcome).all():
+                outputs[start : start + step] = self._body(rows[start : start + step])
+        if not np.isfinite(outputs).all():
             raise CompactError("features: too large to compute with; scale them as in training")
-        return outcome
+        return outputs
 
     @property
     def nbytes(self) -> int:
@@ -148,7 +150,7 @@ class Compact:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The classifier in a file of at most 64 MB, packed or not. Nothing in it is run.
+        """The classifier in a file of at most 64 MB, compressed or not. No code in it is run.
 
         Raises:
             CompactError: the file cannot be read, is torn, or holds anything but a classifier.
@@ -159,7 +161,7 @@ class Compact:
             if header.pop("format") != FORMAT:
                 raise CompactError(f"format: only {FORMAT} is known here")
             return cls(arrays=arrays, **header)
-        except Exception as error:  # a torn zip or header raises a dozen kinds, down to RecursionError
+        except Exception as error:  # a torn zip or header raises a dozen kinds of error, even RecursionError
             reason = error if isinstance(error, CompactError) else repr(error)
             raise CompactError(
                 f"{path}: no whole compressed classifier ({reason}); export it again"
@@ -180,14 +182,14 @@ class Compact:
 
 
 class _Arrays(dict[str, NDArray[Any]]):
-    """The arrays still to be taken, each checked as it is."""
+    """The arrays that no part has taken yet; each is checked when it is taken."""
 
     def take(self, name: str, types: str, *shape: int | None) -> NDArray[Any]:
         """An array of one of `types` and of `shape`, None being any length from 1."""
         array = self.pop(name, None)
         if array is None:
             raise CompactError(f"{name}: missing")
-        lengths = tuple(length or max(1, found) for length, found in zip(shape, array.shape, strict=False))
+        lengths = tuple(length or max(1, own) for length, own in zip(shape, array.shape, strict=False))
         if array.dtype.str[1:] not in types.split() or array.shape != lengths or len(shape) != array.ndim:
             raise CompactError(
                 f"{name}: one of {types}, of shape {list(shape)}, is {array.dtype} {list(array.shape)}"
@@ -200,13 +202,13 @@ class _Arrays(dict[str, NDArray[Any]]):
         """A float32 array, or an int8 one times its steps."""
         array = self.take(name, "f4 i1", *shape)
         if array.dtype == np.int8:
-            # 1e30 times 127 is still a float32
+            # 1e30 times 127 still fits a float32
             array = array * np.clip(self.take(f"{name}_step", "f4", array.shape[-1]), -1e30, 1e30)
         return np.ascontiguousarray(array, np.float32)
 
 
 class _Projection:
-    """From features to coordinates."""
+    """Maps features to coordinates."""
 
     def __init__(self, arrays: _Arrays, width: int) -> None:
         self.columns = self.mean = self.matrix = self.scale = None
@@ -258,12 +260,12 @@ class _Kernel:
             values -= np.einsum("nr,nr->n", coordinates, coordinates)[:, None] / 2
             np.minimum(values, 0, out=values)  # rounding can make a distance negative
             np.exp(values, out=values)
-        outcome: Floats = values @ self.coefficients + self.intercept
-        return outcome
+        decisions: Floats = values @ self.coefficients + self.intercept
+        return decisions
 
 
 class _Softmax:
-    """A number a class, and the probabilities that they stand for."""
+    """A number a class, turned into probabilities."""
 
     def __init__(self, arrays: _Arrays, *, width: int, classes: int) -> None:
         self.coefficients = arrays.floats("coefficients", width, classes)
@@ -279,7 +281,7 @@ class _Softmax:
 
 
 class _Forest:
-    """Trees as arrays, all walked at once, a level a step."""
+    """Trees as arrays, all descended at once, a level a step."""
 
     def __init__(self, arrays: _Arrays, *, width: int, classes: int) -> None:
         self.project = _Projection(arrays, width)
@@ -294,23 +296,23 @@ class _Forest:
         if self.trees < 1 or (children <= inner).any():
             raise CompactError("feature: the nodes are not those of trees in the order of their levels")
         end, self.depth = self.trees, 0
-        while end < len(feature):  # a level ends where the children of the last inner node before it end
+        while end < len(feature):  # a level ends with the children of the last inner node before it
             end, self.depth = self.trees + 2 * int(np.searchsorted(inner, end)), self.depth + 1
             if self.depth > LIMIT_DEPTH:
                 raise CompactError(f"feature: at most {LIMIT_DEPTH} levels")
-        # a leaf is its own child, and nothing passes its threshold
+        # a leaf is its own child: no value exceeds its threshold
         self.feature, self.child = np.maximum(feature, 0), np.arange(len(feature))
         self.threshold = np.full(len(feature), np.inf, np.float32)
         self.child[inner] = children
         if len(inner):
             self.threshold[inner] = arrays.take("threshold", "f4 i1", len(inner))
-        known = arrays.take("leaves", "f4 u1", len(feature) - len(inner), classes - 1)
-        known = known / np.float32(255) if known.dtype == np.uint8 else known
-        last = 1 - known.sum(axis=1, keepdims=True)
-        if known.min() < 0 or last.min() < -0.01:
+        given = arrays.take("leaves", "f4 u1", len(feature) - len(inner), classes - 1)
+        given = given / np.float32(255) if given.dtype == np.uint8 else given
+        last = 1 - given.sum(axis=1, keepdims=True)
+        if given.min() < 0 or last.min() < -0.01:
             raise CompactError("leaves: probabilities, which add up to 1")
         self.leaf = np.zeros((len(feature), classes), np.float32)
-        self.leaf[feature < 0] = np.hstack([known, np.maximum(last, 0)])
+        self.leaf[feature < 0] = np.hstack([given, np.maximum(last, 0)])
         self.outputs, self.values_a_row = classes, max(self.trees, self.project.width)
 
     def __call__(self, rows: Floats) -> Floats:
@@ -325,12 +327,12 @@ class _Forest:
 
 
 def _check_header(kind: object, classes: object, labels: object, width: object) -> None:
-    """The header's fields, which may come from anyone."""
+    """Checks the header's fields, which may come from anyone."""
     if kind not in ("rbf", "fourier", *PROBABLE):
         raise CompactError("kind: one of rbf, fourier, forest, softmax")
     if type(width) is not int or not 1 <= width <= LIMIT_WIDTH:
         raise CompactError(f"width: from 1 to {LIMIT_WIDTH}")
-    names, numbers = (list(each) if isinstance(each, (list, tuple)) else [] for each in (classes, labels))
+    names, numbers = (list(field) if isinstance(field, (list, tuple)) else [] for field in (classes, labels))
     if not 2 <= len(names) == len(numbers) <= LIMIT_CLASSES:
         raise CompactError(f"classes, labels: lists of one length, from 2 to {LIMIT_CLASSES}")
     if {type(name) for name in names} != {str} or len(set(names)) < len(names):
@@ -342,7 +344,7 @@ def _check_header(kind: object, classes: object, labels: object, width: object) 
 
 
 def _unpack(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz by name; no more is read than the limit, and no header is evaluated."""
+    """The arrays of an .npz by name. Reads at most the limit and evaluates no header."""
     with path.open("rb") as file:
         packed = file.read(LIMIT_BYTES + 1)
     arrays = {}
@@ -350,8 +352,8 @@ def _unpack(path: Path) -> dict[str, NDArray[Any]]:
         members = archive.infolist()
         if len(packed) > LIMIT_BYTES or sum(member.file_size for member in members) > LIMIT_BYTES:
             raise CompactError(f"at most {LIMIT_BYTES // 2**20} MB, packed or not")
-        # the other packings can grow without bound before their size is known
-        if len(members) > 16 or not {each.compress_type for each in members} <= {0, zipfile.ZIP_DEFLATED}:
+        # other compressions can grow without bound before their size is known
+        if len(members) > 16 or not {member.compress_type for member in members} <= {0, zipfile.ZIP_DEFLATED}:
             raise CompactError("not packed as it is written here")
         for member in members:
             name, content = member.filename.removesuffix(".npy"), archive.read(member)

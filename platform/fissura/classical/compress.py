@@ -1,4 +1,4 @@
-"""From a fitted pipeline to a classifier of a few kilobytes."""
+"""Compresses a fitted pipeline to a classifier of a few kilobytes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,13 @@ def compact(
     seed: int,
     classes: Sequence[str] | None = None,
 ) -> "Compact":
-    """The small classifier that decides as `pipeline`, which must come fitted from `estimators.pipeline`.
+    """A small classifier that decides like `pipeline`, which must be a fitted `estimators.pipeline`.
 
     `features` and `labels` are those it was fitted on, in the same order. `classes` are the names of the
     labels 0, 1, ...; None: the numbers themselves.
 
     Raises:
-        SpecError: the pipeline is another's, or the method is not one for its classifier.
+        SpecError: the pipeline has other steps, or the method does not fit its classifier.
         NotFittedError: the pipeline is not fitted (scikit-learn's, a ValueError).
         DataError: the features or labels are not those of the fit, or are of one class only.
     """
@@ -77,7 +77,7 @@ def compact(
 def _check_data(
     pipeline: "Pipeline", *, features: Float[np.ndarray, "n d"], labels: Integer[np.ndarray, " n"]
 ) -> None:
-    """Looks whether the pipeline can have been fitted on these."""
+    """Checks that the pipeline can have been fitted on these."""
     width = pipeline.n_features_in_
     if features.ndim != 2 or features.shape[1] != width or len(features) != len(labels):
         raise DataError(

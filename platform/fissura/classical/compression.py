@@ -1,14 +1,11 @@
-"""How a fitted classifier is made small: the methods, and which is one for which classifier."""
+"""The methods that make a fitted classifier small, and the classifiers they fit."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from fissura.core.errors import SpecError
 from fissura.core.spec import Spec
-
-if TYPE_CHECKING:
-    pass
 
 Method = Literal["none", "prune", "fourier", "nystroem", "reduced_set"]
 
@@ -19,12 +16,12 @@ class Compression(Spec):
     method
         none         all support vectors, all trees, or all of a head
         prune        without the `share` of the support vectors, or of the leaves, that matters least; a
-                     forest also keeps only the `components` strongest features, and is grown anew on them
+                     forest also keeps only the `components` strongest features, and is grown again on them
         fourier      `components` random Fourier features (Rahimi and Recht, 2007) and a linear head
         nystroem     `components` landmarks, the centres of k-means (Zhang et al., 2008)
-        reduced_set  the same, then moved to where they serve best (Schölkopf et al., 1999)
+        reduced_set  the same, then optimised (Schölkopf et al., 1999)
     rank         of a support vector machine: the number of directions of the features that are kept, those
-                 along which the decision changes most; None: all. `none` keeps all, whatever it says
+                 along which the decision changes most; None: all. Method `none` always keeps all
     bits         32: float32; 8: int8 with a step a column, thresholds and leaves too
     """
 
@@ -36,10 +33,10 @@ class Compression(Spec):
 
 
 def check_method(compression: Compression, *, classifier: Literal["svm", "forest"]) -> None:
-    """Looks whether a compression is one for a kind of classifier.
+    """Checks that a compression fits a kind of classifier.
 
     Raises:
-        SpecError: it is not.
+        SpecError: it does not.
     """
     if classifier == "forest" and compression.method not in ("none", "prune"):
         raise SpecError(

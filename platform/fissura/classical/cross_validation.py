@@ -1,11 +1,11 @@
 """Cross-validation of many C-SVMs with RBF kernels on one matrix of squared distances.
 
 All configurations of a backbone's features share the squared distances; a configuration exponentiates the
-rows that its machines touch and solves the folds' problems on them. Decisions on held-out samples are summed
-in float64. Configurations are taken in an order that makes neighbours alike, and each fold's machines start
-from the coefficients of the configuration before, scaled to the new C: bounds and sum stay kept.
+rows that its machines need and solves the folds' problems on them. Decisions on held-out samples are summed
+in float64. Successive configurations are similar, and each fold's machines start from the coefficients of the
+previous configuration, scaled to the new C, which keeps bounds and sum.
 
-Classes and votes are scikit-learn's `SVC`'s.
+Classes and votes are those of scikit-learn's `SVC`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ from fissura.core.errors import DataError, SpecError
 
 @dataclass(frozen=True)
 class Folds:
-    """The folds of a cross-validation, and the order that makes every fold and class one run of samples.
+    """The folds of a cross-validation, and an order in which each fold's each class is contiguous.
 
     Attributes:
         classes: the labels' values, lowest first.
-        order: samples sorted by fold, then class; ties as they came. Distances of samples that stand in this
-            order already are read without an index, which saves about a tenth of the time.
-        cells: where each fold's each class starts in that order, [k, c], and after the last one the end.
+        order: samples sorted by fold, then class; ties as they came. Samples that come in this order
+            need no index to read distances, which saves about a tenth of the time.
+        cells: the starts of each fold's each class in that order, [k, c] flattened, then the end.
     """
 
     classes: Int64[np.ndarray, " c"]
@@ -44,7 +44,7 @@ class Folds:
 
         Raises:
             DataError: fewer than two folds or classes, fewer samples than folds, a fold without a sample, or
-                one whose training samples lack a class; every such mistake is named.
+                one whose training samples lack a class; all at once.
         """
         classes, class_of = np.unique(labels, return_inverse=True)
         count = int(fold_of.max(initial=-1)) + 1 if count is None else count
@@ -85,12 +85,13 @@ class Folds:
         return list(combinations(range(len(self.classes)), 2))
 
     def held_out(self, fold: int) -> slice:
-        """Where the samples of a fold stand in the order."""
+        """The positions of a fold's samples in the order."""
         width = len(self.classes)
         return slice(int(self.cells[fold * width]), int(self.cells[(fold + 1) * width]))
 
     def segments(self, fold: int, pair: tuple[int, int]) -> Int64[np.ndarray, "s 2"]:
-        """Where the training samples of the pair's classes stand in the order, as ranges [start, stop)."""
+        """The positions of the training samples of the pair's classes in the order, as ranges [start,
+        stop)."""
         runs: list[list[int]] = []
         for other in range(self.count):
             for label in pair:
@@ -106,7 +107,7 @@ class Folds:
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """What the held-out samples got, one row a configuration, samples in the caller's order.
+    """Results on the held-out samples, one row a configuration, samples in the caller's order.
 
     Attributes:
         decisions: decision values of the pairs of classes, in the order of `Folds.pairs`, as
@@ -134,21 +135,21 @@ def cross_validate(
     limit: int = 10_000_000,
     memory: int = 2**31,
 ) -> CrossValidated:
-    """Trains each configuration's machines on all folds but one, and has them decide on that one.
+    """Trains each configuration's machines on all folds but one and evaluates them on that one, fold by fold.
 
     Args:
         distances: squared distances between all samples; or one such matrix a fold, where the features were
-            whitened on each fold's training samples. It may be read-only, or mapped from a file. float32
-            is the rule; float64 is for a large C on a nearly constant kernel, where rounding decides.
+            whitened on each fold's training samples. It may be read-only, or mapped from a file. Use float32;
+            float64 only for a large C on a nearly constant kernel, where rounding matters.
         labels: the samples' classes, any integers.
         fold_of: each sample's fold, 0 .. k - 1.
         configurations: (C, gamma) each.
         scales: what gamma is divided by in each fold: the kernel is `exp(-gamma / scale * distances)`. See
             `mean_squared_distances`; 0, where all training samples are equal, counts as 1.
         tolerance: of the optimality conditions, as `SVC`'s `tol`.
-        limit: the most iterations of one machine; one that meets it is kept, and reported as not converged.
-        memory: bytes that the kept rows of the kernel may take. A row takes 4 n. When all n fit (2 GiB: to
-            n = 23,000), none is computed twice for a kernel; when they do not, the oldest make room.
+        limit: the most iterations of one machine; one that reaches it is kept and reported as not converged.
+        memory: bytes for the kept rows of the kernel, 4 n each. If all n fit (2 GiB: up to n = 23,000), none
+            is computed twice for a kernel; else the oldest are replaced.
 
     Raises:
         SpecError: a C, a gamma, the tolerance or the limit is not positive and finite.
@@ -174,16 +175,16 @@ def cross_validate(
     beta = np.zeros((folds.count, len(pairs), samples))
     bound_of = [0.0] * folds.count
     divisors = [float(scale) if scale > 0 else 1.0 for scale in scales]
-    held: tuple[int, float] | None = None
+    current: tuple[int, float] | None = None
     alike = shared and len(set(divisors)) == 1
     for index, fold in _jobs(tour(configurations), folds=folds.count, alike=alike):
         bound, gamma = configurations[index]
         factor = -gamma / divisors[fold] / log(2)
-        if held != (0 if shared else fold, factor):
+        if current != (0 if shared else fold, factor):
             kernel = renewed(kernel, matrices[fold])
-            held = (0 if shared else fold, factor)
-        place = folds.held_out(fold)
-        found = np.empty(place.stop - place.start)
+            current = (0 if shared else fold, factor)
+        held_out = folds.held_out(fold)
+        decision = np.empty(held_out.stop - held_out.start)
         for pair in range(len(pairs)):
             coefficients, training = beta[fold, pair], segments[fold][pair]
             if bound_of[fold]:
@@ -192,36 +193,36 @@ def cross_validate(
                 kernel, factor, training, targets[pair], bound, coefficients, tolerance, limit
             )
             converged[index] &= gap <= tolerance
-            decide(kernel, factor, training, coefficients, intercept, place.start, found)
-            decisions[index, folds.order[place], pair] = found
+            decide(kernel, factor, training, coefficients, intercept, held_out.start, decision)
+            decisions[index, folds.order[held_out], pair] = decision
         bound_of[fold] = bound
         vectors[index] += np.count_nonzero(beta[fold].any(axis=0)) / folds.count
     return CrossValidated(decisions, votes(decisions, folds=folds), vectors, converged)
 
 
 def votes(decisions: Float[np.ndarray, "m n pairs"], *, folds: Folds) -> Int64[np.ndarray, "m n"]:
-    """The labels that the pairs' decisions elect; of classes with equal votes, the first (libsvm's rule)."""
+    """The labels with most votes of the pairs' decisions; of equals the first (libsvm's rule)."""
     if len(folds.classes) == 2:
-        either: Int64[np.ndarray, "m n"] = folds.classes[(decisions[..., 0] >= 0).astype(np.int64)]
-        return either
+        predicted: Int64[np.ndarray, "m n"] = folds.classes[(decisions[..., 0] >= 0).astype(np.int64)]
+        return predicted
     ballots = np.zeros((*decisions.shape[:2], len(folds.classes)), dtype=np.int64)
-    for pair, (one, other) in enumerate(folds.pairs):
-        ballots[..., one] += decisions[..., pair] > 0
-        ballots[..., other] += decisions[..., pair] <= 0
+    for pair, (first, second) in enumerate(folds.pairs):
+        ballots[..., first] += decisions[..., pair] > 0
+        ballots[..., second] += decisions[..., pair] <= 0
     elected: Int64[np.ndarray, "m n"] = folds.classes[ballots.argmax(axis=2)]
     return elected
 
 
 def tour(configurations: Sequence[tuple[float, float]]) -> list[int]:
-    """An order of the configurations: from the least C and gamma always to the nearest in (log C, log gamma)
-    that is left, those of the same gamma first, whose kernel is there already."""
+    """An order of the configurations: from the least C and gamma always to the nearest remaining one in (log
+    C, log gamma), first those of the same gamma, which share the kernel."""
     points = np.log(np.array(configurations, dtype=np.float64).reshape(-1, 2))
     left = np.ones(len(points), dtype=np.bool_)
     order: list[int] = []
     while left.any():
         if order:
-            away = points - points[order[-1]]
-            cost = (away**2).sum(axis=1) + 1e6 * (away[:, 1] != 0)
+            step = points - points[order[-1]]
+            cost = (step**2).sum(axis=1) + 1e6 * (step[:, 1] != 0)
         else:
             cost = points.sum(axis=1)
         order.append(int(np.where(left, cost, np.inf).argmin()))
@@ -230,8 +231,8 @@ def tour(configurations: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _jobs(order: Sequence[int], *, folds: int, alike: bool) -> Iterator[tuple[int, int]]:
-    """(configuration, fold) such that those of one kernel follow each other: it is the same in all folds
-    where they are `alike`, else the same for the configurations of one gamma."""
+    """(configuration, fold) in an order that keeps those of one kernel together: all folds share it where
+    they are `alike`, else the configurations of one gamma do."""
     if alike:
         return ((index, fold) for index in order for fold in range(folds))
     return ((index, fold) for fold in range(folds) for index in order)
@@ -271,7 +272,7 @@ def _check_matrices(
                 f"distances: float32 or float64 [{samples}, {samples}], one row after the other, and fold "
                 f"{fold}'s are {matrix.dtype} {list(matrix.shape)}"
             )
-        # a feature that is no number spoils its sample's whole row, so one row tells of all
+        # a feature that is not finite spoils its sample's row and column: one row shows them all
         elif not (np.isfinite(matrix[0]).all() and np.isfinite(matrix.diagonal()).all()):
             bad = np.count_nonzero(~np.isfinite(matrix.diagonal()))
             problems.append(

@@ -1,4 +1,4 @@
-"""Squared distances between all samples: what every RBF kernel of a backbone's features is made of."""
+"""Squared distances between all samples, from which every RBF kernel of a backbone's features is computed."""
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -6,7 +6,7 @@ from numpy.typing import DTypeLike
 
 from fissura.core.errors import DataError, ResourceError
 
-# below this share of the squared norms a squared distance is the rounding of float64
+# below this share of the squared norms a squared distance is a rounding error of float64
 _ROUNDING = 1e-12
 
 
@@ -43,9 +43,9 @@ def squared_distances(
 def mean_squared_distances(
     distances: Float[np.ndarray, "n n"], *, fold_of: Int[np.ndarray, " n"], block: int = 1024
 ) -> Float64[np.ndarray, " k"]:
-    """For each fold the mean of `distances` over the ordered pairs of its training samples, i = j among them.
+    """For each fold the mean of `distances` over the ordered pairs of its training samples, i = j included.
 
-    It is what `UnitDistance`, fitted on those samples, divides squared distances by.
+    `UnitDistance`, fitted on those samples, divides squared distances by it.
     """
     member = np.eye(int(fold_of.max()) + 1)[fold_of]
     between = np.zeros((member.shape[1], member.shape[1]))
@@ -59,10 +59,10 @@ def mean_squared_distances(
 
 
 def check_finite(features: Float[np.ndarray, "n d"]) -> None:
-    """Looks that all features are finite numbers.
+    """Checks that all features are finite.
 
     Raises:
-        DataError: they are not; it says how many, and in which samples.
+        DataError: they are not; names how many and the samples.
     """
     if features.ndim != 2 or len(features) == 0:
         raise DataError(

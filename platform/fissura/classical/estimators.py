@@ -1,4 +1,4 @@
-"""The classifiers and the whitening before them: specs, of which most build scikit-learn estimators."""
+"""Specs of the classifiers and of the whitening before them; most build scikit-learn estimators."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class SVM(Spec):
     """A support vector machine with the kernel `exp(-gamma |x - y|^2)`.
 
-    `gamma` is for features whose mean squared distance is one (`UnitDistance`), so that 1 is a middle value
+    `gamma` is for features whose mean squared distance is one (`UnitDistance`), so that 1 is a typical value
     for every backbone. More than two classes: one machine a pair of classes, and votes.
     """
 
@@ -62,9 +62,9 @@ class Forest(Spec):
 
 
 class BackboneHead(Spec):
-    """The linear head that the backbone was trained with, and a softmax: the network from end to end.
+    """The linear head that the backbone was trained with, and a softmax: the network end to end.
 
-    Nothing is fitted: the weights are those of the backbone's own training, which is that of the head.
+    Nothing is fitted: the weights come from the backbone's training.
     """
 
     kind: Literal["head"] = "head"
@@ -74,7 +74,7 @@ AnyClassifier = Annotated[SVM | Forest | BackboneHead, Field(discriminator="kind
 
 
 class NoWhitening(Spec):
-    """The features as the backbone gives them."""
+    """Leaves the features as the backbone gives them."""
 
     kind: Literal["none"] = "none"
 
@@ -101,14 +101,14 @@ AnyWhitening = Annotated[NoWhitening | ZCAWhitening, Field(discriminator="kind")
 
 
 def pipeline(whitening: AnyWhitening, *, classifier: SVM | Forest, seed: int) -> "Pipeline":
-    """The unfitted pipeline: `whitening` where there is one, `scaling` (UnitDistance), `classifier`."""
+    """The unfitted pipeline: `whitening` if any, `scaling` (UnitDistance), `classifier`."""
     from sklearn.pipeline import Pipeline
 
     from fissura.classical.scaling import UnitDistance
 
     whitener = whitening.build()
-    before = [] if whitener is None else [("whitening", whitener)]
-    return Pipeline([*before, ("scaling", UnitDistance()), ("classifier", classifier.build(seed=seed))])
+    first = [] if whitener is None else [("whitening", whitener)]
+    return Pipeline([*first, ("scaling", UnitDistance()), ("classifier", classifier.build(seed=seed))])
 
 
 def _state(seed: int) -> int:

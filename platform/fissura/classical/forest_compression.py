@@ -1,4 +1,4 @@
-"""Random forests made small: fewer features, fewer leaves, fewer bits, nodes without pointers."""
+"""Compresses random forests: fewer features, fewer leaves, fewer bits, nodes without pointers."""
 
 import heapq
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Trees:
     """All trees of a forest, one after the other; `left`, `right` and `feature` are -1 at a leaf.
 
-    `roots` are the nodes that the trees begin at; `probability` is a node's share of each class; `risk` is
-    its Gini impurity times the share of the training samples that reach it.
+    `roots` are the first nodes of the trees; `probability` is a node's share of each class; `risk` is its
+    Gini impurity times the share of the training samples that reach it.
     """
 
     roots: Int[np.ndarray, " trees"]
@@ -43,8 +43,8 @@ def compress_forest(
     compression: "Compression",
     seed: int,
 ) -> tuple[str, Stored]:
-    """The kind of Compact, and its arrays. To prune keeps the features with the largest impurity importance,
-    grows the forest anew on them, and cuts its weakest branches.
+    """The kind of Compact and its arrays. Pruning keeps the features with the largest impurity importance,
+    grows the forest again on them, and cuts its weakest branches.
 
     Raises:
         DataError: the forest splits nowhere.
@@ -92,17 +92,17 @@ def read(forest: "RandomForestClassifier") -> Trees:
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(tree, name) for tree in trees])
 
-    def moved(name: str) -> np.ndarray:
+    def shifted(name: str) -> np.ndarray:
         children = [getattr(tree, name) for tree in trees]
         pairs = zip(children, roots, strict=True)
         return np.concatenate([np.where(child < 0, -1, child + root) for child, root in pairs])
 
-    left = moved("children_left")
+    left = shifted("children_left")
     weights = [tree.weighted_n_node_samples / tree.weighted_n_node_samples[0] for tree in trees]
     return Trees(
         roots=roots,
         left=left,
-        right=moved("children_right"),
+        right=shifted("children_right"),
         feature=np.where(left < 0, -1, joined("feature")),
         threshold=joined("threshold"),
         probability=joined("value")[:, 0],
@@ -113,8 +113,8 @@ def read(forest: "RandomForestClassifier") -> Trees:
 def pruned(trees: Trees, inner: Bool[np.ndarray, " nodes"], *, share: float) -> Bool[np.ndarray, " nodes"]:
     """Which nodes still split once at least a `share` of all leaves is gone, weakest branches first.
 
-    A branch's strength is what it takes off the risk, over the leaves that it costs (minimal cost-complexity;
-    Breiman et al., 1984). The trees are cut as one, so that a tree of weak branches loses more.
+    A branch's strength is the risk that it removes over the leaves that it costs (minimal cost-complexity;
+    Breiman et al., 1984). All trees are pruned together, so that a tree of weak branches loses more.
     """
     parent = np.full(len(inner), -1)
     inside = np.flatnonzero(inner)
@@ -122,7 +122,7 @@ def pruned(trees: Trees, inner: Bool[np.ndarray, " nodes"], *, share: float) -> 
     parent[trees.right[inside]] = inside
     kept = inner.copy()
     leaves, risk = np.ones(len(inner), np.int64), trees.risk.copy()
-    # scikit-learn numbers children above their parents
+    # scikit-learn gives children larger numbers than their parents
     for node in inside[::-1]:
         leaves[node] = leaves[trees.left[node]] + leaves[trees.right[node]]
         risk[node] = risk[trees.left[node]] + risk[trees.right[node]]
@@ -137,18 +137,18 @@ def pruned(trees: Trees, inner: Bool[np.ndarray, " nodes"], *, share: float) -> 
     while surplus > 0 and queue:
         value, node = heapq.heappop(queue)
         if not kept[node] or value != strength(node):
-            continue  # below a cut, or queued again since
-        gone, gain = int(leaves[node]) - 1, float(trees.risk[node] - risk[node])
+            continue  # already cut, or queued again
+        removed, gain = int(leaves[node]) - 1, float(trees.risk[node] - risk[node])
         below = [int(node)]
         while below:
-            each = below.pop()
-            if kept[each]:
-                kept[each] = False
-                below += [int(trees.left[each]), int(trees.right[each])]
-        surplus -= gone
+            child = below.pop()
+            if kept[child]:
+                kept[child] = False
+                below += [int(trees.left[child]), int(trees.right[child])]
+        surplus -= removed
         above = node
         while above >= 0:
-            leaves[above] -= gone
+            leaves[above] -= removed
             risk[above] += gain
             if kept[above]:
                 heapq.heappush(queue, (strength(above), above))
@@ -174,7 +174,7 @@ def _coordinates(
     features: Float[np.ndarray, "n d"],
     bits: Bits,
 ) -> tuple[np.ndarray, Stored]:
-    """The thresholds as stored, and the arrays that lead from features to the coordinates they are for."""
+    """The thresholds as stored, and the arrays that map features to their coordinates."""
     whitening, scale = pipeline.named_steps.get("whitening"), pipeline["scaling"].scale_
     if whitening is None:
         columns = {"columns": used.astype(np.int32)}
@@ -191,7 +191,7 @@ def _coordinates(
     if bits == 32:
         arrays, _ = stored("matrix", matrix, bits=32)
         return _not_above(threshold), arrays | mean_array
-    # the thresholds' steps go into those of the matrix: they are whole numbers in its coordinates
+    # the matrix absorbs the thresholds' steps: in its coordinates they are whole numbers
     whole, step = _whole(threshold, feature, len(used))
     arrays, _ = stored("matrix", matrix / step, bits=8)
     return whole, arrays | mean_array
@@ -208,13 +208,14 @@ def _whole(
 
 
 def _not_above(threshold: Float[np.ndarray, " inner"]) -> Float32[np.ndarray, " inner"]:
-    """The largest float32 up to each threshold: no float32 lies between, so that it decides alike."""
+    """The largest float32 up to each threshold: no float32 lies between, so that the decisions are equal."""
     single = threshold.astype(np.float32)
     return np.where(single > threshold, np.nextafter(single, np.float32(-np.inf)), single)
 
 
 def _unscaled(threshold: Float[np.ndarray, " inner"], scale: np.float32) -> Float32[np.ndarray, " inner"]:
-    """The largest float32 x with `x / scale <= threshold` as float32 divides: it decides alike, unscaled."""
+    """The largest float32 x with `x / scale <= threshold` in float32: equal decisions on unscaled
+    features."""
     single = (threshold * scale).astype(np.float32)
     up, down = np.float32(np.inf), np.float32(-np.inf)
     while (above := single / scale > threshold).any():

@@ -1,4 +1,4 @@
-"""Rows of an RBF kernel, exponentiated from squared distances where they are first needed, and kept."""
+"""Rows of an RBF kernel, exponentiated from squared distances when first needed, and kept."""
 
 import math
 from typing import NamedTuple
@@ -17,20 +17,20 @@ _exact = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"}
 
 
 class KernelRows(NamedTuple):
-    """A kernel `2^(factor * distances)`, and the rows of it that have been exponentiated so far.
+    """A kernel `2^(factor * distances)` and its rows that have been exponentiated.
 
-    The rows are float32, rounded once from float64. Those that find no room take the places of the oldest.
+    The rows are float32, rounded once from float64. If there is no room, new rows replace the oldest.
 
     Attributes:
         distances: squared distances [n, n], read-only, in the caller's order.
-        order: the samples in the solver's order; empty where that is the caller's.
+        order: the samples in the solver's order; empty if it is the caller's.
         kept: room for rows, in the solver's order.
-        slot_of: where in `kept` each sample's row stands, -1 where it does not.
-        owner: which sample's row each slot holds, -1 for none.
-        next_slot: one number, the slot that is given away next.
+        slot_of: the index of each sample's row in `kept`, -1 for none.
+        owner: the sample whose row each slot holds, -1 for none.
+        next_slot: one number, the slot that is replaced next.
         gathered: room for one row of distances.
         values: room for one row of factors.
-        exponents: room for one row of the powers of two beside them, as bits.
+        exponents: room for one row of the powers of two that multiply them, as bits.
     """
 
     distances: Float[np.ndarray, "n n"]
@@ -47,7 +47,7 @@ class KernelRows(NamedTuple):
 def kernel_rows(
     distances: Float[np.ndarray, "n n"], *, order: Int64[np.ndarray, " n"], slots: int
 ) -> KernelRows:
-    """No row yet, and room for `slots` of them (at least 2)."""
+    """An empty cache with room for `slots` rows (at least 2)."""
     count = len(distances)
     slots = max(min(slots, count), 2)
     return KernelRows(
@@ -64,7 +64,7 @@ def kernel_rows(
 
 
 def renewed(kernel: KernelRows, distances: Float[np.ndarray, "n n"]) -> KernelRows:
-    """The same room without a row, for another gamma or other distances."""
+    """The same memory, emptied for another gamma or other distances."""
     kernel.slot_of.fill(-1)
     kernel.owner.fill(-1)
     kernel.next_slot.fill(0)
@@ -72,7 +72,7 @@ def renewed(kernel: KernelRows, distances: Float[np.ndarray, "n n"]) -> KernelRo
 
 
 def _read_only(distances: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    # one compiled version for all: what an object store or a mapped file gives cannot be written to
+    # read-only as arrays of an object store or a mapped file are: numba compiles one version for all
     view = np.asarray(distances).view()
     view.flags.writeable = False
     return view
@@ -125,7 +125,7 @@ def add_exact(
 
 @_exact
 def row_slot(kernel: KernelRows, factor: float, i: int, beside: int) -> int:
-    """The slot of sample i's row, exponentiated where it is not kept; the row of `beside` stays."""
+    """The slot of sample i's row, exponentiated if it is not kept; never replaces the row of `beside`."""
     slot: int = kernel.slot_of[i]
     if slot >= 0:
         return slot

@@ -1,4 +1,4 @@
-"""Where the few vectors of a smaller kernel machine stand."""
+"""Chooses the few vectors of a smaller kernel machine."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,20 +9,20 @@ STEPS = 100  # of L-BFGS
 def kernel(first: Float[np.ndarray, "n r"], second: Float[np.ndarray, "m r"]) -> Float[np.ndarray, "n m"]:
     """`exp(-|z - v|^2 / 2)` of all pairs of rows."""
     squares = (first**2).sum(axis=1)[:, None] / 2 + (second**2).sum(axis=1) / 2
-    outcome: Float[np.ndarray, "n m"] = np.exp(-np.maximum(squares - first @ second.T, 0))
-    return outcome
+    values: Float[np.ndarray, "n m"] = np.exp(-np.maximum(squares - first @ second.T, 0))
+    return values
 
 
 def centres(z: Float[np.ndarray, "n r"], *, count: int, rng: np.random.Generator) -> Float[np.ndarray, "m r"]:
-    """The centres of `count` clusters of `z` (k-means), or its distinct rows where they are no more."""
+    """The centres of `count` clusters of `z` (k-means), or its distinct rows if they are no more."""
     from sklearn.cluster import KMeans
 
     distinct = np.unique(z, axis=0)
     if len(distinct) <= count:
         return distinct
     means = KMeans(count, n_init=1, random_state=int(rng.integers(2**31))).fit(z)
-    found: Float[np.ndarray, "m r"] = means.cluster_centers_
-    return found
+    result: Float[np.ndarray, "m r"] = means.cluster_centers_
+    return result
 
 
 def moved(
@@ -33,19 +33,19 @@ def moved(
     weights: Float[np.ndarray, "m p"],
     intercept: Float[np.ndarray, " p"],
 ) -> Float[np.ndarray, "m r"]:
-    """`landmarks` after L-BFGS on them, `weights` and `intercept` together.
+    """`landmarks`, optimised by L-BFGS together with `weights` and `intercept`.
 
-    What falls is the squared error of `kernel(z, landmarks) @ weights + intercept` to `target` at `points`.
+    Minimises the squared error of `kernel(points, landmarks) @ weights + intercept` to `target`.
     """
     from scipy.optimize import minimize
 
     decay = 1e-6 / max(1.0, float(np.square(weights).sum()))
     start = np.concatenate([landmarks.ravel(), weights.ravel(), intercept])
     arguments = (points, target, len(landmarks), decay)
-    found = minimize(
+    result = minimize(
         fit_error, start, args=arguments, jac=True, method="L-BFGS-B", options={"maxiter": STEPS}
     )
-    end: Float[np.ndarray, "m r"] = found.x[: landmarks.size].reshape(landmarks.shape)
+    end: Float[np.ndarray, "m r"] = result.x[: landmarks.size].reshape(landmarks.shape)
     return end
 
 
@@ -56,7 +56,8 @@ def fit_error(
     count: int,
     decay: float,
 ) -> tuple[float, Float[np.ndarray, " k"]]:
-    """The squared error over the targets' own, plus `decay` times the squared weights, and its gradient.
+    """The squared error over the targets' squared deviations, plus `decay` times the squared weights, and its
+    gradient.
 
     `flat` holds `count` landmarks, their weights and the intercepts, one after the other.
     """
@@ -80,11 +81,11 @@ def fit_error(
 def frequencies(count: int, *, rank: int, rng: np.random.Generator) -> Float[np.ndarray, "m r"]:
     """Orthogonal random frequencies (Yu et al., NeurIPS 2016) of the kernel `exp(-|z - v|^2 / 2)`.
 
-    Each is Gaussian by itself; those of one block of `rank` stand at right angles, which lowers the error.
+    Each is Gaussian by itself; those of a block of `rank` are orthogonal, which lowers the error.
     """
     blocks = []
     for _ in range(-(-count // rank)):
-        turn, _ = np.linalg.qr(rng.normal(size=(rank, rank)))
+        rotation, _ = np.linalg.qr(rng.normal(size=(rank, rank)))
         lengths = np.linalg.norm(rng.normal(size=(rank, rank)), axis=1)
-        blocks.append(lengths[:, None] * turn)
+        blocks.append(lengths[:, None] * rotation)
     return np.concatenate(blocks)[:count]

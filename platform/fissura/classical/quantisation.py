@@ -12,7 +12,7 @@ Stored = dict[str, np.ndarray]
 def stored(
     name: str, array: Float[np.ndarray, "n m"], *, bits: Bits
 ) -> tuple[Stored, Float[np.ndarray, "n m"]]:
-    """The arrays that hold `array` in a file, and the values (float64) that a reader of it will compute with.
+    """The arrays that store `array` in a file, and the values (float64) that they represent.
 
     32 bits: float32. 8 bits: whole numbers from -127 to 127, times a step for each column, `<name>_step`.
     """

@@ -1,4 +1,4 @@
-"""Ridge regression that chooses its own strength."""
+"""Ridge regression that chooses its strength."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,19 +11,19 @@ def ridge(
 ) -> tuple[Float[np.ndarray, "m p"], Float[np.ndarray, " p"]]:
     """Weights and intercepts w, b that minimise `|columns w + b - target|^2 + strength |w|^2`.
 
-    The strength is the one with the least exact leave-one-out error (Allen's PRESS), which one decomposition
+    Chooses the strength with the least exact leave-one-out error (Allen's PRESS), which one decomposition
     gives for all strengths.
     """
     mean, target_mean = columns.mean(axis=0), target.mean(axis=0)
     left, values, right = np.linalg.svd(columns - mean, full_matrices=False)
-    wanted = target - target_mean
-    along = left.T @ wanted
+    centred = target - target_mean
+    along = left.T @ centred
     errors = []
     for strength in (strengths := STRENGTHS * values[0] ** 2 + np.finfo(np.float64).tiny):
         kept = values**2 / (values**2 + strength)
         leverage = np.square(left) @ kept + 1 / len(columns)
-        residual = wanted - left @ (kept[:, None] * along)
-        # a sample that determines its own value says nothing of the error elsewhere
+        residual = centred - left @ (kept[:, None] * along)
+        # a sample that determines its own value does not show the error elsewhere
         errors.append(float(np.square(residual / np.maximum(1 - leverage, 1e-6)[:, None]).sum()))
     strength = strengths[int(np.argmin(errors))]
     weights = right.T @ ((values / (values**2 + strength))[:, None] * along)

@@ -14,16 +14,16 @@ class UnitDistance(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # ty
     """Divides all features by one number, `s = sqrt(2 v)`, with v the sum of the features' variances.
 
     With variances divided by n, `2 v` is exactly the mean of `|x_i - x_j|^2` over all n x n ordered pairs of
-    training samples (i = j among them). An RBF kernel on the outcome is `exp(-gamma |x - y|^2 / s^2)`: a
-    gamma of 1 is one over the typical squared distance, whatever the width and the scale of the features.
+    training samples (i = j included). An RBF kernel on the result is `exp(-gamma |x - y|^2 / s^2)`: a gamma
+    of 1 is one over the typical squared distance, whatever the width and the scale of the features.
 
-    After `fit`: `scale_`, which is s. Input of float32 gives output of float32.
+    After `fit`: `scale_`, which is s. float32 input gives float32 output.
     """
 
     scale_: float
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
-        """Learns the scale from `X` [n, d], n at least 2; `y` is not read.
+        """Learns the scale from `X` [n, d], n at least 2; `y` is ignored.
 
         Raises:
             ValueError: fewer than two samples, values that are not finite, or no feature that varies.

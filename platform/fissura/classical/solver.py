@@ -4,15 +4,15 @@ With targets y_i in {-1, 1} and coefficients beta_i = y_i alpha_i it is
 
     min 1/2 beta' K beta - y' beta,  sum beta = 0,  0 <= y_i beta_i <= C,  K_ij = exp(-gamma |x_i - x_j|^2)
 
-and F = y - K beta is its negative gradient. i may rise while y_i beta_i is below its upper end, and fall
-while above its lower; optimal is max F over those that may rise <= min F over those that may fall, and the
-intercept lies between. The pair to move is the second-order one of Fan, Chen and Lin (JMLR 6, 2005).
+and F = y - K beta is its negative gradient. beta_i may rise while below its upper bound, and fall while above
+its lower one. It is optimal where max F over those that may rise <= min F over those that may fall; the
+intercept lies between. Each step moves the second-order pair of Fan, Chen and Lin (JMLR 6, 2005).
 
-Rows of the kernel are float32, as libsvm's; coefficients and gradient are float64. F is held twice: `rising`
-is F where i may rise, else -inf; `falling` is F where i may fall, else inf. So the choice of a pair is a
-plain maximum, which compilers turn into vector instructions. A problem's samples are given as ranges of
-positions, `segments`, [start, stop) each, so that leaving out a fold or a class copies no part of the kernel.
-All functions here release the interpreter's lock.
+Rows of the kernel are float32, as in libsvm; coefficients and gradient are float64. F is kept twice: `rising`
+is F where i may rise, else -inf; `falling` is F where i may fall, else inf. So the pair is chosen by plain
+maxima, which compilers vectorise. A problem's samples are given as ranges of positions, `segments`, [start,
+stop) each, so that leaving out a fold or a class copies no part of the kernel. All functions here release the
+GIL.
 """
 
 from typing import Any
@@ -24,17 +24,17 @@ from numba.extending import intrinsic
 
 from fissura.classical.kernel_rows import KernelRows, add_exact, row_slot
 
-# a denominator for pairs that the kernel cannot tell apart, as libsvm's
+# the denominator for samples that the kernel cannot distinguish, as in libsvm
 _LEAST_CURVATURE = 1e-12
-# the share of C that is rounding
+# the share of C that is a rounding error
 _ROUNDING = 1e-12
 _exact = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-# sums may be reordered, and no value is NaN: what vector reductions need; infinities stay
+# for vector reductions: sums may be reordered, no value is NaN; infinities are kept
 _vector = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
 
 
 def _greater(operator: str) -> Any:
-    """The greater (or less) of two numbers, in the form that LLVM takes for a reduction; `max` is not."""
+    """The greater (or less) of two numbers, in a form that LLVM recognises as a reduction, unlike `max`."""
 
     @intrinsic
     def choose(_context: Any, left: Any, right: Any) -> Any:
@@ -64,7 +64,7 @@ def _move(
     row_j: Float32[np.ndarray, " s"],
     step: float,
 ) -> tuple[float, float]:
-    """F after beta_i rose and beta_j fell by `step`; its greatest `rising` and its least `falling`."""
+    """Updates F for beta_i risen and beta_j fallen by `step`; its greatest `rising` and least `falling`."""
     greatest, least = -np.inf, np.inf
     for t in range(len(rising)):
         change = step * np.float64(row_i[t] - row_j[t])
@@ -81,7 +81,8 @@ def _gains(
     row_i: Float32[np.ndarray, " s"],
     gains: Float32[np.ndarray, " s"],
 ) -> np.float32:
-    """For each j what the objective falls by (times 2) if i and j move, 0 where they cannot; the largest."""
+    """Writes for each j twice the decrease of the objective if i and j move, 0 where they cannot; the
+    largest."""
     best = np.float32(0)
     for t in range(len(falling)):
         violation = _larger(np.float32(greatest - falling[t]), np.float32(0))
@@ -93,7 +94,7 @@ def _gains(
 
 @_vector
 def _place(values: Float[np.ndarray, " s"], value: float) -> np.int32:
-    """Where `value` first stands."""
+    """The first index of `value`."""
     first = np.int32(len(values))
     for t in range(len(values)):
         first = min(first, np.int32(t) if values[t] == value else np.int32(len(values)))
@@ -102,8 +103,8 @@ def _place(values: Float[np.ndarray, " s"], value: float) -> np.int32:
 
 @_exact
 def _snapped(beta: float, lower: float, upper: float) -> float:
-    """`beta`, exactly at a bound that it is all but at: a rest of rounding would pass for a free coefficient,
-    and fix the intercept, where all are at their bounds and it lies in the middle of an interval."""
+    """`beta`, set to a bound that it differs from only by rounding. Else it would pass for a free coefficient
+    and fix the intercept, which with all at their bounds is the middle of an interval."""
     close = _ROUNDING * (upper - lower)
     if beta >= upper - close:
         return upper
@@ -138,18 +139,18 @@ def solve(
     """Optimises `beta` in place from the feasible point that it holds; zero is one.
 
     Args:
-        kernel: what it exponentiates stays in it, for calls with the same distances and factor.
+        kernel: keeps the rows that it exponentiates, for calls with the same distances and factor.
         factor: the kernel is `2^(factor * distances)`, so this is `-gamma / ln 2`.
         segments: the problem's samples, as ranges of positions in the solver's order.
         target: -1 or 1 at those.
         bound: C.
         beta: coefficients; 0 outside the segments.
-        tolerance: the gap, `max rising F - min falling F`, at which it ends.
+        tolerance: the gap, `max rising F - min falling F`, at which it stops.
         limit: the most iterations.
 
     Returns:
-        The intercept, the gap at the end and the number of iterations; above `tolerance`, the gap says that
-        the iterations ran out.
+        The intercept, the final gap and the number of iterations. A gap above `tolerance`: `limit` was
+        reached.
     """
     count = len(target)
     gradient, rising, falling = np.empty(count), np.empty(count), np.empty(count)
@@ -227,9 +228,9 @@ def decide(
     start: int,
     decisions: Float64[np.ndarray, " t"],
 ) -> None:
-    """Writes the decisions, sum of beta_i K_it + intercept, of as many samples from `start` on.
+    """Writes the decisions, sum of beta_i K_it + intercept, of `len(decisions)` samples from `start` on.
 
-    The kernel is exponentiated again, in float64: with a large C the rows' rounding to float32 would show.
+    Exponentiates the kernel again, in float64: with a large C the rows' rounding to float32 would show.
     """
     decisions[:] = intercept
     for s in range(len(segments)):

@@ -1,11 +1,10 @@
-"""Support vector machines made small: fewer directions, fewer vectors, fewer bits.
+"""Compresses support vector machines: fewer directions, fewer vectors, fewer bits.
 
-The machine is read in coordinates z in which its kernel is `exp(-|z - v|^2 / 2)`. Few directions of them
-matter to its decisions f: those that the leading eigenvectors of the mean of `grad f grad f^T` span (the
-active subspace; Constantine, SIAM 2015). They are found from gradients at points like new samples: near the
-training samples but not at them, where a machine that knows them by heart would mislead. The smaller machine
-is fitted to the decisions at these points by ridge regression. It sees the projection and the vectors as they
-will be stored, so that it makes up for their rounding.
+The machine is read in coordinates z in which its kernel is `exp(-|z - v|^2 / 2)`. Few directions matter to
+its decisions f: the span of the leading eigenvectors of the mean of `grad f grad f^T` (the active subspace;
+Constantine, SIAM 2015). The gradients are taken at points like new samples: near the training samples but not
+at them, where an overfitted machine would mislead. Ridge regression fits the smaller machine to the decisions
+at these points, with projection and vectors as they will be stored, so that it compensates their rounding.
 """
 
 from collections.abc import Callable
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 
     from fissura.classical.compression import Compression
 
-SAMPLES = 3_000  # training samples used at most: seconds, however many there are
+SAMPLES = 3_000  # the most training samples used, so that it takes seconds
 DRAWS = 2  # points near each
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A fitted machine in coordinates of its own.
+    """A fitted machine in its own coordinates.
 
-    `to`, the matrix from centred features to coordinates; None is the identity times `scale`. `vectors`,
-    `weights` and `intercept` are f's: `f(z) = exp(-|z - vectors|^2 / 2) @ weights + intercept`.
+    `to` is the matrix from centred features to coordinates, or None: the identity times `scale`. `vectors`,
+    `weights` and `intercept` define f: `f(z) = exp(-|z - vectors|^2 / 2) @ weights + intercept`.
     """
 
     mean: Float[np.ndarray, " d"]
@@ -47,13 +46,13 @@ class Machine:
     intercept: Float[np.ndarray, " pairs"]
 
     def coordinates(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n r"]:
-        """z of each sample."""
+        """The coordinates z of each sample."""
         centred = features.astype(np.float64) - self.mean
         z: Float[np.ndarray, "n r"] = centred * self.scale if self.to is None else centred @ self.to
         return z
 
     def decisions(self, z: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "n pairs"]:
-        """f, of every pair of classes."""
+        """f for every pair of classes."""
         f: Float[np.ndarray, "n pairs"] = kernel(z, self.vectors) @ self.weights + self.intercept
         return f
 
@@ -75,8 +74,8 @@ class Machine:
 class _Neighbours:
     """Points near samples, like new ones: `w z_i + sqrt(1 - w^2) z_j`, w from 0.7 to 1, j drawn at random.
 
-    Where the mean of z is 0, so is theirs, and they have the samples' covariance. In other linear coordinates
-    of the samples the same points come out.
+    Where the mean of z is 0, so is theirs, and their covariance is that of the samples. They are the same
+    points in other linear coordinates of the samples.
     """
 
     def __init__(self, count: int, *, rng: np.random.Generator) -> None:
@@ -131,7 +130,7 @@ def compress_svm(
         return "fourier", arrays | waves | {"phases": phases} | _head(*fitted)
 
     if compression.method == "prune":
-        # equal weights, as all those at the bound C, are told apart by chance, not by the order of classes
+        # of equal weights (all at the bound C) keep random ones, not those of the first classes
         influence = np.linalg.norm(machine.weights, axis=1)
         order = np.lexsort([rng.random(len(influence)), -influence])
         landmarks = project(support[order[: max(1, round((1 - compression.share) * len(order)))]])
@@ -145,7 +144,7 @@ def compress_svm(
 
 
 def read(pipeline: "Pipeline", *, features: Float[np.ndarray, "n d"]) -> Machine:
-    """The machine of a fitted pipeline, with decisions as scikit-learn signs them.
+    """The machine of a fitted pipeline, with the signs of scikit-learn's decisions.
 
     Raises:
         DataError: the features are not those of the fit.
@@ -177,8 +176,8 @@ def read(pipeline: "Pipeline", *, features: Float[np.ndarray, "n d"]) -> Machine
 def _pair_weights(classifier: "SVC") -> Float[np.ndarray, "m pairs"]:
     """The weight of each support vector in the decision of each pair of classes.
 
-    libsvm keeps, for a vector of class c, one weight for each other class, in order; those of one class stand
-    together.
+    libsvm keeps, for a vector of class c, one weight for each other class, in order; vectors are grouped by
+    class.
     """
     counts = classifier.n_support_
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -193,7 +192,8 @@ def _pair_weights(classifier: "SVC") -> Float[np.ndarray, "m pairs"]:
 def _stored_projection(
     machine: Machine, basis: Float[np.ndarray, "r k"] | None, *, bits: Bits
 ) -> tuple[Stored, Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n k"]]]:
-    """The arrays of the projection on `basis` (None: on all coordinates), and what they will do."""
+    """The arrays of the projection on `basis` (None: on all coordinates), and the function that they
+    represent."""
     to = machine.to
     if basis is not None:
         to = machine.scale * basis if to is None else to @ basis
@@ -206,5 +206,5 @@ def _stored_projection(
 
 
 def _head(weights: Float[np.ndarray, "m pairs"], intercept: Float[np.ndarray, " pairs"]) -> Stored:
-    """The linear end of the machine. It stays float32: it is a small part of the file, and the last step."""
+    """The machine's linear output layer, float32: it is a small part of the file."""
     return {"coefficients": weights.astype(np.float32), "intercept": intercept.astype(np.float32)}

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 class ZCA(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Removes the correlations of the features and turns as little as possible.
+    """Decorrelates the features with the least rotation.
 
     `W = V diag(1 / sqrt(l_i + rho m)) V^T`, applied as `(x - mean) W`
 
@@ -19,15 +19,15 @@ class ZCA(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignor
     m       the mean eigenvalue: the trace of the covariance over the number of features d
     rho     `regularisation`, at least 0; relative, so that it means the same for every backbone
 
-    `rank` keeps the first so many eigenvectors (at least 1; None: all). A direction in which the training
-    samples do not vary is never kept: it holds no variance to bring to one, and dividing by its rounding
-    error, or by the root of `rho m` alone, would make it the loudest of all on new samples. So at most n - 1
-    are kept, and a feature that is constant in training does not count. Fewer samples than features are
-    decomposed through their n x n Gram matrix.
+    `rank` is the number of eigenvectors that are kept (at least 1; None: all). A direction in which the
+    training samples do not vary is never kept: it holds no variance to bring to one, and dividing by its
+    rounding error, or by the root of `rho m` alone, would make it dominate new samples. So at most n - 1 are
+    kept, and a feature that is constant in training has no effect. Fewer samples than features are decomposed
+    through their n x n Gram matrix.
 
     After `fit`: `mean_` [d]; `components_` [r, d], whose coordinates `(x - mean) components^T` have the same
-    distances between samples as the whitened features; `gains_` [r], the length of each of its rows. Input of
-    float32 gives output of float32; the decomposition is done in float64.
+    distances between samples as the whitened features; `gains_` [r], the length of each of its rows. float32
+    input gives float32 output; the decomposition is done in float64.
     """
 
     mean_: Float[np.ndarray, " d"]
@@ -39,7 +39,7 @@ class ZCA(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignor
         self.rank = rank
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
-        """Learns mean and directions from `X` [n, d], n at least 2; `y` is not read.
+        """Learns mean and directions from `X` [n, d], n at least 2; `y` is ignored.
 
         Raises:
             ValueError: fewer than two samples, values that are not finite, no feature that varies, or a
@@ -51,8 +51,8 @@ class ZCA(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignor
             raise ValueError(f"rank: at least 1, is {self.rank}; give None for all directions")
         features = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         mean = features.mean(axis=0, dtype=np.float64)
-        # subtracted first: what is left of a constant feature is then exactly nothing
         centred = features.astype(np.float64) - mean
+        # centring leaves rounding errors in constant features
         centred[:, np.ptp(features, axis=0) == 0] = 0
         eigenvalues, directions = _principal(centred)
         if not len(eigenvalues):
@@ -94,14 +94,14 @@ def _principal(
     small = samples < width
     values, vectors = np.linalg.eigh(centred @ centred.T if small else centred.T @ centred)
     values, vectors = values[::-1], vectors[:, ::-1].T
-    # centring costs one direction, which rounding may leave a trace of
+    # centring removes one direction, of which rounding may leave a trace
     values, vectors = values[: samples - 1], vectors[: samples - 1]
     real = values > max(samples, width) * np.finfo(np.float64).eps * max(values[0], 0.0)
     values, vectors = values[real], vectors[real]
     if small:
         vectors = vectors @ centred
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    # an eigenvector has no sign of its own: its largest entry is made positive, on every machine
+    # an eigenvector's sign is arbitrary: make its largest entry positive on every machine
     largest = np.argmax(np.abs(vectors), axis=1)
     signs = np.sign(vectors[np.arange(len(vectors)), largest])
     return values / (samples - 1), vectors * signs[:, None]

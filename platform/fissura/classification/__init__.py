@@ -1,1 +1,1 @@
-"""Crack classification: features of a backbone, the classifiers on them, and their judgement."""
+"""Crack classification: features of a backbone, the classifiers on them, and their evaluation."""

@@ -1,4 +1,4 @@
-"""Backbones learnt from the user's own images: `trained` on their labels, or `distilled` from a teacher.
+"""Backbones that learn from the user's own images: `trained` on their labels, or `distilled` from a teacher.
 
 A training's directory holds `backbone.json` once it is finished, and then `weights.safetensors`, which
 `Backbone.build(weights=...)` takes, and `head.safetensors`, the linear head that was trained with it. Before
@@ -39,9 +39,9 @@ __all__ = [
     "train_packed",
 ]
 
-ASKED, RESULT, HEAD = "training.json", "backbone.json", "head.safetensors"
+DESCRIPTION, RESULT, HEAD = "training.json", "backbone.json", "head.safetensors"
 HEAD_SHA = "head_sha256"
-"""The key of `backbone.json` that trainings of before heads were kept do not have."""
+"""The key of `backbone.json` that trainings of versions without kept heads lack."""
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -55,45 +55,45 @@ def train_backbone(
     teacher: Path | None = None,
     on_epoch: OnEpoch = lambda _: None,
 ) -> dict[str, Any]:
-    """Trains `backbone` on `images` to its end into `directory`, going on from what stands there.
+    """Trains `backbone` on `images` to its end into `directory`, resuming what is there.
 
     Args:
-        backbone: weights `distilled` asks for distillation from `teacher`; any other, for training on the
-        labels. training: how.
-        images: what it learns from. An image that cannot be read is left out, by name, in the result.
+        backbone: with weights `distilled` it is distilled from `teacher`, with others trained on the labels.
+        training: the optimiser's settings, epochs and augmentations.
+        images: what it learns from. An image that cannot be read is left out and named in the result.
         directory: of this training alone, seen by all workers. A finished one is only read.
         runtime: where it runs.
-        teacher: the weights of the teacher, of the kind that the distillation names; it works at the input
-        size
-            of `backbone`.
-        on_epoch: told each epoch's record, on every worker.
+        teacher: weights file of the teacher, of the kind that the distillation names; it reads images at the
+            input size of `backbone`.
+        on_epoch: called with each epoch's record, on every worker.
 
     Returns:
-        What `backbone.json` holds: the backbone, the training, `data` (a digest), `classes`, the numbers of
-        images, `unreadable`, `history` (a record an epoch), `seconds`, and the `sha256` of the weights and
+        The content of `backbone.json`: the backbone, the training, `data` (a digest), `classes`, the numbers
+        of images, `unreadable`, `history` (a record an epoch), `seconds`, the `sha256` of the weights and the
         `head_sha256` of the head.
 
     Raises:
-        DataError: nothing can be learnt from the images (one class alone, say); `directory` is another
-        training's. WeightsError: the weights to start from, or the teacher's, cannot be had or do not fit.
+        DataError: nothing can be learnt from the images (a single class, say), or `directory` is another
+            training's.
+        WeightsError: the starting weights, or the teacher's, cannot be had or do not fit.
         Diverged: a loss is not a number.
-        Interrupted: the runtime asked to stop; call again to go on.
+        Interrupted: the runtime asked to stop; call again to resume.
     """
     images.check()
-    asked = describe(backbone, training=training, data=images.key, teacher=teacher)
-    if (finished := finished_training(directory, asked)) is not None:
+    description = describe(backbone, training=training, data=images.key, teacher=teacher)
+    if (finished := finished_training(directory, description)) is not None:
         return finished
     if runtime.rank == 0:
         pack(images, size=backbone.input_size, directory=directory, threads=max(1, min(4, runtime.cpus - 1)))
     runtime.mean(0.0)  # waits until they are packed
-    return train_packed(asked, directory=directory, runtime=runtime, on_epoch=on_epoch)
+    return train_packed(description, directory=directory, runtime=runtime, on_epoch=on_epoch)
 
 
 def describe(
     backbone: Backbone, *, training: BackboneTraining, data: str, teacher: Path | None
 ) -> dict[str, Any]:
-    """All that decides a training, as JSON types: what crosses to the workers, and what names a directory's
-    training.
+    """Everything that decides a training, as JSON types: sent to the workers, and kept to identify a
+    directory's training.
 
     Raises:
         SpecError: a teacher without a distillation, or the other way round.
@@ -106,7 +106,7 @@ def describe(
             " no other training has; give the weights of a trained teacher, or set `backbone.weights` to"
             " trained"
         )
-    if not distils:  # what is not read decides nothing
+    if not distils:  # unused settings must not tell trainings apart
         training = training.model_copy(update={"distillation": Distillation()})
     start = training.start
     if start not in ("none", "imagenet"):
@@ -120,7 +120,7 @@ def describe(
             contents[name] = sha256(Path(str(path)))
         else:
             raise WeightsError(f"`{name}` weights `{path}`: there is no such file; train the {name} first")
-    # what the file to start from holds stands in `weights`, and not where it lies
+    # `weights` names the file to start from by its content, not its path
     named = training.model_copy(update={"start": "none"}).named_by()
     return {
         "backbone": backbone.plain(),
@@ -132,32 +132,32 @@ def describe(
 
 
 def train_packed(
-    asked: dict[str, Any], *, directory: Path, runtime: Runtime, on_epoch: OnEpoch = lambda _: None
+    description: dict[str, Any], *, directory: Path, runtime: Runtime, on_epoch: OnEpoch = lambda _: None
 ) -> dict[str, Any]:
-    """One worker's part in the training that `describe` described, of the images packed in `directory`."""
-    if (finished := finished_training(directory, asked)) is not None:
+    """One worker's part in the training of a `describe` result, on the images packed in `directory`."""
+    if (finished := finished_training(directory, description)) is not None:
         return finished
-    backbone = Backbone.load(asked["backbone"], source="backbone")
-    training = BackboneTraining.load(asked["training"], source="backbone training")
-    images, paths = PackedImages.open(directory), asked["paths"]
-    if images.key != packed_key(asked["data"], size=backbone.input_size):
+    backbone = Backbone.load(description["backbone"], source="backbone")
+    training = BackboneTraining.load(description["training"], source="backbone training")
+    images, paths = PackedImages.open(directory), description["paths"]
+    if images.key != packed_key(description["data"], size=backbone.input_size):
         raise DataError(
             f"{directory / PIXELS}: other images than those asked for; remove it, then train again"
         )
     check_workers(runtime.world_size, training=training, images=len(images.train))
     if runtime.rank == 0:
         remove_abandoned(directory)
-        write_json(directory / ASKED, asked)
-    # a state holds all weights: those to start from are not needed again
+        write_json(directory / DESCRIPTION, description)
+    # a state holds all weights: those to start from are not needed
     start = "none" if (directory / STATE).is_file() else paths["start"]
-    taught_by = Backbone(kind=training.distillation.teacher, input_size=backbone.input_size)
+    teacher = Backbone(kind=training.distillation.teacher, input_size=backbone.input_size)
     trainer = BackboneTrainer(
         training,
         images=images,
         directory=directory,
         runtime=runtime,
         network=lambda: backbone.build(weights=start),
-        teacher=None if paths["teacher"] is None else lambda: taught_by.build(weights=paths["teacher"]),
+        teacher=None if paths["teacher"] is None else lambda: teacher.build(weights=paths["teacher"]),
     )
     while not trainer.finished:
         on_epoch(trainer.step())
@@ -165,7 +165,7 @@ def train_packed(
         save_weights(trainer.network.body, directory / WEIGHTS)
         save_weights(trainer.head, directory / HEAD)
         result = {
-            **asked,
+            **description,
             "classes": list(images.classes),
             "images": {"train": len(images.train), "validation": len(images.validation)},
             "unreadable": list(images.unreadable),
@@ -183,10 +183,10 @@ def train_packed(
 
 
 def check_workers(workers: int, *, training: BackboneTraining, images: int) -> None:
-    """Looks whether a batch out of so many training images can be shared.
+    """Checks that the workers can share a batch of these training images.
 
     Raises:
-        ResourceError: it cannot.
+        ResourceError: they cannot.
     """
     batch = min(training.batch_size, images)
     if batch < 2 * workers:
@@ -198,7 +198,7 @@ def check_workers(workers: int, *, training: BackboneTraining, images: int) -> N
 
 
 def read_backbone(directory: Path) -> dict[str, Any]:
-    """What a finished training left in `backbone.json`; see `train_backbone`.
+    """The `backbone.json` of a finished training; see `train_backbone`.
 
     Raises:
         DataError: there is no finished training, or one of its files is missing or damaged.
@@ -217,20 +217,20 @@ def read_backbone(directory: Path) -> dict[str, Any]:
     return plain
 
 
-def finished_training(directory: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The result in `directory` if its training, which `describe` described, is finished.
+def finished_training(directory: Path, description: dict[str, Any]) -> dict[str, Any] | None:
+    """The result in `directory` if the training of a `describe` result is finished there.
 
     Raises:
         DataError: another training's directory.
     """
-    for name in (RESULT, ASKED):
+    for name in (RESULT, DESCRIPTION):
         if not (directory / name).is_file():
             continue
         try:
-            found = read_json(directory / name, remedy="")
+            kept = read_json(directory / name, remedy="")
         except SpecError:
-            found = {}
-        differing = [key for key, value in asked.items() if key != "paths" and found.get(key) != value]
+            kept = {}
+        differing = [key for key, value in description.items() if key != "paths" and kept.get(key) != value]
         if differing:
             raise DataError(
                 f"{directory}: holds the training of another backbone (another {', '.join(differing)});"
@@ -245,5 +245,5 @@ def finished_training(directory: Path, asked: dict[str, Any]) -> dict[str, Any] 
 def _forget(directory: Path) -> None:
     """Removes what only an unfinished training needs."""
     forget_teacher(directory)
-    for name in (STATE, PIXELS, LIST, ASKED):
+    for name in (STATE, PIXELS, LIST, DESCRIPTION):
         (directory / name).unlink(missing_ok=True)

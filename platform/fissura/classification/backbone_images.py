@@ -1,4 +1,5 @@
-"""The images that a backbone learns from: shrunk once into one file, then drawn, changed and batched."""
+"""The images that a backbone learns from: resized once into one file, then shuffled, augmented and
+batched."""
 
 import math
 from collections import Counter
@@ -30,8 +31,8 @@ Read = Callable[[int], UInt8[np.ndarray, "h w 3"]]
 class TrainingImages:
     """Labelled images by their index.
 
-    `read` gives the RGB image of an index, of any size, and raises a DataError that names a corrupt file; of
-    arrays in memory it is their `__getitem__`. `labels` [n] are 0 to len(classes) - 1. `train` and
+    `read` returns the RGB image of an index, of any size, and raises a DataError that names a corrupt file;
+    for arrays in memory it is their `__getitem__`. `labels` [n] are 0 to len(classes) - 1. `train` and
     `validation` are disjoint indices; validation may be empty. `digest` names the content of the images and
     their order.
     """
@@ -45,11 +46,11 @@ class TrainingImages:
 
     @property
     def key(self) -> str:
-        """A digest of all that decides a training."""
+        """A digest of everything here that decides a training."""
         return digest([self.digest, *self._lists()])
 
     def check(self) -> None:
-        """Looks whether something can be learnt.
+        """Checks that a backbone can learn from the images.
 
         Raises:
             DataError: an index or label out of range, an index twice, or a class without training images.
@@ -85,7 +86,7 @@ class TrainingImages:
 
 
 def check_classes(labels: Sequence[int], classes: Sequence[str]) -> None:
-    """Looks whether there are two classes or more, and training images of each.
+    """Checks that there are two classes or more, and training images of each.
 
     Raises:
         DataError: there are not.
@@ -103,26 +104,25 @@ def check_classes(labels: Sequence[int], classes: Sequence[str]) -> None:
 class PackedImages:
     """The images of a training in one memory-mapped array, at the backbone's input size, rounded to 0..255.
 
-    The array may have more rows at its end, which hold nothing. `train` and `validation` are rows of
-    `pixels`; `indices` are the rows' indices in the data they come from. `unreadable` names what was left
-    out.
+    The array may have empty rows at its end. `train` and `validation` are rows of `pixels`; `indices` are the
+    rows' indices in their data. `unreadable` names the images that were left out.
     """
 
     pixels: UInt8[np.ndarray, "row s s 3"]
-    indices: Int64[np.ndarray, "row"]
-    labels: Int64[np.ndarray, "row"]
+    indices: Int64[np.ndarray, " row"]
+    labels: Int64[np.ndarray, " row"]
     classes: tuple[str, ...]
-    train: Int64[np.ndarray, "_"]
-    validation: Int64[np.ndarray, "_"]
+    train: Int64[np.ndarray, " _"]
+    validation: Int64[np.ndarray, " _"]
     key: str
     unreadable: tuple[str, ...]
 
     @classmethod
     def open(cls, directory: Path) -> "PackedImages":
-        """What `pack` left in `directory`.
+        """The images that `pack` wrote to `directory`.
 
         Raises:
-            DataError: it is not there, or not whole.
+            DataError: they are missing or torn.
         """
         try:
             plain = read_json(directory / LIST, remedy="it is written anew")
@@ -153,10 +153,10 @@ def packed_key(key: str, *, size: int) -> str:
 
 
 def pack(images: TrainingImages, *, size: int, directory: Path, threads: int = 1) -> PackedImages:
-    """Reads each image once, shrinks it to `size` squared, and keeps all in `directory`; what stands there of
-    the same images is taken as it is.
+    """Reads each image once, resizes it to `size` squared, and writes all to `directory`, unless it holds
+    them.
 
-    An image that cannot be read is left out by name.
+    An image that cannot be read is left out and named in `unreadable`.
 
     Raises:
         DataError: nothing can be learnt from the images, or from those that can be read.
@@ -167,7 +167,7 @@ def pack(images: TrainingImages, *, size: int, directory: Path, threads: int = 1
         try:
             packed = PackedImages.open(directory)
         except DataError:
-            pass  # torn: packed anew
+            pass  # torn: packed again
         else:
             if packed.key == key:
                 return packed
@@ -182,7 +182,7 @@ def pack(images: TrainingImages, *, size: int, directory: Path, threads: int = 1
         for first in range(0, len(wanted), READ_AHEAD):
             ahead = wanted[first : first + READ_AHEAD]
             for index, image in zip(
-                ahead, pool.map(lambda one: _shrunk(images, one, size), ahead), strict=True
+                ahead, pool.map(lambda index: _resized(images, index, size), ahead), strict=True
             ):
                 if isinstance(image, str):
                     unreadable.append(image)
@@ -213,8 +213,8 @@ def pack(images: TrainingImages, *, size: int, directory: Path, threads: int = 1
     return PackedImages.open(directory)
 
 
-def _shrunk(images: TrainingImages, index: int, size: int) -> UInt8[np.ndarray, "s s 3"] | str:
-    """The image in the size of the training, or why it cannot be had."""
+def _resized(images: TrainingImages, index: int, size: int) -> UInt8[np.ndarray, "s s 3"] | str:
+    """The image in the size of the training, or why it cannot be read."""
     try:
         image = images.read(index)
     except DataChanged:
@@ -224,12 +224,12 @@ def _shrunk(images: TrainingImages, index: int, size: int) -> UInt8[np.ndarray, 
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         return f"image {index}: an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}"
     pixels = resized(torch.from_numpy(np.array(image))[None], size=size)[0]
-    shrunk: UInt8[np.ndarray, "s s 3"] = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return shrunk
+    result: UInt8[np.ndarray, "s s 3"] = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return result
 
 
 def steps_of(images: PackedImages, *, batch_size: int) -> int:
-    """Optimizer steps an epoch; what does not fill a batch waits for another epoch."""
+    """Optimizer steps an epoch; images that do not fill a batch are left out of the epoch."""
     return max(1, len(images.train) // batch_size)
 
 
@@ -242,18 +242,18 @@ def batches_of(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[tuple[Int64[np.ndarray, "b"], Float[Tensor, "b 3 s s"]]]:
-    """This worker's part of each step of `epoch`: places in `images.train`, and the changed images.
+) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b 3 s s"]]]:
+    """This worker's part of each step of `epoch`: indices into `images.train`, and the changed images.
 
     The order follows from (seed, epoch), an image's change from (seed, epoch, its index), so they are the
-    same for any number of workers. A batch that they cannot share equally is filled up with its own first
+    same for any number of workers. A batch that they cannot share equally is padded with its own first
     images.
     """
     order = np.random.default_rng(derive(seed, "order", epoch)).permutation(len(images.train))
     for step in range(steps_of(images, batch_size=batch_size)):
-        places = order[step * batch_size : (step + 1) * batch_size]
-        share = math.ceil(len(places) / world_size)
-        mine = np.resize(places, share * world_size)[rank::world_size]
+        batch = order[step * batch_size : (step + 1) * batch_size]
+        share = math.ceil(len(batch) / world_size)
+        mine = np.resize(batch, share * world_size)[rank::world_size]
         rows = images.train[mine]
         drawn = [changes.draw(derive(seed, "change", epoch, int(images.indices[row]))) for row in rows]
         yield mine, changed(images.pixels[rows], drawn)

@@ -1,8 +1,8 @@
 """Training of a backbone, epoch by epoch: from labels, or from labels and a teacher. Resumable from any
 epoch.
 
-The kept weights are those of the last epoch. The learning rate has fallen to nothing by then, so that the
-last epochs differ little; no validation image has a say in the choice, and all may judge the result.
+The kept weights are those of the last epoch: the learning rate has fallen to zero by then, so that the last
+epochs differ little. So no validation image takes part in the choice, and all may score the result.
 """
 
 import math
@@ -39,8 +39,8 @@ class BackboneTraining(Spec):
 
     `batch_size` is a step's, over all workers. Weight decay spares biases and normalisations. `precision` is
     as in a segmentation recipe: "mixed" on GPUs, "bfloat16" on CPUs too. `distillation` is read where the
-    backbone's weights are `distilled`. `start` are the weights that are learnt on from: `none` (random),
-    `imagenet`, as the paper's, or the path of a .safetensors file.
+    backbone's weights are `distilled`. `start` are the starting weights: `none` (random), `imagenet`, as in
+    the paper, or the path of a .safetensors file.
     """
 
     epochs: int = Field(30, ge=1, le=10_000)
@@ -55,8 +55,8 @@ class BackboneTraining(Spec):
     start: Start = "none"
 
     def named_by(self) -> dict[str, Any]:
-        """The plain form, of which digests are; without random weights to start from, as trainings from
-        before there was a choice are named."""
+        """The plain form, which digests are of; without random starting weights, as earlier versions had no
+        choice."""
         plain = self.plain()
         if self.start == "none":
             del plain["start"]
@@ -65,7 +65,7 @@ class BackboneTraining(Spec):
         return plain
 
     def lr_at(self, step: int, *, steps: int) -> float:
-        """The learning rate of step 0 .. steps - 1."""
+        """The learning rate of a step, 0 to steps - 1."""
         rising = self.warmup * steps
         if step < rising:
             return self.lr * (step + 1) / (rising + 1)
@@ -73,11 +73,10 @@ class BackboneTraining(Spec):
 
 
 class BackboneTrainer:
-    """One worker's part in a training into `directory`; the state of an earlier attempt there is gone on
-    with.
+    """One worker's part in a training into `directory`; resumes the state of an earlier attempt there.
 
     Batch normalisation's statistics are those of the whole batch on GPUs (where the runtime synchronises
-    them) and of each worker's own share on CPUs; what is kept and validated are rank 0's.
+    them) and of each worker's own share on CPUs; rank 0's are kept and validated.
 
     Raises:
         ResourceError: the state cannot be written.
@@ -129,7 +128,7 @@ class BackboneTrainer:
 
     @property
     def head(self) -> torch.nn.Linear:
-        """The head that learns with the network."""
+        """The linear head that is trained with the network."""
         return self._objective.head
 
     @property
@@ -141,7 +140,7 @@ class BackboneTrainer:
         """Trains and validates one epoch, writes the state, returns the epoch's record.
 
         Raises:
-            Diverged: a loss is not a number; the state before this epoch stands.
+            Diverged: a loss is not a number; the state before this epoch is kept.
             Interrupted: the runtime asked to stop; likewise.
         """
         begin = time.perf_counter()
@@ -160,7 +159,7 @@ class BackboneTrainer:
 
     def _load(self) -> None:
         self._state.load()
-        # the fused step walks a weight and its moments side by side: their layouts must be one
+        # the fused step needs a weight and its moments in the same memory layout
         for parameter, moments in self._optimizer.state.items():
             for name, value in moments.items():
                 if value.shape == parameter.shape:
@@ -170,10 +169,13 @@ class BackboneTrainer:
         parameters = list(self._objective.parameters())
         groups = [
             {
-                "params": [one for one in parameters if one.ndim > 1],
+                "params": [parameter for parameter in parameters if parameter.ndim > 1],
                 "weight_decay": self.training.weight_decay,
             },
-            {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+            {
+                "params": [parameter for parameter in parameters if parameter.ndim <= 1],
+                "weight_decay": 0.0,
+            },
         ]
         return torch.optim.AdamW(groups, lr=self.training.lr, fused=True)
 
@@ -192,17 +194,17 @@ class BackboneTrainer:
             rank=self._runtime.rank,
             world_size=self._runtime.world_size,
         )
-        for step, (places, pixels) in enumerate(batches, start=done):
+        for step, (batch, pixels) in enumerate(batches, start=done):
             for group in self._optimizer.param_groups:
                 group["lr"] = training.lr_at(step, steps=steps * training.epochs)
-            given = (part.to(device) for part in (pixels, labels[places], self._taught[places]))
+            inputs = (part.to(device) for part in (pixels, labels[batch], self._taught[batch]))
             with self._precision.autocast:
-                terms = self._model(*given)
+                terms = self._model(*inputs)
             self._optimizer.zero_grad(set_to_none=True)
             self._precision.backward(terms[0])
             self._precision.step(self._optimizer)
             totals += terms.detach()
-            count += len(places)
+            count += len(batch)
             if self._runtime.should_stop():
                 raise Interrupted(
                     f"stopped in epoch {self.progress.epoch + 1}; the epochs before it are kept"
@@ -233,11 +235,11 @@ class BackboneTrainer:
                 batch = torch.from_numpy(self.images.pixels[rows[first : first + size]])
                 pixels = batch.to(self._runtime.device).permute(0, 3, 1, 2).float() / 255
                 logits.append(self._objective.logits(pixels).cpu())
-        outcome, labels = torch.cat(logits), self.images.labels[rows]
-        predictions = outcome.argmax(1).numpy().astype(np.int64)
+        outputs, labels = torch.cat(logits), self.images.labels[rows]
+        predictions = outputs.argmax(1).numpy().astype(np.int64)
         scores = class_scores(labels, predictions, classes=len(self.images.classes))
         return {
-            "val/loss": float(cross_entropy(outcome, torch.from_numpy(labels))),
+            "val/loss": float(cross_entropy(outputs, torch.from_numpy(labels))),
             "val/f1": scores.f1,
             "val/precision": scores.precision,
             "val/recall": scores.recall,

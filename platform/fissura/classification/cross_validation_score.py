@@ -1,4 +1,4 @@
-"""How good a setting of a classifier is: its scores on images that its folds left out."""
+"""Scores a classifier's configuration on the images that its folds left out."""
 
 import time
 from collections.abc import Sequence
@@ -24,30 +24,30 @@ class FoldDistances:
     each fold's training images. `scales` are the mean squared distances of each fold's training images."""
 
     matrices: Float32[np.ndarray, "m n n"]
-    scales: Float64[np.ndarray, "k"]
+    scales: Float64[np.ndarray, " k"]
 
 
 def fold_distances(
-    features: Float32[np.ndarray, "n d"], *, fold_of: Int64[np.ndarray, "n"], whitening: AnyWhitening
+    features: Float32[np.ndarray, "n d"], *, fold_of: Int64[np.ndarray, " n"], whitening: AnyWhitening
 ) -> FoldDistances:
-    """The distances that every SVM of a backbone and a whitening shares."""
+    """The distances that all SVMs of a backbone and a whitening share."""
     from fissura.classical.distances import squared_distances
 
     folds = range(int(fold_of.max()) + 1)
-    seen = [whitened(features, whitening=whitening, training=fold_of != fold) for fold in folds]
-    distinct = seen if whitening.kind != "none" else seen[:1]
+    views = [whitened(features, whitening=whitening, training=fold_of != fold) for fold in folds]
+    distinct = views if whitening.kind != "none" else views[:1]
     return FoldDistances(
-        np.stack([squared_distances(one) for one in distinct]),
+        np.stack([squared_distances(view) for view in distinct]),
         np.array(
-            [_mean_squared_distance(one[fold_of != fold]) for fold, one in zip(folds, seen, strict=True)]
+            [_mean_squared_distance(view[fold_of != fold]) for fold, view in zip(folds, views, strict=True)]
         ),
     )
 
 
 def whitened(
-    features: Float32[np.ndarray, "n d"], *, whitening: AnyWhitening, training: Bool[np.ndarray, "n"]
+    features: Float32[np.ndarray, "n d"], *, whitening: AnyWhitening, training: Bool[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n d"]:
-    """All features, whitened by what is fitted to the `training` ones; as they are where nothing is."""
+    """All features, whitened by a transformer fitted to the `training` ones; unchanged without whitening."""
     transformer = whitening.build()
     if transformer is None:
         return features
@@ -59,28 +59,30 @@ def _mean_squared_distance(features: Float32[np.ndarray, "n d"]) -> float:
 
 
 def shares_distances(recipe: ClassifierRecipe, metrics: Sequence[str]) -> bool:
-    """Whether the shared distances are all that a trial needs: an RBF SVM, not compressed, judged by its
-    errors alone."""
+    """Whether a trial needs only the shared distances: an uncompressed RBF SVM without metrics of size or
+    time."""
     exact = recipe.compression.method == "none" and recipe.compression.bits == 32
-    sized = {"bytes", "microseconds"} & set(metrics)
-    return isinstance(recipe.classifier, SVM) and exact and not sized
+    measured = {"bytes", "microseconds"} & set(metrics)
+    return isinstance(recipe.classifier, SVM) and exact and not measured
 
 
 def judge_svms(
     recipes: Sequence[ClassifierRecipe],
     distances: FoldDistances,
     *,
-    labels: Int64[np.ndarray, "n"],
-    fold_of: Int64[np.ndarray, "n"],
+    labels: Int64[np.ndarray, " n"],
+    fold_of: Int64[np.ndarray, " n"],
 ) -> list[dict[str, float | None]]:
     """The scores of SVMs that share their distances; `converged` is 0 where one ran out of iterations."""
-    # its compiler takes a second to import, and only a search needs it
+    # numba takes a second to import, and only a search needs it
     from fissura.classical.cross_validation import cross_validate
 
     settings = [
-        (one.classifier.C, one.classifier.gamma) for one in recipes if isinstance(one.classifier, SVM)
+        (recipe.classifier.C, recipe.classifier.gamma)
+        for recipe in recipes
+        if isinstance(recipe.classifier, SVM)
     ]
-    found = cross_validate(
+    result = cross_validate(
         distances.matrices[0] if len(distances.matrices) == 1 else list(distances.matrices),
         labels=labels,
         fold_of=fold_of,
@@ -90,7 +92,7 @@ def judge_svms(
     )
     return [
         _scores(labels, predictions, int(labels.max()) + 1) | {"converged": float(converged)}
-        for predictions, converged in zip(found.predictions, found.converged, strict=True)
+        for predictions, converged in zip(result.predictions, result.converged, strict=True)
     ]
 
 
@@ -98,28 +100,28 @@ def judge(
     recipe: ClassifierRecipe,
     features: Float32[np.ndarray, "n d"],
     *,
-    labels: Int64[np.ndarray, "n"],
-    fold_of: Int64[np.ndarray, "n"],
+    labels: Int64[np.ndarray, " n"],
+    fold_of: Int64[np.ndarray, " n"],
     classes: Sequence[str],
     threads: int = 1,
     head: TrainedHead | None = None,
 ) -> dict[str, float | None]:
-    """The scores of any setting, compressed as it will be used; with `bytes` and `microseconds` an image, the
-    means over the folds. See `fit`.
+    """The scores of any classifier, compressed as it will be used, with `bytes` and `microseconds` an image
+    as means over the folds. See `fit`.
 
-    A head is the same in every fold, and still judged on images that it did not learn from: features and
-    labels are those of the images that its backbone never saw.
+    A head is the same in every fold, and still scored on unseen images: features and labels are those of the
+    images that its backbone never saw.
     """
     predictions = np.empty_like(labels)
     sizes, times = [], []
     for fold in range(recipe.folds):
-        inside = fold_of != fold
-        small = fit(
-            recipe, features[inside], labels=labels[inside], classes=classes, threads=threads, head=head
+        training = fold_of != fold
+        classifier = fit(
+            recipe, features[training], labels=labels[training], classes=classes, threads=threads, head=head
         )
-        predictions[~inside] = small.predict(features[~inside])
-        sizes.append(small.nbytes)
-        times.append(microseconds(small, features[~inside]))
+        predictions[~training] = classifier.predict(features[~training])
+        sizes.append(classifier.nbytes)
+        times.append(microseconds(classifier, features[~training]))
     return _scores(labels, predictions, len(classes)) | {
         "bytes": float(np.mean(sizes)),
         "microseconds": float(np.mean(times)),
@@ -130,14 +132,14 @@ def fit(
     recipe: ClassifierRecipe,
     features: Float32[np.ndarray, "n d"],
     *,
-    labels: Int64[np.ndarray, "n"],
+    labels: Int64[np.ndarray, " n"],
     classes: Sequence[str],
     threads: int = 1,
     head: TrainedHead | None = None,
 ) -> Compact:
-    """The recipe's classifier, fitted to all of the features, in its small form. A forest grows its trees in
-    so many `threads`; they are the same trees. `head` is the one that the backbone learnt with, which a
-    recipe of classifier `head` takes as it is.
+    """The recipe's classifier, fitted to all features, in its compact form. A forest grows the same trees
+    with any number of `threads`. A recipe of classifier `head` takes `head`, the one trained with the
+    backbone.
 
     Raises:
         SpecError: a recipe of classifier `head` without one.
@@ -173,14 +175,16 @@ def microseconds(classifier: Compact, features: Float32[np.ndarray, "n d"]) -> f
 
 
 def check_features(features: Float32[np.ndarray, "n d"]) -> None:
-    """Looks whether a classifier can be fitted.
+    """Checks that a classifier can be fitted.
 
     Raises:
-        DataError: a feature is no number, or all images have the same ones.
+        DataError: a feature is not finite, or all images have the same features.
     """
     bad = int((~np.isfinite(features)).any(axis=1).sum())
     if bad:
-        raise DataError(f"features are numbers; those of {bad} images are not: train the backbone anew")
+        raise DataError(
+            f"features are finite numbers; those of {bad} images are not: train the backbone again"
+        )
     if not (features != features[:1]).any():
         raise DataError(
             f"the features of all {len(features)} images are the same, so nothing tells the classes apart;"
@@ -189,7 +193,7 @@ def check_features(features: Float32[np.ndarray, "n d"]) -> None:
 
 
 def _scores(
-    labels: Int64[np.ndarray, "n"], predictions: Int64[np.ndarray, "n"], classes: int
+    labels: Int64[np.ndarray, " n"], predictions: Int64[np.ndarray, " n"], classes: int
 ) -> dict[str, float | None]:
     scores = class_scores(labels, predictions, classes=classes)
     return {

@@ -1,26 +1,26 @@
-"""What a backbone is trained for: the labels alone, or the labels and a teacher's features (adversarial
-distillation).
+"""The losses that a backbone is trained with: of the labels, or of the labels and a teacher's features
+(adversarial distillation).
 
     L = w_s L_s + w_a L_a + L_d
     L_s = cross-entropy of a linear head on f(x)
-    L_d = - mean log D(R t) - mean log(1 - D(P f(x)))      moves D alone: it tells whose features they are
-    L_a = - mean log D(P f(x))                             moves f and P alone: the student fools it
+    L_d = - mean log D(R t) - mean log(1 - D(P f(x)))      trains only D, which tells whose features they are
+    L_a = - mean log D(P f(x))                             trains only f and P: the student fools D
 
 f: student's features; t: teacher's features, standardised; R: fixed random projection to k dimensions; P:
 linear map to k dimensions, part of the student; D: a perceptron of two hidden layers with a sigmoid; w_s,
 w_a: weights.
 
 The paper names teacher, student and discriminator and prints neither architecture nor loss. Readings:
-- the student's loss is the one that does not saturate (Goodfellow et al., 2014), as a good discriminator
-  would otherwise leave no gradient; both sides move in every step, by one optimizer: Adam's step does not
-  depend on a loss's scale, so L_d has no weight;
+- the student's loss is the non-saturating one (Goodfellow et al., 2014), as a good discriminator would
+  otherwise leave no gradient; one optimizer steps both sides: Adam's step does not depend on a loss's scale,
+  so L_d has no weight;
 - the teacher is a ResNet50 that was trained on the same labels (or on ImageNet), frozen, in eval mode. It
-  sees each training image once, unchanged; the student sees that image flipped, turned, brightened. What is
-  matched are distributions, so the pairs only keep the classes in proportion, and the student is drawn
-  towards what the teacher says of the undisturbed image;
-- both are compared in k dimensions. In its own 2048 a teacher's features are told apart by where ReLU cuts
-  them off, whatever the student does; a random projection keeps distances (Johnson and Lindenstrauss, 1984)
-  and has no such edges. It is standardised by mean and deviation over the training images;
+  sees each training image once, unchanged; the student sees that image flipped, turned, brightened. The
+  losses match distributions, so the pairs only keep the classes in proportion, and the student approaches the
+  teacher's features of the undisturbed image;
+- both are compared in k dimensions. In its own 2048 a teacher's features would be recognised by where ReLU
+  cuts them off, whatever the student does; a random projection keeps distances (Johnson and Lindenstrauss,
+  1984) and has no such edges. It is standardised by mean and deviation over the training images;
 - P and D are dropped after the training; the head is kept beside the weights.
 """
 
@@ -48,7 +48,7 @@ TEACHER_BATCH = 64
 
 
 Start = Annotated[str, Field(min_length=1, max_length=4096)]
-"""Weights to learn on from: `none` (random), `imagenet` or the path of a .safetensors file."""
+"""Starting weights: `none` (random), `imagenet` or the path of a .safetensors file."""
 
 
 class Distillation(Spec):
@@ -65,7 +65,7 @@ class Distillation(Spec):
 
 
 class Supervised(nn.Module):
-    """A backbone that learns labels through a linear head. Its loss terms are `TERMS`, the first is the
+    """A backbone that learns labels through a linear head. `TERMS` are its loss terms, the first is the
     loss."""
 
     TERMS: Sequence[str] = ("loss",)
@@ -76,8 +76,8 @@ class Supervised(nn.Module):
         self.head = nn.Linear(network.dimensions, classes)
 
     def forward(
-        self, pixels: Float[Tensor, "b 3 s s"], labels: Int[Tensor, "b"], taught: Float[Tensor, "b t"]
-    ) -> Float[Tensor, "term"]:
+        self, pixels: Float[Tensor, "b 3 s s"], labels: Int[Tensor, " b"], taught: Float[Tensor, "b t"]
+    ) -> Float[Tensor, " term"]:
         """The loss terms of images 0..1."""
         return cross_entropy(self.logits(pixels), labels).view(1)
 
@@ -96,8 +96,7 @@ class Supervised(nn.Module):
 class Distilled(Supervised):
     """A student that learns labels and, through a discriminator, the distribution of its teacher's features.
 
-    `told_apart` is the share of features that the discriminator attributes rightly: 0.5 where it only
-    guesses.
+    `told_apart` is the discriminator's accuracy: 0.5 where it only guesses.
     """
 
     TERMS = ("loss", "supervised", "adversarial", "discriminator", "told_apart")
@@ -116,26 +115,26 @@ class Distilled(Supervised):
         )
 
     def forward(
-        self, pixels: Float[Tensor, "b 3 s s"], labels: Int[Tensor, "b"], taught: Float[Tensor, "b t"]
-    ) -> Float[Tensor, "term"]:
-        """The loss terms of images 0..1; `taught` is what `teacher_features` gives of them."""
+        self, pixels: Float[Tensor, "b 3 s s"], labels: Int[Tensor, " b"], taught: Float[Tensor, "b t"]
+    ) -> Float[Tensor, " term"]:
+        """The loss terms of images 0..1; `taught` is their `teacher_features`."""
         features = self._features(pixels)
         supervised = cross_entropy(self._classified(features), labels)
         projected = self.projection(features)
-        fooling = self._judged_from_outside(projected).float()
-        adversarial = binary_cross_entropy_with_logits(fooling, torch.ones_like(fooling))
-        of_teacher = self.discriminator(taught).float()
-        of_student = self.discriminator(projected.detach()).float()
+        fooled = self._frozen_discriminator(projected).float()
+        adversarial = binary_cross_entropy_with_logits(fooled, torch.ones_like(fooled))
+        teacher_logits = self.discriminator(taught).float()
+        student_logits = self.discriminator(projected.detach()).float()
         discriminator = binary_cross_entropy_with_logits(
-            of_teacher, torch.ones_like(of_teacher)
-        ) + binary_cross_entropy_with_logits(of_student, torch.zeros_like(of_student))
-        told_apart = ((of_teacher > 0).float().mean() + (of_student < 0).float().mean()) / 2
+            teacher_logits, torch.ones_like(teacher_logits)
+        ) + binary_cross_entropy_with_logits(student_logits, torch.zeros_like(student_logits))
+        told_apart = ((teacher_logits > 0).float().mean() + (student_logits < 0).float().mean()) / 2
         spec = self._spec
         loss = spec.supervised_weight * supervised + spec.adversarial_weight * adversarial + discriminator
         return torch.stack([loss, supervised, adversarial, discriminator, told_apart])
 
-    def _judged_from_outside(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b 1"]:
-        """The discriminator's answers, without a gradient for its weights: L_a moves the student alone."""
+    def _frozen_discriminator(self, features: Float[Tensor, "b t"]) -> Float[Tensor, "b 1"]:
+        """The discriminator's logits, without a gradient for its weights: L_a trains only the student."""
         for layer in self.discriminator:
             if isinstance(layer, nn.Linear):
                 features = linear(features, layer.weight.detach(), layer.bias.detach())
@@ -156,8 +155,8 @@ def teacher_features(
     """The teacher's features of the unchanged training images, in the order of `images.train`, standardised
     and projected to `dimensions`.
 
-    Each worker takes its share and leaves it in `directory`, where the others, and a later attempt with as
-    many workers, find it.
+    Each worker computes its share and writes it to `directory`, where the others, and a later attempt with as
+    many workers, read it.
     """
     teacher = teacher.to(runtime.device).eval()
     mine = _path(directory, rank=runtime.rank, workers=runtime.world_size)
@@ -190,7 +189,7 @@ def _path(directory: Path, *, rank: int, workers: int) -> Path:
 
 
 def _read(path: Path, *, rows: int) -> Tensor | None:
-    """The part of a worker; None where it is not there or not whole."""
+    """The share of a worker; None if it is missing or torn."""
     try:
         features = load_file(path)["features"]
     except (OSError, KeyError, SafetensorError):
@@ -199,6 +198,6 @@ def _read(path: Path, *, rows: int) -> Tensor | None:
 
 
 def forget_teacher(directory: Path) -> None:
-    """Removes what `teacher_features` left."""
+    """Removes the files of `teacher_features`."""
     for path in directory.glob(TEACHER.format(rank="*", workers="*")):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The judgement of a classifier on images: as they are, and under interference."""
+"""Evaluates a classifier on images, clean and under interference."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,10 +39,10 @@ def evaluate_classifier(
     device: torch.device,
     on_image: Callable[[int, int], None] | None = None,
 ) -> list[Unread]:
-    """Classifies the images of a split under each of `conditions`; the rows are merged into the run's
-    `classes.parquet`. What cannot be read is left out, and given by name.
+    """Classifies the images of a split under each of `conditions`; merges the rows into the run's
+    `classes.parquet`. Returns the images that cannot be read, which are left out.
 
-    The interference of an image follows from its content alone, so that every run sees the same one.
+    An image's interference is derived from its content, so that every run sees the same one.
 
     Raises:
         DataError: no finished run, no image of the split, or an unknown condition.
@@ -52,7 +52,7 @@ def evaluate_classifier(
         raise DataError(
             *(f"condition `{name}` is not known; known are {', '.join(CONDITIONS)}" for name in unknown)
         )
-    chosen = [one for one in images if one.image.split == split]
+    chosen = [image for image in images if image.image.split == split]
     if not chosen:
         raise DataError(f"no {split} images; name another --split, or a data set that has them")
     manifest, classifier = read_manifest(run), Classifier.open(run, device=device)
@@ -62,23 +62,23 @@ def evaluate_classifier(
     for condition in conditions:
         for batch, pixels in _batches(_readable(chosen, condition, unread)):
             predictions, decisions = classifier(pixels)
-            for one, prediction, decision in zip(batch, predictions, decisions, strict=True):
+            for image, prediction, decision in zip(batch, predictions, decisions, strict=True):
                 rows.append(
                     ClassifiedImage(
                         run_id=manifest.run_id,
                         recipe=classifier.recipe.name,
                         configuration=classifier.recipe.configuration,
                         seed=classifier.recipe.seed,
-                        dataset=one.source,
+                        dataset=image.source,
                         data_digest=content,
                         split=split,
                         condition=condition,
-                        image=one.image.name,
-                        group=one.group,
-                        label=one.image.label,
+                        image=image.image.name,
+                        group=image.group,
+                        label=image.image.label,
                         prediction=int(prediction),
                         decision=decision.astype(np.float32),
-                        data_name=one.data_name,
+                        data_name=image.data_name,
                     )
                 )
             done += len(batch)
@@ -99,19 +99,19 @@ def evaluate_classifier(
 def _readable(
     images: Iterable[KeyedImage], condition: str, unread: dict[str, Unread]
 ) -> Iterator[tuple[KeyedImage, UInt8[np.ndarray, "h w 3"]]]:
-    for one in images:
+    for image in images:
         try:
-            pixels = under(one, condition=condition)
+            pixels = under(image, condition=condition)
         except DataChanged:
             raise
         except DataError as error:
-            unread.setdefault(one.image.name, Unread(one.image.name, str(error)))
+            unread.setdefault(image.image.name, Unread(image.image.name, str(error)))
             continue
-        yield one, pixels
+        yield image, pixels
 
 
 def under(image: KeyedImage, *, condition: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of an image as it is (`clean`), or under the interference that every run sees it under.
+    """The pixels of an image, `clean` or under the interference that every run sees.
 
     Raises:
         DataError: it cannot be read.
@@ -129,11 +129,11 @@ def _batches(
     """Images of one size together, in order."""
     images: list[KeyedImage] = []
     pixels: list[UInt8[np.ndarray, "h w 3"]] = []
-    for one, array in read:
+    for image, array in read:
         if pixels and (len(pixels) == BATCH or pixels[0].shape != array.shape):
             yield images, pixels
             images, pixels = [], []
-        images.append(one)
+        images.append(image)
         pixels.append(array)
     if pixels:
         yield images, pixels

@@ -1,4 +1,4 @@
-"""One Parquet file of features: the images' content hashes and a row of numbers each, of one backbone.
+"""One Parquet file of features: the images' content hashes and a row of features each, of one backbone.
 
 It is uncompressed, since float features do not compress, and every page has its checksum.
 """
@@ -21,7 +21,7 @@ GROUP_BYTES = 1 << 24
 
 
 class AnotherBackbone(Exception):
-    """Whose features a part holds, against the rule that a folder holds one backbone's."""
+    """A part holds another backbone's features than its folder."""
 
 
 class PartFormat:
@@ -43,7 +43,7 @@ class PartFormat:
         )
 
     def table(self, keys: Sequence[str], features: Float32[np.ndarray, "n d"]) -> pa.Table:
-        """A table that can be written."""
+        """A table for `write`: keys, and features of the same order."""
         values = pa.array(np.ascontiguousarray(features, np.float32).ravel())
         schema = self._form.schema
         column = pa.FixedSizeListArray.from_arrays(values, type=schema.field("features").type)
@@ -61,12 +61,12 @@ class PartFormat:
             yield from file.groups()
 
     def keys(self, path: Path) -> list[str]:
-        """The keys of a part, all of whose pages were compared with their checksums.
+        """The keys of a part, after all its pages were checked against their checksums.
 
         Raises:
             NotRows: the file is torn, damaged or of another kind, or holds features that are not finite.
             AnotherBackbone: it is a part of another backbone or width.
-            FileNotFoundError: it is no longer there.
+            FileNotFoundError: it was removed.
         """
         keys: list[str] = []
         with self._form.opened(path, checksums="verified") as file:
@@ -81,11 +81,11 @@ class PartFormat:
         self,
         path: Path,
         *,
-        rows: Int[np.ndarray, "k"],
-        places: Int[np.ndarray, "k"],
+        rows: Int[np.ndarray, " k"],
+        targets: Int[np.ndarray, " k"],
         into: Float32[np.ndarray, "n d"],
     ) -> None:
-        """Copies the part's `rows` to `places` of `into`; one row group is in memory at a time."""
+        """Copies the part's `rows` to the rows `targets` of `into`; one row group is in memory at a time."""
         begin = 0
         with self._form.opened(path) as file:
             for group, size in enumerate(file.group_rows):
@@ -93,17 +93,17 @@ class PartFormat:
                 here = (rows >= begin) & (rows < end)
                 if here.any():
                     table = file.read_group(group, ["features"])
-                    into[places[here]] = self._values(table)[rows[here] - begin]
+                    into[targets[here]] = self._values(table)[rows[here] - begin]
                 begin = end
 
     def _check(self, file: OpenTable, *, size: int) -> None:
-        given = _described(file.metadata)
-        if given is not None and given != self._own:
+        described = _described(file.metadata)
+        if described is not None and described != self._own:
             raise AnotherBackbone(
                 f"a folder holds the features of one backbone, here {_which(self._own)}, and these are of"
-                f" {_which(given)}; name another folder, or move the file away"
+                f" {_which(described)}; name another folder, or move the file away"
             )
-        if given is None:
+        if described is None:
             raise NotRows(self._form.foreign)
         file.require_columns()
         # a small file that claims many rows would fill the memory
@@ -118,7 +118,7 @@ class PartFormat:
 
 
 def _described(metadata: Mapping[bytes, bytes]) -> dict[str, Any] | None:
-    """What a part says about its backbone; None: it is no part."""
+    """A part's description of its backbone; None if the file is not a part."""
     try:
         plain = parse_json(metadata.get(METADATA_KEY, b""))
     except ValueError:

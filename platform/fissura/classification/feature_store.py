@@ -3,7 +3,7 @@
     DIRECTORY/<nanoseconds>-<token>.parquet    16 hex digits each: the names sort by age
 
 A part is written aside and renamed, so it is whole or absent, and it is never changed afterwards. Where parts
-hold the same key the oldest one's features count, so that what was read once is what is read ever after.
+hold the same key the oldest one's features are read, so that a key's features never change.
 """
 
 import re
@@ -31,7 +31,7 @@ _KEY = re.compile(r"[0-9a-f]{16,128}")
 
 
 class SkippedPart(NamedTuple):
-    """A Parquet file that is no whole part, and why."""
+    """A Parquet file that is not a whole part, and why."""
 
     path: Path
     reason: str
@@ -53,27 +53,27 @@ class FeatureStore:
 
     @property
     def skipped(self) -> list[SkippedPart]:
-        """The files that were passed over when the folder was last looked at, sorted by path."""
+        """The files that the last reading of the folder skipped, sorted by path."""
         return list(self._skipped)
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that have no features here, each once, in the order given.
 
-        A part that this object has not seen before is read whole, and passed over where it is damaged.
+        Reads new parts whole and skips damaged ones.
 
         Raises:
-            DataError: with every part that is another backbone's.
+            DataError: naming every part that is another backbone's.
         """
         index = self._index()
         return [key for key in dict.fromkeys(keys) if key not in index]
 
     def write(self, keys: Sequence[str], features: Float32[np.ndarray, "n d"]) -> Path:
-        """Writes a part of its own, whole or not at all, and gives its path.
+        """Writes a new part, whole or not at all, and returns its path.
 
         Raises:
             DataError: features that are not finite, with the keys of their images, or a folder that cannot
                 be written; nothing was written.
-            ValueError: a key is no hex digest, or the shapes do not fit.
+            ValueError: a key is not a hex digest, or the shapes do not fit.
         """
         if not keys or features.shape != (len(keys), self.dimensions):
             raise ValueError(
@@ -105,15 +105,15 @@ class FeatureStore:
                     f"{self.directory}: every image must have features, {_some(absent)} of"
                     f" {len(set(keys))} have none; extract them first{self._passed_over()}"
                 )
-            # where another process has just merged parts, what they held is in the merged one
+            # another process may have just merged parts: look again
             with suppress(FileNotFoundError):
                 return self._gather([index[key] for key in keys])
 
     def compact(self, *, at_least: int = MANY_PARTS) -> Path | None:
-        """Merges the parts into one where there are `at_least` so many (never one alone); gives its path.
+        """Merges the parts into one if there are `at_least` as many (and two or more); returns its path.
 
-        Other processes may read, write and merge meanwhile. What killed writers left a day ago is removed;
-        files that are no parts stay.
+        Other processes may read, write and merge meanwhile. Removes files that killed writers left a day ago;
+        files that are not parts stay.
 
         Raises:
             DataError: a part is another backbone's, or the folder cannot be written.
@@ -134,11 +134,11 @@ class FeatureStore:
         return path
 
     def _index(self) -> dict[str, tuple[Path, int]]:
-        """The part and the row of each key. Only parts that were not seen before are read."""
-        found = sorted(self.directory.glob(f"[!.]*{SUFFIX}")) if self.directory.is_dir() else []
+        """The part and the row of each key. Reads only new parts."""
+        paths = sorted(self.directory.glob(f"[!.]*{SUFFIX}")) if self.directory.is_dir() else []
         parts: dict[Path, list[str]] = {}
         skipped, refused = [], []
-        for path in found:
+        for path in paths:
             try:
                 parts[path] = self._parts.get(path) or self._format.keys(path)
             except FileNotFoundError:
@@ -156,14 +156,14 @@ class FeatureStore:
                 index.setdefault(key, (path, row))
         return index
 
-    def _gather(self, found: list[tuple[Path, int]]) -> Float32[np.ndarray, "n d"]:
-        features = np.empty((len(found), self.dimensions), np.float32)
-        places: dict[Path, list[int]] = {}
-        for place, (path, _) in enumerate(found):
-            places.setdefault(path, []).append(place)
-        for path, own in places.items():
-            rows = np.array([found[place][1] for place in own])
-            self._format.copy(path, rows=rows, places=np.array(own), into=features)
+    def _gather(self, sources: list[tuple[Path, int]]) -> Float32[np.ndarray, "n d"]:
+        features = np.empty((len(sources), self.dimensions), np.float32)
+        targets: dict[Path, list[int]] = {}
+        for target, (path, _) in enumerate(sources):
+            targets.setdefault(path, []).append(target)
+        for path, own in targets.items():
+            rows = np.array([sources[target][1] for target in own])
+            self._format.copy(path, rows=rows, targets=np.array(own), into=features)
         return features
 
     def _merged(self, parts: list[Path]) -> Iterator[pa.Table]:
@@ -214,7 +214,7 @@ class _Gone(Exception):
     """Another process has merged the parts."""
 
 
-def _not_finite(key: str, features: Float32[np.ndarray, "d"]) -> str:
+def _not_finite(key: str, features: Float32[np.ndarray, " d"]) -> str:
     count = int((~np.isfinite(features)).sum())
     return (
         f"image {key}: features must be finite numbers, {count} of {len(features)} are not; look at the"

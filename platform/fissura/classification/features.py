@@ -31,8 +31,8 @@ Batch = list[tuple[int, Pixels]]
 
 @dataclass(frozen=True)
 class ImageToRead:
-    """An image: its content hash, its name for the reader, and what decodes it (RGB, 0..255, or raises
-    DataError). One that changed since it was hashed raises DataChanged, which ends the extraction."""
+    """An image: its content hash, its name in messages, and the function that decodes it (RGB, 0..255; raises
+    DataError, or DataChanged, which ends the extraction, if the file changed since it was hashed)."""
 
     key: str
     name: str
@@ -47,7 +47,7 @@ class SkippedImage(NamedTuple):
 
 
 class Extraction(NamedTuple):
-    """A row of features a key, in the order in which the images were given, and the images that have none."""
+    """A row of features a key, in the order of the images, and the images that have none."""
 
     keys: list[str]
     features: Float32[np.ndarray, "n d"]
@@ -57,8 +57,7 @@ class Extraction(NamedTuple):
 def backbone_digest(network: FeatureNetwork) -> str:
     """Sixteen hex digits that name a backbone: its spec, and the SHA-256 of all tensors of the network.
 
-    Where the weights came from does not count: random ones are told apart by what their seed drew, and a
-    copy of a file is the file.
+    Only the values of the weights count, not where they came from.
     """
     content = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
@@ -80,9 +79,8 @@ def extract(
     """The features of images of any sizes, float32 [n d].
 
     `network` is moved to `device` and put into evaluation mode. An image that cannot be read, does not fit
-    the memory, or has features that are not finite is skipped with the reason. What else is in a batch
-    changes an image's features by rounding alone (1e-5). `on_image` is called once an image, whatever became
-    of it.
+    the memory, or has features that are not finite is skipped with the reason. The other images of a batch
+    change an image's features only by rounding (1e-5). `on_image` is called once an image, skipped or not.
 
     Memory, beside network and features: one batch, which is `batch_size` images, or fewer of 16 million
     pixels together, or one larger image; and decoded images of some 67 million pixels together, or a larger
@@ -91,7 +89,7 @@ def extract(
     network.eval().to(device)
     features = np.full((len(reads), network.dimensions), np.nan, np.float32)
     reasons: dict[int, str] = {}
-    waiting = _Waiting(batch_size)
+    batcher = _Batcher(batch_size)
     tell = on_image or (lambda: None)
 
     def compute(batches: Iterator[Batch]) -> None:
@@ -106,8 +104,8 @@ def extract(
                 reasons[row] = decoded
                 tell()
             else:
-                compute(waiting.add(row, decoded))
-        compute(waiting.rest())
+                compute(batcher.add(row, decoded))
+        compute(batcher.rest())
     kept = [row for row in range(len(reads)) if row not in reasons]
     return Extraction(
         [reads[row].key for row in kept],
@@ -116,8 +114,8 @@ def extract(
     )
 
 
-class _Waiting:
-    """Decoded images, by size, until they are a batch."""
+class _Batcher:
+    """Collects decoded images of one size into batches."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -125,19 +123,19 @@ class _Waiting:
         self._pixels = 0
 
     def add(self, row: int, image: Pixels) -> Iterator[Batch]:
-        """Takes an image in; gives the batches that must be computed now."""
+        """Adds an image; yields the batches that must be computed now."""
         height, width = size = image.shape[:2]
         group = self._groups.setdefault(size, [])
         group.append((row, image))
         self._pixels += height * width
         if len(group) >= self._batch_size or (len(group) + 1) * height * width > BATCH_PIXELS:
             yield self._take(size)
-        # images of many sizes fill no batch; the fullest one then goes as it is
+        # images of many sizes fill no batch: the fullest one is then computed as it is
         while self._pixels > HELD_PIXELS // 2:
             yield self._take(max(self._groups, key=lambda size: len(self._groups[size])))
 
     def rest(self) -> Iterator[Batch]:
-        """What has not filled a batch."""
+        """The batches that are not full."""
         while self._groups:
             yield self._take(next(iter(self._groups)))
 
@@ -148,14 +146,14 @@ class _Waiting:
 
 
 def _decoded(reads: Sequence[ImageToRead], *, ahead: int) -> Iterator[Pixels | str]:
-    """Each image, or why there is none, in order; at most `ahead` are decoded beyond the reader."""
+    """Each image, or why it cannot be decoded, in order; at most `ahead` are decoded ahead."""
     threads = max(2, torch.get_num_threads())
     largest, begun = HELD_PIXELS, 0
     futures: deque[Future[Pixels | str]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             while begun < len(reads) or futures:
-                # an image's size is known when it is decoded: the first ones tell how many there is room for
+                # sizes are known only after decoding: the largest so far says how many images fit
                 room = max(threads, min(ahead, HELD_PIXELS // 2 // largest))
                 while begun < len(reads) and len(futures) < room:
                     futures.append(pool.submit(_decode, reads[begun]))
@@ -203,7 +201,7 @@ def _compute(
     if computed is not None:
         into[rows] = computed
         broken = np.flatnonzero(~np.isfinite(computed).all(axis=1))
-        reasons.update((rows[place], NOT_FINITE) for place in broken)
+        reasons.update((rows[index], NOT_FINITE) for index in broken)
     elif len(batch) == 1:
         height, width = batch[0][1].shape[:2]
         reasons[rows[0]] = f"its {width}x{height} pixels do not fit the memory; make it smaller"
@@ -214,7 +212,7 @@ def _compute(
 
 
 def _exact(device: torch.device) -> AbstractContextManager[None]:
-    """float32 in full: a GPU's TF32 rounds by 1e-3, and otherwise in another batch."""
+    """Full float32: a GPU's TF32 rounds by 1e-3, and differently in another batch."""
     if device.type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

@@ -20,7 +20,7 @@ class ImageChanges(Spec):
     """Random changes of a training image.
 
     The flips and the turn (by 0, 90, 180 or 270 degrees) are drawn with these probabilities. Pixels 0..1 are
-    scaled about the image's mean by a factor within 1 ± `contrast`, then shifted by up to ± `brightness`.
+    scaled around the image's mean by a factor within 1 ± `contrast`, then shifted by up to ± `brightness`.
     """
 
     horizontal_flip: Probability = 0.5
@@ -30,7 +30,7 @@ class ImageChanges(Spec):
     contrast: float = Field(0.2, ge=0, lt=1)
 
     def draw(self, seed: int) -> "Change":
-        """The change that `seed` stands for."""
+        """The change that `seed` determines."""
         draws = random.Random(seed)
         return Change(
             columns=draws.random() < self.horizontal_flip,
@@ -43,7 +43,7 @@ class ImageChanges(Spec):
 
 @dataclass(frozen=True)
 class Change:
-    """One change: columns and rows turned round, quarter turns, then contrast and brightness."""
+    """One change: columns and rows reversed, quarter turns, then contrast and brightness."""
 
     columns: bool
     rows: bool

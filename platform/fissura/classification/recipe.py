@@ -20,22 +20,22 @@ from fissura.models.backbones import Backbone
 from fissura.training.experiment import Experiment, TaskInputs
 
 LEARNT = ("trained", "distilled")
-"""Weights that are learnt from the user's own images."""
+"""Weights that a training on the user's own images gives."""
 
 
 class ClassifierRecipe(Experiment):
     """Everything that decides a classifier of images.
 
     `backbone` gives the features of an image, `whitening` and `classifier` are fitted to those of the
-    training images, `compression` makes the small file of it. A setting is judged by cross-validation over
-    `folds` folds of the training images, stratified by class, whole groups at a time.
+    training images, `compression` makes the classifier's file small. A trial is scored by cross-validation
+    over `folds` folds of the training images, stratified by class, whole groups at a time.
 
-    `training` is how a backbone is learnt whose weights are "trained" or "distilled". It sees
-    `backbone_share` of the training images (whole groups), which the classifier and its folds then never see:
-    features that have seen the labels of the images they are judged on would make every setting look good.
+    `training` trains a backbone whose weights are "trained" or "distilled", on `backbone_share` of the
+    training images (whole groups), which the classifier and its folds then never see: scores on images whose
+    labels taught the features would be too good.
 
-    A classifier `head` is the one that the backbone was trained with. It reads the features as they are,
-    whatever `whitening` says, and its folds have nothing to fit: none of their images taught it.
+    A classifier `head` is the one that the backbone was trained with. It reads the features unwhitened,
+    whatever `whitening` says, and is not fitted in the folds.
     """
 
     task = "classification"
@@ -86,13 +86,13 @@ class ClassifierRecipe(Experiment):
 
     @property
     def whitens_by(self) -> AnyWhitening:
-        """The whitening that its classifier reads the features through."""
+        """The whitening that its classifier uses."""
         return NoWhitening() if isinstance(self.classifier, BackboneHead) else self.whitening
 
     @property
     def weights_wanted(self) -> tuple[Backbone, ...]:
-        """The backbones whose published weights, or files of them, it needs: its own, or what that and a
-        teacher start from."""
+        """The backbones that need published weights or a file of them: its own, or those that its training
+        and the teacher's start from."""
         if self.backbone.weights not in LEARNT:
             return (self.backbone,)
         started = [self.backbone.model_copy(update={"weights": self.training.start})]
@@ -104,11 +104,11 @@ class ClassifierRecipe(Experiment):
         return tuple(started)
 
     def named_by(self) -> dict[str, Any]:
-        """See `Experiment.named_by`; a head's whitening, which is not read, decides nothing."""
-        read = {"training": self.training.named_by(), "whitening": self.whitens_by.plain()}
+        """See `Experiment.named_by`; a head's whitening is not used and not named."""
+        used = {"training": self.training.named_by(), "whitening": self.whitens_by.plain()}
         if isinstance(self.classifier, BackboneHead):
-            read["compression"] = Compression(bits=self.compression.bits).plain()
-        return {**self.plain(), **read}
+            used["compression"] = Compression(bits=self.compression.bits).plain()
+        return {**self.plain(), **used}
 
     @property
     def length(self) -> int:
@@ -125,7 +125,7 @@ class ClassifierRecipe(Experiment):
 
 
 def classifier_of(experiment: Experiment) -> ClassifierRecipe:
-    """The recipe, which must be one of classification.
+    """The recipe, if it is one of classification.
 
     Raises:
         SpecError: it segments images.

@@ -1,4 +1,4 @@
-"""Which images teach the backbone, which the classifier, and which test: whole groups, drawn by the seed."""
+"""Assigns whole groups of images, drawn by the seed, to the backbone, the classifier and the test."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ TENTHS = 10
 
 @dataclass(frozen=True)
 class Roles:
-    """Places of images: those that the backbone learns from, those of the classifier, those of the test."""
+    """Indices of the images of the backbone, the classifier and the test."""
 
-    backbone: Int64[np.ndarray, "b"]
-    classifier: Int64[np.ndarray, "c"]
-    test: Int64[np.ndarray, "t"]
+    backbone: Int64[np.ndarray, " b"]
+    classifier: Int64[np.ndarray, " c"]
+    test: Int64[np.ndarray, " t"]
 
 
 def assign_roles(
     labels: Sequence[int], groups: Sequence[str], splits: Sequence[str], *, backbone_share: float, seed: int
 ) -> Roles:
-    """Shares out the training images, stratified by class; `backbone_share` is rounded to tenths.
+    """Divides the training images, stratified by class; `backbone_share` is rounded to tenths.
 
     Raises:
-        DataError: a class has too few groups to be shared out.
+        DataError: a class has too few groups to divide.
     """
     split = np.array(splits)
     training, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
@@ -45,8 +45,8 @@ def assign_roles(
 
 
 def fold_of(
-    labels: Int64[np.ndarray, "n"], groups: Sequence[str], *, folds: int, seed: int
-) -> Int64[np.ndarray, "n"]:
+    labels: Int64[np.ndarray, " n"], groups: Sequence[str], *, folds: int, seed: int
+) -> Int64[np.ndarray, " n"]:
     """The fold of each image, 0 to folds - 1: stratified by class, whole groups at a time.
 
     Raises:
@@ -70,7 +70,7 @@ def fold_of(
             )
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
-    number = np.empty(len(labels), dtype=np.int64)
-    for index, (_, held_out) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, groups)):
-        number[held_out] = index
-    return number
+    folds_of = np.empty(len(labels), dtype=np.int64)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, groups)):
+        folds_of[held_out] = fold
+    return folds_of

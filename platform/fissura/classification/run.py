@@ -47,8 +47,8 @@ def close_classifier_run(
     seconds: float,
     cpus: int,
 ) -> Manifest:
-    """Writes a fitted classifier with its backbone; the manifest comes last. `content` is the digest of the
-    images and labels, `seconds` the time of the fit."""
+    """Writes a fitted classifier with its backbone, the manifest last. `content` is the digest of the images
+    and labels, `seconds` the time of the fit."""
     if (run / MANIFEST).is_file():
         return read_manifest(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def close_classifier_run(
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier of images; built from a run directory alone, `run`."""
+    """A trained classifier of images, as `run` holds it."""
 
     recipe: ClassifierRecipe
     network: FeatureNetwork
@@ -113,7 +113,7 @@ class Classifier:
     @torch.inference_mode()
     def __call__(
         self, images: Sequence[UInt8[np.ndarray, "h w 3"]]
-    ) -> tuple[Int64[np.ndarray, "n"], Float[np.ndarray, "n pair"]]:
+    ) -> tuple[Int64[np.ndarray, " n"], Float[np.ndarray, "n pair"]]:
         """The class of each RGB image, all of one size, and its decision values, one a pair of classes.
 
         Raises:
@@ -123,5 +123,5 @@ class Classifier:
         features = self.network(pixels).float().cpu().numpy()
         try:
             return self.compact.predict(features), self.compact.decision(features)
-        except CompactError:  # which their width cannot be: it was compared when the run was opened
+        except CompactError:  # not the features' width, which `open` checked
             raise no_numbers(self.run) from None

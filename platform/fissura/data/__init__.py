@@ -1,1 +1,1 @@
-"""Data sets: their registry and files, their check, and how they are prepared and drawn into batches."""
+"""Data sets: registry, files and check, and how they are prepared and batched."""

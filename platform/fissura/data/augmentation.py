@@ -1,4 +1,4 @@
-"""Random changes of a training sample: flips and turns of all its maps, changes of its image's pixels."""
+"""Augmentation of a training sample: flips and turns of all its maps, changes of its image's pixels."""
 
 import os
 import random
@@ -25,21 +25,22 @@ STRENGTHS: dict[str, tuple[str, ...]] = {
     "brightness_limit": ("brightness_contrast", "brightness"),
     "contrast_limit": ("brightness_contrast", "contrast"),
 }
-"""The strengths of the changes of pixels, and the changes that each is of."""
+"""The strengths of pixel changes, each with the changes that use it."""
 
 
 class Augmentation(Spec):
-    """Probability of each random change of a training sample, each drawn for itself, and how strong it is.
+    """Probability and strength of each random change of a training sample, drawn independently.
 
     `rotate_90` turns by 0, 90, 180 or 270 degrees. Strengths, each drawn uniformly:
 
-    - `noise_sigma`, grey levels of 255: Gaussian noise, drawn for each pixel and channel and cut to whole
-      levels, has a standard deviation of half of it to all of it. 7 is what the library had when the paper
-      was written (a variance of 10 to 50) and leaves a thin crack visible; its default since, 51 to 112,
-      does not;
-    - `blur_kernel`, pixels, odd: the side of the largest box of a blur, of 3 at least;
-    - `hue_shift`, units of 2 degrees, and `saturation_shift`, levels of 255, are added or taken away at most;
-    - `brightness_limit`: a share of 255 that is added or taken away at most; `contrast_limit`: pixels are
+    - `noise_sigma`, grey levels of 255: Gaussian noise, drawn for each pixel and channel and truncated to
+      whole levels, has a standard deviation of half of it to all of it. 7 was the library's default when the
+      paper was written (a variance of 10 to 50) and leaves a thin crack visible; today's, 51 to 112, does
+      not;
+    - `blur_kernel`, pixels, odd: the side of the largest box of a blur, at least 3;
+    - `hue_shift`, units of 2 degrees, and `saturation_shift`, levels of 255: the most that is added or
+      subtracted;
+    - `brightness_limit`: the largest share of 255 that is added or subtracted; `contrast_limit`: pixels are
       scaled by a factor within 1 ± it.
     """
 
@@ -68,19 +69,19 @@ class Augmentation(Spec):
         return kernel
 
     def named_by(self) -> dict[str, Any]:
-        """The plain form with the strengths that decide something: those of changes that are made, but for
-        what the library did before they were named here. So equal trainings have equal names."""
+        """The plain form without strengths that change nothing: those of changes that are not made, and
+        defaults that earlier versions used without naming them. So equal trainings have equal names."""
         plain = self.plain()
         for strength, changes in STRENGTHS.items():
             default = plain[strength] == type(self).model_fields[strength].default
-            # the noise was another one
-            known = default and strength != "noise_sigma"
-            if known or not any(plain[change] for change in changes):
+            # earlier versions had another noise
+            unchanged = default and strength != "noise_sigma"
+            if unchanged or not any(plain[change] for change in changes):
                 del plain[strength]
         return plain
 
     def build(self) -> "Changes":
-        """What makes the changes; one for each thread."""
+        """The augmentation at work; each thread needs its own."""
         return Changes(self)
 
 
@@ -93,7 +94,7 @@ class Changes:
         self._pixel_changes = _pixel_changes(spec)
 
     def apply(self, patch: Patch, *, seed: int) -> Patch:
-        """The patch, changed as `seed` says; the patch's own arrays are not written into."""
+        """A changed patch, as `seed` determines; does not write into the patch's arrays."""
         if self._moves:
             patch = self._moved(patch, seed)
         image = patch.image
@@ -103,7 +104,7 @@ class Changes:
         return patch if image is patch.image else patch._replace(image=image)
 
     def _moved(self, patch: Patch, seed: int) -> Patch:
-        """The patch, flipped and turned: views, without what albumentations' call costs a small patch."""
+        """The patch flipped and turned, as views: albumentations' call is slow for a small patch."""
         draws = random.Random(derive(seed, "moves"))
         columns = draws.random() < self._spec.horizontal_flip
         rows = draws.random() < self._spec.vertical_flip
@@ -146,12 +147,12 @@ def _pixel_changes(spec: Augmentation) -> Sequence[tuple[str, "albumentations.Im
     }
     if not probabilities:
         return []
-    # albumentations asks a server for its newest version at import, unless this is set
+    # else albumentations asks a server for its newest version at import
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
-    def made(name: str, probability: float) -> "albumentations.ImageOnlyTransform":
-        # every parameter is given: a default of the library is a setting that nobody recorded
+    def transform(name: str, probability: float) -> "albumentations.ImageOnlyTransform":
+        # every parameter is given: a library default would be an unrecorded setting
         if name == "gaussian_noise":
             deviation = (spec.noise_sigma / 2 / 255, spec.noise_sigma / 255)
             return albumentations.GaussNoise(
@@ -169,4 +170,4 @@ def _pixel_changes(spec: Augmentation) -> Sequence[tuple[str, "albumentations.Im
             **limits[name], brightness_by_max=True, ensure_safe_range=False, p=probability
         )
 
-    return [(name, made(name, probability)) for name, probability in probabilities.items()]
+    return [(name, transform(name, probability)) for name, probability in probabilities.items()]

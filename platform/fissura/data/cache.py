@@ -1,10 +1,10 @@
-"""Preparing images: each is decoded once, brought to the working size and kept for `PreparedData` to map.
+"""Prepares images: each is decoded once, resized to the working size and kept for `PreparedData` to map.
 
     DIRECTORY/hashes.json             hashes of the source files, so that unchanged ones are not read again
     DIRECTORY/<digest>/               pixels.bin and index.json: see `fissura.data.prepared`
-    DIRECTORY/<digest>/verified.json  which pixels.bin was last compared with its CRCs
+    DIRECTORY/<digest>/verified.json  the pixels.bin that was last compared with its CRCs
 
-A cache folder is built aside and renamed, so it is whole or absent. Its digest names the sources' bytes,
+A cache folder is built aside and renamed, so it is whole or absent. Its digest covers the sources' bytes,
 splits and groups and the resize, so it never goes stale: changed sources have another digest.
 """
 
@@ -28,11 +28,11 @@ from fissura.core.spec import digest as digest_plain
 from fissura.data.content import (
     FileHashes,
     Source,
+    change_lines,
     content_digest,
     digest_of,
-    gone,
+    missing_folders,
     require_same,
-    said_of_changed,
     settled,
     signature,
     sources,
@@ -40,11 +40,11 @@ from fissura.data.content import (
 from fissura.data.dataset import Dataset
 from fissura.data.decoding import WORKERS, Patch, decode_all
 from fissura.data.lock import locked
-from fissura.data.lost import LostCracks, said_of
-from fissura.data.mask_rules import looks, mask_rules
+from fissura.data.lost import LostCracks, loss_line
+from fissura.data.mask_rules import inspect_masks, mask_rules
 from fissura.data.prepared import FORMAT, PIXELS, Index, PreparedData, PreparedSample, read_index, write_index
 from fissura.data.resize import AnyResize
-from fissura.data.turns import said_of_turns
+from fissura.data.turns import turn_warnings
 
 __all__ = ["PreparedData", "PreparedSample", "content_digest", "default_cache", "prepare", "prune"]
 
@@ -66,36 +66,36 @@ def prepare(
     content: str | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> PreparedData:
-    """Prepares the data sets in `directory`, or opens what stands there already.
+    """Prepares the data sets in `directory`, or opens them if it holds them.
 
-    `content` is the digest (see `content_digest`) that the data had when the work began: what was prepared of
-    that is opened whatever became of the files since, and nothing else is prepared.
+    `content` is the digest (see `content_digest`) that the data had when the work began: data prepared from
+    it are opened even if the files have changed since, and no other data are prepared.
 
-    Where they stand already, unchanged source files are not read again, and pixels are compared with their
-    CRCs only once; a torn cache is built anew. Of concurrent callers one builds and the others wait.
-    `on_sample` is told how many samples are decoded, and of how many.
+    Unchanged source files are not read again, and pixels are compared with their CRCs only once; a torn cache
+    is built again. Of concurrent callers one builds and the others wait. `on_sample` is called with the
+    number of decoded samples and of all.
 
     Raises:
         DataError: with all bad samples at once; a folder that cannot be written. Nothing is half-written.
-        DataChanged: the files are not those of `content`, and nothing was prepared of those.
+        DataChanged: the files are not those of `content`, which were not prepared before.
     """
     if content is not None:
         known = _digest(content, resize)
         with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
             if _is_whole(directory / known, known, thorough=pool):
                 return PreparedData.open(directory, known)
-    found = sources(datasets)
+    samples = sources(datasets)
     hashes = FileHashes(directory)
-    held = digest_of(found, hashes.of(path for source in found for path in source.files))
+    held = digest_of(samples, hashes.of(path for source in samples for path in source.files))
     require_same(datasets, held=held, content=content or held)
     digest = _digest(held, resize)
-    place = directory / digest
-    if not _is_whole(place, digest, thorough=None):
+    folder = directory / digest
+    if not _is_whole(folder, digest, thorough=None):
         with _locked(directory):
             _remove_abandoned(directory)
             with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-                if not _is_whole(place, digest, thorough=pool):
-                    _build(place, digest, found, hashes, resize, on_sample, pool)
+                if not _is_whole(folder, digest, thorough=pool):
+                    _build(folder, digest, samples, hashes, resize, on_sample, pool)
     return PreparedData.open(directory, digest)
 
 
@@ -106,73 +106,73 @@ def _digest(content: str, resize: AnyResize) -> str:
 def prune(directory: Path, *, keep_bytes: float) -> int:
     """Removes least recently used caches until the others hold at most `keep_bytes`; returns the bytes freed.
 
-    Processes that have a removed cache open go on reading it. Nothing else in the folder is touched.
+    Processes that have a removed cache open can still read it. Nothing else in the folder is touched.
     """
     if not directory.is_dir():
         return 0
     freed = kept = 0
     with _locked(directory):
         _remove_abandoned(directory)
-        own = [place for place in directory.iterdir() if OWN.fullmatch(place.name) and place.is_dir()]
-        for place in sorted(own, key=lambda place: place.stat().st_mtime_ns, reverse=True):
-            size = sum(path.stat().st_size for path in place.iterdir())
+        own = [folder for folder in directory.iterdir() if OWN.fullmatch(folder.name) and folder.is_dir()]
+        for folder in sorted(own, key=lambda folder: folder.stat().st_mtime_ns, reverse=True):
+            size = sum(path.stat().st_size for path in folder.iterdir())
             kept += size
             if kept > keep_bytes:
-                _remove(place)
+                _remove(folder)
                 freed += size
     return freed
 
 
 def _build(
-    place: Path,
+    folder: Path,
     digest: str,
-    found: list[Source],
+    samples: list[Source],
     hashes: FileHashes,
     resize: AnyResize,
     on_sample: Callable[[int, int], None] | None,
     pool: ThreadPoolExecutor,
 ) -> None:
-    scratch = place.with_name(f".{digest}.{secrets.token_hex(4)}.tmp")
+    scratch = folder.with_name(f".{digest}.{secrets.token_hex(4)}.tmp")
     try:
-        with _writing(place.parent):
+        with _writing(folder.parent):
             scratch.mkdir()
             file = FileIO(scratch / PIXELS, "w")
         entries: list[PreparedSample] = []
         problems: list[str] = []
-        seen = looks(found, resize, pool)
-        rules = mask_rules(found, resize, seen)
+        inspected = inspect_masks(samples, resize, pool)
+        rules = mask_rules(samples, resize, inspected)
         turned: list[str] = []
-        datasets = [*{source.label: source.dataset for source in found}.values()]
+        datasets = [*{source.label: source.dataset for source in samples}.values()]
         nearest, lost = (dict.fromkeys(rules, LostCracks()) for _ in range(2))
         with file:
-            decoded = decode_all(found, resize, rules, seen, pool)
-            for done, (source, patch) in enumerate(zip(found, decoded, strict=True), start=1):
+            decoded = decode_all(samples, resize, rules, inspected, pool)
+            for done, (source, patch) in enumerate(zip(samples, decoded, strict=True), start=1):
                 if isinstance(patch, list):
                     problems += patch
                 elif not problems:
                     turned += [source.sample.name] if patch.doubtful_turn else []
                     nearest[source.label] += patch.nearest
                     lost[source.label] += patch.lost
-                    with _writing(place.parent):
+                    with _writing(folder.parent):
                         entries.append(_append(file, source, patch.planes))
                 if on_sample is not None:
-                    on_sample(done, len(found))
+                    on_sample(done, len(samples))
             if not problems:
-                problems = said_of_changed(datasets, hashes.changed(), doing="it was prepared")
+                problems = change_lines(datasets, hashes.changed(), doing="it was prepared")
             if problems:
-                raise DataError(*(gone(datasets) or problems))
-            with _writing(place.parent):
+                raise DataError(*(missing_folders(datasets) or problems))
+            with _writing(folder.parent):
                 os.fsync(file.fileno())
-                said = [
-                    (label, said_of(resize, rule=rule, nearest=nearest[label], lost=lost[label]))
+                lines = [
+                    (label, loss_line(resize, rule=rule, nearest=nearest[label], lost=lost[label]))
                     for label, rule in rules.items()
                 ]
-                remarks = [f"{label}: {line}" for label, line in said if line]
-                remarks += said_of_turns(turned, total=len(found))
+                remarks = [f"{label}: {line}" for label, line in lines if line]
+                remarks += turn_warnings(turned, total=len(samples))
                 write_index(scratch, digest, Index(tuple(entries), rules, tuple(remarks)))
-                if place.exists():
-                    _remove(place)
-                scratch.replace(place)
+                if folder.exists():
+                    _remove(folder)
+                scratch.replace(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -189,12 +189,12 @@ def _append(file: FileIO, source: Source, patch: Patch) -> PreparedSample:
     return PreparedSample(source.label, sample.name, sample.split, sample.group, height, width, offset, crc)
 
 
-def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) -> bool:
-    """Whether the cache stands and is right. The pool compares the CRCs; without one, a cache whose CRCs were
-    not compared before is not right."""
-    pixels, stamp = place / PIXELS, place / VERIFIED
+def _is_whole(folder: Path, digest: str, *, thorough: ThreadPoolExecutor | None) -> bool:
+    """Whether the cache is whole. The pool compares the CRCs; without one, a cache whose CRCs were not
+    compared before is not whole."""
+    pixels, stamp = folder / PIXELS, folder / VERIFIED
     try:
-        entries, status = read_index(place, digest).entries, pixels.stat()
+        entries, status = read_index(folder, digest).entries, pixels.stat()
         with suppress(OSError, ValueError):
             if json.loads(stamp.read_text(encoding="utf-8")) == list(signature(status)):
                 return True
@@ -204,10 +204,10 @@ def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) 
     except (OSError, ValueError):
         return False
 
-    def right(entry: PreparedSample) -> bool:
+    def intact(entry: PreparedSample) -> bool:
         return zlib.crc32(data[entry.offset : entry.offset + entry.size].data) == entry.crc32
 
-    if not all(thorough.map(right, entries)):
+    if not all(thorough.map(intact, entries)):
         return False
     if keep:
         with suppress(OSError):
@@ -216,14 +216,14 @@ def _is_whole(place: Path, digest: str, *, thorough: ThreadPoolExecutor | None) 
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes what a killed builder left; no other builds while the folder is locked."""
-    for place in directory.iterdir():
-        if ABANDONED.fullmatch(place.name):
-            _remove(place)
+    """Removes what killed builders left: nobody else builds while the folder is locked."""
+    for folder in directory.iterdir():
+        if ABANDONED.fullmatch(folder.name):
+            _remove(folder)
 
 
-def _remove(place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Centrelines of cracks: where they run, how long each piece of them is, and how wide the crack is across it.
 
-A skeleton is a graph of pixels. Its spurs are taken off, its staircases smoothed, what it loses of a crack's
-ends is put back, and across it chords are measured to the crack's edge, between the pixels.
+A skeleton is a graph of pixels. Its spurs are removed, its staircases smoothed, the ends of the crack that it
+misses added, and chords across it measured to the crack's edge, between the pixels.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Plane = UInt8[np.ndarray, "h w"]
 Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
 
-MOST_WORK = 2**24  # pixels that thinning takes away: some ten seconds
-NEAR = 16  # pixels about a node that are looked at one by one
-# rounds of averaging with the neighbours: n of them smooth over some 0.8 sqrt(n) pixels along the line
+MOST_WORK = 2**24  # pixels that thinning removes: about ten seconds
+NEAR = 16  # pixels around a node that are checked one by one
+# rounds of averaging with the neighbours: n of them smooth over about 0.8 sqrt(n) pixels along the line
 STAIRS, DIRECTION, WIDTH = 1, 6, 20
 ROUGH, MOST_NODES = (8, 32, 128), 2**20
 # where the chords before a crack's tip are measured, and their mean at a round and at a flat end, in widths
 BEFORE_TIP, ROUND_END, FLAT_END = (1 / 16, 3 / 16), 0.8, 1.0
-THIN = 3.0  # pixels of width that are too few to show whether an end is round
+THIN = 3.0  # pixels: a narrower crack does not show whether its end is round
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Centrelines:
     """The centrelines in an image, a row a node.
 
     rows, columns: of the node's pixel. points: (x, y) of the node between the pixels, pixel centres being
-    whole numbers. length: of the centreline that is nearest to it, in pixels; that of an end holds what the
-    skeleton loses of the crack there, or has too much (below 0). width: of the crack there, in pixels.
-    alone: False about a fork, where the width is that of two cracks together.
+    whole numbers. length: of the part of the centreline nearest to it, in pixels; at an end corrected by what
+    the skeleton misses of the crack or has too much (then it may be below 0). width: of the crack there, in
+    pixels. alone: False near a fork, where the width is that of two cracks together.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -50,12 +50,11 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
     """The centrelines of all that is at least `level` in `plane`: a map of probabilities, or a mask of 0 and
     1 at level 0.5. None where thinning would take long: most of a large image is crack.
 
-    How they err, over widths of 1 to 20 pixels and all angles. The length of straight and wavy lines by 3 %;
-    their width by a fifth of a pixel from a map, by half a pixel from a mask, whose lines may have a row more
-    or less than what they were drawn from (0.7 along diagonals). Rough lines: length by 5 %, and the largest
-    width may be 10 % too large, see `_roughness`. Where wide lines cross at
-    30 degrees or less, length may be 13 % short and the largest width that of both. Blobs have no length that
-    means anything.
+    Errors over widths of 1 to 20 pixels and all angles. Straight and wavy lines: 3 % of the length; a fifth
+    of a pixel of the width from a map, half a pixel from a mask, whose lines may have a row more or less than
+    they were drawn with (0.7 along diagonals). Rough lines: 5 % of the length, and the largest width may be
+    10 % too large, see `_roughness`. Where wide lines cross at 30 degrees or less, the length may be 13 %
+    short and the largest width that of both. A blob's length means nothing.
     """
     mask = np.asarray(plane >= level, dtype=np.uint8)
     skeleton = thinned(mask, most=MOST_WORK)
@@ -71,24 +70,24 @@ def centrelines(plane: Plane, *, level: float) -> Centrelines | None:
     length = graph.lengths(points)
     rough = _roughness(graph, width, length)
     length = length + _beyond_ends(plane, level, graph, points, width)
-    # a chord runs through what is finer, and about half of that is no width
+    # a chord includes finer roughness, about half of which is not width
     return Centrelines(graph.rows, graph.columns, points, rough * length, width / np.sqrt(rough), alone)
 
 
 def _depths(mask: Plane, rows: Int64[np.ndarray, " n"], columns: Int64[np.ndarray, " n"]) -> Values:
-    """How far the background, or what is beyond the image, is from some pixels of a mask."""
+    """The distance of some pixels of a mask to the background or the image's border, in pixels."""
     import cv2
 
     padded = np.pad(mask, 1)
     depths = nearby(padded, rows + 1, columns + 1, NEAR)
-    if (depths > NEAR).any():  # of wide cracks it costs less to look at all pixels at once
+    if (depths > NEAR).any():  # cheaper for wide cracks
         inside = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
         depths = inside[rows + 1, columns + 1]
     return np.asarray(depths, dtype=np.float64)
 
 
 def _to_border(mask: Plane, graph: SkeletonGraph) -> Values:
-    """How far each node is from the nearest pixel beyond the image."""
+    """The distance of each node to the nearest pixel beyond the image."""
     height, width = mask.shape
     across = np.minimum(graph.rows + 1, height - graph.rows)
     along = np.minimum(graph.columns + 1, width - graph.columns)
@@ -97,7 +96,7 @@ def _to_border(mask: Plane, graph: SkeletonGraph) -> Values:
 
 def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> Values:
     points = graph.points
-    # no disc in the crack is wider, however a chord runs through a bend
+    # a chord through a bend may be longer than the widest disc in the crack
     most = 2 * graph.radius + 0.25
     width = chords(plane, level, points, along, graph.radius, most)
     # a speck has no direction
@@ -112,17 +111,17 @@ def _widths(plane: Plane, level: float, graph: SkeletonGraph, along: Points) -> 
 
 
 def _beyond_ends(plane: Plane, level: float, graph: SkeletonGraph, points: Points, width: Values) -> Values:
-    """How far the centreline goes on behind each end of the skeleton, 0 elsewhere: to the crack's tip where
-    it ends flat or with the image, else to half a width before the tip, the middle of its round end."""
+    """How far the centreline continues beyond each end of the skeleton, 0 elsewhere: to the crack's tip where
+    it ends flat or at the image's border, else to half a width before it, the middle of its round end."""
     beyond: Values = np.zeros(len(width))
     ends = np.flatnonzero(graph.degree == 1)
     start, wide, within = points[ends], np.maximum(width[ends], 1), graph.radius[ends]
     outwards = graph.outwards(points, ends)
-    nowhere = np.zeros(len(ends))
-    reach = to_edge(plane, level, start, outwards, nowhere, FARTHEST * within + 2)
+    zero = np.zeros(len(ends))
+    reach = to_edge(plane, level, start, outwards, zero, FARTHEST * within + 2)
     across, most = np.stack((-outwards[:, 1], outwards[:, 0]), 1), 3 * within + 2
     near_tip = [start + (reach - share * wide)[:, None] * outwards for share in BEFORE_TIP]
-    ending = [chord(plane, level, places, across, nowhere, most) for places in near_tip]
+    ending = [chord(plane, level, points, across, zero, most) for points in near_tip]
     share = np.mean(ending, axis=0) / wide
     flat = np.where(wide < THIN, 0, np.clip((share - ROUND_END) / (FLAT_END - ROUND_END), 0, 1))
     tip = start + reach[:, None] * outwards
@@ -134,10 +133,10 @@ def _beyond_ends(plane: Plane, level: float, graph: SkeletonGraph, points: Point
 def _roughness(graph: SkeletonGraph, width: Values, length: Values) -> Values:
     """How many times longer each node's crack is than its smoothed skeleton, 1 to 1.08.
 
-    A rough line is longer the finer one looks (Mandelbrot 1967, Science 156), and what is finer than the
-    crack is wide is filled up. Its length shrinks alike each time that it is smoothed over twice as far; a
-    wave's four times as much. So `rough` is the share of the length in an octave of roughness, without what a
-    wave would lose. How much longer that makes a crack was fitted to synthetic ones, whose length is known.
+    A rough line is longer the finer it is measured (Mandelbrot 1967, Science 156), and detail finer than the
+    crack's width is filled up. Its length shrinks equally each time that it is smoothed over twice the
+    distance; a wave's four times as much. So `rough` is the share of the length in an octave of roughness,
+    without a wave's loss. How much longer that makes a crack was fitted to synthetic ones of known length.
     """
     if len(width) > MOST_NODES:
         return np.ones(len(width))
@@ -150,6 +149,6 @@ def _roughness(graph: SkeletonGraph, width: Values, length: Values) -> Values:
     fine, middle, coarse = (total / whole for total in totals)
     rough = (4 * (fine - middle) - (middle - coarse)) / 3
     wide = np.clip(np.bincount(part, width * length) / whole, 1, 20)
-    # of a short crack too little is seen
+    # a short crack shows too little
     seen = np.clip(rough / (0.0165 - 0.0004 * wide), 0, 1) * np.clip(whole / 80 - 0.5, 0, 1)
     return np.asarray((1 + seen * (0.03 + 0.0025 * wide))[part])

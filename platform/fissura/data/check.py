@@ -1,6 +1,4 @@
-"""`data check`: every defect of a data set, named; and the facts about it. A bad file never stops the
-check.
-"""
+"""`data check`: names every defect of a data set and its facts. A bad file never stops the check."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -29,11 +27,11 @@ from fissura.data.dataset import Dataset
 from fissura.data.datasets import Named, parse_dataset, text_of
 from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
 from fissura.data.labelled.class_folder import ClassFolder
-from fissura.data.lost import LostCracks, said_of
+from fissura.data.lost import LostCracks, loss_line
 from fissura.data.options import split_options, with_options
 from fissura.data.resize import AnyResize, Fixed
 from fissura.data.sample import SPLITS, Sample
-from fissura.data.turns import doubtful_turn, said_of_turns
+from fissura.data.turns import doubtful_turn, turn_warnings
 from fissura.data.walk import listed
 
 WORKING_SIZE = Fixed(height=512, width=512)  # the papers' usual one
@@ -41,11 +39,11 @@ WORKING_SIZE = Fixed(height=512, width=512)  # the papers' usual one
 
 @dataclass(frozen=True, repr=False)
 class CheckReport(Brief):
-    """What `check` found. `problems` make the set unusable; `warnings` make its scores doubtful; `notes`
+    """The result of `check`. `problems` make the set unusable; `warnings` make its scores doubtful; `notes`
     are good to know.
 
-    `samples`: images by split ("train", "val", "test"), or by class for a set of labels. `unique`: how many
-    of the readable images differ in their pixels. `sizes`: images by "WIDTHxHEIGHT". `crack_share`: crack
+    `samples`: images by split ("train", "val", "test"), or by class for a set of labels. `unique`: the number
+    of readable images that differ in their pixels. `sizes`: images by "WIDTHxHEIGHT". `crack_share`: crack
     pixels among all (valid or not), 0..1, None without masks. `mask_levels`: pixels by grey level (or label)
     of the mask files.
     """
@@ -64,13 +62,13 @@ class CheckReport(Brief):
     duplicates: tuple[Duplicate, ...]
 
     def lines(self) -> list[str]:
-        """The data set, its images, how much is wrong with it, and what: equal problems, warnings and
-        notes in one line, and of each the first."""
+        """The data set, its images, the numbers of problems, warnings and notes, and these: equal ones in one
+        line, which shows the first."""
         counts = ", ".join(f"{number} {split}" for split, number in self.samples.items())
         levels = (("problem", self.problems), ("warning", self.warnings), ("note", self.notes))
-        found = ", ".join(count(len(texts), level) for level, texts in levels)
-        said = (line for level, texts in levels for line in first(texts, noun=level))
-        return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {found}", *said]
+        totals = ", ".join(count(len(texts), level) for level, texts in levels)
+        lines = (line for level, texts in levels for line in first(texts, noun=level))
+        return [f"{self.title} ({self.root})", f"  {counts or 'no images'}: {totals}", *lines]
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each problem, warning and note."""
@@ -78,7 +76,7 @@ class CheckReport(Brief):
         return [{"level": level, "text": text} for level, texts in levels for text in texts]
 
     def plain(self) -> dict[str, Any]:
-        """The report as JSON types alone."""
+        """The report as JSON types."""
         plain = asdict(self)
         plain["mask_levels"] = {str(level): count for level, count in self.mask_levels.items()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
@@ -94,11 +92,11 @@ class _Findings:
 
 
 def parse_source(named: Named) -> Dataset | ClassFolder:
-    """The data set that `KIND:ROOT` names, with masks or a folder a class, or the one given; nothing is read.
+    """The data set that `KIND:ROOT` names, with masks or a folder a class, or `named`; nothing is read.
 
     Raises:
         SpecError: no such kind, or no root.
-        DataError: squares to be cut from another data set: that one can be checked.
+        DataError: squares cut from another data set: check that one.
     """
     if isinstance(named, Dataset | ClassFolder):
         return named
@@ -121,9 +119,9 @@ def check(
 ) -> CheckReport:
     """Reads every file of `source` and reports; nothing is raised for bad data.
 
-    Duplicates across splits are warned of first: they leak training images into the test. `resize` is the
-    working size at which lost cracks are counted. `on_sample` is told how many images are done, and of how
-    many.
+    Warnings of duplicates across splits come first: they leak training images into the test. `resize` is the
+    working size at which lost cracks are counted. `on_sample` is called with the number of images done and of
+    all.
     """
     if isinstance(source, ClassFolder):
         return _check_labels(source, on_sample)
@@ -143,7 +141,7 @@ def check(
     findings.warnings += straddling(found.samples)
     findings.warnings += count_lines(source.info.counts, splits)
     turned = [sample.name for sample in found.samples if doubtful_turn(sample)]
-    findings.warnings += said_of_turns(turned, total=len(found.samples))
+    findings.warnings += turn_warnings(turned, total=len(found.samples))
     findings.warnings += [*odd_masks(masks), *shared_masks(masks), *inverted(masks)]
     findings.warnings += without_crack(masks, where)
     empty = [name for name, facts in masks.items() if facts.cracks == 0]
@@ -151,7 +149,7 @@ def check(
         findings.notes.append(f"masks without a crack ({len(empty)} of {len(masks)}): {listed(empty)}")
     nearest = sum((facts.nearest for facts in masks.values()), LostCracks())
     area = sum((facts.area for facts in masks.values()), LostCracks())
-    if line := said_of(resize, rule="area", nearest=nearest, lost=area):
+    if line := loss_line(resize, rule="area", nearest=nearest, lost=area):
         findings.notes.append(line)
     levels: Counter[int] = Counter()
     for facts in masks.values():
@@ -215,7 +213,7 @@ def _report(
 
 
 def _read(source: Dataset, sample: Sample, findings: _Findings, resize: AnyResize) -> MaskFacts | None:
-    """Reads all files of a sample, each for itself, so that one bad file hides no other."""
+    """Reads each file of a sample by itself, so that one bad file hides no other."""
     image = valid = reading = None
     try:
         image = source.read_image(sample)

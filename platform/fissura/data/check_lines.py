@@ -1,4 +1,4 @@
-"""What `data check` warns of, a line each: duplicates, leaks, counts, odd masks."""
+"""The warnings of `data check`, a line each: duplicates, leaks, counts, odd masks."""
 
 import re
 from collections import defaultdict
@@ -15,12 +15,12 @@ from fissura.data.resize import AnyResize
 from fissura.data.sample import PURPOSES, SPLITS, Sample, Split
 from fissura.data.walk import listed
 
-MOST_LINES = 25  # of one kind of warning, before they are summed up in one
+MOST_LINES = 25  # of one kind of warning; more are summed up in one
 
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What is kept of a mask, since all masks of a set may not fit the memory."""
+    """Facts of a mask, kept instead of it: all masks of a set may not fit the memory."""
 
     pixels: int
     cracks: int
@@ -129,7 +129,7 @@ def thresholds_at_odds(problems: Iterable[str]) -> list[str]:
 
 
 def without_crack(masks: Mapping[str, MaskFacts], where: Mapping[str, Split]) -> list[str]:
-    """A line for each split of which no mask holds a crack."""
+    """A line for each split whose masks hold no crack."""
     use = {
         split: f"so there is nothing to {purpose}: no model is trained" for split, purpose in PURPOSES.items()
     }
@@ -137,8 +137,8 @@ def without_crack(masks: Mapping[str, MaskFacts], where: Mapping[str, Split]) ->
     for split in SPLITS:
         held = [facts.cracks for name, facts in masks.items() if where[name] == split]
         if held and not any(held):
-            then = use.get(split, "so their scores are false alarms only")
-            lines.append(f"no crack pixel in the masks of the {split} images ({len(held)}), {then}")
+            consequence = use.get(split, "so their scores are false alarms only")
+            lines.append(f"no crack pixel in the masks of the {split} images ({len(held)}), {consequence}")
     return lines
 
 

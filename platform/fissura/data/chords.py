@@ -1,4 +1,4 @@
-"""How far it is from a point to the edge of a crack, finer than a pixel: where a map crosses a level.
+"""Distances from a point to the edge of a crack, finer than a pixel: where a map crosses a level.
 
 Compiled with numba: a ray is a loop of a few steps.
 """
@@ -9,11 +9,11 @@ from numba import njit
 
 Plane = UInt8[np.ndarray, "h w"]
 Points = Float64[np.ndarray, "n 2"]
-Places = Int64[np.ndarray, " n"]
+Pixels = Int64[np.ndarray, " n"]
 Lengths = Float64[np.ndarray, " n"]
 
-STEP = 0.5  # pixels between two looks at the map along a ray
-DIAGONAL = 1.5  # pixels, a little more than a pixel is across
+STEP = 0.5  # pixels between two samples of the map along a ray
+DIAGONAL = 1.5  # pixels, a little more than a pixel's diagonal
 TURNS = tuple(float(turn) for turn in np.radians((0, 20, -20, 40, -40)))
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -23,9 +23,8 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy")
 def chords(
     plane: Plane, level: float, points: Points, along: Points, within: Lengths, most: Lengths
 ) -> Lengths:
-    """The shortest chord through each point (x, y) of all that run about across the unit vector `along`, so
-    that a line whose direction is not quite known is not taken for wider; at most `most`. `within` as in
-    `to_edge`."""
+    """The shortest chord through each point (x, y) roughly across the unit vector `along`, so that an inexact
+    direction does not make a line wider; at most `most`. `within` as in `to_edge`."""
     shortest = most.copy()
     for point in range(len(points)):
         x, y = points[point]
@@ -35,9 +34,9 @@ def chords(
                 -along[point, 1] * cos - along[point, 0] * sin,
                 along[point, 0] * cos - along[point, 1] * sin,
             )
-            # a chord that is longer than the shortest so far is not followed to its end
-            one = _chord(plane, level, x, y, dx, dy, within[point], shortest[point])
-            shortest[point] = min(shortest[point], one)
+            # stops at the shortest so far
+            length = _chord(plane, level, x, y, dx, dy, within[point], shortest[point])
+            shortest[point] = min(shortest[point], length)
     return shortest
 
 
@@ -45,35 +44,35 @@ def chords(
 def chord(
     plane: Plane, level: float, points: Points, across: Points, within: Lengths, most: Lengths
 ) -> Lengths:
-    """How long the crack is along the line through each point (x, y) in the direction of `across`; right
-    where it is less than `most`, and at least that elsewhere. `within` as in `to_edge`."""
-    found = np.empty(len(points))
+    """The crack's length along the line through each point (x, y) in the direction `across`; exact below
+    `most`, else at least `most`. `within` as in `to_edge`."""
+    distances = np.empty(len(points))
     for point in range(len(points)):
         (x, y), (dx, dy) = points[point], across[point]
-        found[point] = _chord(plane, level, x, y, dx, dy, within[point], most[point])
-    return found
+        distances[point] = _chord(plane, level, x, y, dx, dy, within[point], most[point])
+    return distances
 
 
 @_compiled
 def to_edge(
     plane: Plane, level: float, start: Points, towards: Points, within: Lengths, most: Lengths
 ) -> Lengths:
-    """How far it is from each `start` (x, y) in the direction of the unit vector `towards` until the map,
+    """The distance from each `start` (x, y) in the direction of the unit vector `towards` at which the map,
     linear between the centres of its pixels, falls below `level`; at most about `most`, and 0 where it begins
-    below. No pixel whose centre is nearer to the start than `within` is below the level. The crack ends with
-    the image: half a pixel beyond the centres of its outer pixels."""
-    found = np.empty(len(start))
+    below. No pixel whose centre is nearer to the start than `within` may be below the level. The crack ends
+    with the image: half a pixel beyond the centres of its outer pixels."""
+    distances = np.empty(len(start))
     for point in range(len(start)):
         (x, y), (dx, dy) = start[point], towards[point]
-        found[point] = _ray(plane, level, x, y, dx, dy, within[point], most[point])
-    return found
+        distances[point] = _ray(plane, level, x, y, dx, dy, within[point], most[point])
+    return distances
 
 
 @_compiled
-def nearby(padded: Plane, rows: Places, columns: Places, most: int) -> Float32[np.ndarray, " n"]:
-    """How far the nearest 0 is from some pixels of a mask whose outer ones are 0; above `most` where none is
-    within `most` rows and columns."""
-    found = np.empty(len(rows), np.float32)
+def nearby(padded: Plane, rows: Pixels, columns: Pixels, most: int) -> Float32[np.ndarray, " n"]:
+    """The distance of some pixels of a mask, whose outer ones are 0, to the nearest 0; above `most` where
+    none is within `most` rows and columns."""
+    distances = np.empty(len(rows), np.float32)
     for point in range(len(rows)):
         row, column, squared, ring = rows[point], columns[point], (most + 1) ** 2 * 2, 1
         while ring <= most and ring * ring < squared:
@@ -86,8 +85,8 @@ def nearby(padded: Plane, rows: Places, columns: Places, most: int) -> Float32[n
                     ):
                         squared = min(squared, down * down + right * right)
             ring += 1
-        found[point] = np.sqrt(np.float32(squared))
-    return found
+        distances[point] = np.sqrt(np.float32(squared))
+    return distances
 
 
 @_compiled
@@ -102,23 +101,23 @@ def _chord(
 def _ray(
     plane: Plane, level: float, x: float, y: float, dx: float, dy: float, within: float, most: float
 ) -> float:
-    # nearer than this all four pixels about a point are crack
-    gone = np.floor(max(within - DIAGONAL, 0.0) / STEP) * STEP
-    before = _above(plane, level, x + gone * dx, y + gone * dy)
+    # nearer than this all four pixels around a point are crack
+    passed = np.floor(max(within - DIAGONAL, 0.0) / STEP) * STEP
+    before = _above(plane, level, x + passed * dx, y + passed * dy)
     if before < 0:
         return 0.0
-    while gone < most:
-        now = _above(plane, level, x + (gone + STEP) * dx, y + (gone + STEP) * dy)
+    while passed < most:
+        now = _above(plane, level, x + (passed + STEP) * dx, y + (passed + STEP) * dy)
         if now < 0:
-            return float(gone + STEP * before / (before - now))
+            return float(passed + STEP * before / (before - now))
         before = now
-        gone += STEP
+        passed += STEP
     return most
 
 
 @_compiled
 def _above(plane: Plane, level: float, x: float, y: float) -> float:
-    """The map less the level, between the pixels' centres."""
+    """The map minus the level, interpolated between the pixels' centres."""
     left, top = int(np.floor(x)), int(np.floor(y))
     right_share, low_share = x - left, y - top
     upper = _at(plane, level, top, left) * (1 - right_share) + _at(plane, level, top, left + 1) * right_share
@@ -131,8 +130,8 @@ def _above(plane: Plane, level: float, x: float, y: float) -> float:
 
 @_compiled
 def _at(plane: Plane, level: float, row: int, column: int) -> float:
-    """A pixel less the level; beyond the image as far below it as the outer pixel is above it, so that they
-    cross in the middle."""
+    """A pixel minus the level; beyond the image as far below 0 as the outer pixel is above, so that the level
+    is crossed in the middle."""
     height, width = plane.shape
     if 0 <= row < height and 0 <= column < width:
         return float(plane[row, column] - level)

@@ -1,4 +1,4 @@
-"""What a set of images holds, as one digest: the files' bytes, splits and groups, and not where it lies."""
+"""One digest of the content of image sets: the files' bytes, splits and groups, not their paths."""
 
 import contextlib
 import json
@@ -17,15 +17,13 @@ from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import sha256, write_text
 from fissura.core.spec import digest
 from fissura.data.dataset import Dataset
-from fissura.data.naming import PLACE, name_of, told_apart
+from fissura.data.naming import PLACE, name_of, unique_names
 from fissura.data.sample import Sample
 
 Signature = tuple[int, ...]
 Decoded = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None]
 
-SETTLED_NS = (
-    100_000_000  # clocks of file systems tick every 10 ms at most: an older change shows in the times
-)
+SETTLED_NS = 100_000_000  # file systems' clocks tick at least every 10 ms: a later change shows in the times
 MEMO = "hashes.json"
 MEMO_BYTES = 1 << 28
 MEMO_ENTRIES = 1_000_000
@@ -33,8 +31,8 @@ MEMO_ENTRIES = 1_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """A sample with its data set; `label` tells apart the data sets of one preparation, as does `data_name`
-    for people."""
+    """A sample with its data set; `label` is unique among the data sets of one preparation, as is
+    `data_name`, for people."""
 
     label: str
     dataset: Dataset
@@ -48,11 +46,11 @@ class Source:
         return (own.image, own.mask) if own.valid is None else (own.image, own.mask, own.valid)
 
     def read(self, *, mask: UInt8[np.ndarray, "h w"] | None = None) -> Decoded:
-        """Image, mask (0, 1) and valid pixels (0, 1; None: all), at their own size. A `mask` that is given
-        is not decoded again.
+        """Image, mask (0, 1) and valid pixels (0, 1; None: all), at their own size. A given `mask` is not
+        decoded again.
 
         Raises:
-            DataError: with all that is wrong with the sample's files.
+            DataError: with all problems of the sample's files.
         """
         dataset, sample, planes, problems = self.dataset, self.sample, list[Any](), list[str]()
 
@@ -84,41 +82,40 @@ def sources(datasets: Sequence[Dataset]) -> list[Source]:
     Raises:
         DataError: with the problems of all data sets at once.
     """
-    found: list[Source] = []
+    samples: list[Source] = []
     problems: list[str] = []
-    labels = told_apart(dataset.kind for dataset in datasets)
-    names = told_apart(name_of(dataset.plain()) for dataset in datasets)
+    labels = unique_names(dataset.kind for dataset in datasets)
+    names = unique_names(name_of(dataset.plain()) for dataset in datasets)
     for label, name, dataset in zip(labels, names, datasets, strict=True):
         try:
-            found += [Source(label, dataset, sample, name) for sample in dataset.samples()]
+            samples += [Source(label, dataset, sample, name) for sample in dataset.samples()]
         except DataError as error:
             problems += error.problems
-    if not problems and not found:
+    if not problems and not samples:
         problems.append("no image to prepare: name at least one data set that has images")
     if problems:
         raise DataError(*problems)
-    return found
+    return samples
 
 
 def notes_of(datasets: Sequence[Dataset]) -> list[str]:
-    """What the data sets' folders hold beside their samples: a line for each folder with files that are left
-    out."""
+    """A line for each folder of the data sets with files that are left out."""
     return [note for dataset in datasets for note in dataset.find().notes]
 
 
 def content_digest(datasets: Sequence[Dataset], *, directory: Path | None = None) -> str:
-    """Sixteen hex digits that name what the data sets hold: the bytes of all files, options, names, splits
+    """Sixteen hex digits that identify the data sets' content: the bytes of all files, options, names, splits
     and groups. With the cache folder `directory`, unchanged files are not read again.
 
     Raises:
         DataError: with all problems of the layouts, or all unreadable files, at once.
     """
-    found = sources(datasets)
-    return digest_of(found, FileHashes(directory).of(path for source in found for path in source.files))
+    samples = sources(datasets)
+    return digest_of(samples, FileHashes(directory).of(path for source in samples for path in source.files))
 
 
-def digest_of(found: Sequence[Source], hashes: dict[Path, str]) -> str:
-    """As `content_digest`, of samples whose files' hashes are known."""
+def digest_of(samples: Sequence[Source], hashes: dict[Path, str]) -> str:
+    """`content_digest` of samples whose files' hashes are known."""
     return digest(
         [
             {
@@ -127,13 +124,13 @@ def digest_of(found: Sequence[Source], hashes: dict[Path, str]) -> str:
                 "sample": [source.sample.name, source.sample.split, source.sample.group],
                 "files": [hashes[path] for path in source.files],
             }
-            for source in found
+            for source in samples
         ]
     )
 
 
 def require_same(datasets: Sequence[object], *, held: str, content: str) -> None:
-    """Looks whether what the data sets hold, the digest `held`, is still `content`.
+    """Checks that the data sets' digest now, `held`, is still `content`.
 
     Raises:
         DataChanged: it is not.
@@ -146,8 +143,8 @@ def require_same(datasets: Sequence[object], *, held: str, content: str) -> None
         )
 
 
-def gone(datasets: Sequence[Dataset]) -> list[str]:
-    """A line for each data set whose folder is no longer there."""
+def missing_folders(datasets: Sequence[Dataset]) -> list[str]:
+    """A line for each data set whose folder was removed."""
     return [
         f"{dataset.root}: the data's folder is no longer there, so it was moved, renamed or unmounted since"
         " the work on it began; put it back, or name where it lies now with --data"
@@ -156,21 +153,21 @@ def gone(datasets: Sequence[Dataset]) -> list[str]:
     ]
 
 
-def said_of_changed(datasets: Sequence[Dataset], changed: Sequence[Path], *, doing: str) -> list[str]:
-    """A line for each data set whose folder is gone, and one for each file that `changed` elsewhere while
+def change_lines(datasets: Sequence[Dataset], changed: Sequence[Path], *, doing: str) -> list[str]:
+    """A line for each data set whose folder was removed, and one for each other file that `changed` while
     `doing`."""
     roots = [dataset.root for dataset in datasets if not dataset.root.is_dir()]
     elsewhere = (path for path in changed if not any(path.is_relative_to(root) for root in roots))
-    return [*gone(datasets), *(f"{path}: changed while {doing}; try again" for path in elsewhere)]
+    return [*missing_folders(datasets), *(f"{path}: changed while {doing}; try again" for path in elsewhere)]
 
 
 def signature(status: os.stat_result) -> Signature:
-    """What changes when a file does: the ctime even where a tool sets the old size and mtime again."""
+    """Values that change when a file does: the ctime even where a tool restores size and mtime."""
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
 def settled(status: os.stat_result) -> bool:
-    """Whether a change from now on would show in the file's times."""
+    """Whether a later change would show in the file's times."""
     return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
 
 
@@ -182,7 +179,7 @@ class FileHashes:
         self.signatures: dict[Path, Signature] = {}
 
     def of(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """The hash of each file; `signatures` holds what the files were then.
+        """The hash of each file; `signatures` keeps the files' signatures at that time.
 
         Raises:
             DataError: with all unreadable files at once.
@@ -195,9 +192,9 @@ class FileHashes:
         def look(path: Path) -> tuple[os.stat_result, str] | str:
             try:
                 status = path.stat()
-                own = known.get(str(path.absolute()))
-                if own is not None and own[:-1] == list(signature(status)):
-                    return status, str(own[-1])
+                entry = known.get(str(path.absolute()))
+                if entry is not None and entry[:-1] == list(signature(status)):
+                    return status, str(entry[-1])
                 keep = settled(status)
                 value = sha256(path)
             except OSError as error:
@@ -207,11 +204,11 @@ class FileHashes:
             return status, value
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for path, seen in zip(paths, pool.map(look, paths), strict=True):
-                if isinstance(seen, str):
-                    problems.append(seen)
+            for path, result in zip(paths, pool.map(look, paths), strict=True):
+                if isinstance(result, str):
+                    problems.append(result)
                 else:
-                    self.signatures[path], hashes[path] = signature(seen[0]), seen[1]
+                    self.signatures[path], hashes[path] = signature(result[0]), result[1]
         if fresh:
             self._save({**known, **fresh})
         if problems:
@@ -219,17 +216,19 @@ class FileHashes:
         return hashes
 
     def changed(self) -> list[Path]:
-        """The files that are no longer what was hashed."""
+        """The files that changed since they were hashed."""
         return [path for path, before in self.signatures.items() if _signature_now(path) != before]
 
     def _load(self) -> dict[str, list[int | str]]:
-        # A memo that is torn or of another form is no memo: its only use is to save time.
+        # the memo only saves time: a torn one is ignored
         with contextlib.suppress(OSError, ValueError):
             if self._memo is not None and self._memo.stat().st_size <= MEMO_BYTES:
                 loaded = json.loads(self._memo.read_text(encoding="utf-8"))
                 if isinstance(loaded, dict):
                     return {
-                        path: own for path, own in loaded.items() if isinstance(own, list) and len(own) == 6
+                        path: entry
+                        for path, entry in loaded.items()
+                        if isinstance(entry, list) and len(entry) == 6
                     }
         return {}
 

@@ -1,4 +1,4 @@
-"""Which part of an image a training sample is, and how many samples an epoch draws from each image."""
+"""Cuts training samples from images, and decides how many an epoch draws from each image."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,8 +15,8 @@ Pixels = Num[np.ndarray, "h w *channels"]
 
 
 class Patch(NamedTuple):
-    """An image (RGB) or a part of one: its mask (1 crack), its valid pixels (1 counts), and other maps,
-    by name, that go with the mask."""
+    """An image (RGB) or a part of one: its mask (1 crack), its valid pixels (1 counts), and other maps, by
+    name, of the mask's size."""
 
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
@@ -24,7 +24,7 @@ class Patch(NamedTuple):
     maps: Mapping[str, Num[np.ndarray, "h w"]] = {}
 
     def map(self, change: Callable[[Pixels], Pixels]) -> "Patch":
-        """The patch with `change` made to each of its arrays."""
+        """The patch with `change` applied to each of its arrays."""
         maps = {name: change(pixels) for name, pixels in self.maps.items()}
         return Patch(change(self.image), change(self.mask), change(self.valid), maps)
 
@@ -43,7 +43,7 @@ class WholeImage(Spec):
         return [self.per_image] * len(images)
 
     def cutter(self, image: Patch) -> Cutter:
-        """The draw of one sample of the image."""
+        """The function that draws one sample of the image."""
         return partial(self.cut, image)
 
     def cut(self, patch: Patch, _: np.random.Generator) -> Patch:
@@ -64,11 +64,11 @@ class RandomCrop(Spec):
         return [self.per_image] * len(images)
 
     def cutter(self, image: Patch) -> Cutter:
-        """The draw of one sample of the image."""
+        """The function that draws one sample of the image."""
         return partial(self.cut, image)
 
     def cut(self, patch: Patch, generator: np.random.Generator) -> Patch:
-        """A random square of the patch; what lies beyond a smaller image is not valid."""
+        """A random square of the patch; pixels beyond a smaller image are not valid."""
         patch = pad(patch, height=self.size, width=self.size)
         top = int(generator.integers(patch.mask.shape[0] - self.size + 1))
         left = int(generator.integers(patch.mask.shape[1] - self.size + 1))
@@ -79,9 +79,9 @@ class CrackPatches(Spec):
     """A training sample is a square of `size` pixels, with probability `crack_share` one that holds at least
     one valid crack pixel, else one without any (König et al., ICIP 2019, section 3.2).
 
-    A square is drawn uniformly from all positions of its sort; an image that has none of the sort gives the
-    other. `allocation` "equal" draws `per_image` squares from each image in an epoch; "crack_pixels" draws as
-    many in all, from each image in proportion to its valid crack pixels (their eq. 3).
+    A square is drawn uniformly from all positions with (or without) a crack; an image that has no such
+    position gives the other kind. `allocation` "equal" draws `per_image` squares from each image in an epoch;
+    "crack_pixels" draws as many in all, in proportion to each image's valid crack pixels (their eq. 3).
     """
 
     kind: Literal["crack_patches"] = "crack_patches"
@@ -91,7 +91,7 @@ class CrackPatches(Spec):
     allocation: Literal["equal", "crack_pixels"] = "equal"
 
     def counts(self, images: Sequence[Patch]) -> list[int]:
-        """Samples that an epoch draws from each of the images; by crack pixels, one without any gives none.
+        """Samples that an epoch draws from each of the images; an image without crack may give none.
 
         Raises:
             DataError: none of the images has a crack pixel to allocate by.
@@ -107,11 +107,11 @@ class CrackPatches(Spec):
         return apportion(self.per_image * len(images), shares=cracks)
 
     def cutter(self, image: Patch) -> Cutter:
-        """The draw of one sample of the image; where its cracks lie is worked out here, once."""
+        """The function that draws one sample of the image; locates its cracks here, once."""
         return partial(self._cut, image, CrackSquares(image, size=self.size))
 
     def cut(self, patch: Patch, generator: np.random.Generator) -> Patch:
-        """One sample of the patch; what lies beyond a smaller image is not valid."""
+        """One sample of the patch; pixels beyond a smaller image are not valid."""
         return self.cutter(patch)(generator)
 
     def _cut(self, patch: Patch, squares: "CrackSquares", generator: np.random.Generator) -> Patch:
@@ -126,8 +126,8 @@ AnyCrop = Annotated[WholeImage | RandomCrop | CrackPatches, Field(discriminator=
 class CrackSquares:
     """How many squares of `size` pixels with and without a valid crack pixel begin in the rows of an image.
 
-    The rows' numbers are kept; the squares of a row are looked for when one of them is drawn. So the exact
-    draw costs neither a pass over a large image nor a map of its size.
+    Only the counts of the rows are kept; a row's squares are located when one of them is drawn. So a draw
+    needs neither a pass over a large image nor a map of its size.
     """
 
     def __init__(self, image: Patch, *, size: int) -> None:
@@ -141,8 +141,8 @@ class CrackSquares:
         }
 
     def draw(self, image: Patch, generator: np.random.Generator, *, cracked: bool) -> tuple[int, int]:
-        """Top and left of a square of the wanted sort, or of the other where there is none; `image` is the
-        one the squares were counted in, padded to at least `size`."""
+        """Top and left of a square with a crack or, not `cracked`, without; of the other kind if there is
+        none. `image` is the one the squares were counted in, padded to at least `size`."""
         if not self._until[cracked][-1]:
             cracked = not cracked
         until = self._until[cracked]
@@ -154,7 +154,7 @@ class CrackSquares:
         return top, int(lefts[number - (until[top - 1] if top else 0)])
 
 
-def any_within(pixels: Bool[np.ndarray, "n *rest"], *, size: int) -> Bool[np.ndarray, "m *rest"]:
+def any_within(pixels: Bool[np.ndarray, " n *rest"], *, size: int) -> Bool[np.ndarray, " m *rest"]:
     """Whether any of the `size` rows from each row on is set; m = n - size + 1."""
     reach = 1
     while reach < size:
@@ -165,13 +165,13 @@ def any_within(pixels: Bool[np.ndarray, "n *rest"], *, size: int) -> Bool[np.nda
 
 
 def apportion(total: int, *, shares: Sequence[int]) -> list[int]:
-    """`total` in whole numbers that are proportional to the shares and sum to it exactly: each is rounded
-    down, and what is left goes to the largest remainders, the first among equal ones."""
+    """`total` divided into whole numbers in proportion to the shares: each is rounded down, and the rest goes
+    to the largest remainders, the first among equal ones."""
     whole = sum(shares)
     parts = [total * share // whole for share in shares]
-    by_remainder = sorted(range(len(shares)), key=lambda place: -(total * shares[place] % whole))
-    for place in by_remainder[: total - sum(parts)]:
-        parts[place] += 1
+    by_remainder = sorted(range(len(shares)), key=lambda index: -(total * shares[index] % whole))
+    for index in by_remainder[: total - sum(parts)]:
+        parts[index] += 1
     return parts
 
 

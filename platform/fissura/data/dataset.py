@@ -1,4 +1,4 @@
-"""What every data set of pixel masks is: facts about it, its samples, and how their files are read."""
+"""The base of data sets with pixel masks: facts, samples, and how their files are read."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Dataset(Spec, ABC):
     """A data set of images and crack masks under one folder, `root`.
 
     `seed` decides every split that is not official. A `val` split is carved out of `train` where none is
-    official. `name` is what tables call it; without one, the last part of `root`.
+    official. `name` is its name in tables, by default the last part of `root`.
     """
 
     info: ClassVar[DatasetInfo]
@@ -59,7 +59,7 @@ class Dataset(Spec, ABC):
 
     @abstractmethod
     def gather(self, walk: Walk) -> None:
-        """Adds all samples to `walk`, in their official splits; all in "train" where none is official."""
+        """Adds all samples to `walk`, in their official splits, or all in "train"."""
 
     def divide(self, samples: list[Sample]) -> list[Sample]:
         """Draws the splits that are not official: here a "val" out of "train" where there is none."""
@@ -73,7 +73,7 @@ class Dataset(Spec, ABC):
         return self.info.layout
 
     def find(self) -> Found:
-        """What lies in the folders. It opens no image, and never raises for what it finds there."""
+        """The contents of the folders. Opens no image, and never raises for what it finds."""
         walk = Walk(self.root, self.layout)
         self.gather(walk)
         found = walk.found()
@@ -92,7 +92,7 @@ class Dataset(Spec, ABC):
         return list(found.samples)
 
     def decode_mask(self, path: Path) -> MaskReading:
-        """One mask file, with what is odd about it. Data sets whose masks are no plain two-level images
+        """One mask file, with what is odd about it. Data sets whose masks are not plain two-level images
         override it.
         """
         return decode_mask(path)
@@ -109,7 +109,7 @@ class Dataset(Spec, ABC):
         """The mask: 0 background, 1 crack, of the photograph's size.
 
         Raises:
-            DataError: the file is no mask, or its size is not the photograph's.
+            DataError: the file is not a mask, or its size is not the photograph's.
         """
         return self.inspect_mask(sample).mask
 
@@ -127,7 +127,7 @@ class Dataset(Spec, ABC):
         every pixel counts.
 
         Raises:
-            DataError: the file is no mask, or its size is not the photograph's.
+            DataError: the file is not a mask, or its size is not the photograph's.
         """
         if sample.valid is None:
             return None

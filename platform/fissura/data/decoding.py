@@ -1,4 +1,4 @@
-"""Samples decoded and brought to the working size, some at a time."""
+"""Decodes samples and resizes them to the working size, some at a time."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from fissura.core.errors import DataError
 from fissura.data.content import Source
 from fissura.data.lost import LostCracks, lost_at, lost_by_area
-from fissura.data.mask_rules import LookedAt
+from fissura.data.mask_rules import InspectedMask
 from fissura.data.resize import AnyResize, MaskRule
 from fissura.data.turns import doubtful_turn
 
@@ -23,7 +23,7 @@ Patch = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.nda
 
 class Decoded(NamedTuple):
     """A sample at the working size, what nearest neighbour loses of its cracks, what its rule loses, and
-    whether its mask may lie wrong.
+    whether its mask may be turned wrongly.
     """
 
     planes: Patch
@@ -33,19 +33,19 @@ class Decoded(NamedTuple):
 
 
 def decode_all(
-    found: list[Source],
+    sources: list[Source],
     resize: AnyResize,
     rules: dict[str, MaskRule],
-    seen: list[LookedAt | None],
+    inspected: list[InspectedMask | None],
     pool: ThreadPoolExecutor,
 ) -> Iterator[Decoded | list[str]]:
-    """What `_decode` makes of each sample, in order, a few ahead of the reader."""
-    left = zip(found, seen, strict=True)
+    """The result of `_decode` for each sample, in order, decoded a few ahead."""
+    left = zip(sources, inspected, strict=True)
 
     def ahead(count: int) -> Iterator[Future[Decoded | list[str]]]:
         return (
-            pool.submit(_decode, source, resize, rules[source.label], looked)
-            for source, looked in islice(left, count)
+            pool.submit(_decode, source, resize, rules[source.label], mask)
+            for source, mask in islice(left, count)
         )
 
     waiting = deque(ahead(WORKERS + 2))
@@ -55,11 +55,11 @@ def decode_all(
 
 
 def _decode(
-    source: Source, resize: AnyResize, rule: MaskRule, looked: LookedAt | None
+    source: Source, resize: AnyResize, rule: MaskRule, inspected: InspectedMask | None
 ) -> Decoded | list[str]:
-    """A sample at the working size, or what is wrong with it; `looked`: its mask, if that was looked at."""
+    """A sample at the working size, or its problems; `inspected`: its mask, if it was inspected."""
     try:
-        image, mask, valid = source.read(mask=None if looked is None else looked.mask)
+        image, mask, valid = source.read(mask=None if inspected is None else inspected.mask)
     except DataError as error:
         return list(error.problems)
     sample = source.sample
@@ -69,6 +69,6 @@ def _decode(
     if valid.shape != mask.shape or max(mask.max(), valid.max()) > 1:
         return [f"{sample.mask}: masks must hold 0 and 1 in the size of the image {sample.image}"]
     planes = resize.image(image), resize.mask(mask, rule=rule), resize.mask(valid, rule="nearest")
-    nearest = lost_at(resize, mask) if looked is None else looked.lost
+    nearest = lost_at(resize, mask) if inspected is None else inspected.lost
     lost = nearest if rule == "nearest" else lost_by_area(resize, mask, nearest=nearest, small=planes[1])
     return Decoded(planes, nearest, lost, doubtful_turn(sample))

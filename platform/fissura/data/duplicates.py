@@ -1,7 +1,7 @@
-"""Finding images that occur twice: pixel for pixel, or nearly so after a flip or a turn by quarters.
+"""Finds images that occur twice: pixel for pixel, or nearly so after a flip or quarter turns.
 
 A perceptual hash proposes pairs (signs of the lowest DCT coefficients, Zauner 2010) and the correlation of
-fine detail confirms them, since the hash alone takes any two plain surfaces under like light for one.
+fine detail confirms them: the hash alone confuses any two plain surfaces under similar light.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ VIEWS = (
     "mirrored and turned by 180 degrees",
     "mirrored and turned by 270 degrees",
 )
-# Measured on CFD, DeepCrack, DRIVE and 2,000 of METU's images: true pairs lie at most 2 bits
-# apart and correlate by 0.95 or more; the next pair correlates by 0.64.
+# Measured on CFD, DeepCrack, DRIVE and 2,000 of METU's images: true pairs differ in at most 2 bits
+# and correlate by 0.95 or more; the next pair correlates by 0.64.
 MOST_BITS = 10
 LEAST_CORRELATION = 0.9
 
@@ -42,7 +42,8 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images that are one: pixel for pixel (`exact`), or `second` after it is seen as `view` says."""
+    """Two equal images: pixel for pixel (`exact`), or nearly, with `second` turned and mirrored as `view`
+    says."""
 
     first: str
     second: str
@@ -54,8 +55,8 @@ class Duplicate:
 def fingerprint(
     image: UInt8[np.ndarray, "h w 3"], *, valid: UInt8[np.ndarray, "h w"] | None = None
 ) -> Fingerprint:
-    """The fingerprint of an image; outside `valid`, where all images of a set look alike, it is made
-    plain.
+    """The fingerprint of an image. Outside `valid`, where all images of a set look alike, it sees a plain
+    surface.
     """
     import cv2
     from scipy.fft import dctn
@@ -65,7 +66,7 @@ def fingerprint(
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     inside = None
     if valid is not None and valid.any():
-        # The rim is cut off too: it is the same steep edge in every image.
+        # without the rim: it is the same steep edge in every image
         inside = cv2.erode(valid, np.ones((15, 15), np.uint8), borderType=cv2.BORDER_REPLICATE) > 0
         grey = np.where(valid > 0, grey, grey[valid > 0].mean()).astype(np.uint8)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -77,7 +78,7 @@ def fingerprint(
     detail = small - cv2.GaussianBlur(small, (0, 0), 4.0)
     if inside is not None:
         detail *= cv2.resize(inside.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    # A few strong edges must not decide alone.
+    # so that a few strong edges do not dominate
     limit = 2.5 * 1.48 * float(np.median(np.abs(detail))) + 1e-6
     detail = np.clip(detail, -limit, limit)
     detail -= detail.mean()
@@ -87,14 +88,14 @@ def fingerprint(
 
 
 def duplicates(prints: Mapping[str, Fingerprint]) -> list[Duplicate]:
-    """All pairs among the named images: exact ones against the first of their copies, near ones between
-    first copies.
+    """All pairs among the named images: exact copies with the first one, near duplicates between first
+    copies.
     """
-    found: list[Duplicate] = []
+    pairs: list[Duplicate] = []
     first: dict[str, str] = {}
     for name, print_ in prints.items():
         if print_.pixels in first:
-            found.append(Duplicate(first[print_.pixels], name, exact=True, view=VIEWS[0], correlation=1.0))
+            pairs.append(Duplicate(first[print_.pixels], name, exact=True, view=VIEWS[0], correlation=1.0))
         first.setdefault(print_.pixels, name)
     names = list(first.values())
     hashes = np.array([prints[name].hashes for name in names], dtype=np.uint64).reshape(-1, 8)
@@ -105,13 +106,13 @@ def duplicates(prints: Mapping[str, Fingerprint]) -> list[Duplicate]:
             correlations = [float((prints[name].detail * view).sum()) for view in views]
             best = int(np.argmax(correlations))
             if correlations[best] >= LEAST_CORRELATION:
-                found.append(
+                pairs.append(
                     Duplicate(
                         name, names[other], exact=False, view=VIEWS[best], correlation=correlations[best]
                     )
                 )
-    return found
+    return pairs
 
 
 def _views(square: Float32[np.ndarray, "n n"]) -> list[Float32[np.ndarray, "n n"]]:
-    return [np.rot90(seen, turns) for seen in (square, square[:, ::-1]) for turns in range(4)]
+    return [np.rot90(side, turns) for side in (square, square[:, ::-1]) for turns in range(4)]

@@ -1,7 +1,7 @@
-"""The batches of an epoch: drawn from prepared images, changed and collated, a few ahead of the training.
+"""The batches of an epoch: drawn from prepared images, augmented and collated, a few ahead of the training.
 
-Every random choice follows from (seed, epoch, place in the epoch) alone, so batches do not depend on how
-many threads or workers draw them, and training can go on from the middle of an epoch.
+Every random choice depends only on (seed, epoch, position in the epoch), so that batches do not depend on the
+number of threads or workers, and training can resume in the middle of an epoch.
 """
 
 import math
@@ -38,8 +38,8 @@ class Batch:
 
 
 def collate(patches: Sequence[Patch], *, stride: int) -> Batch:
-    """One batch; all patches are padded to the largest, and to a multiple of `stride` pixels. All have
-    maps of the same names."""
+    """One batch of patches, padded to the largest and to a multiple of `stride` pixels. All have maps of the
+    same names."""
     height, width = (
         math.ceil(max(patch.mask.shape[axis] for patch in patches) / stride) * stride for axis in (0, 1)
     )
@@ -54,23 +54,23 @@ def collate(patches: Sequence[Patch], *, stride: int) -> Batch:
 def _images(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]], height: int, width: int
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """The images' channels first, their last row and column repeated to the full size."""
+    """The images, channels first, padded with their last row and column."""
     batch = np.empty((len(images), 3, height, width), np.uint8)
-    for place, image in zip(batch, images, strict=True):
+    for target, image in zip(batch, images, strict=True):
         rows, columns, _ = image.shape
-        place[:, :rows, :columns] = image.transpose(2, 0, 1)
+        target[:, :rows, :columns] = image.transpose(2, 0, 1)
         if rows < height:
-            place[:, rows:, :columns] = place[:, rows - 1 : rows, :columns]
+            target[:, rows:, :columns] = target[:, rows - 1 : rows, :columns]
         if columns < width:
-            place[:, :, columns:] = place[:, :, columns - 1 : columns]
+            target[:, :, columns:] = target[:, :, columns - 1 : columns]
     return torch.from_numpy(batch)
 
 
 def _maps(maps: Sequence[Num[np.ndarray, "_ _"]], height: int, width: int) -> Num[Tensor, "b 1 h w"]:
-    """The maps, with zeros to the full size."""
+    """The maps, padded with zeros."""
     batch = np.zeros((len(maps), 1, height, width), maps[0].dtype)
-    for place, pixels in zip(batch, maps, strict=True):
-        place[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+    for target, pixels in zip(batch, maps, strict=True):
+        target[0, : pixels.shape[0], : pixels.shape[1]] = pixels
     return torch.from_numpy(batch)
 
 
@@ -82,16 +82,16 @@ def prepared_patch(data: PreparedData, index: int) -> Patch:
 class Epochs:
     """The training batches of one worker, epoch by epoch, drawn ahead by a few threads.
 
-    The order is drawn afresh each epoch; the last batch may be smaller. A last batch of a single sample is
+    The order is drawn again each epoch; the last batch may be smaller. A last batch of a single sample is
     left out where the others have more, as batch normalisation needs two values a channel. A batch that the
-    workers cannot share equally is filled up with its own first samples, so that all take equally many.
+    workers cannot share equally is padded with its own first samples, so that all take equally many.
 
     `maps` holds, by name, a map in the size of the mask for each training entry, by its index in `data`; it
     is cropped, flipped and turned with the mask.
 
     Raises:
-        DataError: a training entry lacks a map, or has one of another size than its mask; the crop cannot be
-            had from the images.
+        DataError: a training entry lacks a map, or has one of another size than its mask; the crop does not
+            fit the images.
     """
 
     def __init__(
@@ -135,9 +135,9 @@ class Epochs:
         with ThreadPoolExecutor(self._threads) as pool:
             ahead: deque[Future[Batch]] = deque()
             for first in range(start * size, self.samples, size):
-                places = range(first, min(first + size, self.samples))
-                share = math.ceil(len(places) / self._world_size)
-                even = [places[i % len(places)] for i in range(share * self._world_size)]
+                positions = range(first, min(first + size, self.samples))
+                share = math.ceil(len(positions) / self._world_size)
+                even = [positions[i % len(positions)] for i in range(share * self._world_size)]
                 mine = even[self._rank :: self._world_size]
                 changes = self._changes[first // size % len(self._changes)]
                 indices = self._indices[order[mine]].tolist()
@@ -147,16 +147,16 @@ class Epochs:
             while ahead:
                 yield ahead.popleft().result()
 
-    def _draw(self, places: Sequence[int], indices: Sequence[int], epoch: int, changes: Changes) -> Batch:
+    def _draw(self, positions: Sequence[int], indices: Sequence[int], epoch: int, changes: Changes) -> Batch:
         patches = []
-        for place, index in zip(places, indices, strict=True):
-            seed = derive(self._seed, "sample", epoch, place)
+        for position, index in zip(positions, indices, strict=True):
+            seed = derive(self._seed, "sample", epoch, position)
             cut = self._cutter(index)
             patches.append(changes.apply(cut(np.random.default_rng(seed)), seed=seed))
         return collate(patches, stride=self._stride)
 
     def _cutter(self, index: int) -> Cutter:
-        # two threads may make the same one at once: they are equal
+        # two threads may build the same one at once: they are equal
         cutter = self._cutters.get(index)
         if cutter is None:
             cutter = self._cutters[index] = self._pipeline.crop.cutter(self._image(index))
@@ -168,10 +168,10 @@ class Epochs:
         for name, given in self._maps.items():
             pixels = given.get(index)
             if pixels is None or pixels.shape != patch.mask.shape:
-                found = "none" if pixels is None else f"one of {pixels.shape}"
+                got = "none" if pixels is None else f"one of {pixels.shape}"
                 raise DataError(
                     f"{self._data.entries[index].name}: a map `{name}` of {patch.mask.shape} is needed, got"
-                    f" {found}; give one for each training image"
+                    f" {got}; give one for each training image"
                 )
             maps[name] = pixels
         return patch._replace(maps=maps)

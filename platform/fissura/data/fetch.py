@@ -1,7 +1,7 @@
-"""Fetching a data set from its publisher with pooch, every file checked against a known size and SHA-256.
+"""Fetches a data set from its publisher with pooch; checks every file's size and SHA-256.
 
-A file takes its name only when it is right: a fetch that broke off goes on with the files that are missing.
-The synthetic set is drawn instead.
+A file gets its name only when it is right: an interrupted fetch resumes with the missing files. The synthetic
+set is drawn instead.
 """
 
 import json
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FETCHED = ("cfd", "synthetic")
 CONNECTIONS = 4
-SILENCE = 10.0  # seconds that a connection may bring nothing
+SILENCE = 10.0  # seconds without data before a connection is given up
 DELAYS = (0.3, 1.5)  # seconds before the second and the third attempt at a file
 MOST_FAILURES = 5  # files that may fail before the fetch gives up
 CHUNK = 1 << 16  # bytes
@@ -52,8 +52,8 @@ class KnownFile:
     size: int  # bytes
     sha256: str
 
-    def stands_in(self, directory: Path) -> bool:
-        """Whether the file is there, whole and right."""
+    def is_in(self, directory: Path) -> bool:
+        """Whether `directory` holds the file with this size and SHA-256."""
         path = directory / self.path
         return path.is_file() and path.stat().st_size == self.size and sha256(path) == self.sha256
 
@@ -74,12 +74,12 @@ def fetch(
     """Puts the data set `name` into `directory`.
 
     `cfd` is downloaded from `mirror` (an https folder, or http on the loopback), by default the publisher's;
-    files that stand there already and are right are kept, others of those names are replaced. `synthetic` is
-    drawn from the default spec. `on_progress` is told what is done, and of how much: bytes for `cfd`, images
-    for `synthetic`.
+    right files in `directory` are kept, others of those names are replaced. `synthetic` is drawn from the
+    default spec. `on_progress` is called with what is done and the total: bytes for `cfd`, images for
+    `synthetic`.
 
     Raises:
-        DataError: no such data set; one that only its publisher gives out; no network (within 5 seconds); a
+        DataError: no such data set; one that only its publisher distributes; no network (within 5 seconds); a
             mirror that fails or sends wrong bytes; a folder that cannot be written.
     """
     if name == "cfd":
@@ -111,11 +111,11 @@ def download(
     mirror: str,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Downloads the files that are missing or wrong in `directory`, a few at a time; see `fetch`."""
+    """Downloads missing or wrong files to `directory`, a few at a time; see `fetch`."""
     check_address(mirror)
     made = not directory.exists()
     if made:
-        check_network(mirror)  # before the folder is made: without a network, nothing is
+        check_network(mirror)  # first: without a network no folder is made
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,9 +123,9 @@ def download(
             f"{directory}: the folder cannot be made: {error.strerror}; name another one"
         ) from None
     with locked(directory):
-        missing = [each for each in known if not each.stands_in(directory)]
-        total = sum(each.size for each in known)
-        done = total - sum(each.size for each in missing)
+        missing = [file for file in known if not file.is_in(directory)]
+        total = sum(file.size for file in known)
+        done = total - sum(file.size for file in missing)
         if on_progress is not None:
             on_progress(done, total)
         if not missing:
@@ -134,7 +134,7 @@ def download(
         mirrored = _Mirror(mirror, missing, directory)
         problems: list[str] = []
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            futures = {pool.submit(mirrored.fetch, each): each for each in missing}
+            futures = {pool.submit(mirrored.fetch, file): file for file in missing}
             try:
                 for future in as_completed(futures):
                     problem = future.result()
@@ -155,10 +155,10 @@ def download(
 
 
 def _remove_empty(known: tuple[KnownFile, ...], directory: Path, *, made: bool) -> None:
-    """Removes the folders that were made for files that did not come."""
-    folders = {parent for each in known for parent in Path(each.path).parents}
+    """Removes folders that were made for files that were not fetched."""
+    folders = {parent for file in known for parent in Path(file.path).parents}
     for folder in sorted(folders - {Path()}, key=lambda path: -len(path.parts)):
-        with suppress(OSError):  # what holds something stays
+        with suppress(OSError):  # folders that are not empty stay
             (directory / folder).rmdir()
     if made:
         with suppress(OSError):
@@ -166,10 +166,10 @@ def _remove_empty(known: tuple[KnownFile, ...], directory: Path, *, made: bool) 
 
 
 class _WholeFile(BufferedWriter):
-    """A file that takes no byte more than it should have, and none once `stop` is set."""
+    """A file that refuses bytes beyond its size, and all once `stop` is set."""
 
     def __init__(self, path: str, *, size: int, stop: threading.Event) -> None:
-        Path(path).unlink()  # pooch's own, which nobody but its maker could read
+        Path(path).unlink()  # pooch's own, which only its owner may read
         super().__init__(FileIO(path, "w"))
         self._size, self._stop = size, stop
 
@@ -180,18 +180,18 @@ class _WholeFile(BufferedWriter):
 
 
 class _Mirror:
-    """Brings single files from a mirror into a folder, each whole or not at all. Threads may share it."""
+    """Fetches single files from a mirror to a folder, each whole or not at all. Threads may share it."""
 
     def __init__(self, address: str, known: Sequence[KnownFile], directory: Path) -> None:
         import pooch
 
-        pooch.get_logger().setLevel("WARNING")  # it tells of every file
+        pooch.get_logger().setLevel("WARNING")  # else it logs every file
         self.stop = threading.Event()
         self._pooch = pooch.Pooch(
             directory,
             base_url=address,
-            registry={each.path: f"sha256:{each.sha256}" for each in known},
-            urls={each.path: f"{address.rstrip('/')}/{quote(each.path)}" for each in known},
+            registry={file.path: f"sha256:{file.sha256}" for file in known},
+            urls={file.path: f"{address.rstrip('/')}/{quote(file.path)}" for file in known},
         )
         self._request = pooch.HTTPDownloader(
             chunk_size=CHUNK,
@@ -202,7 +202,7 @@ class _Mirror:
         )
 
     def fetch(self, known: KnownFile) -> str | None:
-        """None where the file stands now, else the problem in one line; empty where the fetch was stopped."""
+        """None if the file was fetched, else the problem in one line; "" if the fetch was stopped."""
         from requests.exceptions import RequestException
 
         def download(url: str, path: str, pooch: "Pooch") -> None:

@@ -1,10 +1,9 @@
-"""Reading one image file of a data set, and saying plainly what is wrong with a bad one.
+"""Reads one image file of a data set, and says what is wrong with a bad one.
 
-Rules. Files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
-page stacks (of a phone's MPO or HEIC the first picture is taken). An alpha channel is dropped where it is
-opaque and refused where it is not, since what lies behind is unknown. EXIF rotation is applied. Grey
-photographs become RGB. (`fissura.data.photograph` is the lenient reader, of what users send; `opened` is what
-the two share.)
+Rules: files hold 8 bits a channel and one picture: no 16-bit, palette, CMYK or float images, no animations or
+page stacks (of a phone's MPO or HEIC the first picture is taken). An opaque alpha channel is dropped, any
+other refused, as the background is unknown. EXIF rotation is applied. Grey photographs become RGB.
+(`fissura.data.photograph` is the lenient reader of what users send; both use `opened`.)
 """
 
 import math
@@ -45,8 +44,8 @@ PLAIN_MODES = frozenset({"L", "LA", "RGB", "RGBA"})
 
 
 class _Quiet:
-    """Pillow's warnings are ignored while any thread is inside. `warnings.catch_warnings` alone is not safe
-    between threads: each would put back what another had set.
+    """Ignores Pillow's warnings while any thread is inside. `warnings.catch_warnings` alone is not
+    thread-safe: each thread would restore what another had set.
     """
 
     def __init__(self) -> None:
@@ -72,10 +71,10 @@ _quiet = _Quiet()
 
 
 class Picture(NamedTuple):
-    """An image that Pillow has opened, and not decoded yet.
+    """An image that Pillow has opened but not decoded.
 
-    `turn` makes its pixels upright; None where they are (Pillow turns a TIFF itself). `bits` are those of one
-    channel. `orientation` is that of the EXIF tag, 1 to 8; 1 is upright.
+    `turn` makes its pixels upright; None if they are (Pillow turns a TIFF itself). `bits` are those of one
+    channel. `orientation` is the EXIF tag, 1 to 8; 1 is upright.
     """
 
     image: Image.Image
@@ -112,19 +111,19 @@ def read_size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels of an image, upright as its EXIF tag says; only the header is read.
 
     Raises:
-        DataError: as `read_rgb`, as far as the header shows it.
+        DataError: as `read_rgb`, for what the header shows.
     """
     return read_stance(path)[0]
 
 
 def read_stance(path: Path) -> tuple[tuple[int, int], int]:
-    """As `read_size`, and the EXIF orientation, 1 (upright) to 8."""
+    """`read_size` and the EXIF orientation, 1 (upright) to 8."""
     with open_file(path) as picture:
         return picture.size, picture.orientation
 
 
 def is_opaque(image: Image.Image) -> bool:
-    """Whether nothing shows through an image of `PLAIN_MODES`. It is decoded."""
+    """Whether an image of `PLAIN_MODES` is opaque; decodes it."""
     return image.mode not in {"LA", "RGBA"} or image.getextrema()[-1] == (255, 255)
 
 
@@ -140,7 +139,7 @@ Purpose = Literal["image", "mask"]
 
 
 def mode_problem(mode: str, *, of: Purpose = "image") -> str:
-    """What is wrong with a file whose pixels are of this mode, and what to do with it."""
+    """The problem of a file whose pixels have this mode, and the remedy."""
     names = {
         "P": "palette colours",
         "PA": "palette colours",
@@ -156,7 +155,7 @@ def mode_problem(mode: str, *, of: Purpose = "image") -> str:
 
 @contextmanager
 def open_file(path: Path, *, of: Purpose = "image") -> Iterator[Picture]:
-    """`opened`, of at most 8 bits a channel; a DataError, of the block too, gets the file's name."""
+    """`opened` for at most 8 bits a channel; adds the file's name to a DataError, also of the block."""
     try:
         if not path.is_file():
             raise DataError("the file is missing (or no regular file); restore it, or remove its partner")
@@ -172,13 +171,13 @@ def open_file(path: Path, *, of: Purpose = "image") -> Iterator[Picture]:
 
 @contextmanager
 def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]:
-    """The one picture of an image file, which is decoded when the block asks for its pixels.
+    """The only picture of an image file, decoded when the block asks for its pixels.
 
-    Its size (at most `max_pixels`, and `MAX_PIXELS` whatever that says) and its frames are checked before.
+    Checks its size (at most `max_pixels` and `MAX_PIXELS`) and its frames before.
 
     Raises:
-        DataError: one line, which names no file: the rule it breaks, what it holds, the remedy. Every fault
-            of the file becomes one, in the block too.
+        DataError: one line without the file's name: the rule it breaks, what it holds, the remedy; for
+            every fault of the file, also in the block.
         MemoryError: the pixels do not fit the memory.
     """
     beginning = file.read(25)
@@ -212,7 +211,7 @@ def opened(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Iterator[Picture]
 
 
 def _formats(beginning: bytes) -> tuple[str, ...]:
-    """The formats that a file of this beginning may have: HEIC too, where `pillow-heif` is installed."""
+    """The formats that a file with these first bytes may have: HEIC too, if `pillow-heif` is installed."""
     if "HEIC" not in unread_kind(beginning) or not reads_heif():
         return FORMATS
     import pillow_heif
@@ -227,18 +226,18 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if isinstance(image, TiffImageFile):
         if _DNG_VERSION in image.tag_v2:  # its first picture is a small preview
             raise DataError("an image is developed: this one is a DNG raw file; save it as JPEG or TIFF")
-        # libtiff decodes a whole tile, however little of it the image takes
+        # libtiff decodes whole tiles, even if the image needs little of them
         tile = image.tag_v2.get(_TILE_WIDTH, 0), image.tag_v2.get(_TILE_LENGTH, 0)
         if math.prod(tile) > max_pixels:
             raise DataError(_too_large(max_pixels, f"a tile of {tile[0]}x{tile[1]}"))
-    # to count further frames takes a long time where there are many
+    # without counting: many frames would take long
     if getattr(image, "is_animated", False) and image.format not in {"MPO", HEIF}:
         raise DataError("a file holds one image: this one holds 2 or more (frames or pages); save one as PNG")
 
 
 def _orientation(image: Image.Image) -> int:
-    """What the EXIF tag says, 1 to 8. To be asked before the pixels are: a PNG may hold another tag behind
-    them, and Pillow would decode a whole one in search of it.
+    """The EXIF orientation, 1 to 8. Read before the pixels: a PNG may hold another tag after them, and Pillow
+    would decode the whole file to find one.
     """
     if image.format == "PNG" and "exif" not in image.info:
         return 1

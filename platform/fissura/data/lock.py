@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks a folder for one process at a time."""
 
 import fcntl
 import os
@@ -13,9 +13,9 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Waits until no other caller holds `directory` (made where it is absent), and holds it for the block.
+    """Waits for the lock of `directory` (created if missing), and holds it for the block.
 
-    The kernel lets go when the holder ends, however it ends; no lock file is left behind.
+    The kernel releases it when the process ends, however it ends; no lock file remains.
     """
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
@@ -28,12 +28,12 @@ def locked(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(directory: Path, *, refusal: UserError) -> Iterator[None]:
-    """Holds `directory` for the block, but raises `refusal` where another caller holds it already, on this
-    machine or, on storage that several share, on another.
+    """Holds the lock of `directory` for the block; raises `refusal` if another caller holds it, on this
+    machine or, on shared storage, on another.
 
-    The kernel lets go when the holder ends, however it ends. What is locked is a hidden file in the folder,
-    since a network file system keeps the lock of a folder to each machine. Folders that were made for it and
-    are empty at the end are removed.
+    The kernel releases it when the process ends, however it ends. It locks a hidden file in the folder:
+    network file systems do not share a folder's lock between machines. Removes folders that it created and
+    that are empty at the end.
     """
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     descriptor = _held(directory, refusal)
@@ -48,7 +48,7 @@ def claimed(directory: Path, *, refusal: UserError) -> Iterator[None]:
 
 
 def _held(directory: Path, refusal: UserError) -> int:
-    """The descriptor of the folder's locked file; whoever held it before may have removed it meanwhile."""
+    """The descriptor of the folder's locked file, which its previous holder may remove meanwhile."""
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

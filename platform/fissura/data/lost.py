@@ -1,4 +1,4 @@
-"""What cracks lose where masks are brought to a working size, and the rule that is chosen by it."""
+"""The crack pixels that masks lose at a working size, and the choice of the mask rule by it."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,11 +13,11 @@ MOST_LOST = 0.05  # of the crack pixels, or of the pieces
 
 @dataclass(frozen=True)
 class LostCracks:
-    """What is left of the cracks of some masks.
+    """What some masks lose of their cracks.
 
     `masks` hold a crack, `emptied` of them none at the working size. A crack pixel is lost (`lost_pixels` of
-    `pixels`) where neither its working pixel nor one beside it is crack; a piece (8-connected) where all its
-    pixels are (`lost_pieces` of `pieces`). `pieces_left` are seen at the working size.
+    `pixels`) if neither its working pixel nor a neighbour of that is crack; a piece (8-connected) if all its
+    pixels are (`lost_pieces` of `pieces`). `pieces_left` is their number at the working size.
     """
 
     masks: int = 0
@@ -36,7 +36,7 @@ class LostCracks:
         *,
         pieces: int | None = None,
     ) -> Self:
-        """What `mask`, of so many `pieces` where they are known, loses where it becomes `small`."""
+        """What `mask` loses when it becomes `small`; `pieces` is its number of pieces, if known."""
         import cv2
 
         (height, width), (rows, columns) = mask.shape, small.shape
@@ -46,15 +46,15 @@ class LostCracks:
             return cls()
         near = cv2.dilate(small, np.ones((3, 3), np.uint8)).view(bool)
         near = near[row * rows // height, column * columns // width]
-        lost, gone = pixels - int(np.count_nonzero(near)), 0
-        if lost or pieces is None:  # labels cost more than all else
+        lost, lost_pieces = pixels - int(np.count_nonzero(near)), 0
+        if lost or pieces is None:  # labelling is the slowest part
             box = _box(mask)
             number, piece_of = pieces_of(np.ascontiguousarray(mask[box]))
             pieces = number - 1
             if lost:
                 seen = np.zeros(number, bool)
                 seen[piece_of[row[near] - box[0].start, column[near] - box[1].start]] = True
-                gone = pieces - int(np.count_nonzero(seen))
+                lost_pieces = pieces - int(np.count_nonzero(seen))
         return cls(
             masks=1,
             emptied=int(not small.any()),
@@ -62,12 +62,12 @@ class LostCracks:
             lost_pixels=lost,
             pieces=pieces,
             pieces_left=pieces_of(small)[0] - 1,
-            lost_pieces=gone,
+            lost_pieces=lost_pieces,
         )
 
     @classmethod
     def none_of(cls, mask: UInt8[np.ndarray, "h w"]) -> Self:
-        """What a mask loses that does not shrink: nothing."""
+        """The counts of a mask that does not shrink: nothing is lost."""
         pixels = int(np.count_nonzero(mask))
         if not pixels:
             return cls()
@@ -79,14 +79,14 @@ class LostCracks:
 
     @property
     def any(self) -> bool:
-        """Whether anything is lost, or breaks."""
+        """Whether anything is lost or breaks."""
         return bool(self.lost_pixels or self.lost_pieces) or self.pieces_left != self.pieces
 
     @property
     def too_many(self) -> bool:
-        """Whether more than `MOST_LOST` is lost, or the cracks fall into so many more pieces."""
-        torn = max(self.lost_pieces, self.pieces_left - self.pieces)
-        return self.lost_pixels > MOST_LOST * self.pixels or torn > MOST_LOST * self.pieces
+        """Whether more than the share `MOST_LOST` is lost, or more pieces are added by breaks."""
+        changed = max(self.lost_pieces, self.pieces_left - self.pieces)
+        return self.lost_pixels > MOST_LOST * self.pixels or changed > MOST_LOST * self.pieces
 
     def __str__(self) -> str:
         share = self.lost_pixels / self.pixels if self.pixels else 0.0
@@ -98,7 +98,7 @@ class LostCracks:
 
 
 def _box(mask: UInt8[np.ndarray, "h w"]) -> tuple[slice, slice]:
-    """The rows and columns of the smallest box that holds all crack."""
+    """The rows and columns of the cracks' bounding box."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(mask)
@@ -133,20 +133,20 @@ def lost_by_area(
     small: UInt8[np.ndarray, "height width"] | None = None,
 ) -> LostCracks:
     """What `mask` loses at the working size by area; `nearest` is what it loses by nearest neighbour, and
-    `small` is the mask by area, where that is there already."""
+    `small` is the mask by area, if known."""
     if not nearest.masks or not shrinks(resize, mask.shape) or not isinstance(resize, Fixed):
         return nearest
     if mask.shape[0] < resize.height or mask.shape[1] < resize.width:
         small = resize.mask(mask, rule="area") if small is None else small
         return LostCracks.of(mask, small, pieces=nearest.pieces)
-    # the rule loses nothing, and leaves the pieces that all touched pixels would have
+    # the rule loses nothing, and leaves the pieces of all touched pixels
     small = touched(mask, rows=resize.height, columns=resize.width) if small is None else small
     left = pieces_of(small)[0] - 1
     return LostCracks(masks=1, pixels=nearest.pixels, pieces=nearest.pieces, pieces_left=left)
 
 
-def said_of(resize: AnyResize, *, rule: MaskRule, nearest: LostCracks, lost: LostCracks) -> str | None:
-    """One line about the masks of a data set at the working size, where something is worth it: `nearest` is
+def loss_line(resize: AnyResize, *, rule: MaskRule, nearest: LostCracks, lost: LostCracks) -> str | None:
+    """One line about the masks of a data set at the working size if much is lost, else None: `nearest` is
     what nearest neighbour would lose, `lost` what the `rule` loses.
     """
     if not isinstance(resize, Fixed) or not (nearest.too_many or lost.too_many):

@@ -15,14 +15,14 @@ from fissura.data.images import read_size
 from fissura.data.lost import LostCracks, lost_at, shrinks
 from fissura.data.resize import AnyResize, Fixed, MaskRule
 
-MOST_LOOKED_AT = 200  # masks of a data set, spread over it
-MOST_KEPT = 1 << 30  # pixels of the masks looked at, 128 MiB as bits: the masks behind are decoded again
+MOST_INSPECTED = 200  # masks of a data set, spread over it
+MOST_KEPT = 1 << 30  # pixels of inspected masks, 128 MiB as bits: later masks are decoded again
 
 
 @dataclass(frozen=True)
-class LookedAt:
-    """What nearest neighbour loses of a mask of `size` (height, width); and the mask, a bit a pixel, where it
-    is kept.
+class InspectedMask:
+    """What nearest neighbour loses of a mask of `size` (height, width); and the mask, a bit a pixel, if it is
+    kept.
     """
 
     lost: LostCracks
@@ -31,57 +31,59 @@ class LookedAt:
 
     @property
     def mask(self) -> UInt8[np.ndarray, "h w"] | None:
-        """The mask as it was decoded, or None where it is not kept."""
+        """The mask as it was decoded, or None if it is not kept."""
         if self.bits is None:
             return None
         return np.unpackbits(self.bits, count=self.size[0] * self.size[1]).reshape(self.size)
 
 
-def looks(found: Sequence[Source], resize: AnyResize, pool: ThreadPoolExecutor) -> list[LookedAt | None]:
-    """For each sample its mask, if the rule of its data set is chosen by it: by none of a data set where no
-    rule is to be chosen, or no mask shrinks.
+def inspect_masks(
+    samples: Sequence[Source], resize: AnyResize, pool: ThreadPoolExecutor
+) -> list[InspectedMask | None]:
+    """For each sample its mask if it was inspected, else None. Inspects none of a data set whose rule is
+    fixed or whose masks do not shrink.
     """
-    seen: list[LookedAt | None] = [None] * len(found)
+    inspected: list[InspectedMask | None] = [None] * len(samples)
     if not isinstance(resize, Fixed) or resize.masks != "auto":
-        return seen
+        return inspected
     pixels = 0
 
     def size_of(source: Source) -> tuple[int, int]:
-        with suppress(DataError, OSError):  # a bad file is named where all are decoded
+        with suppress(DataError, OSError):  # bad files are reported when all are decoded
             return read_size(source.sample.image)
         return 0, 0
 
-    def look(source: Source, size: tuple[int, int], pixels: int) -> LookedAt | None:
+    def inspect(source: Source, size: tuple[int, int], pixels: int) -> InspectedMask | None:
         with suppress(DataError, OSError):
             mask = source.dataset.inspect_mask(source.sample, size=size).mask
             if mask.max() <= 1:
                 bits = np.packbits(mask) if pixels <= MOST_KEPT else None
-                return LookedAt(lost_at(resize, mask), size, bits)
+                return InspectedMask(lost_at(resize, mask), size, bits)
         return None
 
-    for label in dict.fromkeys(source.label for source in found):
-        places = [place for place, source in enumerate(found) if source.label == label]
-        places = places[:: max(1, len(places) // MOST_LOOKED_AT)]
-        looked = [found[place] for place in places]
-        sizes = list(pool.map(size_of, looked))
+    for label in dict.fromkeys(source.label for source in samples):
+        indices = [index for index, source in enumerate(samples) if source.label == label]
+        indices = indices[:: max(1, len(indices) // MOST_INSPECTED)]
+        chosen = [samples[index] for index in indices]
+        sizes = list(pool.map(size_of, chosen))
         if any(shrinks(resize, size) for size in sizes):
             _, *so_far = accumulate((height * width for height, width in sizes), initial=pixels)
             pixels = so_far[-1]
-            for place, each in zip(places, pool.map(look, looked, sizes, so_far), strict=True):
-                seen[place] = each
-    return seen
+            for index, mask in zip(indices, pool.map(inspect, chosen, sizes, so_far), strict=True):
+                inspected[index] = mask
+    return inspected
 
 
 def mask_rules(
-    found: Sequence[Source], resize: AnyResize, seen: Sequence[LookedAt | None]
+    samples: Sequence[Source], resize: AnyResize, inspected: Sequence[InspectedMask | None]
 ) -> dict[str, MaskRule]:
-    """How the masks of each data set are resized, by its label."""
-    lost = dict.fromkeys((source.label for source in found), LostCracks())
-    for source, each in zip(found, seen, strict=True):
-        if each is not None:
-            lost[source.label] += each.lost
+    """The rule by which the masks of each data set are resized, by its label."""
+    lost = dict.fromkeys((source.label for source in samples), LostCracks())
+    for source, mask in zip(samples, inspected, strict=True):
+        if mask is not None:
+            lost[source.label] += mask.lost
     chosen = resize.masks if isinstance(resize, Fixed) else "nearest"
     return {
-        label: ("area" if each.too_many else "nearest") if chosen == "auto" else chosen
-        for label, each in lost.items()
+        label: ("area" if loss.too_many else "nearest") if chosen == "auto" else chosen
+        for label, loss in lost.items()
     }

@@ -1,4 +1,4 @@
-"""Reading one mask file of a data set, by the rules of `fissura.data.images`."""
+"""Reads one mask file of a data set, by the rules of `fissura.data.images`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,17 @@ from fissura.data.images import PLAIN_MODES, Picture, check_opaque, mode_problem
 _IN_SCORE = " (`--mask-threshold {}` of `fissura score`)"
 LOSSY_THRESHOLD = 127
 MOST_OF_INDICES = 3  # the lightest level of class indices 0 and 1 as JPEG
-MOST_CLASSES = 16  # levels of a mask that are classes, and no grey edges
-MOST_CUT_OFF = 0.1  # of the pixels of more than half the lightest level, by the threshold
+MOST_CLASSES = 16  # levels of a mask that are classes, not grey edges
+MOST_CUT_OFF = 0.1  # of the pixels above half the lightest level may lie below the threshold
 
 
 @dataclass(frozen=True)
 class MaskReading:
-    """A mask and what its file held.
+    """A mask and the levels of its file.
 
     `mask` is uint8 [h w], 0 background, 1 crack. `levels` counts the pixels of each grey level (or label) of
-    the file. `grey_share` is the share (0..1) of pixels whose level is none that a mask should hold. `remark`
-    says in one line how those were read, or is None where nothing is odd.
+    the file. `grey_share` is the share (0..1) of pixels whose level a mask should not hold. `remark` says in
+    one line how those were read, or is None.
     """
 
     mask: UInt8[np.ndarray, "h w"]
@@ -68,7 +68,7 @@ def decode_mask(
         share, remark = 0.0, None
     else:
         light = (grey > threshold).astype(np.uint8)
-        # of levels that are classes the threshold that was named says all
+        # where levels are classes the given threshold separates them: nothing is grey
         classes = not lossy and len(levels) <= MOST_CLASSES and 255 not in levels
         share = 0.0 if classes else 1.0 - (levels.get(0, 0) + levels.get(255, 0)) / grey.size
         remark = f"{share:.1%} of the pixels are grey, thresholded at {threshold}" if share else None
@@ -76,16 +76,16 @@ def decode_mask(
 
 
 def count_levels(grey: UInt8[np.ndarray, "h w"]) -> Int64[np.ndarray, "256"]:
-    """How many pixels there are of each level."""
+    """The number of pixels of each level."""
     counts, top = np.zeros(256, np.int64), int(grey.max())
     counts[0], counts[top] = grey.size - np.count_nonzero(grey), np.count_nonzero(grey == top)
     if counts[0] + counts[top] * (top > 0) == grey.size:
-        return counts  # a mask has two levels, and to count these alone is several times faster
+        return counts  # a mask has two levels: counting only these is several times faster
     return np.array(Image.fromarray(grey).histogram(), np.int64)
 
 
 def read_levels(path: Path) -> UInt8[np.ndarray, "h w"]:
-    """The levels of a grey image; of one in black and another colour 0 and 1, of one of 1 bit 0 and 255.
+    """The levels of a grey image; 0 and 1 of one in black and another colour, 0 and 255 of one of 1 bit.
 
     Raises:
         DataError: one line: the file, the rule it breaks, what it holds, the remedy.
@@ -110,8 +110,7 @@ def _check_threshold(path: Path, counts: Int64[np.ndarray, "256"], lightest: int
 
 
 def _between(counts: Int64[np.ndarray, "256"]) -> int:
-    """The middle between the mean levels of dark and of light, which are parted where they differ most (Otsu
-    1979)."""
+    """The middle between the mean levels of dark and of light, which Otsu's threshold (1979) separates."""
     total, whole = counts.sum(), (counts * np.arange(256)).sum()
     dark, below = np.cumsum(counts)[:-1], np.cumsum(counts * np.arange(256))[:-1]
     dark, below = dark[dark < total], below[dark < total]  # some pixels are lighter
@@ -144,7 +143,7 @@ def _two_levels(
 
 
 def _grey(picture: Picture) -> UInt8[np.ndarray, "h w"]:
-    """The levels of a mask; of one in black and another colour 0 and 1."""
+    """The levels of a mask; 0 and 1 of one in black and another colour."""
     image = picture.image
     if image.mode not in {"1", "P", *PLAIN_MODES}:
         raise DataError(mode_problem(image.mode, of="mask"))

@@ -1,4 +1,4 @@
-"""Which addresses a mirror of a data set may have, and whether one can be reached."""
+"""Checks that a mirror of a data set has a permitted address and can be reached."""
 
 import socket
 import threading
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from requests import Response
 
 CFD_MIRROR = "https://raw.githubusercontent.com/cuilimeng/CrackForest-dataset/master"
-PATIENCE = 3.0  # seconds until the mirror must accept a connection
+PATIENCE = 3.0  # seconds in which the mirror must accept a connection
 
 
 def check_redirect(response: "Response", **_: object) -> None:
-    """Follows a mirror only to addresses that a mirror may have."""
+    """Refuses a redirect to an address that a mirror may not have."""
     from requests.exceptions import InvalidURL
 
     target = urljoin(response.url, response.headers.get("Location", ""))
@@ -28,7 +28,7 @@ def check_redirect(response: "Response", **_: object) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is this machine's own."""
+    """Whether the address is this machine's own."""
     host = urlsplit(address).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -44,7 +44,11 @@ def _permitted(address: str) -> bool:
 
 
 def check_address(mirror: str) -> None:
-    """Raises a DataError where a mirror may not have this address."""
+    """Checks that a mirror may have this address.
+
+    Raises:
+        DataError: it may not.
+    """
     try:
         permitted = _permitted(mirror)
         _ = urlsplit(mirror).port
@@ -57,7 +61,7 @@ def check_address(mirror: str) -> None:
 
 
 def check_network(mirror: str) -> None:
-    """Connects once, to the mirror or the proxy before it, so that a machine without a network fails soon.
+    """Connects once, to the mirror or its proxy, so that a machine without a network fails soon.
 
     Raises:
         DataError: it cannot be reached.
@@ -68,20 +72,20 @@ def check_network(mirror: str) -> None:
     if proxy and not is_loopback(mirror) and not proxy_bypass(host):
         via = urlsplit(proxy if "://" in proxy else f"//{proxy}")
         host, port = via.hostname or host, via.port or 80
-    outcome: list[str] = []
+    results: list[str] = []
 
     def connect() -> None:
         try:
             socket.create_connection((host, port), timeout=PATIENCE).close()
-            outcome.append("")
+            results.append("")
         except OSError as error:
-            outcome.append(str(error) or type(error).__name__)
+            results.append(str(error) or type(error).__name__)
 
-    # A thread, since looking up a name knows no time limit.
+    # in a thread: a name look-up has no timeout
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
     attempt.join(PATIENCE + 0.5)
-    reason = outcome[0] if outcome else f"no answer within {PATIENCE:g} s"
+    reason = results[0] if results else f"no answer within {PATIENCE:g} s"
     if reason:
         raise DataError(
             f"{host}:{port} cannot be reached ({reason}): fetching from {mirror} needs a network; "

@@ -1,6 +1,6 @@
-"""What a file's name says of it: whether it is an image that is read, one that is not, or none of anyone's.
+"""Classifies files by name: images that are read, images that are not, and an operating system's own files.
 
-Needs the standard library alone: an exported bundle holds this file.
+Needs only the standard library: an exported bundle holds this file.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 
 def reads_heif() -> bool:
-    """Whether HEIC photographs can be read here: `pillow-heif` is installed."""
+    """Whether HEIC photographs can be read: `pillow-heif` is installed."""
     try:
         import_module("pillow_heif")
     except ImportError:
@@ -31,27 +31,26 @@ def reads_heif() -> bool:
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a relative path is hidden, or what an operating system keeps beside a user's files."""
+    """Whether a relative path is hidden, or an operating system's own file."""
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in {".", ".."}]
     return any(part.startswith(".") or part.lower() in _OF_SYSTEMS for part in parts)
 
 
 def is_image(name: str, *, more: frozenset[str] = frozenset()) -> bool:
-    """Whether a relative path is that of an image that is read, by its suffix; `more` are suffixes that count
-    too."""
+    """Whether a relative path has the suffix of an image that is read, or one of `more`."""
     suffix = PurePosixPath(name).suffix.lower()
     known = suffix in SUFFIXES or suffix in more or (suffix in HEIF_SUFFIXES and reads_heif())
     return known and not is_passed_over(name)
 
 
 def is_photograph(name: str) -> bool:
-    """Whether a relative path is that of an image by its suffix, one that is not read (HEIC, DNG) too."""
+    """Whether a relative path has the suffix of an image, also of one that is not read (HEIC, DNG)."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in SUFFIXES | HEIF_SUFFIXES | _RAW_SUFFIXES and not is_passed_over(name)
 
 
 def left_out(names: Iterable[str], *, more: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """Those of the relative paths that are not read for their suffix, photographs first."""
+    """The relative paths that are not read because of their suffix, photographs first."""
 
     def order(name: str) -> tuple[int, str]:
         suffix = PurePosixPath(name).suffix.lower()
@@ -69,13 +68,13 @@ def left_out_line(names: tuple[str, ...], *, most: int = 10) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     files = f"{len(names)} file{'s' * (len(names) != 1)}"
     heif = any(PurePosixPath(name).suffix.lower() in HEIF_SUFFIXES for name in names)
-    cure = "; HEIC is read where pillow-heif is installed, or as JPEG" if heif else ""
+    remedy = "; HEIC is read where pillow-heif is installed, or as JPEG" if heif else ""
     whose = "its" if len(names) == 1 else "their"
-    return f"{files} left out by {whose} suffix: {', '.join(names[:most])}{more}{cure}"
+    return f"{files} left out by {whose} suffix: {', '.join(names[:most])}{more}{remedy}"
 
 
 def unread_kind(beginning: bytes) -> str:
-    """What the first bytes (12 or more) of a file that is not read say of it, with the cure; or nothing."""
+    """The kind of a file that is not read, by its first bytes (12 or more), and the remedy; or ""."""
     if beginning[4:8] != b"ftyp":
         return ""
     if beginning[8:12] in _HEIF_BRANDS:

@@ -1,4 +1,4 @@
-"""What data sets are called: the name of each, and what tells several of one list apart."""
+"""Names of data sets, and unique names for a list of them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
@@ -7,30 +7,30 @@ from typing import Annotated, Any
 from pydantic import Field
 
 PLACE = ("root", "name")
-"""The options of a data set that say nothing of what it holds."""
+"""The options of a data set that do not change its content."""
 
 DataName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\P{C}+$")]
 """A name that a user gives: text without control characters."""
 
 
 def name_of(plain: Mapping[str, Any]) -> str:
-    """The name of the data set of this plain spec: the user's, or the last part of its root; of one that is
-    cut from another, that one's; the kind where there is no root."""
+    """The name of the data set of this plain spec: the user's, or the last part of its root; the source's if
+    it is cut from one; the kind if there is no root."""
     if plain.get("name"):
         return str(plain["name"])
     if plain.get("source"):
         return name_of(plain["source"])
     last = PurePath(str(plain.get("root") or "")).name or str(plain.get("kind"))
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in last)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in last)
 
 
 def folder_name(folder: Path) -> str:
-    """What a folder of files is called by itself: "bridge/masks", since half of them are called `masks`."""
+    """The name of a folder of files: "bridge/masks", as many folders are called `masks`."""
     return name_of({"name": "/".join(name_of({"root": part}) for part in folder.resolve().parts[-2:])})
 
 
-def told_apart(names: Iterable[str]) -> list[str]:
-    """The names in order; one that stands there already gets a number: "bridge", "bridge-2"."""
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names in order; a repeated one gets a number: "bridge", "bridge-2"."""
     taken: list[str] = []
     for name in names:
         number, own = 1, name

@@ -1,6 +1,6 @@
 """The options of a data set in its text: `KIND:ROOT?suffix=_mask&threshold=127`.
 
-They are the fields of its spec; `mask_suffix` and `mask_threshold` go by their last words.
+They are the fields of its spec; `mask_suffix` and `mask_threshold` are named by their last words.
 """
 
 import os
@@ -24,16 +24,16 @@ LONGEST_NAME = 255  # bytes of a file's or a folder's
 
 
 def split_options(text: str) -> tuple[str, dict[str, str]]:
-    """The root and the options of `ROOT?KEY=VALUE&...`. What exists as it is written is a root."""
+    """The root and the options of `ROOT?KEY=VALUE&...`. An existing path is a root."""
     root, mark, query = text.rpartition("?")
-    if not mark or "=" not in query or stands(Path(text).expanduser()):
+    if not mark or "=" not in query or exists(Path(text).expanduser()):
         return text, {}
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
     return root, {unquote(key): unquote(value) for key, _, value in pairs}
 
 
-def stands(path: Path) -> bool:
-    """Whether a file or a folder lies at `path`; what is too long for a path is none."""
+def exists(path: Path) -> bool:
+    """Whether `path` exists; a text that is too long for a path does not."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -43,12 +43,12 @@ def stands(path: Path) -> bool:
 def with_options(
     spec: type[SpecT], options: Mapping[str, str], *, text: str, given: Mapping[str, Any]
 ) -> SpecT:
-    """The data set of the kind `spec` with these options; `given` are its root and all else that is no
-    option.
+    """The data set of the kind `spec` with these options; `given` are its root and other fields that are not
+    options.
 
     Raises:
-        SpecError: a folder's name is too long; or with a line for each option that the kind has not, or whose
-            value breaks a rule.
+        SpecError: a folder's name is too long; or a line for each option that is unknown or whose value
+            breaks a rule.
     """
     root = given.get("root")
     if isinstance(root, Path) and any(len(os.fsencode(part)) > LONGEST_NAME for part in root.parts):
@@ -78,13 +78,13 @@ def with_options(
 
 
 def options_of(spec: type[Spec]) -> dict[str, str]:
-    """The options of a kind of data, with the default of each as it is written; empty where it is none."""
+    """The options of a kind of data, each with its default as text; "" for None."""
     defaults = {option: spec.model_fields[field].default for option, field in _fields(spec)}
     return {option: "" if default is None else str(default) for option, default in defaults.items()}
 
 
 def options_text(data: Spec, *, lead: str = "") -> str:
-    """`?KEY=VALUE&...` for the fields that are not the default, each key led by `lead`; or nothing."""
+    """`?KEY=VALUE&...` for the fields that differ from their default, with `lead` before each key; or ""."""
     pairs = []
     for option, field in _fields(type(data)):
         value = getattr(data, field)

@@ -1,9 +1,9 @@
-"""Reading a photograph from the bytes that a user sent: leniently, since people send what their cameras and
-programs write, and safely, since anyone may send anything.
+"""Reads a photograph from the bytes that a user sent: leniently, as cameras and programs write many kinds,
+and safely, as anyone may send anything.
 
-What the strict reader of data sets (`fissura.data.images.read_rgb`) accepts is read as it reads it, so that a
-model scores the same here as in its evaluation. Beyond that, 16 bits a channel, 1 bit, palettes, CMYK and
-transparency are brought to 8-bit RGB, each with a remark.
+Images that the strict reader of data sets (`fissura.data.images.read_rgb`) accepts are read the same way, so
+that a model scores the same here as in its evaluation. Also 16 bits a channel, 1 bit, palettes, CMYK and
+transparency are converted to 8-bit RGB, each with a remark.
 """
 
 import io
@@ -22,14 +22,14 @@ from fissura.core.errors import DataError
 from fissura.data.images import MAX_PIXELS, PLAIN_MODES, Picture, is_opaque, opened
 from fissura.data.whole import END, MAX_SCANS, SCAN, SEGMENT, jpeg_scans
 
-SIGNIFICANT_BITS = (8, 10, 12, 14)  # that values of 16 bits may take
-MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write some tens
+SIGNIFICANT_BITS = (8, 10, 12, 14)  # that values of 16 bits may use
+MAX_BLOCKS = 4096  # of a PNG or JPEG beside its pixels; cameras and programs write a few dozen
 MAX_JUNK_BYTES = 2**16  # between the segments of a JPEG or the blocks of a GIF
-MAX_EXIF = 16  # segments of a JPEG, each of which is copied with all before it
-MAX_PROFILES = 16  # of a PNG, each of which may be a megabyte when it is inflated
+MAX_EXIF = 16  # segments of a JPEG; each is copied with all previous ones
+MAX_PROFILES = 16  # of a PNG; each may be a megabyte when it is inflated
 MAX_PIECES = 2**18  # of the pixels of a PNG; programs write 8 kilobytes or a row into one
 MAX_GIF_PIECES = 2**20  # of the pixels of a GIF, 255 bytes each
-MAX_VALUES = 2**20  # of a tag of a TIFF that is no text; a tile may have 16x16 pixels
+MAX_VALUES = 2**20  # of a TIFF's tag that is not text; a tile may have 16x16 pixels
 MAX_RUNS_BYTES = 2**24  # of a BMP in run lengths, which Pillow reads in Python
 
 _REDUCED = {
@@ -44,14 +44,12 @@ _PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"GIF8"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BYTES = frozenset({1, 2, 7})  # types of a TIFF's tags that stay bytes: texts, profiles, notes of makers
 _RUN_LENGTHS = (b"\1\0\0\0", b"\2\0\0\0")  # the compression of a BMP
-_PHOTOSHOP = 16  # blocks that one of Photoshop counts as, since it may hold thousands
+_PHOTOSHOP = 16  # a block of Photoshop counts as so many, as it may hold thousands
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """`pixels` are uint8 [h w 3], RGB, 0..255, upright. `remarks` say, one line each, what was changed to
-    bring them to that.
-    """
+    """`pixels` are uint8 [h w 3], RGB, 0..255, upright. `remarks` say, one line each, what was converted."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     remarks: tuple[str, ...] = ()
@@ -61,7 +59,7 @@ def read_header(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels of an image, upright; only the header is read.
 
     Raises:
-        DataError: as `decode`, as far as the header shows it.
+        DataError: as `decode`, for what the header shows.
     """
     with _picture(io.BytesIO(data), MAX_PIXELS) as picture:
         return picture.size
@@ -71,25 +69,25 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
     """The photograph in the bytes of a PNG, JPEG, TIFF, BMP, WebP or GIF file, of one picture (of an MPO the
     first), turned as its EXIF tag says.
 
-    16 bits a channel become round(value / 257); where all values of the image fit 8, 10, 12 or 14 of the
-    bits, as cameras and scanners write them, the full range of so many is brought to 8. Transparency is laid
-    over white; a colour that is declared transparent stays a colour, as in `read_rgb`. It takes at most 40
-    bytes of memory a pixel. Many threads may call it at once.
+    16 bits a channel become round(value / 257); if all values of the image fit 8, 10, 12 or 14 bits, as
+    cameras and scanners write them, the range of these is scaled to 8. Transparency is laid over white; a
+    colour that is declared transparent stays a colour, as in `read_rgb`. Takes at most 40 bytes of memory a
+    pixel. Thread-safe.
 
     Raises:
-        DataError: one line, which names no file: the rule, what the image holds, the remedy. Such is every
-            image that is damaged or truncated, or none at all; that has several frames or pages, more than
-            `max_pixels` (or `MAX_PIXELS`), floats, Lab colours, more than 8 bits a channel and not 16, or
-            more than `MAX_SCANS` (of a JPEG; no camera or program writes nearly as many).
+        DataError: one line without the file's name: the rule, what the image holds, the remedy. The image
+            is damaged or truncated, or not an image; has several frames or pages, more than `max_pixels` (or
+            `MAX_PIXELS`), floats, Lab colours, more than 8 bits a channel but not 16, or more than
+            `MAX_SCANS` (of a JPEG; no camera or program writes nearly as many).
     """
     with _picture(io.BytesIO(data), max_pixels) as picture:
         image, remarks = picture.image, []
         if image.format in {"JPEG", "MPO"}:
             _check_scans(data)
         if picture.bits > 8:
-            image, held = _scaled(image, data)
-            of_them = "" if held == picture.bits else f", of which its values take {held}"
-            remarks.append(f"{picture.bits} bits a channel{of_them}, scaled to 8")
+            image, used = _scaled(image, data)
+            part = "" if used == picture.bits else f", of which its values take {used}"
+            remarks.append(f"{picture.bits} bits a channel{part}, scaled to 8")
         elif image.mode in _REDUCED:
             mode, remark = _REDUCED[image.mode]
             image = image.convert(mode)
@@ -125,8 +123,8 @@ def _check_kind(picture: Picture) -> None:
 
 
 def _check_blocks(data: bytes) -> None:
-    """Pillow reads the blocks before and behind the pixels one by one, junk byte by byte, and some of it in
-    Python: of a file of some hundred megabytes that can be nothing else, for minutes."""
+    """Limits the blocks around the pixels: Pillow reads them one by one, and junk byte by byte, partly in
+    Python. A file of some hundred megabytes may hold nothing else, which takes minutes."""
     blocks = junk = 0
     if data[: len(_PNG)] == _PNG:
         blocks = _png_blocks(data)
@@ -151,7 +149,7 @@ def _check_blocks(data: bytes) -> None:
 
 
 def _check_tags(data: bytes) -> None:
-    """Looks at the first directory of a TIFF, whose values Pillow makes objects of Python.
+    """Limits the values in the first directory of a TIFF: Pillow makes a Python object of each.
 
     Raises:
         DataError: there are more than cameras, scanners and programs write.
@@ -169,7 +167,7 @@ def _check_tags(data: bytes) -> None:
         for at in range(begin + head, begin + head + size * min(tags, MAX_BLOCKS), size)
         if number(at + 2, 2) not in _BYTES
     ]
-    # of more than the file can hold Pillow reads none
+    # Pillow reads no count that exceeds the file
     most = max((count for count in counts if count <= len(data)), default=0)
     if tags > MAX_BLOCKS or most > MAX_VALUES:
         raise DataError(
@@ -179,7 +177,7 @@ def _check_tags(data: bytes) -> None:
 
 
 def _png_blocks(data: bytes) -> int:
-    """The chunks that hold no pixels, and those that are empty; or a number beyond the limit."""
+    """The number of chunks that are empty or hold no pixels; or one beyond the limit."""
     blocks, pieces, profiles, at = 0, 0, 0, len(_PNG)
     while at + 8 <= len(data) and blocks <= MAX_BLOCKS:
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
@@ -193,7 +191,7 @@ def _png_blocks(data: bytes) -> int:
 
 
 def _jpeg_blocks(data: bytes) -> tuple[int, int]:
-    """The segments before the first scan, and the bytes between them; or numbers beyond the limits."""
+    """The numbers of segments before the first scan and of bytes between them; or ones beyond the limits."""
     blocks, junk, exif, at = 0, 0, 0, len(_JPEG)
     while blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
         found = SEGMENT.search(data, at)
@@ -209,7 +207,7 @@ def _jpeg_blocks(data: bytes) -> tuple[int, int]:
 
 
 def _gif_blocks(data: bytes) -> tuple[int, int]:
-    """The pieces of notes before the second frame, and the bytes between; or numbers beyond the limits."""
+    """The numbers of notes before the second frame and of bytes between; or ones beyond the limits."""
     blocks, junk, pieces, at = 0, 0, 0, 13 + _gif_colours(data, 10)
     frames = 0
     while at < len(data) and blocks <= MAX_BLOCKS and junk <= MAX_JUNK_BYTES:
@@ -234,12 +232,12 @@ def _gif_blocks(data: bytes) -> tuple[int, int]:
 
 
 def _gif_colours(data: bytes, at: int) -> int:
-    """The bytes of the colour table that the byte at `at` tells of."""
+    """The size in bytes of the colour table that the byte at `at` describes."""
     return 3 * 2 ** ((data[at] & 7) + 1) if len(data) > at and data[at] & 0x80 else 0
 
 
 def _check_scans(data: bytes) -> None:
-    """A JPEG of a few kilobytes may have thousands of scans, each of which costs a pass over its pixels."""
+    """Limits the scans: a small JPEG may have thousands, and each costs a pass over its pixels."""
     scans = jpeg_scans(data).number
     if scans > MAX_SCANS:
         raise DataError(
@@ -248,15 +246,15 @@ def _check_scans(data: bytes) -> None:
 
 
 def _scaled(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
-    """An image of 16 bits a channel with 8, in the mode L, RGB or RGBA; and the bits that it was scaled from:
+    """An image of 16 bits a channel scaled to 8, in the mode L, RGB or RGBA; and the bits that it uses:
     cameras and scanners write 10, 12 or 14 into 16.
     """
     kept = np.asarray(image)
     deep = kept.astype(np.uint16) if image.mode.startswith("I") else _deep_colours(data, kept)
-    colours = deep[..., :3] if deep.ndim == 3 else deep  # transparency has bits of its own
+    colours = deep[..., :3] if deep.ndim == 3 else deep  # transparency may use other bits
     bits = next((bits for bits in SIGNIFICANT_BITS if 0 < colours.max() < 2**bits), 16)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
-        deep = (2**bits - 1) - deep  # 0 is white, which Pillow sees to in 8 bits alone
+        deep = (2**bits - 1) - deep  # 0 is white, which Pillow inverts only in 8 bits
     scaled = cv2.convertScaleAbs(deep, alpha=255 / (2**bits - 1))
     if bits < 16 and deep.ndim == 3 and deep.shape[2] == 4:
         scaled[..., 3] = cv2.convertScaleAbs(deep[..., 3], alpha=1 / 257).reshape(deep.shape[:2])
@@ -264,17 +262,17 @@ def _scaled(image: Image.Image, data: bytes) -> tuple[Image.Image, int]:
 
 
 def _deep_colours(data: bytes, high: UInt8[np.ndarray, "h w c"]) -> UInt16[np.ndarray, "h w c"]:
-    """RGB or RGBA, 0..65535, of which Pillow keeps the `high` bytes alone. OpenCV may give half of a damaged
-    image, or turn it otherwise: so the two must agree.
+    """RGB or RGBA, 0..65535, of which Pillow keeps only the `high` bytes. OpenCV may return half of a damaged
+    image, or turn it differently: so the two must agree.
     """
     try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
-        found = None
-    if found is not None and found.dtype == np.uint16:
-        order = _TO_RGB.get((*found.shape[2:], high.shape[2]))
+        decoded = None
+    if decoded is not None and decoded.dtype == np.uint16:
+        order = _TO_RGB.get((*decoded.shape[2:], high.shape[2]))
         if order is not None:
-            deep = np.asarray(cv2.cvtColor(found, order), dtype=np.uint16)
+            deep = np.asarray(cv2.cvtColor(decoded, order), dtype=np.uint16)
             if np.array_equal(deep >> 8, high):
                 return deep
     raise DataError(

@@ -1,4 +1,4 @@
-"""From prepared images to batches: what a recipe chooses of it."""
+"""A recipe's settings of the path from prepared images to batches."""
 
 from typing import Literal
 
@@ -36,7 +36,7 @@ class Pipeline(Spec):
     normalisation: Literal["imagenet", "unit"] = "imagenet"
 
     def normalise(self, image: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Network input: [0, 1], then ImageNet's mean and standard deviation taken out where asked."""
+        """Network input: [0, 1], or ImageNet's normalisation of that."""
         unit = image.float() / 255
         if self.normalisation == "unit":
             return unit

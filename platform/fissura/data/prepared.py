@@ -1,8 +1,8 @@
-"""Prepared images as a trial sees them: entries and views of one memory-mapped file, opened in any process.
+"""Prepared images: entries and views of one memory-mapped file, which any process can open.
 
 DIRECTORY/<digest>/pixels.bin   for each entry: image [h w 3], mask [h w], valid [h w], all uint8
-DIRECTORY/<digest>/index.json   entries with sizes, offsets and CRC-32, how the masks of each data set were
-                                resized, and remarks on it; sealed by its own digest
+DIRECTORY/<digest>/index.json   entries with sizes, offsets and CRC-32, the mask rule of each data set, and
+                                remarks on it; sealed by its own digest
 """
 
 import json
@@ -22,14 +22,14 @@ from fissura.core.spec import digest as digest_plain
 from fissura.data.resize import MaskRule
 from fissura.data.sample import Split
 
-FORMAT = 3  # raised whenever the layout changes, or the same files give other pixels
+FORMAT = 3  # raised when the layout changes, or the same files give other pixels
 PIXELS, INDEX = "pixels.bin", "index.json"
 INDEX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """One prepared sample: `dataset` is its data set's label; its bytes begin at `offset`, of sum `crc32`."""
+    """One prepared sample: `dataset` is its data set's label; its bytes begin at `offset` (CRC: `crc32`)."""
 
     dataset: str
     name: str
@@ -47,8 +47,8 @@ class PreparedSample:
 
 
 class Index(NamedTuple):
-    """What a cache holds: its entries, the rule by which the masks of each data set (by label) were resized,
-    and remarks on what their cracks lost.
+    """The content of a cache: its entries, the rule by which the masks of each data set (by label) were
+    resized, and remarks on what their cracks lost.
     """
 
     entries: tuple[PreparedSample, ...]
@@ -58,9 +58,9 @@ class Index(NamedTuple):
 
 class PreparedData:
     """Prepared images, opened read-only and memory-mapped: all processes of a node share one copy. `remarks`
-    say what the cracks of a data set lost at the working size, where that is much.
+    say what the cracks of a data set lost at the working size, if it is much.
 
-    Pickling carries the folder and the digest alone; the other process maps the same file.
+    Only the folder and the digest are pickled; the other process maps the same file.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PreparedData:
         directory: Path,
         digest: str,
         entries: tuple[PreparedSample, ...],
-        pixels: UInt8[np.ndarray, "n"],
+        pixels: UInt8[np.ndarray, " n"],
         *,
         remarks: tuple[str, ...] = (),
     ) -> None:
@@ -77,19 +77,19 @@ class PreparedData:
 
     @classmethod
     def open(cls, directory: Path, digest: str) -> "PreparedData":
-        """Opens the cache `digest` of `directory`. Cheap: sizes and the index's seal are checked, no pixels.
+        """Opens the cache `digest` of `directory`. Cheap: checks sizes and the index's seal, not the pixels.
 
         Raises:
             DataError: there is no such cache, or it is torn.
         """
-        place = directory / digest
+        folder = directory / digest
         try:
-            index = read_index(place, digest)
-            pixels = np.memmap(place / PIXELS, dtype=np.uint8, mode="r").view(np.ndarray)
+            index = read_index(folder, digest)
+            pixels = np.memmap(folder / PIXELS, dtype=np.uint8, mode="r").view(np.ndarray)
         except (OSError, ValueError) as error:
-            raise DataError(f"{place}: is no whole cache ({error}); prepare the data again") from None
+            raise DataError(f"{folder}: is no whole cache ({error}); prepare the data again") from None
         with suppress(OSError):
-            os.utime(place)  # `prune` drops what was used least recently
+            os.utime(folder)  # `prune` removes the least recently used
         return cls(directory, digest, index.entries, pixels, remarks=index.remarks)
 
     def __reduce__(self) -> tuple[Callable[[Path, str], "PreparedData"], tuple[Path, str]]:
@@ -103,12 +103,13 @@ class PreparedData:
         return [index for index, entry in enumerate(self.entries) if entry.split == split]
 
     def some(self, *, train: int, val: int) -> "PreparedData":
-        """At most so many entries of the two splits, spread over each; only for use in this process."""
+        """At most `train` and `val` entries of the two splits, spread over each; only for use in this
+        process."""
         chosen: set[int] = set()
         for split, most in (("train", train), ("val", val)):
             indices = self.indices(cast(Split, split))
             count = min(most, len(indices))
-            chosen |= {indices[place * len(indices) // count] for place in range(count)}
+            chosen |= {indices[number * len(indices) // count] for number in range(count)}
         entries = tuple(self.entries[index] for index in sorted(chosen))
         return PreparedData(self.directory, self.digest, entries, self._pixels, remarks=self.remarks)
 
@@ -127,13 +128,13 @@ class PreparedData:
         entry = self.entries[index]
         return self._plane(index, 4, 5).reshape(entry.height, entry.width)
 
-    def _plane(self, index: int, first: int, last: int) -> UInt8[np.ndarray, "n"]:
+    def _plane(self, index: int, first: int, last: int) -> UInt8[np.ndarray, " n"]:
         entry = self.entries[index]
         area = entry.height * entry.width
         return self._pixels[entry.offset + first * area : entry.offset + last * area]
 
 
-def write_index(place: Path, digest: str, index: Index) -> None:
+def write_index(folder: Path, digest: str, index: Index) -> None:
     """Writes the index of the cache in the folder `place`."""
     plain: dict[str, Any] = {
         "format": FORMAT,
@@ -142,25 +143,25 @@ def write_index(place: Path, digest: str, index: Index) -> None:
         "mask_rules": index.mask_rules,
         "remarks": index.remarks,
     }
-    write_text(place / INDEX, json.dumps({**plain, "seal": digest_plain(plain)}))
+    write_text(folder / INDEX, json.dumps({**plain, "seal": digest_plain(plain)}))
 
 
-def read_index(place: Path, digest: str) -> Index:
+def read_index(folder: Path, digest: str) -> Index:
     """The index of the cache in the folder `place`.
 
     Raises:
         OSError, ValueError: the index or the size of the pixels is wrong.
     """
-    if (place / INDEX).stat().st_size > INDEX_BYTES:
+    if (folder / INDEX).stat().st_size > INDEX_BYTES:
         raise ValueError(f"{INDEX} is too large")
-    plain = json.loads((place / INDEX).read_text(encoding="utf-8"))
+    plain = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     seal = plain.pop("seal", None) if isinstance(plain, dict) else None
     if seal is None or seal != digest_plain(plain):
         raise ValueError(f"{INDEX} is broken")
     if plain["format"] != FORMAT or plain["digest"] != digest:
         raise ValueError(f"{INDEX} is of another format or of other data")
-    entries = tuple(PreparedSample(**each) for each in plain["entries"])
-    wanted, size = sum(entry.size for entry in entries), (place / PIXELS).stat().st_size
-    if size != wanted:
-        raise ValueError(f"{PIXELS} has {size} bytes instead of {wanted}")
+    entries = tuple(PreparedSample(**entry) for entry in plain["entries"])
+    expected, size = sum(entry.size for entry in entries), (folder / PIXELS).stat().st_size
+    if size != expected:
+        raise ValueError(f"{PIXELS} has {size} bytes instead of {expected}")
     return Index(entries, plain["mask_rules"], tuple(plain["remarks"]))

@@ -1,4 +1,4 @@
-"""How an image and its mask are brought to the working size of a recipe, before the cache keeps them."""
+"""Resizes an image and its mask to a recipe's working size, before the cache keeps them."""
 
 from typing import Annotated, Literal
 
@@ -29,9 +29,9 @@ class Fixed(Spec):
     """Images become `height` x `width` pixels: images by pixel area (bilinear to enlarge), masks as `masks`
     says.
 
-    "nearest": by nearest neighbour, as most papers do. "area": a working pixel is crack where half of it is,
-    and wherever a crack passes that would otherwise break or grow shorter. "auto": by area for each data set
-    of whose cracks nearest neighbour would lose more than `fissura.data.lost.MOST_LOST`, else nearest.
+    "nearest": by nearest neighbour, as most papers do. "area": a working pixel is crack if half of it is, or
+    if a crack would otherwise break or become shorter. "auto": by area for each data set whose cracks would
+    lose more than `fissura.data.lost.MOST_LOST` by nearest neighbour, else nearest.
     """
 
     kind: Literal["fixed"] = "fixed"
@@ -63,8 +63,8 @@ AnyResize = Annotated[Native | Fixed, Field(discriminator="kind")]
 
 
 def _by_area(mask: UInt8[np.ndarray, "h w"], *, height: int, width: int) -> UInt8[np.ndarray, "height width"]:
-    """The pixels of which at least half is crack; and all that a piece of crack touches, unless the former
-    are in one piece and a pixel beside each of the latter. So no piece is lost and none breaks.
+    """The pixels that are at least half crack; of a piece of crack all pixels that it touches, unless the
+    former form one piece that is beside each of the latter. So no piece is lost and none breaks.
     """
     import cv2
 
@@ -83,52 +83,52 @@ def _by_area(mask: UInt8[np.ndarray, "h w"], *, height: int, width: int) -> UInt
     enough[piece[far]] = False
     small = every.copy()
     small.ravel()[at] = half.ravel()[at] | ~enough[piece]
-    # an axis along which the mask grows repeats its pixels
+    # enlarging repeats pixels
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
 def pieces_of(mask: UInt8[np.ndarray, "h w"]) -> tuple[int, Integer[np.ndarray, "h w"]]:
-    """How many pieces (8-connected) a mask has, and one for the background; and each pixel's."""
+    """The number of pieces (8-connected) of a mask, the background included, and each pixel's piece."""
     import cv2
 
-    # in 16 bits it takes half as long
-    kind = cv2.CV_16U if cv2.countNonZero(mask) < np.iinfo(np.uint16).max else cv2.CV_32S
-    number, piece_of = cv2.connectedComponents(mask, connectivity=8, ltype=kind)
+    # labels of 16 bits take half the time
+    label_type = cv2.CV_16U if cv2.countNonZero(mask) < np.iinfo(np.uint16).max else cv2.CV_32S
+    number, piece_of = cv2.connectedComponents(mask, connectivity=8, ltype=label_type)
     return number, np.asarray(piece_of)
 
 
 def touched(mask: UInt8[np.ndarray, "h w"], *, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns"]:
-    """Which of `rows` x `columns` larger pixels hold the upper left corner of a crack pixel."""
+    """1 for each of `rows` x `columns` larger pixels that holds the upper left corner of a crack pixel."""
     height, width = mask.shape
     row, column = np.divmod(np.flatnonzero(mask.view(bool)), width)
-    found = np.zeros((rows, columns), np.uint8)
-    found[row * rows // height, column * columns // width] = 1
-    return found
+    result = np.zeros((rows, columns), np.uint8)
+    result[row * rows // height, column * columns // width] = 1
+    return result
 
 
 def _half_crack(
     mask: UInt8[np.ndarray, "h w"], *, rows: int, columns: int
 ) -> Bool[np.ndarray, "rows columns"]:
-    """Of which of `rows` x `columns` larger pixels at least half is crack. By the ends of the runs of crack
-    along the rows, in whole numbers: in units of 1/rows and 1/columns of a pixel, a larger one is as high and
-    wide as the mask is in pixels.
+    """Which of `rows` x `columns` larger pixels are at least half crack. Computed from the ends of the runs
+    of crack along the rows, in whole numbers: in units of 1/rows and 1/columns of a pixel, a larger pixel is
+    as high and wide as the mask is in pixels.
     """
     height, width = mask.shape
     crack = np.zeros((height, width + 2), bool)
     crack[:, 1:-1] = mask
     row, column = np.divmod(np.flatnonzero(crack[:, 1:] != crack[:, :-1]), width + 1)
     upper, cell = row * rows // height, column * columns // width
-    # all to the right of where a run begins is crack, and is none again to the right of where it ends
+    # everything right of a run's begin is crack, and right of its end is not
     sign = np.where(np.arange(len(row)) % 2 == 0, 1, -1)
     right = (cell + 1) * width - column * columns
     in_upper = np.minimum((upper + 1) * height - row * rows, rows)
-    places, steps = [], []
+    indices, steps = [], []
     for below, share in ((0, in_upper), (1, rows - in_upper)):
-        place = (upper + below) * (columns + 2) + cell
-        places += [place, place + 1]
+        index = (upper + below) * (columns + 2) + cell
+        indices += [index, index + 1]
         steps += [sign * share * right, sign * share * (width - right)]
-    # places may be one behind the last row, and two behind the last column
-    area = np.bincount(np.concatenate(places), np.concatenate(steps), (rows + 1) * (columns + 2))
+    # indices may be one beyond the last row, and two beyond the last column
+    area = np.bincount(np.concatenate(indices), np.concatenate(steps), (rows + 1) * (columns + 2))
     area = area.reshape(rows + 1, columns + 2)
-    np.cumsum(area, axis=1, out=area)  # in place: to touch new memory costs more than to add
+    np.cumsum(area, axis=1, out=area)  # in place: new memory would cost more than the sums
     return np.asarray(area[:rows, :columns] >= height * width / 2)

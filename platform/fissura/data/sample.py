@@ -1,4 +1,4 @@
-"""A sample: one image, its mask, and the split they stand in."""
+"""A sample: one image, its mask and its split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,16 @@ PURPOSES: dict[Split, str] = {
     "train": "learn from",
     "val": "choose a model and its threshold by",
 }
-"""What a training needs the images of a split for."""
+"""The purpose of a split's images in a training."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One image with its mask.
 
-    `name` is unique in its data set and usable as a file name, such as "001". Samples of one `group` never
-    straddle splits that this project draws: they are crops of one photograph, or the same place seen twice.
-    `valid` is the mask of valid pixels (the field of view), or None where every pixel counts.
+    `name` is unique in its data set and usable as a file name, such as "001". Samples of one `group` stay in
+    one of the splits that this project draws: they are crops of one photograph, or show the same place.
+    `valid` is the mask of valid pixels (the field of view), or None if every pixel counts.
     """
 
     name: str

@@ -11,22 +11,20 @@ Nodes = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
 
-CORNER = 1.75  # radii of the crack: its corners are no longer
-CLEAR = 1.25  # radii, and a pixel, that the image's border is away from where it does not draw the skeleton
-FARTHEST = (
-    12  # radii, and two pixels: so far a skeleton ends before a border that cuts its crack at 5 degrees
-)
-STRAIGHT = 1.5  # radii, and two pixels, that a corner is aside of a crack that goes straight on
+CORNER = 1.75  # radii of the crack: the longest corner
+CLEAR = 1.25  # radii, plus a pixel: a border at this distance does not attract the skeleton
+FARTHEST = 12  # radii, plus two pixels, from a skeleton's end to a border that cuts its crack at 5 degrees
+STRAIGHT = 1.5  # radii, plus two pixels: the largest offset of a corner from a straight crack
 NARROWED = 0.8  # of the crack's radius: a skeleton that ends in a corner is nearer to its sides
-MOST_TRIMMED = 3  # of so many parts of a line at most one is taken off an end
-BASE = 6, 1.5  # pixels, or radii if they are more, over which the direction of an end is taken
+MOST_TRIMMED = 3  # an end loses at most one part in so many of its line
+BASE = 6, 1.5  # pixels, or radii if they are more, over which an end's direction is measured
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
 def _inwards(starts: Nodes, beside: Nodes, end: int, most: int, path: Nodes) -> int:
-    """How many nodes from an end on, up to a fork, another end or `most`, were put into `path`."""
+    """Writes the nodes from an end on, up to a fork, another end or `most`, to `path`; their number."""
     count, before, node = 0, -1, end
     while count < most and starts[node + 1] - starts[node] <= 2:
         path[count] = node
@@ -43,23 +41,24 @@ def _inwards(starts: Nodes, beside: Nodes, end: int, most: int, path: Nodes) -> 
 
 @_compiled
 def outwards(starts: Nodes, beside: Nodes, points: Points, radius: Values, ends: Nodes) -> Points:
-    found, path = np.empty((len(ends), 2)), np.empty(len(points), np.int64)
-    for one in range(len(ends)):
-        over = int(max(BASE[0], BASE[1] * radius[ends[one]])) + 1
-        count = _inwards(starts, beside, ends[one], over, path)
+    """The unit vector (x, y) from within the line to each of its `ends`."""
+    vectors, path = np.empty((len(ends), 2)), np.empty(len(points), np.int64)
+    for number, end in enumerate(ends):
+        most = int(max(BASE[0], BASE[1] * radius[end])) + 1
+        count = _inwards(starts, beside, end, most, path)
         inner = path[count - 1]
         if count == 1:  # a fork is next to it
-            inner = beside[starts[ends[one]]]
-        dx, dy = points[ends[one]] - points[inner]
-        found[one, 0], found[one, 1] = dx / np.hypot(dx, dy), dy / np.hypot(dx, dy)
-    return found
+            inner = beside[starts[end]]
+        dx, dy = points[end] - points[inner]
+        vectors[number, 0], vectors[number, 1] = dx / np.hypot(dx, dy), dy / np.hypot(dx, dy)
+    return vectors
 
 
 @_compiled
 def _radius_within(radius: Values, path: Nodes, place: int, count: int) -> float:
-    """The crack's radius further in on `path`: as far behind `place` as an end's direction is taken over."""
+    """The crack's radius further in on `path`: as far from `place` as an end's direction is measured."""
     within = place
-    for _ in range(8):  # a corner's own radius is too small, and grows on the way
+    for _ in range(8):  # a corner's own radius is too small, and grows inwards
         within = min(count - 1, place + int(BASE[0] + BASE[1] * radius[path[within]]))
     return float(radius[path[within]])
 
@@ -69,7 +68,7 @@ def corners(
     starts: Nodes, beside: Nodes, points: Points, radius: Values, to_border: Values
 ) -> Bool[np.ndarray, " n"]:
     """Which nodes lie in a corner between a side of the crack and its end."""
-    gone, path = np.zeros(len(points), np.bool_), np.empty(len(points), np.int64)
+    in_corner, path = np.zeros(len(points), np.bool_), np.empty(len(points), np.int64)
     for end in range(len(points)):
         if starts[end + 1] - starts[end] != 1:
             continue
@@ -96,5 +95,5 @@ def corners(
             if abs(x * dy - y * dx) <= (STRAIGHT * radius[node] + 2) * np.hypot(dx, dy):
                 trimmed = cut
         for place in range(trimmed):
-            gone[path[place]] = True
-    return gone
+            in_corner[path[place]] = True
+    return in_corner

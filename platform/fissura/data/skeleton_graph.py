@@ -13,8 +13,8 @@ Values = Float64[np.ndarray, " n"]
 Points = Float64[np.ndarray, "n 2"]
 Complexes = Complex128[np.ndarray, " n"]
 
-SPUR = 1.75  # radii of the crack at a fork: what ends nearer is no branch
-CROSSING = 2.0  # radii of the crack about a fork within which two cracks are seen as one wide one
+SPUR = 1.75  # radii of the crack at a fork: a shorter branch is a spur
+CROSSING = 2.0  # radii of the crack around a fork within which two cracks look like one wide one
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -22,9 +22,9 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy")
 class SkeletonGraph:
     """The graph of pixels `rows`, `columns`, sorted by row, then column.
 
-    `radius` [n] is how far each is from the background, in pixels; `first` and `second` [m] are the nodes of
-    each step, 1 along rows and columns, sqrt(2) along diagonals, which are steps only where no third pixel
-    touches both (the two steps by way of it are). `degree` [n] counts each node's steps.
+    `radius` [n] is each pixel's distance to the background, in pixels; `first` and `second` [m] are the nodes
+    of each step, of length 1 along rows and columns, sqrt(2) along diagonals, which are steps only if no
+    third pixel touches both. `degree` [n] counts each node's steps.
     """
 
     def __init__(self, rows: Nodes, columns: Nodes, radius: Values) -> None:
@@ -58,11 +58,10 @@ class SkeletonGraph:
         )
 
     def trimmed(self, to_border: Values) -> "SkeletonGraph":
-        """The graph without what its ends have of the crack's corners: there the skeleton leaves the middle,
-        and the crack about it is narrower than the crack. `to_border` [n]: how far each node is from what is
-        beyond the image; a border cuts obliquely, and its corners reach far."""
-        gone = corners(self._starts, self._beside, self.points, self.radius, to_border)
-        stays = ~gone
+        """The graph without the parts of its ends in the crack's corners, where the skeleton leaves the
+        middle. `to_border` [n]: each node's distance to the pixels beyond the image; a border cuts obliquely,
+        and its corners reach far."""
+        stays = ~corners(self._starts, self._beside, self.points, self.radius, to_border)
         return SkeletonGraph(self.rows[stays], self.columns[stays], self.radius[stays])
 
     def outwards(self, points: Points, ends: Nodes) -> Points:
@@ -70,29 +69,28 @@ class SkeletonGraph:
         return np.asarray(outwards(self._starts, self._beside, points, self.radius, ends))
 
     def averaged(self, values: Values, *, over: Bool[np.ndarray, " n"], rounds: int) -> Values:
-        """The mean of the values of the nodes `over` about each node along the graph; where none of them is
-        near, its own value."""
+        """The mean over nearby nodes along the graph that are in `over`; without any, the node's own."""
         near = self.spread(np.stack((np.where(over, values, 0.0), over), 1), rounds=rounds)
         return np.where(near[:, 1] > 0, near[:, 0] / np.maximum(near[:, 1], 1e-300), values)
 
     def spread(self, values: Points, *, rounds: int) -> Points:
-        """The values, each time the mean of the node's own and its neighbours'."""
+        """Replaces each node's values by the mean of its own and its neighbours', `rounds` times."""
         return self._spread(values, rounds=rounds, fixed=np.zeros(len(values), bool))
 
     def smoothed(self, points: Points, *, rounds: int) -> Points:
-        """`spread` of points, but that the ends stay where they are."""
+        """`spread` of points with fixed ends."""
         return self._spread(points, rounds=rounds, fixed=self.degree <= 1)
 
     def _spread(self, values: Points, *, rounds: int, fixed: Bool[np.ndarray, " n"]) -> Points:
         return np.asarray(_averages(values.astype(np.float64), self._starts, self._beside, rounds, fixed))
 
     def lengths(self, points: Points) -> Values:
-        """Half the lengths of each node's steps, when the nodes lie at `points`."""
+        """Half the length of each node's steps, with the nodes at `points`."""
         step = np.hypot(*(points[self.second] - points[self.first]).T)
         return np.asarray(self._at_both_ends(step) / 2)
 
     def directions(self, points: Points, *, rounds: int) -> Points:
-        """The unit vector (x, y) along the line at each node, either way round; of single nodes along x."""
+        """The unit vector (x, y) along the line at each node, either way round; along x at single nodes."""
         x, y = (points[self.second] - points[self.first]).T
         # a direction and its opposite have the same square
         squared = (x + 1j * y) ** 2 / np.maximum(np.hypot(x, y), 1e-9)
@@ -103,7 +101,7 @@ class SkeletonGraph:
         return np.stack((along.real, along.imag), 1)
 
     def away_from_forks(self) -> Bool[np.ndarray, " n"]:
-        """Which nodes lie so far from forks that the crack about them is one alone."""
+        """Which nodes lie so far from forks that the crack around them is a single one."""
         from scipy.spatial import KDTree
 
         fork = self.degree >= 3
@@ -113,14 +111,14 @@ class SkeletonGraph:
         distance, nearest = KDTree(points[fork]).query(points)
         return np.asarray(distance > CROSSING * self.radius[fork][nearest])
 
-    def _at_both_ends(self, of_steps: Values) -> Values:
+    def _at_both_ends(self, step_values: Values) -> Values:
         count = len(self.rows)
-        return np.bincount(self.first, of_steps, count) + np.bincount(self.second, of_steps, count)
+        return np.bincount(self.first, step_values, count) + np.bincount(self.second, step_values, count)
 
 
 @_compiled
 def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
-    """(starts [count + 1], beside): a node i's neighbours are `beside[starts[i] : starts[i + 1]]`, rising."""
+    """(starts [count + 1], beside): node i's neighbours are `beside[starts[i] : starts[i + 1]]`, sorted."""
     starts = np.zeros(count + 1, np.int64)
     for step in range(len(first)):
         starts[first[step] + 1] += 1
@@ -133,7 +131,7 @@ def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
         beside[free[second[step]]] = first[step]
         free[first[step]] += 1
         free[second[step]] += 1
-    for node in range(count):  # some 2 each: by insertion
+    for node in range(count):  # about 2 each: sorted by insertion
         for last in range(starts[node] + 1, starts[node + 1]):
             place, moved = last, beside[last]
             while place > starts[node] and beside[place - 1] > moved:
@@ -145,7 +143,7 @@ def _neighbours(first: Nodes, second: Nodes, count: int) -> tuple[Nodes, Nodes]:
 
 @_compiled
 def _parts(starts: Nodes, beside: Nodes, apart: Bool[np.ndarray, " n"]) -> Nodes:
-    """The number of the connected part of each node; those `apart` are joined to none."""
+    """The number of the connected part of each node; nodes `apart` are parts of their own."""
     part, waiting, parts = np.full(len(apart), -1, np.int64), np.empty(len(apart), np.int64), 0
     for root in range(len(apart)):
         if part[root] >= 0:
@@ -171,7 +169,7 @@ def _averages(
     rounds: int,
     fixed: Bool[np.ndarray, " n"],
 ) -> Points:
-    """The mean of each node's values and its neighbours', `rounds` times; those of `fixed` nodes stay."""
+    """The mean of each node's values and its neighbours', `rounds` times; `fixed` nodes keep theirs."""
     means, weight = values.copy(), 1.0 + np.diff(starts)
     for _ in range(rounds):
         for node in range(len(values)):
@@ -201,17 +199,17 @@ def _sums(values: Complexes, starts: Nodes, beside: Nodes, rounds: int) -> Compl
 
 def _steps(rows: Nodes, columns: Nodes) -> tuple[Nodes, Nodes]:
     wide = int(columns.max(initial=0)) + 3
-    found = _after(rows * wide + columns, wide)
-    starts = [np.flatnonzero(to >= 0) for to in found]
+    neighbours = _after(rows * wide + columns, wide)
+    starts = [np.flatnonzero(to >= 0) for to in neighbours]
     return np.concatenate(starts), np.concatenate(
-        [to[start] for to, start in zip(found, starts, strict=True)]
+        [to[start] for to, start in zip(neighbours, starts, strict=True)]
     )
 
 
 @_compiled
 def _after(key: Nodes, wide: int) -> tuple[Nodes, Nodes, Nodes, Nodes]:
-    """The node on the right of each, below it, and to the lower right and left where no third touches both;
-    -1 where there is none. Keys are row * wide + column, rising."""
+    """The node on the right of each, below it, and to its lower right and left if no third touches both; -1
+    if there is none. Keys are row * wide + column, ascending."""
     right, below, falling, rising = np.full((4, len(key)), -1)
     low = 0
     for node in range(len(key)):

@@ -1,4 +1,4 @@
-"""Data sets of both families, with masks and with labels: their names, and the digest of what they hold."""
+"""Data sets with masks and with labels: their names, and the digest of their content."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.squares import CutSquares
-from fissura.data.naming import name_of, told_apart
+from fissura.data.naming import name_of, unique_names
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 ImageData = Dataset | LabelledDataset
 
 
 def parse_either(texts: Sequence[Named]) -> tuple[ImageData, ...]:
-    """The data sets by their own kinds, those with masks first; the path of a folder is of the kind `folder`.
+    """The data sets by their kinds, those with masks first; the path of a folder gets the kind `folder`.
 
     Raises:
         UserError: with all problems at once.
@@ -41,7 +41,7 @@ def parse_either(texts: Sequence[Named]) -> tuple[ImageData, ...]:
 
 
 def digest_sources(sources: Sequence[ImageData], *, directory: Path | None) -> str:
-    """Sixteen hex digits that name what the data sets hold, which all have masks, or all labels.
+    """Sixteen hex digits that identify the content of the data sets, which all have masks, or all labels.
 
     Raises:
         DataError: with all problems of the layouts, or all unreadable files.
@@ -52,7 +52,7 @@ def digest_sources(sources: Sequence[ImageData], *, directory: Path | None) -> s
 
 
 def change_of(sources: Sequence[ImageData], *, content: str, directory: Path | None) -> str:
-    """What is said of data that are no longer those of the digest `content`; or nothing."""
+    """A message if the data no longer have the digest `content`; else ""."""
     try:
         held = digest_sources(sources, directory=directory)
     except DataError as error:
@@ -67,7 +67,7 @@ def change_of(sources: Sequence[ImageData], *, content: str, directory: Path | N
 
 
 def root_of(source: ImageData) -> Path:
-    """The folder that a data set lies in; of one that is cut from another, that one's."""
+    """The folder of a data set; the source's if it is cut from one."""
     if isinstance(source, CutSquares):
         return source.source.root
     if not isinstance(source, Dataset | ClassFolder):
@@ -83,12 +83,12 @@ def moved_to(source: ImageData, root: Path) -> ImageData:
 
 
 def called(sources: Sequence[ImageData], *, content: str) -> str:
-    """What a report calls the data of a study."""
+    """The names of a study's data in a report."""
     return text.listed([text.data(name, content) for name in _names(sources)])
 
 
 def described(sources: Sequence[ImageData], *, content: str) -> str:
-    """What a report says of a study's data: what each is called, and where it lies."""
+    """The names and folders of a study's data in a report."""
     places = [
         f"{source.info.title}, {source.root}" if isinstance(source, Dataset) else str(source)
         for source in sources
@@ -98,14 +98,14 @@ def described(sources: Sequence[ImageData], *, content: str) -> str:
 
 
 def _names(sources: Sequence[ImageData]) -> list[str]:
-    return told_apart(name_of(source.plain()) for source in sources)
+    return unique_names(name_of(source.plain()) for source in sources)
 
 
 def masked(sources: Sequence[ImageData]) -> tuple[Dataset, ...]:
-    """Those with masks."""
+    """The data sets with masks."""
     return tuple(source for source in sources if isinstance(source, Dataset))
 
 
 def labelled(sources: Sequence[ImageData]) -> tuple[LabelledDataset, ...]:
-    """Those with labels."""
+    """The data sets with labels."""
     return tuple(source for source in sources if isinstance(source, LabelledDataset))

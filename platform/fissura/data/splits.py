@@ -1,4 +1,4 @@
-"""Drawing splits where none is official: seeded, whole groups at a time, the same on every machine."""
+"""Draws splits if none is official: seeded, whole groups at a time, equal on every machine."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,11 +9,11 @@ from fissura.data.sample import Sample, Split
 
 
 def draw(groups: Mapping[str, str], *, count: int, seed: int, purpose: str) -> frozenset[str]:
-    """Draws `count` names out of `groups` (name -> its group), or as nearly as whole groups allow (fewer
-    on a tie).
+    """Draws `count` names out of `groups` (name -> its group), or as close as whole groups allow (fewer on a
+    tie).
 
-    The draw depends on the names, the seed and the `purpose` (such as "test") alone. At least one group is
-    drawn and one is left whenever there are two; of one group nothing is drawn.
+    The draw depends only on the names, the seed and the `purpose` (such as "test"). Of two or more groups at
+    least one is drawn and one is left; of a single group nothing is drawn.
     """
     sizes = Counter(groups.values())
     order = sorted(sizes, key=lambda group: (derive(seed, "split", purpose, group), group))
@@ -21,7 +21,7 @@ def draw(groups: Mapping[str, str], *, count: int, seed: int, purpose: str) -> f
         return frozenset()
     target = min(max(count, 1), len(groups) - 1)
 
-    # reachable[i] has bit s set where some of the groups order[i:] hold s names together.
+    # reachable[i] has bit s set if some of the groups order[i:] hold s names together
     limit = (1 << (target + max(sizes.values()) + 1)) - 1
     reachable = [1]
     for group in reversed(order):

@@ -1,4 +1,4 @@
-"""Data that a model can be trained on: images to learn from and images to choose by, with a crack in both."""
+"""Checks that a model can be trained on data: training and validation images, with cracks in both."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ def prepare_training(
     content: str | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> PreparedData:
-    """As `prepare`, of data that a model can be trained on.
+    """`prepare` for data that a model can be trained on.
 
     Raises:
-        DataError: as `prepare`; also with each split that has no image, or whose masks at the working size
-            hold no crack pixel among the valid ones.
+        DataError: as `prepare`; also names each split that has no image, or whose masks at the working size
+            hold no valid crack pixel.
     """
     data = prepare(datasets, resize=resize, directory=directory, content=content, on_sample=on_sample)
     problems = [
@@ -42,12 +42,12 @@ def prepare_training(
 def _problem(
     data: PreparedData, datasets: Sequence[Dataset], resize: AnyResize, *, split: Split, purpose: str
 ) -> str:
-    """Why nothing can be made of a split; empty where something can."""
+    """Why a split cannot be used; "" if it can."""
     named, indices = ", ".join(map(str, datasets)), data.indices(split)
     rule = f"a training needs images with a crack to {purpose}"
     if not indices:
         return f"{named}: {rule}, and there are no {split} images; add some, or name another data set"
-    # looks no further than the first crack
+    # stops at the first crack
     if any(np.any(data.mask(index) & data.valid(index)) for index in indices):
         return ""
     images = f"{len(indices)} {split} images" if len(indices) > 1 else f"one {split} image"
@@ -64,7 +64,7 @@ def _problem(
 
 
 def _cracked(datasets: Sequence[Dataset], split: Split) -> bool:
-    """Whether a mask of the split holds a crack, among its valid pixels, at its own size."""
+    """Whether a mask of the split holds a valid crack pixel at its own size."""
     for source in sources(datasets):
         if source.sample.split == split:
             mask, valid = source.dataset.read_mask(source.sample), source.dataset.read_valid(source.sample)

@@ -1,5 +1,5 @@
-"""Photographs that carry an EXIF turn, and masks that may have been drawn on their pixels as they lie in the
-file: many labelling tools show no turn.
+"""Photographs with an EXIF turn, whose masks may have been drawn on the pixels as stored: many labelling
+tools ignore the turn.
 """
 
 from contextlib import suppress
@@ -11,17 +11,17 @@ from fissura.data.sample import Sample
 from fissura.data.walk import listed
 
 QUARTER = frozenset({5, 6, 7, 8})  # the orientations that swap width and height
-CURE = "turn the mask likewise, or remove the tag from the photograph (`exiftool -Orientation= FILE`)"
+REMEDY = "turn the mask likewise, or remove the tag from the photograph (`exiftool -Orientation= FILE`)"
 
 
 def check_size(
     mask: tuple[int, ...], *, path: Path, image: Path, size: tuple[int, ...] | None = None
 ) -> None:
-    """Looks whether a mask, of shape (height, width), has the size of the upright photograph `image`: `size`,
-    where that is known, else it is read.
+    """Checks that a mask, of shape (height, width), has the size of the upright photograph `image`: `size` if
+    known, else read.
 
     Raises:
-        DataError: it has not; where it fits the photograph as it lies in the file, its EXIF tag is named.
+        DataError: it has not; names the EXIF tag if the mask fits the photograph as stored.
     """
     if mask == size:
         return
@@ -32,7 +32,7 @@ def check_size(
     if orientation in QUARTER and mask == (width, height):
         raise DataError(
             f"{path}: a mask must lie as its upright image does: {held} once it is turned as its EXIF tag"
-            f" (orientation {orientation}) says, and the mask was drawn without that turn; {CURE}"
+            f" (orientation {orientation}) says, and the mask was drawn without that turn; {REMEDY}"
         )
     raise DataError(
         f"{path}: a mask must have its image's size: {held}; draw the mask again or resize it by nearest"
@@ -41,27 +41,27 @@ def check_size(
 
 
 def doubtful_turn(sample: Sample) -> bool:
-    """Whether the photograph carries an EXIF turn that its mask does not, and their sizes cannot tell whether
-    the mask was drawn with it: half turns, mirrors, squares.
+    """Whether the photograph has an EXIF turn that its mask has not, and their sizes do not show whether the
+    mask was drawn with it: half turns, mirrors, squares.
     """
     try:
         (height, width), orientation = read_stance(sample.image)
     except DataError:
-        return False  # a bad photograph is named where its pixels are read
+        return False  # a bad photograph is reported when its pixels are read
     if orientation == 1 or (orientation in QUARTER and height != width):
         return False
-    carried = 1  # by a mask that is no image
+    of_mask = 1  # of a mask that is not an image
     with suppress(DataError):
-        carried = read_stance(sample.mask)[1]
-    return carried != orientation
+        of_mask = read_stance(sample.mask)[1]
+    return of_mask != orientation
 
 
-def said_of_turns(doubtful: list[str], *, total: int) -> list[str]:
-    """A warning of the photographs (by name, of `total`) with a `doubtful_turn`, if there are any."""
+def turn_warnings(doubtful: list[str], *, total: int) -> list[str]:
+    """A warning about the photographs (by name, of `total`) with a `doubtful_turn`, if there are any."""
     if not doubtful:
         return []
     return [
         f"photographs with an EXIF turn that their masks do not carry, and whose sizes cannot tell which way"
         f" the masks were drawn ({len(doubtful)} of {total}): {listed(doubtful)}; the photographs are turned;"
-        f" look at one, and if its labels lie wrong: {CURE}"
+        f" look at one, and if its labels lie wrong: {REMEDY}"
     ]

@@ -1,4 +1,4 @@
-"""Walking a data set's folders: files by stem, images paired with masks, and every problem met on the way."""
+"""Walks a data set's folders: lists files by stem, pairs images with masks, and collects every problem."""
 
 import unicodedata
 from collections import Counter
@@ -22,9 +22,7 @@ from fissura.data.sample import Sample, Split
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a data set's folders: the samples, sorted by name; the layout's problems; remarks that
-    are no problems.
-    """
+    """The content of a data set's folders: the samples, sorted by name; the layout's problems; remarks."""
 
     samples: tuple[Sample, ...]
     problems: tuple[str, ...] = ()
@@ -33,10 +31,10 @@ class Found:
 
 @dataclass
 class Walk:
-    """Gathers the samples of one data set. Nothing raises: `found` hands over all problems at once.
+    """Gathers the samples of one data set. Nothing raises: `found` returns all problems at once.
 
-    `read` are the folders whose files were listed; images that lie beside or below them, or in the folders
-    `watched`, are named in a note.
+    `read` are the folders whose files were listed; a note names images beside or below them, or in the
+    folders `watched`.
     """
 
     root: Path
@@ -52,7 +50,7 @@ class Walk:
         return (self.root / folder).is_dir()
 
     def folders(self, folder: str) -> dict[str, str]:
-        """The names of the folders in `folder` (relative to the root), by the same in small letters."""
+        """The names of the folders in `folder` (relative to the root), by their lower-case names."""
         return {
             path.name.lower(): path.name for path in sorted(_visible(self.root / folder)) if path.is_dir()
         }
@@ -66,10 +64,10 @@ class Walk:
     ) -> dict[str, Path]:
         """The files of the first of `folders` (relative to the root) that exists, by `key` of their stems.
 
-        Stems are in composed Unicode, so that equal names are equal wherever the files come from. Hidden
-        files and an operating system's are passed over; files of other suffixes than those of images (or
-        `suffixes`) too, with a note unless they are expected there (`others`). A missing folder, an empty
-        one, a link to nothing and two files of one stem are problems.
+        Stems are in composed Unicode, so that names match wherever the files come from. Skips hidden files
+        and an operating system's, and files without an image's suffix (or one of `suffixes`), the latter with
+        a note unless `others` is "ignore". A missing folder, an empty one, a link to nothing and two
+        files of one stem are problems.
         """
         folder = next((self.root / name for name in folders if self.has(name)), None)
         if folder is None:
@@ -91,7 +89,7 @@ class Walk:
             for path in visible
             if (is_image(path.name) if suffixes is None else path.suffix.lower() in suffixes)
         ]
-        # a phone's HEIC beside the JPEG that was made of it is the same photograph
+        # a HEIC beside a JPEG of the same stem is the same photograph
         stems = {path.stem for path in known if path.suffix.lower() not in HEIF_SUFFIXES}
         known = [path for path in known if path.suffix.lower() not in HEIF_SUFFIXES or path.stem not in stems]
         files: dict[str, Path] = {}
@@ -103,20 +101,20 @@ class Walk:
                     f"rename one"
                 )
             files.setdefault(stem, path)
-        taken = {path.name for path in known}
-        strangers = tuple(path.name for path in visible if path.name not in taken)
+        used = {path.name for path in known}
+        unread = tuple(path.name for path in visible if path.name not in used)
         if not files:
             self.problems.append(
                 f"{folder}: the folder holds files of {', '.join(sorted(suffixes or SUFFIXES))}: there is"
-                f" none{f' ({left_out_line(strangers)})' if strangers else ''}; expected {self.layout}"
+                f" none{f' ({left_out_line(unread)})' if unread else ''}; expected {self.layout}"
             )
-        elif strangers and others == "note":
-            self.notes.append(f"{folder}: {left_out_line(strangers)}")
+        elif unread and others == "note":
+            self.notes.append(f"{folder}: {left_out_line(unread)}")
         return files
 
     def watch(self, *folders: str) -> None:
-        """Has images beside the folders that are read named: those in `folders` (relative to the root), and
-        in folders below."""
+        """Watches `folders` (relative to the root): a note names images in them and below that are not
+        read."""
         self.watched += [self.root / folder for folder in folders if self.has(folder)]
 
     def left_out(self) -> list[str]:
@@ -159,16 +157,15 @@ class Walk:
     ) -> None:
         """Adds the images and masks of equal keys as samples of `split`.
 
-        `group` gives a key's group, which otherwise is the sample alone; `bare` is what an image without a
-        mask is.
+        `group` gives a key's group, by default the sample alone; `bare` says what an image without a mask is.
         """
         if not images or not masks:
-            return  # `files` has named the missing or empty folder, so its partners need no line each
+            return  # `files` has reported the missing or empty folder: its partners need no line each
         if affix := common_affix(images, masks):
             which, text = affix
             self.problems.append(
                 f"{next(iter(masks.values())).parent}: a mask has the stem of its image:"
-                f" {said_of_affix(affix)} ({len(masks)} masks, {len(images)} images); rename them, or for"
+                f" {affix_text(affix)} ({len(masks)} masks, {len(images)} images); rename them, or for"
                 f" your own folder name the {which}: `folder:{self.root}?{which}={text}`"
             )
             return
@@ -198,13 +195,11 @@ class Walk:
             )
 
     def missing(self) -> str:
-        """That there is no folder at the root, what lies beside it, and what is expected."""
+        """The problem that the root is missing, with its nearest neighbour and the expected layout."""
         return f"{self.root}: the data set's folder is missing{near(self.root)}; expected {self.layout}"
 
     def found(self) -> Found:
-        """All that was gathered. Where a key occurs in two splits, every name is led by its split:
-        "train-01".
-        """
+        """All that was gathered. If a key occurs in two splits, names begin with their split: "train-01"."""
         if not self.root.is_dir():
             self.problems.append(self.missing())
         elif not any(self.root.iterdir()):
@@ -225,29 +220,29 @@ Affix = tuple[Literal["prefix", "suffix"], str]
 
 
 def common_affix(images: Iterable[str], masks: Iterable[str]) -> Affix | None:
-    """What most masks have before or behind the stem of an image without a mask, where their own stem is no
-    image's; or nothing.
+    """The prefix or suffix that most unpaired masks add to the stem of an unpaired image; None if there is
+    none.
     """
     bare, spare, paired = {*images} - {*masks}, {*masks} - {*images}, {*masks} & {*images}
-    found = Counter[Affix]()
+    counts = Counter[Affix]()
     for mask in spare:
         for cut in range(1, len(mask)):
             if mask[:cut] in bare and not mask[cut].isdigit():
-                found["suffix", mask[cut:]] += 1
+                counts["suffix", mask[cut:]] += 1
             if mask[cut:] in bare and not mask[cut - 1].isdigit():
-                found["prefix", mask[:cut]] += 1
-    affix, count = max(found.items(), key=lambda item: (item[1], len(item[0][1])), default=(None, 0))
+                counts["prefix", mask[:cut]] += 1
+    affix, count = max(counts.items(), key=lambda item: (item[1], len(item[0][1])), default=(None, 0))
     return affix if count > max(len(bare) / 2, len(spare) / 2, len(paired)) else None
 
 
-def said_of_affix(affix: Affix) -> str:
-    """What masks have besides the stems of their images, in a few words."""
+def affix_text(affix: Affix) -> str:
+    """The affix of masks, in a few words."""
     which, text = affix
     return f"here the masks {'begin with' if which == 'prefix' else 'end in'} `{text}` besides"
 
 
 def composed(name: str) -> str:
-    """A name in composed Unicode (NFC): one file system writes an accent as a letter's, another behind it."""
+    """A name in composed Unicode (NFC): some file systems store an accent as a character of its own."""
     return unicodedata.normalize("NFC", name)
 
 

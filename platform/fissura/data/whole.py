@@ -1,9 +1,10 @@
 """Decoders for Pillow that refuse a PNG or JPEG (in a TIFF too) whose data end before its last pixel.
 
-zlib and libjpeg fill up what is missing without a word. A PNG's stream is decoded without the last byte of
-its checksum: whole rows need none, and a stream that ends early never comes to its last row. A JPEG is given,
-instead of its end marker, bits that are no Huffman code: behind the last block they are skipped at once,
-before it they are waited for. Neither costs a second decoding. Needs Pillow and the standard library alone.
+zlib and libjpeg fill in missing data silently. A PNG's stream is decoded without the last byte of its
+checksum: whole rows need none, and a stream that ends early never reaches its last row. A JPEG is given,
+instead of its end marker, bits that are not a Huffman code: after the last block the decoder skips them at
+once, before it the decoder consumes them. Neither needs a second decoding. Needs only Pillow and the standard
+library.
 """
 
 import io
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image, ImageFile, _imaging
 
-SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a JPEG marker with a length behind it, or the last
+SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a JPEG marker with a length after it, or the last
 SCAN, END = b"\xff\xda", b"\xff\xd9"
 EARLY = "its data end before the last pixel"
 MAX_SCANS = 500  # cameras write 1, programs about 10; each costs a pass over all pixels, and 12 bytes
@@ -22,11 +23,11 @@ MAX_JPEGS = 2**15  # strips or tiles in JPEG: 150 megapixels in tiles of 128x128
 _PNG, _JPEG = "fissura_png", "fissura_jpeg"
 _SEQUENTIAL, _PROGRESSIVE = (b"\xff\xc0", b"\xff\xc1"), b"\xff\xc2"
 _ONES = b"\xff\x00"  # eight bits; no Huffman code begins with sixteen ones
-_READ_AHEAD = 8  # bytes that libjpeg wants at hand before it decodes a block
-# of a run of blocks that share one code, libjpeg's encoder leaves at most 1000 single bits
+_READ_AHEAD = 8  # bytes that libjpeg buffers before it decodes a block
+# libjpeg's encoder leaves at most 1000 single bits after a run of blocks that share one code
 _LONGEST_RUN = 160
-_UNSEEN = 0x5B  # of a pixel before it is decoded: masks hold few such
-_BROKEN = (-1, -2)  # what Pillow's decoders return of a stream that they cannot read
+_UNSEEN = 0x5B  # value of a pixel before it is decoded, rare in masks
+_BROKEN = (-1, -2)  # returned by Pillow's decoders for a stream that they cannot read
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _PIECE = 2**20  # bytes that are inflated at a time
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of a PNG
@@ -37,9 +38,9 @@ _ROWS_A_STRIP, _TILE_WIDTH, _TILE_LENGTH, _SAMPLES = 278, 322, 323, 277  # TIFF 
 
 
 class JpegScans(NamedTuple):
-    """What the markers of a JPEG say: the offset of its end marker (or of the end of the data), how many
-    scans it has, where the last one begins, whether they hold every coefficient, whether they are in Huffman
-    codes, and whether they restart.
+    """The facts in the markers of a JPEG: the offset of its end marker (or of the end of the data), the
+    number of scans, the offset of the last one, whether they hold every coefficient, whether they are Huffman
+    coded, and whether they restart.
     """
 
     end: int
@@ -51,7 +52,7 @@ class JpegScans(NamedTuple):
 
 
 def jpeg_scans(data: bytes) -> JpegScans:
-    """The scans of the first picture in the bytes of a JPEG; nothing is decoded."""
+    """The scans of the first picture in a JPEG; nothing is decoded."""
     missing: dict[int, int] = {}  # a bit for each coefficient, by component
     count, last, end, at = 0, 0, len(data), 2
     huffman = restarts = progressive = False
@@ -78,9 +79,9 @@ def jpeg_scans(data: bytes) -> JpegScans:
 
 
 def require_whole(image: Image.Image, file: BinaryIO) -> None:
-    """Makes the decoding of `image`, as Pillow opened it from `file`, raise an OSError where its data end
-    early. For PNG and JPEG (MPO) that are not decoded yet; the JPEG pieces of a TIFF are decoded by
-    themselves before, since libtiff fills them up; other formats are left as they are."""
+    """Makes the decoding of `image`, which Pillow opened from `file`, raise an OSError if its data end early.
+    For PNG and JPEG (MPO) that are not decoded yet; the JPEG pieces of a TIFF are decoded one by one before,
+    as libtiff fills them in; other formats are not changed."""
     if image.format == "TIFF":
 
         def load() -> Any:
@@ -126,7 +127,7 @@ class _Png(_Wrapped):
             self._before = im.getpixel(self._last)
 
     def decode(self, buffer: Any) -> tuple[int, int]:
-        # the checksum's other bytes stay: the decoder gives out no row while it has no byte at hand
+        # the checksum's other bytes stay: the decoder returns no row while its buffer is empty
         used, error = self._own.decode(buffer[:-1])
         if used < 0 and error == 0:
             at = self._file.tell()
@@ -135,15 +136,15 @@ class _Png(_Wrapped):
         return used, error
 
     def _last_row_unseen(self) -> bool:
-        """Whether the last row, of which all pixels are written at once or none, may be as it was before."""
+        """Whether the last row, which is written at once or not at all, may be unwritten."""
         if self._pixels.mode.startswith("I"):
             return True  # Pillow cannot say
         return bool(self._pixels.getpixel(self._last) == self._before)
 
 
 def _check_png(file: BinaryIO, *, inflated: bool) -> None:
-    """Compares the checksums of a PNG's data, which Pillow does not, and where `inflated` looks whether they
-    hold all rows."""
+    """Checks the checksums of a PNG's data, which Pillow does not, and, if `inflated`, that they hold all
+    rows."""
     file.seek(16)
     header = file.read(13)
     file.seek(file.tell() + 4)
@@ -167,7 +168,7 @@ def _check_png(file: BinaryIO, *, inflated: bool) -> None:
 
 
 def _png_bytes(header: bytes) -> int:
-    """How many bytes the rows of a PNG with this IHDR take, filter bytes and all."""
+    """The bytes of the rows of a PNG with this IHDR, including filter bytes."""
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
     bits = header[8] * _CHANNELS.get(header[9], 1)
     sizes = [(width, height)]
@@ -240,13 +241,13 @@ class _Jpeg(_Wrapped):
 
 
 def _fillers(data: bytes, scans: JpegScans) -> list[bytes]:
-    """What a JPEG is given in place of its end marker, piece by piece."""
+    """The bytes that replace the end marker of a JPEG, piece by piece."""
     ones = [_ONES * _READ_AHEAD, *[_ONES] * _LONGEST_RUN]
     if scans.number == 1:
         return ones[:1]
     if not scans.restarts:
         return ones
-    # before a restart all is skipped, so that it takes the next one to see whether one was waited for
+    # the decoder skips everything before a restart: only the one after it shows whether it was missing
     number = len(_RESTART.findall(data, scans.last, scans.end)) % 8
     return [*ones, bytes((0xFF, 0xD0 + number)), *ones]
 

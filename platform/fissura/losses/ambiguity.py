@@ -20,9 +20,8 @@ FLOOR = -40.0  # the squared error that this log-variance fits is below what a f
 class AmbiguityAware(LossSpec):
     """The ambiguity-aware loss, the mean over the batch's valid pixels.
 
-    `lam`, the paper's lambda, is the squared error above which a larger variance costs less. `distance` is
-    the one between the predicted Gaussian and the label: `wasserstein`, or `kl`, the paper's ablation, which
-    does not read `lam`.
+    `lam`, the paper's lambda, is the squared error above which a larger variance costs less. `distance`, from
+    the predicted Gaussian to the label, is `wasserstein` or `kl`, the paper's ablation, which ignores `lam`.
     """
 
     paper: ClassVar[Paper | None] = Paper("Chen et al.", "CIRL, CVPR", 2024)
@@ -64,12 +63,12 @@ class AmbiguityCriterion(Criterion):
         valid: Float[Tensor, "b 1 h w"],
         maps: BatchMaps,
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy: there is a variance of the crack logits alone."""
+        """Binary cross-entropy: only the crack logits have a variance."""
         loss: Tensor = BCE().build()(logits, target, valid)
         return loss
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
-        """See `AmbiguityAware.leaves`: that is the sigmoid of the log variance."""
+        """The variance maps that `AmbiguityAware.leaves` names: the sigmoid of the log variance."""
         return {VARIANCE: {index: share.astype(np.float16) for index, share in predict(self.std_head)}}
 
 

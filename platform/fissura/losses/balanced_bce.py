@@ -15,7 +15,7 @@ class BalancedBCE(LossSpec):
     """Class-balanced binary cross-entropy: a crack pixel weighs the share of the background, a background
     pixel `background` times the share of cracks; 1.1 in RCF and CrackFormer-II, 1 in HED (ICCV 2015).
 
-    `weighted_bce` without its cap is it, with `background` 1, over the share of cracks: here a batch with few
+    With `background` 1 it is `weighted_bce` without its cap, times the share of cracks: a batch with few
     cracks costs little, and one without a crack nothing.
     """
 

@@ -1,4 +1,4 @@
-"""The boundary loss: probabilities weighed by their distance from the cracks' contour (Kervadec et al., MIDL
+"""The boundary loss: probabilities weighted by their distance from the cracks' contour (Kervadec et al., MIDL
 2019)."""
 
 from typing import ClassVar, Literal
@@ -15,12 +15,12 @@ from fissura.losses.loss import full_precision
 
 
 class Boundary(LabelMapSpec):
-    """The boundary loss, the mean over the batch's valid pixels; below 0 for what is right. It is made to be
-    added to Dice with a small weight that grows: in the paper `weight` 0.01 and `growth` 0.01 of its term.
+    """The boundary loss, the mean over the batch's valid pixels; negative for cracks that are found. Add it
+    to Dice with a small weight that grows: in the paper `weight` 0.01 and `growth` 0.01 of its term.
 
-    `contour` says where the distance is 0: on a crack's outermost pixels (`on_crack`), as published, so that
-    of a crack two pixels wide all found costs no less than nothing found; or nowhere, between those pixels,
-    which have -1, and their neighbours, 1 (`between`). Distances end at `clip`, or far pixels would rule.
+    `contour` says where the distance is 0: on a crack's outermost pixels (`on_crack`), as published, where
+    finding a crack two pixels wide costs no less than missing it; or between those pixels, at -1, and their
+    neighbours, at 1 (`between`). Distances are clipped to `clip` pixels, or far pixels would dominate.
     """
 
     paper: ClassVar[Paper | None] = Paper("Kervadec et al.", "MIDL", 2019)
@@ -61,7 +61,7 @@ class BoundaryLoss(nn.Module):
         valid: Float[Tensor, "b 1 h w"],
         distance: Float[Tensor, "b 1 h w"],
     ) -> Float[Tensor, ""]:
-        """The loss of a batch; `target` is not read beside its `distance`."""
+        """The loss of a batch; it reads `distance`, not `target`."""
         z = full_precision(logits, valid)
         v = valid.to(z.dtype)
         return (z.sigmoid() * distance.to(z.dtype) * v).sum() / v.sum().clamp(min=1)

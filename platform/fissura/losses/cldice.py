@@ -17,7 +17,7 @@ class SoftClDice(LossSpec):
     """`1 - a` of the Dice loss and `a` of the soft clDice loss, over the batch.
 
     `iterations` must reach the middle of a crack, or its skeleton is empty: at least (width - 1) / 2, rounded
-    down; 5 do for CFD, 20 for CRACK500. `a` is below 1: a map of ones has no skeleton and costs nothing.
+    down: 5 for CFD, 20 for CRACK500. `a` is below 1: a map of ones has no skeleton and costs nothing.
     """
 
     paper: ClassVar[Paper | None] = Paper("Shit et al.", "clDice, CVPR", 2021)
@@ -37,7 +37,7 @@ class SoftClDiceLoss(SegmentationLoss):
     `T_sens = (sum_i S(g)_i p_i + 1) / (sum_i S(g)_i + 1)`
 
     g  label, 0 or 1        p  probability, the sigmoid of the logit; both 0 where invalid
-    S  soft skeleton        L_Dice  the Dice loss with 1 added above and below
+    S  soft skeleton        L_Dice  the Dice loss with `smooth` 1
     """
 
     def __init__(self, spec: SoftClDice) -> None:
@@ -54,16 +54,16 @@ class SoftClDiceLoss(SegmentationLoss):
         z = full_precision(logits, valid)
         v, a = valid.to(z.dtype), self.spec.a
         p, g = z.sigmoid() * v, target.to(z.dtype) * v
-        of_p, of_g = (soft_skeleton(x, iterations=self.spec.iterations) for x in (p, g))
-        precision = ((of_p * g).sum() + 1) / (of_p.sum() + 1)
-        sensitivity = ((of_g * p).sum() + 1) / (of_g.sum() + 1)
+        skeleton_p, skeleton_g = (soft_skeleton(x, iterations=self.spec.iterations) for x in (p, g))
+        precision = ((skeleton_p * g).sum() + 1) / (skeleton_p.sum() + 1)
+        sensitivity = ((skeleton_g * p).sum() + 1) / (skeleton_g.sum() + 1)
         centre = 1 - 2 * precision * sensitivity / (precision + sensitivity)
         overlap: Tensor = self.dice(logits, target, valid)
         return (1 - a) * overlap + a * centre
 
 
 def soft_skeleton(x: Float[Tensor, "b 1 h w"], *, iterations: int) -> Float[Tensor, "b 1 h w"]:
-    """What is left of x above its opening, gathered over so many erosions; of a map of 0 and 1, Lantuejoul's
+    """What the opening of x removes, collected over `iterations` erosions; of a map of 0 and 1, Lantuejoul's
     skeleton. Erosion is the minimum over a pixel and its four neighbours, dilation the maximum over 3 x 3,
     within the image."""
     # an opening begins with the erosion that the next step needs as well

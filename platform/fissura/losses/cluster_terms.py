@@ -8,7 +8,7 @@ O_m  the others, S without C_m and m
 psi  the quantity whose mean over m is the term (Chen et al., CVPR 2024)
 
 Both of the paper's terms hold the constant (|C| - |O|) log s: no gradient, but -2e5 at 20 000 pixels, where a
-float32 has two decimals left. The `centred_` forms leave it out, and these are what is trained on.
+float32 has two decimals left. Training uses the `centred_` forms, which leave it out.
 """
 
 import math
@@ -22,11 +22,11 @@ from torch.autograd.function import once_differentiable
 
 from fissura.losses.neighbours import PAIRS, directions
 
-DEGREE = 16  # the series of exp(x), |x| <= 1/2, ends where a float64 does
+DEGREE = 16  # of the series of exp(x), |x| <= 1/2: a float64 holds no further term
 
 
 def clustering_bound(
-    probability: Float[Tensor, "s"], *, neighbours: Int64[Tensor, "s neighbours"]
+    probability: Float[Tensor, " s"], *, neighbours: Int64[Tensor, "s neighbours"]
 ) -> Float[Tensor, ""]:
     """The mean over m of (Eq. 13, 15)
 
@@ -38,7 +38,7 @@ def clustering_bound(
 
 
 def clustering_exact(
-    probability: Float[Tensor, "s"], *, neighbours: Int64[Tensor, "s neighbours"]
+    probability: Float[Tensor, " s"], *, neighbours: Int64[Tensor, "s neighbours"]
 ) -> Float[Tensor, ""]:
     """The mean over m of `psi = - log( P(C_m) / P(O_m) )` (Eq. 9-12, 15), which is
 
@@ -50,18 +50,18 @@ def clustering_exact(
 
 
 def centred_bound(
-    probability: Float[Tensor, "s"], *, neighbours: Int64[Tensor, "s neighbours"]
+    probability: Float[Tensor, " s"], *, neighbours: Int64[Tensor, "s neighbours"]
 ) -> Float[Tensor, ""]:
     """`clustering_bound` less (|C| - |O|) log s."""
     near, far, close, others = _sums(probability, neighbours)
     if others == 0:
         return -(close + near).sum() / (2 * max(1, len(probability)))
-    # with |O| > 0 the halves of all p_m.p_n = (1 + u_m u_n) / 2 add up to nothing
+    # with |O| > 0 the halves of all p_m.p_n = (1 + u_m u_n) / 2 cancel
     return (close / others * far - near).mean() / 2
 
 
 def centred_exact(
-    probability: Float[Tensor, "s"], *, neighbours: Int64[Tensor, "s neighbours"]
+    probability: Float[Tensor, " s"], *, neighbours: Int64[Tensor, "s neighbours"]
 ) -> Float[Tensor, ""]:
     """`clustering_exact` less (|C| - |O|) log s."""
     near, far, close, others = _sums(probability, neighbours)
@@ -89,7 +89,7 @@ def nearest_neighbour_contrast(
     z_m  the feature over its length        t  temperature
     a_m  the z of m's nearest neighbour, the first in `neighbours`, taken as a constant
 
-    `pairs` of similarities are held at a time (at least one row). Once differentiable.
+    `pairs` similarities are held at a time (at least one row). Once differentiable.
     """
     if len(features) < 2:
         return features.sum() * 0
@@ -101,18 +101,18 @@ def nearest_neighbour_contrast(
 
 
 class _MeanLogSumExp(Function):
-    """`1/s sum_m log sum_q exp(a_m.z_q)`. The value's pass makes the gradient with respect to z as well."""
+    """`1/s sum_m log sum_q exp(a_m.z_q)`. The forward pass computes the gradient by z as well."""
 
     @staticmethod
     def forward(ctx: Any, z: Float[Tensor, "s c"], a: Float[Tensor, "s c"], pairs: int) -> Float[Tensor, ""]:
         size, rows = len(z), max(1, pairs // len(z))
         buffer, total, gradient = z.new_empty(min(rows, size), size), z.new_zeros(()), torch.zeros_like(z)
-        for some in torch.split(a, rows):
-            softmax = torch.mm(some, z.T, out=buffer[: len(some)])
+        for chunk in torch.split(a, rows):
+            softmax = torch.mm(chunk, z.T, out=buffer[: len(chunk)])
             peak = softmax.amax(dim=1, keepdim=True)
             mass = softmax.sub_(peak).exp_().sum(dim=1, keepdim=True)
             total += (peak + mass.log()).sum()
-            gradient.addmm_(softmax.div_(mass).T, some)
+            gradient.addmm_(softmax.div_(mass).T, chunk)
         ctx.save_for_backward(gradient.div_(size))
         return total / size
 
@@ -124,8 +124,8 @@ class _MeanLogSumExp(Function):
 
 
 def _sums(
-    probability: Float[Tensor, "s"], neighbours: Int64[Tensor, "s neighbours"]
-) -> tuple[Float[Tensor, "s"], Float[Tensor, "s"], int, int]:
+    probability: Float[Tensor, " s"], neighbours: Int64[Tensor, "s neighbours"]
+) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"], int, int]:
     """`u_m sum_{n in C} u_n` and `u_m sum_{k in O} u_k` of every m, |C| and |O|."""
     u, close = 2 * probability - 1, neighbours.shape[1]
     near = u[neighbours].sum(dim=1)

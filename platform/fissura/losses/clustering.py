@@ -24,9 +24,9 @@ class Clustering(LossSpec):
     """Cross-entropy outside the ambiguous region, plus `beta` x a clustering term over it.
 
     `term` is the paper's upper bound on its clustering-inspired loss (`bound`), that loss itself (`exact`),
-    or the contrast with the nearest neighbour, an ablation of the paper (`nnclr`). `k` neighbours are taken,
-    by `nnclr` one; `temperature` is read by `nnclr` alone. `gamma` is the variance above which a marginal
-    pixel is ambiguous: the region is drawn with it when the phase begins, and the loss is given the region.
+    or the contrast with the nearest neighbour, an ablation of the paper (`nnclr`). `bound` and `exact` take
+    `k` neighbours, `nnclr` one; only `nnclr` reads `temperature`. `gamma` is the variance above which a
+    marginal pixel is ambiguous: the region is computed with it when the phase begins.
     """
 
     paper: ClassVar[Paper | None] = Paper("Chen et al.", "CIRL, CVPR", 2024)
@@ -105,8 +105,8 @@ class ClusteringLoss(nn.Module):
     L_CI   the term over S_I, the mean over the images whose S_I is not empty; 0 where there are none
     S_I    the pixels of image I that are both ambiguous and valid        A  the ambiguous region
 
-    The terms are the centred forms in `cluster_terms`, without the constant of the paper's. Neighbours are
-    chosen without a gradient. `bound` and `exact` reach the features through the logits alone.
+    The terms are the centred forms in `cluster_terms`, without the paper's constant. Neighbours are chosen
+    without a gradient. `bound` and `exact` reach the features through the logits alone.
     """
 
     def __init__(self, spec: Clustering) -> None:
@@ -135,7 +135,7 @@ class ClusteringLoss(nn.Module):
             return supervised
         return supervised + self.spec.beta * torch.stack(terms).mean()
 
-    def _term(self, logits: Float[Tensor, "s"], features: Float[Tensor, "s c"]) -> Float[Tensor, ""]:
+    def _term(self, logits: Float[Tensor, " s"], features: Float[Tensor, "s c"]) -> Float[Tensor, ""]:
         features = features.to(logits.dtype)
         if self.spec.term == "nnclr":
             nearest = nearest_neighbours(features.detach(), k=1)

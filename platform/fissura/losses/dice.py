@@ -14,9 +14,9 @@ from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 class Dice(LossSpec):
     """The soft Dice loss.
 
-    `over` says what one coefficient is taken of: the pixels of the whole `batch`, so that images without a
-    crack do not dominate (common practice with thin structures, and the default), or of each `image`, then
-    averaged. `smooth` is added above and below, so that an empty mask has a finite loss and gradient.
+    `over` says what one coefficient covers: the pixels of the whole `batch`, so that images without a crack
+    do not dominate (common practice with thin structures, and the default), or those of each `image`, then
+    averaged. `smooth` in numerator and denominator keeps loss and gradient of an empty mask finite.
     """
 
     paper: ClassVar[Paper | None] = Paper("Milletari et al.", "V-Net, 3DV", 2016)

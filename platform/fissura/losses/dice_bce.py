@@ -13,8 +13,8 @@ from fissura.losses.weighted_sum import SumCriterion, Term, WeightedSum
 
 class DiceBCE(LossSpec):
     """`L = w_D L_Dice + w_B L_BCE`, with w_D = `dice_weight` and w_B = `bce_weight`: the `WeightedSum` of the
-    two under a name and fields of its own, which studies, search spaces and runs hold. `smooth` and `over`
-    are those of `Dice`."""
+    two with a name and fields of its own, which studies, search spaces and runs use. `smooth` and `over` are
+    those of `Dice`."""
 
     paper: ClassVar[Paper | None] = Paper("Isnan et al.", "CMBN", 2026)
     kind: Literal["dice_bce"] = "dice_bce"
@@ -43,5 +43,5 @@ class DiceBCE(LossSpec):
         )
 
     def criterion(self, feature_channels: int) -> SumCriterion:
-        """The sum's."""
+        """The criterion of `sum`."""
         return self.sum.criterion(feature_channels)

@@ -17,11 +17,10 @@ NEVER = -1e30  # the logarithm of a weight of zero; finite, so that a class with
 class Focal(LossSpec):
     """The normalised focal loss; `alpha` weighs the background's half, `gamma` the hard pixels of each half.
 
-    `normaliser` says what the gradient takes the weights for. `differentiated`, the formula as it stands:
-    they are functions of the logits, and the gradient is that of the value. As the weights of a class add up
-    to 1, a pixel easier than its class's mean can then lower the loss by becoming harder, which is the wrong
-    way: so goes its gradient, unless the pixel is uncertain itself. `constant`: the weights are numbers, and
-    every pixel is pushed towards its label. The values are the same.
+    `normaliser` says how the gradient treats the weights. `differentiated`, the formula as it stands: as
+    functions of the logits. The weights of a class sum to 1, so a pixel easier than its class's mean can
+    lower the loss by becoming harder: its gradient points the wrong way, unless the pixel is uncertain
+    itself. `constant`: as numbers, and every pixel is pushed towards its label. The value is the same.
     """
 
     paper: ClassVar[Paper | None] = Paper("Siriborvornratanakul", "Advances in Multimedia", 2022)
@@ -60,11 +59,12 @@ class FocalLoss(SegmentationLoss):
         background = self._half(-z, (valid > 0) & ~crack)
         return self._half(z, (valid > 0) & crack) + self.spec.alpha * background
 
-    def _half(self, z: Float[Tensor, "b 1 h w"], of: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
-        """The weighted mean of -log p over the pixels `of` a class; p, the sigmoid of z, is that class's."""
+    def _half(self, z: Float[Tensor, "b 1 h w"], pixels: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+        """The weighted mean of -log p over the `pixels` of a class; p, its probability, is the sigmoid of
+        z."""
         # weights that all underflow still have ratios: softmax takes them from the logarithms
-        log_weight = torch.where(of, self.spec.gamma * logsigmoid(-z), NEVER)
+        log_weight = torch.where(pixels, self.spec.gamma * logsigmoid(-z), NEVER)
         weight = torch.softmax(log_weight.flatten(), dim=0)
         if self.spec.normaliser == "constant":
             weight = weight.detach()
-        return (weight * torch.where(of, softplus(-z), 0.0).flatten()).sum()
+        return (weight * torch.where(pixels, softplus(-z), 0.0).flatten()).sum()

@@ -1,4 +1,5 @@
-"""Losses that read a map of the labels: made on the CPU, once an image, then cut and turned with its mask."""
+"""Losses that read a map of the labels, computed on the CPU once an image and cropped and turned with its
+mask."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,12 +14,12 @@ from fissura.losses.loss import BatchMaps, Criterion, ImageMaps, LossSpec
 
 
 class LabelMapSpec(LossSpec):
-    """Base of these losses: `build` gives a module of logits, labels, valid pixels and the map `of_mask`,
-    called `map_name`."""
+    """Base of these losses: `build` gives a module of logits, labels, valid pixels and the map `map_name`,
+    which `of_mask` computes."""
 
     map_name: ClassVar[str]
     map_type: ClassVar[type[np.generic]]
-    """As which it is kept for the training."""
+    """The dtype in which the training keeps the map."""
 
     @abstractmethod
     def of_mask(self, mask: UInt8[np.ndarray, "h w"]) -> Num[np.ndarray, "h w"]:
@@ -30,8 +31,8 @@ class LabelMapSpec(LossSpec):
 
     def maps(self, left: Mapping[str, ImageMaps], masks: ImageMaps) -> dict[str, ImageMaps]:
         """The map of each training image, from its whole mask."""
-        made = {index: self.of_mask(np.array(mask)).astype(self.map_type) for index, mask in masks.items()}
-        return {self.map_name: made}
+        maps = {index: self.of_mask(np.array(mask)).astype(self.map_type) for index, mask in masks.items()}
+        return {self.map_name: maps}
 
 
 class LabelMapCriterion(Criterion):
@@ -48,14 +49,14 @@ class LabelMapCriterion(Criterion):
         valid: Float[Tensor, "b 1 h w"],
         maps: BatchMaps,
     ) -> Float[Tensor, ""]:
-        """See `Criterion.forward`; without a map, as in validation, it is made of the valid labels."""
-        label_map = maps[self._spec.map_name] if self._spec.map_name in maps else self._of(target, valid)
+        """See `Criterion.forward`; without a map, as in validation, it is computed from the valid labels."""
+        label_map = maps[self._spec.map_name] if self._spec.map_name in maps else self._map(target, valid)
         loss: Tensor = self.loss(*outputs, target, valid, label_map)
         return loss
 
-    def _of(
+    def _map(
         self, target: Float[Tensor, "b 1 h w"], valid: Float[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
         masks = ((target > 0) & (valid > 0))[:, 0].to(torch.uint8).cpu().numpy()
-        made = np.stack([self._spec.of_mask(mask) for mask in masks])[:, None]
-        return torch.from_numpy(made).to(target)
+        label_map = np.stack([self._spec.of_mask(mask) for mask in masks])[:, None]
+        return torch.from_numpy(label_map).to(target)

@@ -16,7 +16,7 @@ class LinFocal(LossSpec):
     """The focal loss, the mean over the batch's valid pixels; `Focal` is the one that is normalised.
 
     `gamma` lowers the cost of easy pixels. `alpha` weighs cracks and 1 - alpha the rest, so the paper's 0.25
-    weighs cracks *down*; where 1 % of the pixels is crack, try 0.75 too. None weighs all alike, by 1.
+    weighs cracks *down*; where 1 % of the pixels are crack, try 0.75 too. None weighs every pixel 1.
     """
 
     paper: ClassVar[Paper | None] = Paper("Lin et al.", "ICCV", 2017)

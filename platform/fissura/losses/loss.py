@@ -1,5 +1,5 @@
-"""What every segmentation loss is: one number from logits, labels and the mask of valid pixels; and what it
-may need beside them, which generic code carries for it and never looks at."""
+"""The interface of segmentation losses: one number from logits, labels and the mask of valid pixels, and the
+maps that a loss may need beside them, which generic code carries for it and never reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ BatchMaps = Mapping[str, Float[Tensor, "b 1 h w"]]
 
 Predict = Callable[[nn.Module], Iterator[tuple[int, Float32[np.ndarray, "h w"]]]]
 """Runs the network with another head (features [b, c, h, w] to logits [b, 1, h, w]) over each training image,
-as the recipe's inference does; gives the images' numbers and maps of sigmoids."""
+as the recipe's inference does; yields each image's number and its map of sigmoids."""
 
 
 class SegmentationLoss(nn.Module, ABC):
@@ -42,7 +42,7 @@ class Criterion(nn.Module):
     """A loss as a phase minimises it; this one reads the crack logits and nothing else.
 
     One that reads more of the network overrides `reads` and `readings`, and may hold heads of its own, which
-    are trained with the network and end with the phase; it has a `side_loss`, too. One that changes from
+    are trained with the network and dropped after the phase; it has a `side_loss`, too. One that changes from
     epoch to epoch overrides `begin_epoch`, one that leaves something to later phases `finish_phase`.
     """
 
@@ -76,8 +76,8 @@ class Criterion(nn.Module):
         valid: Float[Tensor, "b 1 h w"],
         maps: BatchMaps,
     ) -> Float[Tensor, ""]:
-        """The loss of further logits of the mask, which a network may give in training beside the crack
-        logits, and of which there are no readings; all are of one size."""
+        """The loss of a side map: logits of the mask that a network may give in training beside the crack
+        logits, at any one size, and without readings. A loss with readings overrides it."""
         if self.reads:
             raise NotImplementedError(
                 f"{type(self).__name__}: a loss with `readings` has a `side_loss` of its own"
@@ -86,7 +86,7 @@ class Criterion(nn.Module):
         return loss
 
     def begin_epoch(self, number: int) -> None:
-        """Called before the training of each epoch of the phase, which are counted from 0."""
+        """Called before each epoch of training; `number` counts the epochs of the phase from 0."""
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
         """The maps that a finished phase leaves to later ones; those that `LossSpec.leaves` names."""
@@ -101,14 +101,14 @@ class LossSpec(Spec):
     """
 
     paper: ClassVar[Paper | None] = None
-    """Where the loss was published; None where it has no one source."""
+    """Where the loss was published; None where it has no single source."""
 
     def build(self) -> nn.Module:
         """The loss as a module."""
         raise NotImplementedError(f"{type(self).__name__}: a loss has `build`, or a `criterion` of its own")
 
     def criterion(self, feature_channels: int) -> Criterion:
-        """What a phase minimises, on a network with so many feature maps."""
+        """What a phase minimises, on a network with `feature_channels` feature maps."""
         return Criterion(self.build())
 
     @property
@@ -123,7 +123,7 @@ class LossSpec(Spec):
 
     @property
     def weights_wanted(self) -> tuple[Pretrained, ...]:
-        """The networks of its own whose pretrained weights, or files of them, it needs."""
+        """The loss's own networks that need pretrained weights or a file of them."""
         return ()
 
     def maps(self, left: Mapping[str, ImageMaps], masks: ImageMaps) -> dict[str, ImageMaps]:

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 PAIRS = 2**22  # similarities held at a time, 16 MB
-BLOCK = 8  # of 4 to 64 the fastest, at 20 000 features and 20 neighbours
+BLOCK = 8  # the fastest of 4 to 64 at 20 000 features and 20 neighbours
 
 
 def directions(features: Float[Tensor, "s c"]) -> Float[Tensor, "s c"]:
@@ -21,7 +21,7 @@ def nearest_neighbours(
     """The indices of each feature's min(k, s - 1) nearest others by cosine similarity, nearest first.
 
     A feature is never its own neighbour; its equals are. Similarities are float32, `pairs` of them at a time
-    (at least one row); among equally near ones the choice is open. k is at least 1.
+    (at least one row); ties are broken arbitrarily. k is at least 1.
     """
     size, k = len(features), min(k, len(features) - 1)
     if k < 1:
@@ -31,19 +31,19 @@ def nearest_neighbours(
         unit = directions(features.float())
         padded = torch.cat([unit, unit.new_zeros(groups * BLOCK - size, unit.shape[1])])
         rows = min(size, max(1, pairs // len(padded)))
-        # one buffer for all rows: freed and asked for again between small results, it fragments the heap
-        buffer, found = padded.new_empty(rows, len(padded)), padded.new_empty(size, k, dtype=torch.int64)
+        # one buffer for all rows: allocated anew between small results, it would fragment the heap
+        buffer, nearest = padded.new_empty(rows, len(padded)), padded.new_empty(size, k, dtype=torch.int64)
         for start in range(0, size, rows):
-            some = unit[start : start + rows]
-            similarity = torch.mm(some, padded.T, out=buffer[: len(some)])
+            chunk = unit[start : start + rows]
+            similarity = torch.mm(chunk, padded.T, out=buffer[: len(chunk)])
             similarity[:, size:] = -torch.inf
             similarity.diagonal(offset=start).fill_(-torch.inf)
-            found[start : start + rows] = _greatest(similarity, k=k)
-    return found
+            nearest[start : start + rows] = _greatest(similarity, k=k)
+    return nearest
 
 
 def _greatest(similarity: Float[Tensor, "rows padded"], *, k: int) -> Int64[Tensor, "rows neighbours"]:
-    """The columns of each row's k greatest, the greatest first."""
+    """The columns of each row's k greatest values, the greatest first."""
     groups = similarity.shape[1] // BLOCK
     if 2 * k > groups:
         return similarity.topk(k).indices

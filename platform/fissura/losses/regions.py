@@ -1,4 +1,4 @@
-"""Where labels are doubtful: beside a crack, and there where the network says so (Chen et al., CVPR 2024)."""
+"""Where labels are doubtful: beside a crack, and where the network says so (Chen et al., CVPR 2024)."""
 
 import torch
 from jaxtyping import Float, Num, UInt8

@@ -13,11 +13,11 @@ from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 class RobustDice(LossSpec):
     """The noise-robust Dice loss over the batch: `gamma` 1 counts each error once, as a mean absolute error
-    does, so that wrong labels pull less; 2 is Dice with squares in the denominator. `smooth` is added below.
+    does, so that wrong labels pull less; 2 is Dice with squares, and `smooth`, in the denominator.
 
     Where few pixels are crack and gamma is below 2, less sure false alarms can cost more than sure ones (the
-    ratio grows as p becomes small). A batch without a crack, where only that would be left, costs nothing:
-    add a loss that sees such batches, as the cross-entropy.
+    ratio grows as p becomes small). A batch without a crack, where only false alarms would count, costs
+    nothing: add a loss that sees such batches, such as the cross-entropy.
     """
 
     paper: ClassVar[Paper | None] = Paper("Wang et al.", "COPLE-Net, TMI", 2020)

@@ -16,10 +16,10 @@ LEAST = 1e-8
 
 class RobustT(LossSpec):
     """The robust T-loss, the mean over the images. Its degrees of freedom, at first `nu`, are trained with
-    the network by the phase's optimizer, whose weight decay pulls them towards 1, and lie in the checkpoint.
+    the network by the phase's optimizer, whose weight decay pulls them towards 1, and kept in the checkpoint.
 
-    `per` divides an image's cost by its valid `pixel`s, so that the loss can stand beside others and with
-    SGD, or leaves it whole (`image`, as published: some -58,000 at 256 x 256).
+    `per` `pixel` divides an image's cost by its valid pixels, so that the loss works beside others and with
+    SGD; `image`, as published, does not (about -58,000 at 256 x 256).
     """
 
     paper: ClassVar[Paper | None] = Paper("Gonzalez-Jimenez et al.", "T-Loss, MICCAI", 2023)
@@ -59,7 +59,7 @@ class RobustTLoss(SegmentationLoss):
         squared = (v * (z.sigmoid() - target.to(z.dtype)).square()).sum((1, 2, 3))
         pixels = v.sum((1, 2, 3))
         half = (nu + pixels) / 2
-        # (nu + D)/2 log(1 + |d|^2/nu) + D/2 log nu, of which nothing cancels but nu/2 log nu
+        # (nu + D)/2 log(1 + |d|^2/nu) + D/2 log nu, written so that only nu/2 log nu cancels
         spread = half * torch.log(nu + squared) - nu / 2 * torch.log(nu)
         costs = torch.lgamma(nu / 2) - torch.lgamma(half) + pixels / 2 * math.log(math.pi) + spread
         return (costs / pixels.clamp(min=1) if self.spec.per == "pixel" else costs).mean()

@@ -30,7 +30,7 @@ class SkeletonRecall(LabelMapSpec):
 
     def of_mask(self, mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
         """The skeleton of the cracks, dilated twice by a cross of 3 x 3, within the cracks."""
-        from skimage.morphology import skeletonize  # only those who need it wait for it
+        from skimage.morphology import skeletonize  # slow to import
 
         crack = mask > 0
         tube = binary_dilation(skeletonize(crack), iterations=2)
@@ -50,7 +50,7 @@ class SkeletonRecallLoss(nn.Module):
         valid: Float[Tensor, "b 1 h w"],
         skeleton: Float[Tensor, "b 1 h w"],
     ) -> Float[Tensor, ""]:
-        """The loss of a batch; `target` is not read beside its `skeleton`."""
+        """The loss of a batch; it reads `skeleton`, not `target`."""
         z = full_precision(logits, valid)
         s = skeleton.to(z.dtype) * valid.to(z.dtype)
         return 1 - ((z.sigmoid() * s).sum() + SMOOTH) / (s.sum() + SMOOTH)

@@ -1,5 +1,5 @@
-"""The topology loss of TopoNet: the components of a prediction are made those of the labels (Hu et al.,
-*PersistentTopology-preserving deep image segmentation*, NeurIPS 2019)."""
+"""The topology loss of TopoNet: it matches the components of a prediction to those of the labels (Hu et al.,
+*Topology-preserving deep image segmentation*, NeurIPS 2019)."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -16,19 +16,19 @@ from fissura.core.paper import Paper
 from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 Planes = Bool[np.ndarray, "b h w"]
-Places = Int64[np.ndarray, " n"]
+Pixels = Int64[np.ndarray, " n"]
 Values = Float[np.ndarray, " p"]
 
 CORNERS = np.ones((3, 3), np.uint8)  # pixels that touch at a corner are connected, too
 
 
 class PersistentTopology(LossSpec):
-    """The topology loss, summed over a patch and averaged over the patches. It is made to be added to BCE
-    with a small weight, 0.05 say, best in a later phase: it joins and parts what is there, and finds nothing.
+    """The topology loss, summed over a patch and averaged over the patches. Add it to BCE with a small
+    weight, 0.05 say, best in a later phase: it joins and separates components, and finds no new ones.
 
     `patch` is the side of the squares, in pixels, that an image is cut into from its top left corner.
-    `compares` says what is counted: components, the holes that cracks enclose, or both. What stands out by
-    no more than `least_persistence`, a difference of probabilities, is ignored.
+    `compares` says what is counted: components, the holes that cracks enclose, or both. Those whose
+    persistence, a difference of probabilities, is at most `least_persistence` are ignored.
     """
 
     paper: ClassVar[Paper | None] = Paper("Hu et al.", "TopoNet, NeurIPS", 2019)
@@ -45,17 +45,17 @@ class PersistentTopology(LossSpec):
 class TopologyLoss(SegmentationLoss):
     """`L = 1/|T| sum_{t in T} [ sum_{i <= B} (1 - h_i)^2 + l_i^2 + sum_{i > B} (h_i - l_i)^2 / 2 + m/2 ]`
 
-    h, l  where a component (8-connected) or hole (4-connected) of p is made and where it ends: a component at
+    h, l  where a component (8-connected) or hole (4-connected) of p begins and where it ends: a component at
           its highest pixel and where it meets a higher one, the highest of all at 0; a hole where its ring
           closes and at its lowest pixel. Pairs in the order of their persistence h - l, the longest first
     p     probability, the sigmoid of the logit, 0 where invalid and beyond the patch
-    B     how many the labels have; each asks for a pair of 1 and 0. Of m of them there is no pair: nothing is
-          made from nothing. A pair beyond B is one too many, and costs as much as making h and l equal
+    B     how many the labels have; the B longest pairs should be 1 and 0. m of them are missing: no gradient
+          makes them. A pair beyond B is one too many, and costs as much as making h and l equal
     T     the patches whose valid pixels are neither all crack nor all background; without one, L is 0
 
-    The gradient is at the pixels of the pairs alone, two each. Readings: pairs that stand out too little are
-    left out before any is matched, so that noise is not made a crack; the published code leaves out patches
-    of one kind, and so are they here. It is computed on the CPU.
+    The gradient is at the pixels of the pairs alone, two each. Readings: pairs of too little persistence are
+    left out before any is matched, so that noise does not become a crack; patches of one class are left out,
+    as in the published code. It is computed on the CPU.
     """
 
     def __init__(self, spec: PersistentTopology) -> None:
@@ -73,20 +73,20 @@ class TopologyLoss(SegmentationLoss):
         p = (z.sigmoid() * valid.to(z.dtype))[:, 0].cpu()
         known = (valid > 0)[:, 0].cpu().numpy()
         crack = (target > 0)[:, 0].cpu().numpy() & known
-        found = p.detach().numpy()
-        places = np.arange(p.numel()).reshape(p.shape)
-        asked, others, missing, patches = [np.empty((2, 0), int)], [np.empty((2, 0), int)], 0, 0
+        probability = p.detach().numpy()
+        numbers = np.arange(p.numel()).reshape(p.shape)
+        matched, surplus, missing, patches = [np.empty((2, 0), int)], [np.empty((2, 0), int)], 0, 0
         for tile in self._compared(crack, known):
             patches += 1
-            own = np.append(places[tile].ravel(), p.numel())
-            for pairs, wanted in self._diagrams(found[tile], crack[tile]):
-                asked.append(own[pairs[:, :wanted]])
-                others.append(own[pairs[:, wanted:]])
+            own = np.append(numbers[tile].ravel(), p.numel())
+            for pairs, wanted in self._diagrams(probability[tile], crack[tile]):
+                matched.append(own[pairs[:, :wanted]])
+                surplus.append(own[pairs[:, wanted:]])
                 missing += max(0, wanted - pairs.shape[1])
         # beyond the last pixel: where the highest components end
         values = torch.cat([p.flatten(), p.new_zeros(1)])
-        (one, nil), (high, low) = (values[torch.from_numpy(np.hstack(pairs))] for pairs in (asked, others))
-        wrong = (1 - one).square().sum() + nil.square().sum()
+        (begin, end), (high, low) = (values[torch.from_numpy(np.hstack(x))] for x in (matched, surplus))
+        wrong = (1 - begin).square().sum() + end.square().sum()
         cost = wrong + (high - low).square().sum() / 2 + missing / 2
         loss: Tensor = (cost / max(patches, 1)).to(logits.device)
         return loss
@@ -114,8 +114,8 @@ class TopologyLoss(SegmentationLoss):
             background = np.pad(~crack, 1, constant_values=True)  # with the frame, which is no hole
             yield self._longest_first(values, *holes(p)), label(background)[1] - 1
 
-    def _longest_first(self, values: Values, highs: Places, lows: Places) -> Int64[np.ndarray, "2 kept"]:
-        """The pairs that stand out, in their order; of equals the higher first."""
+    def _longest_first(self, values: Values, highs: Pixels, lows: Pixels) -> Int64[np.ndarray, "2 kept"]:
+        """The pairs of enough persistence, in their order; of equals the higher first."""
         persistence = values[highs] - values[lows]
         order = np.lexsort((-values[highs], -persistence))
         order = order[persistence[order] > self.spec.least_persistence]

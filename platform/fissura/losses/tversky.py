@@ -15,7 +15,7 @@ NEAR = 1e-6  # at 0 the slope of a power below 1 is infinite
 
 class Tversky(LossSpec):
     """The Tversky loss over the batch: `fp` weighs false alarms, `fn` missed cracks (papers disagree which is
-    alpha). `smooth` is added above and below; 0.5 and 0.5 with half of Dice's `smooth` is Dice."""
+    alpha). `smooth` is in numerator and denominator; 0.5 and 0.5 with half of Dice's `smooth` is Dice."""
 
     paper: ClassVar[Paper | None] = Paper("Salehi et al.", "MLMI", 2017)
     kind: Literal["tversky"] = "tversky"

@@ -26,7 +26,7 @@ READ = (2, 7, 16)
 
 
 class VGG(LossSpec):
-    """The topology term of VGG-UNet, made to be added to BCE with a small weight, the paper's mu: 0.1.
+    """The topology term of VGG-UNet; add it to BCE with a small weight, the paper's mu: 0.1.
 
     `weights` is `imagenet`, the path of a .safetensors file with a VGG19 as published, or `none`: random
     ones, the same in every training. That is another loss, for tests and comparisons: the published one sees
@@ -39,7 +39,7 @@ class VGG(LossSpec):
 
     @property
     def weights_wanted(self) -> tuple[Pretrained, ...]:
-        """VGG19's."""
+        """VGG19."""
         return (self,)
 
     def hub_file(self) -> HubFile:
@@ -72,7 +72,7 @@ class VGGLoss(SegmentationLoss):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # no parameters: none is trained, and the state of a training has no use for them
+        # buffers, not parameters: nothing trains or saves them
         for name, tensor in network.state_dict().items():
             self.register_buffer(name.replace(".", "_"), tensor, persistent=False)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
@@ -88,10 +88,10 @@ class VGGLoss(SegmentationLoss):
         z = full_precision(logits, valid)
         v = valid.to(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
-            found = self.maps(z.sigmoid() * v)
+            predicted = self.maps(z.sigmoid() * v)
             with torch.no_grad():
-                wanted = self.maps(target.to(z.dtype) * v)
-            costs = [(a - b).square().mean() for a, b in zip(wanted, found, strict=True)]
+                labelled = self.maps(target.to(z.dtype) * v)
+            costs = [(a - b).square().mean() for a, b in zip(labelled, predicted, strict=True)]
         return torch.stack(costs).sum() / v.mean().clamp(min=1 / v.numel())
 
     def maps(self, x: Float[Tensor, "b 1 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -110,7 +110,7 @@ class VGGLoss(SegmentationLoss):
 
 
 def _beginning_of_vgg19(spec: VGG) -> nn.Module:
-    """VGG19 up to conv3_4, with the weights of `spec`; no random number of the training's is drawn."""
+    """VGG19 up to conv3_4, with the weights of `spec`; draws none of the training's random numbers."""
     layers = {
         str(number): nn.Conv2d(inputs, outputs, 3, device="meta").to_empty(device="cpu")
         for number, (inputs, outputs) in CONVOLUTIONS.items()
@@ -127,8 +127,8 @@ def _beginning_of_vgg19(spec: VGG) -> nn.Module:
             field=FIELD,
         )
         return network
-    own = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for layer in layers.values():
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=own)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
         nn.init.zeros_(layer.get_parameter("bias"))
     return network

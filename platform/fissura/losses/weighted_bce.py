@@ -12,8 +12,8 @@ from fissura.losses.loss import LossSpec, SegmentationLoss, full_precision
 
 
 class WeightedBCE(LossSpec):
-    """Binary cross-entropy with `crack_weight` times the cost of a crack pixel; None: as many times as the
-    batch has more valid non-crack than crack pixels, at least 1 and at most `cap`.
+    """Binary cross-entropy whose crack pixels weigh `crack_weight`; None: the ratio of valid non-crack to
+    crack pixels of the batch, at least 1 and at most `cap`.
 
     Cracks come out thick, and the probabilities are not calibrated: the threshold moves to about w / (1 + w).
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Term(Spec):
-    """One loss of a sum, and how much it weighs; paths call it by its `name`.
+    """One loss of a sum and its weight; field paths name it by its `name`.
 
     `growth` is added to the weight after each epoch of the phase. Validation weighs by `weight` throughout,
     so that its losses can be compared.
@@ -68,21 +68,21 @@ class WeightedSum(LossSpec):
 
     @property
     def leaves(self) -> frozenset[str]:
-        """What any term leaves."""
+        """The maps that any term leaves."""
         return frozenset[str]().union(*(term.loss.leaves for term in self.terms))
 
     @property
     def needs(self) -> dict[str, str]:
-        """What any term needs."""
+        """The maps that any term needs."""
         return {name: kind for term in self.terms for name, kind in term.loss.needs.items()}
 
     @property
     def weights_wanted(self) -> tuple[Pretrained, ...]:
-        """What any term wants."""
+        """The networks of all terms that need weights."""
         return tuple(wanted for term in self.terms for wanted in term.loss.weights_wanted)
 
     def maps(self, left: Mapping[str, ImageMaps], masks: ImageMaps) -> dict[str, ImageMaps]:
-        """The terms' maps, each below its term's name."""
+        """The maps of all terms, each named `TERM.MAP`."""
         return {
             f"{term.name}.{name}": maps
             for term in self.terms
@@ -104,7 +104,7 @@ class SumCriterion(Criterion):
         self._epoch = 0
 
     def readings(self, features: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
-        """Those of all terms, in order."""
+        """The readings of all terms, in order."""
         return tuple(reading for _, criterion in self._terms for reading in criterion.readings(features))
 
     def begin_epoch(self, number: int) -> None:
@@ -127,7 +127,7 @@ class SumCriterion(Criterion):
         logits, *readings = outputs
         costs = []
         for term, criterion in self._terms:
-            own = _below(term.name, maps) if maps else maps
+            own = _maps_of(term.name, maps) if maps else maps
             read, readings = readings[: criterion.reads], readings[criterion.reads :]
             costs.append(self._weight(term) * criterion((logits, *read), target, valid, own))
         total: Tensor = reduce(torch.add, costs)
@@ -140,15 +140,15 @@ class SumCriterion(Criterion):
         valid: Float[Tensor, "b 1 h w"],
         maps: BatchMaps,
     ) -> Float[Tensor, ""]:
-        """The weighted sum of those of all terms."""
+        """The weighted sum of the terms' side losses."""
         costs = [
-            self._weight(term) * criterion.side_loss(logits, target, valid, _below(term.name, maps))
+            self._weight(term) * criterion.side_loss(logits, target, valid, _maps_of(term.name, maps))
             for term, criterion in self._terms
         ]
         return reduce(torch.add, costs)
 
     def finish_phase(self, predict: Predict) -> dict[str, ImageMaps]:
-        """What all terms leave."""
+        """The maps that all terms leave."""
         return {
             name: maps
             for _, criterion in self._terms
@@ -156,7 +156,7 @@ class SumCriterion(Criterion):
         }
 
 
-def _below(term: str, maps: BatchMaps) -> BatchMaps:
+def _maps_of(term: str, maps: BatchMaps) -> BatchMaps:
     """A term's own maps."""
     prefix = f"{term}."
     return {name.removeprefix(prefix): own for name, own in maps.items() if name.startswith(prefix)}

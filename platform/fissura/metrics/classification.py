@@ -72,7 +72,7 @@ class ClassScores:
 
 
 def confusion(
-    labels: Int[np.ndarray, "image"], predictions: Int[np.ndarray, "image"], classes: int
+    labels: Int[np.ndarray, " image"], predictions: Int[np.ndarray, " image"], classes: int
 ) -> Int64[np.ndarray, "label prediction"]:
     """How many images of each label (row) were given each class (column).
 
@@ -128,11 +128,11 @@ def _divided(part: Values, whole: Values, *, empty: Values | float) -> Values:
 
 
 def roc_auc(
-    labels: Int[np.ndarray, "image"],
-    decisions: Float[np.ndarray, "image"],
+    labels: Int[np.ndarray, " image"],
+    decisions: Float[np.ndarray, " image"],
     *,
     weights: Float64[np.ndarray, "replicate image"] | Integer[np.ndarray, "replicate image"] | None = None,
-) -> Float64[np.ndarray, "replicate"]:
+) -> Float64[np.ndarray, " replicate"]:
     """The area under the ROC curve of two classes (0 and 1), once a row of `weights`; nan where undefined.
 
     It is the share of pairs (one image of each class) in which class 1 has the larger decision value; a tie
@@ -154,8 +154,8 @@ def roc_auc(
 
 
 def _ranked(
-    decisions: Float[np.ndarray, "image"], images: Int[np.ndarray, "some"]
-) -> Int[np.ndarray, "some"]:
+    decisions: Float[np.ndarray, " image"], images: Int[np.ndarray, " some"]
+) -> Int[np.ndarray, " some"]:
     return images[np.argsort(decisions[images], kind="stable")]
 
 
@@ -172,8 +172,8 @@ def check_finite(decisions: Float[np.ndarray, "..."]) -> None:
 
 
 def class_scores(
-    labels: Int[np.ndarray, "image"],
-    predictions: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, " image"],
+    predictions: Int[np.ndarray, " image"],
     *,
     classes: int,
     decisions: Float[np.ndarray, "image pair"] | None = None,
@@ -209,7 +209,7 @@ def class_scores(
     )
 
 
-def one_class(labels: Int[np.ndarray, "image"], classes: Sequence[str]) -> str:
+def one_class(labels: Int[np.ndarray, " image"], classes: Sequence[str]) -> str:
     """What is to be said of images that are all of one class, by name; nothing where two are labelled.
 
     Precision, recall and F1 tell classes apart, and say nothing of such images.

@@ -47,7 +47,7 @@ def dilate(values: UInt8[np.ndarray, "h w"], half_widths: Sequence[int]) -> UInt
     return np.ascontiguousarray(dilated.reshape(height, stride)[:, :width])
 
 
-def _widen(run: UInt8[np.ndarray, "n"], *, reach: int, target: int) -> UInt8[np.ndarray, "m"]:
+def _widen(run: UInt8[np.ndarray, " n"], *, reach: int, target: int) -> UInt8[np.ndarray, " m"]:
     """Turns the running maximum of 2 `reach` + 1 values into that of 2 `target` + 1."""
     while reach < target:
         if reach == 0:

@@ -16,9 +16,9 @@ from fissura.models.segmenter import Segmenter
 from fissura.models.weights import ModelSpec, fill, starting_tensors
 
 Blocks = Literal["residual", "plain"]
-SMALL = 0.1  # the scale of weights before a function that saturates, beside that of a linear layer
-# The two class maps before training, about. The first steps learn how rare a crack is: they pull the maps
-# apart by 4 where 1 pixel in 60 is crack, which from 1 cuts the crack map off on most pixels.
+SMALL = 0.1  # scale of the weights before a saturating function, relative to a linear layer's
+# About the value of both class maps before training. The first steps learn how rare a crack is: they pull the
+# maps apart by 4 where 1 pixel in 60 is crack. From 1, the ReLU would cut the crack map to 0 on most pixels.
 ALIVE = 4.0
 
 
@@ -28,19 +28,17 @@ class AttentionResUNet(ModelSpec):
     `width` is the number of filters of the first level, doubled from level to level: 16 and 4 levels in the
     paper. `weights` is `none` or the path of a .safetensors file that a run of the same network kept.
 
-    `final` is what stands between the two last maps and their softmax: `relu` in the paper. There a pixel
-    whose crack map is below 0 has no gradient through it, and its probability is at most 1/2; `linear` leaves
-    the ReLU out.
+    `final` is the function between the two last maps and their softmax: `relu` in the paper, by which a pixel
+    whose crack map is below 0 has no gradient through it and a probability of at most 1/2; or `linear`, none.
 
-    `blocks`, `gate` and `supervision` take one idea of the paper out each, to see what it is worth: `plain`
-    blocks do not add their input, without a `gate` a skip goes on as it is, and supervised is the `last`
-    decoder block alone.
+    `blocks`, `gate` and `supervision` each ablate one idea of the paper: `plain` blocks do not add their
+    input, without a `gate` a skip is passed on unchanged, and `last` supervises only the last decoder block.
 
     Where the paper is silent: `side_channels`, the maps that each decoder block sends up for deep
     supervision, are as many as the paper's first level has filters. Any number from two on gives the same set
-    of functions, as all that follows it up to the two class maps is linear; more are more features for
-    whoever reads `features`. An attention gate has as many inner channels as its level has filters, and one
-    coefficient for each pixel. There is no normalisation (`none`); `batch` puts batch normalisation behind
+    of functions, as everything after it up to the two class maps is linear; more give a loss that reads
+    `features` more of them. An attention gate has as many inner channels as its level has filters, and one
+    coefficient for each pixel. There is no normalisation (`none`); `batch` puts batch normalisation after
     every 3x3 convolution.
     """
 
@@ -56,7 +54,8 @@ class AttentionResUNet(ModelSpec):
     supervision: Literal["deep", "last"] = "deep"
 
     def named_by(self) -> dict[str, Any]:
-        """See `ModelSpec.named_by`; without the paper's own ideas, which had no settings before."""
+        """See `ModelSpec.named_by`; without `blocks`, `gate` and `supervision` at the paper's values, which
+        earlier runs did not have."""
         ideas = {"blocks": "residual", "gate": "attention", "supervision": "deep"}
         return {name: value for name, value in self.plain().items() if ideas.get(name) != value}
 
@@ -77,8 +76,8 @@ class AttentionResUNet(ModelSpec):
 
 
 class ResidualBlock(nn.Module):
-    """Section 2.2: a 1x1 convolution to the level's filters, plus four 3x3 convolutions with ReLU of it;
-    those alone where `blocks` is plain."""
+    """Section 2.2: a 1x1 convolution to the level's filters, plus four 3x3 convolutions with ReLU of it; only
+    the four where `blocks` is plain."""
 
     def __init__(self, inputs: int, outputs: int, *, blocks: Blocks, normalisation: Normalisation) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class ResidualBlock(nn.Module):
 class AttentionGate(nn.Module):
     """Section 2.3: a = sigmoid(W_v relu(W_x x + W_u u + b_u) + b_v), one coefficient a pixel.
 
-    x is the skip and u what comes up from below, both with `channels` maps.
+    x is the skip and u the up-sampled features from below, both with `channels` maps.
     """
 
     def __init__(self, channels: int) -> None:
@@ -115,7 +114,7 @@ class AttentionGate(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Transposed 2x2 convolution of stride 2 and ReLU; a block of that and the skip, gated or not."""
+    """Transposed 2x2 convolution of stride 2 and ReLU; a block of its output and the skip, gated or not."""
 
     def __init__(self, channels: int, spec: AttentionResUNet) -> None:
         super().__init__()
@@ -184,7 +183,7 @@ class AttentionResUNetNetwork(Segmenter):
 
     def _decoded(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """The output of each supervised decoder block, deepest first."""
-        # convolutions this narrow are a quarter faster so on a CPU; the layout goes from layer to layer
+        # channels last: a quarter faster on a CPU for convolutions this narrow, and kept from layer to layer
         current = image.contiguous(memory_format=torch.channels_last)
         top, *lower = self.encoder
         skips = [top(current)]
@@ -205,8 +204,8 @@ class AttentionResUNetNetwork(Segmenter):
     def _initialise(self) -> None:
         """He's normal distribution, with half the variance where no ReLU follows.
 
-        The gates begin half open and the two class maps about ALIVE: a sigmoid far out, and a map that the
-        last ReLU cuts everywhere, hand hardly a gradient back, or none.
+        The gates begin half open and the two class maps near ALIVE: a saturated sigmoid passes hardly any
+        gradient back, and a map that the last ReLU cuts everywhere none.
         """
         he_initialise(self)
         for name, layer in self.named_modules():
@@ -221,6 +220,6 @@ class AttentionResUNetNetwork(Segmenter):
 def _composed(
     share: Float[Tensor, "2 c"], side: nn.Module, output: Float[Tensor, "b _ h w"]
 ) -> Float[Tensor, "b 2 h w"]:
-    """One 1x1 convolution in place of two: the one of weights `share` after `side`."""
+    """One 1x1 convolution in place of two: `side`, then the one of weights `share`."""
     weight, bias = side.get_parameter("weight"), side.get_parameter("bias")
     return conv2d(output, (share @ weight.flatten(1))[..., None, None], share @ bias)

@@ -1,4 +1,4 @@
-"""A U-Net on an encoder of ImageNet (Isnan et al., CMBN 2026): the same decoder for every encoder."""
+"""A U-Net on an ImageNet encoder (Isnan et al., CMBN 2026): the same decoder for every encoder."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -16,13 +16,14 @@ Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
 class BackboneUNet(ModelSpec):
-    """A U-Net whose encoder comes from ImageNet; four encoder and four decoder blocks.
+    """A U-Net whose encoder was trained on ImageNet; four encoder and four decoder blocks.
 
     `weights` is `imagenet`, `none` (random), or the path of a .safetensors file: an encoder's as published,
     or a whole network's as a run keeps it. `decoder_channels` are those of the decoder blocks, deepest first.
 
     Where the paper is silent: batch normalisation in the decoder, a 1x1 convolution as the head, no skip at
-    full resolution (only the VGGs have features there), none at stride 2 for the transformers (nor do they).
+    full resolution (only the VGGs have features there), and none at stride 2 for the transformers, which have
+    no features there.
     """
 
     paper: ClassVar[Paper | None] = Paper("Isnan et al.", "CMBN", 2026)

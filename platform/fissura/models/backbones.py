@@ -23,8 +23,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 class BackboneSource:
     """Where a backbone comes from.
 
-    `library_name` is timm's, and its published weights' on the hub, under `licence`; `after_pooling` are the
-    modules past the global average pooling, which are left out; `dimensions` is the width of its features.
+    `library_name` names the network in timm and its published weights on the hub, under `licence`;
+    `after_pooling` are the modules after the global average pooling, which are left out; `dimensions` is the
+    width of its features.
     """
 
     library_name: str
@@ -44,10 +45,10 @@ BACKBONES: Mapping[BackboneName, BackboneSource] = {
 
 
 class Backbone(ModelSpec):
-    """VGG16, ResNet50, MobileNetV3-Large or EfficientNet-Lite0, and the size that it sees images in.
+    """VGG16, ResNet50, MobileNetV3-Large or EfficientNet-Lite0, and the size of the images that it sees.
 
     `weights` is `imagenet`, `none` (random), the path of a .safetensors file, or `trained` / `distilled`:
-    learnt from the user's own images (`engine.backbone`), whose file the caller of `build` gives.
+    trained on the user's own images (`classification.backbone`), whose file the caller of `build` gives.
     `input_size` is the side of the square, in pixels, that an image of any size is resized to.
     """
 
@@ -71,7 +72,7 @@ class Backbone(ModelSpec):
         """The network in eval mode, drawn from PyTorch's generator where its weights are `none`.
 
         Args:
-            weights: what stands in for the spec's own `weights`, such as the file of a trained backbone.
+            weights: overrides the spec's `weights`, for example with the file of a trained backbone.
 
         Raises:
             WeightsError: the weights cannot be had or do not fit; `trained` or `distilled` without a file.
@@ -112,7 +113,7 @@ class FeatureNetwork(nn.Module):
         return self.embed(self.normalised(self.resized(images)))
 
     def resized(self, images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 s s"]:
-        """The images in the backbone's size, 0..1."""
+        """The images resized to the backbone's size, 0..1."""
         return resized(images, size=self.input_size)
 
     def normalised(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
@@ -141,13 +142,13 @@ class FeatureNetwork(nn.Module):
 
 
 def resized(images: UInt8[Tensor, "b h w 3"], *, size: int) -> Float[Tensor, "b 3 size size"]:
-    """Images as squares, 0..1: bilinear, and antialiased where that shrinks them."""
+    """Images resized to squares, 0..1: bilinear, antialiased where they shrink."""
     pixels = images.permute(0, 3, 1, 2).float() / 255
     return interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
 
 
 def _body(kind: BackboneName) -> Any:
-    """timm's network without what is past the pooling."""
+    """timm's network without the modules after the pooling."""
     import timm
 
     name = BACKBONES[kind].library_name.partition(".")[0]

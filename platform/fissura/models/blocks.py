@@ -1,4 +1,4 @@
-"""The blocks that more than one network here is made of."""
+"""The blocks that several networks here share."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ def double_convolution(inputs: int, outputs: int, *, normalisation: Normalisatio
 
 
 VGG16 = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
-"""VGG16's stages: how many times the first one's channels, and how many convolutions."""
+"""VGG16's stages: (multiple of the first stage's channels, number of convolutions)."""
 
 
 def vgg16_stages(width: int) -> nn.ModuleList:
@@ -78,8 +78,8 @@ def resized(maps: Float[Tensor, "b c _ _"], *, like: Float[Tensor, "b _ h w"]) -
 def max_pool_placed(
     maps: Float[Tensor, "b c _ _"],
 ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, "b c h w"]]:
-    """The greatest value of each 2x2 window, and its place: 0, 1 in the upper row, 2, 3 in the lower one; of
-    equals the first."""
+    """The greatest value of each 2x2 window and its place in it: 0, 1 in the upper row, 2, 3 in the lower
+    one; of equals the first."""
     windows = torch.unflatten(pixel_unshuffle(maps, 2), 1, (maps.shape[1], 4))
     values, places = windows.max(dim=2)
     return values, places
@@ -88,8 +88,8 @@ def max_pool_placed(
 def max_unpool(
     values: Float[Tensor, "b c h w"], places: Int64[Tensor, "b c h w"]
 ) -> Float[Tensor, "b c 2*h 2*w"]:
-    """Each value at its place in a 2x2 window, and 0 at the other three. Written without PyTorch's own
-    unpooling, which ONNX does not have and which is not deterministic on a GPU."""
+    """Each value at its place in a 2x2 window, 0 at the other three. PyTorch's own unpooling is missing in
+    ONNX and not deterministic on a GPU."""
     four = torch.arange(4, device=places.device).view(4, 1, 1)
     windows = torch.where(places.unsqueeze(2) == four, values.unsqueeze(2), 0.0)
     return pixel_shuffle(windows.flatten(1, 2), 2)

@@ -1,6 +1,6 @@
 """CrackFormer-II: an encoder and a decoder of self-attention blocks of linear cost (Liu et al., TITS 2023).
 
-EB  bottleneck block, the place of a convolution        TF  self-attention and a small network within it
+EB  bottleneck block, in place of a convolution         TF  self-attention and a small network within it
 h   channels within a block, a quarter of the wider side's
 
 All normalisation is by groups of 4 channels; GELU is the exact one.
@@ -27,17 +27,17 @@ HEADS, KEYS, WINDOW, GROUP = 4, 16, 7, 4
 
 
 class CrackFormer(ModelSpec):
-    """Version II of the network. Version I (ICCV 2021) is not here: the public repository holds the network
-    of II alone, and the text of I leaves its blocks open, so that it cannot be rebuilt.
+    """Version II of the network. Version I (ICCV 2021) is not here: the public repository holds only the
+    network of II, and the paper of I does not specify its blocks, so that it cannot be rebuilt.
 
     `width` is the number of channels at full resolution, 64 in the paper; stages have 1, 2, 4, 8 and 8 times
-    as many. Narrower ones keep 4 heads of 16 keys; groups of fewer channels than 4 take what there are.
-    `dropout` acts within each block in training. `weights` is `none` or the path of a .safetensors file that
-    a run of the same network kept.
+    as many. Narrower ones keep 4 heads of 16 keys; groups have gcd(4, channels) channels. `dropout`
+    acts within each block in training. `weights` is `none` or the path of a .safetensors file that a run of
+    the same network kept.
 
-    Layers of the published code that nothing reads are left out: the third block of the lower encoder
-    stages, which run their second one twice, and a normalisation in every block. Readings: side maps weigh
-    1 each, as the map that is fused of them does; up-sampling is bilinear without alignment of corners.
+    Layers of the published code that nothing reads are left out: the third block of the lower encoder stages,
+    which run their second one twice, and a normalisation in every block. Readings: side maps weigh 1 each, as
+    the fused map does; up-sampling is bilinear without alignment of corners.
     """
 
     paper: ClassVar[Paper | None] = Paper("Liu et al.", "CrackFormer-II, TITS", 2023)
@@ -90,7 +90,7 @@ class LambdaAttention(nn.Module):
         """The attended maps."""
         query = torch.unflatten(self.query(maps), 1, (HEADS, KEYS)).flatten(3)
         key, value = self.key(maps).flatten(2), self.value(maps)
-        # a share of one among 65,536 pixels is less than half precision resolves
+        # one pixel's share among 65,536 is below the resolution of half precision
         with torch.autocast(maps.device.type, enabled=False):
             content = torch.einsum("bkn,bvn->bkv", softmax(key.float(), dim=2), value.flatten(2).float())
         around = conv2d(value.flatten(0, 1).unsqueeze(1), self.positions, padding=WINDOW // 2)
@@ -131,7 +131,7 @@ class AttentionBottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks one after the other, of which `last_runs` times the last; the widths are those between them."""
+    """Blocks in sequence, the last of them run `last_runs` times; `widths` are the channels between them."""
 
     def __init__(self, *widths: int, dropout: float, last_runs: int = 1) -> None:
         super().__init__()
@@ -141,16 +141,16 @@ class Stage(nn.Module):
         self._last_runs = last_runs
 
     def forward(self, maps: Float[Tensor, "b inputs h w"]) -> list[Float[Tensor, "b _ h w"]]:
-        """What each block gives in turn."""
-        found: list[Tensor] = []
+        """The output of each block in turn."""
+        outputs: list[Tensor] = []
         for block in (*self.blocks, *[self.blocks[-1]] * (self._last_runs - 1)):
-            found.append(block(found[-1] if found else maps))
-        return found
+            outputs.append(block(outputs[-1] if outputs else maps))
+        return outputs
 
 
 class GatedSide(nn.Module):
-    """What one stage gives to the outputs: its last encoder and decoder maps, convolved, times a mask made of
-    the first `gated` maps of both (the scaling attention)."""
+    """One stage's part of the outputs: its last encoder and decoder maps, convolved, times a mask computed
+    from the first `gated` maps of both (the scaling attention)."""
 
     def __init__(self, stage: int, joined: int, outputs: int, *, gated: int) -> None:
         super().__init__()
@@ -168,8 +168,8 @@ class GatedSide(nn.Module):
     def forward(self, down: Sequence[Tensor], up: Sequence[Tensor]) -> Float[Tensor, "b outputs h w"]:
         """The gated maps of a stage that gave `down` in the encoder and `up` in the decoder."""
         first, *others = *down[: self._gated], *up[: self._gated]
-        for one in others:
-            first = first + one
+        for maps in others:
+            first = first + maps
         gated: Tensor = self.join(torch.cat((down[-1], up[-1]), dim=1)) * self.mask(first)
         return gated
 

@@ -47,7 +47,7 @@ class DeepCrackLiu(ModelSpec):
 
 
 class DeepCrackLiuNetwork(SideOutputSegmenter):
-    """The features are the first stage's maps and four side maps. The loss is that of the fusion, and those
+    """The features are the first stage's maps and four side maps. The loss is that of the fusion plus those
     of the side maps, of which the middle one's weighs most."""
 
     def __init__(self, spec: DeepCrackLiu) -> None:
@@ -61,7 +61,7 @@ class DeepCrackLiuNetwork(SideOutputSegmenter):
     def scales(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The maps of each stage."""
         finest, *coarser = self.encoder
-        # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
+        # channels last: faster on a CPU for convolutions this narrow, and kept from layer to layer
         scales = [finest(image.contiguous(memory_format=torch.channels_last))]
         for stage in coarser:
             scales.append(stage(max_pool2d(scales[-1], 2)))

@@ -22,15 +22,15 @@ from fissura.models.weights import ModelSpec, fill, starting_tensors
 
 
 class DeepCrackZou(ModelSpec):
-    """VGG16's convolutions as encoder and, mirrored, as decoder, which puts what it brings up where the
-    encoder's maxima were; a crack map of both at each of five scales, and the fusion of these.
+    """VGG16's convolutions as encoder and, mirrored, as decoder, which unpools values to where the encoder's
+    maxima were; a crack map of both at each of five scales, and the fusion of these.
 
     `width` is the number of channels at full resolution: 64 in the paper; 16 has a sixteenth of its
     operations. `weights` is `none` or the path of a .safetensors file that a run of the same network kept.
 
-    Readings: a decoder stage ends with the channels of the encoder's stage above it, as the published code
-    has it, since the paper's equal widths do not fit the encoder's maxima; batch normalisation and the
-    fusion by one 1x1 convolution are the paper's, where the code has none and two 3x3 ones.
+    Readings: a decoder stage ends with the channels of the encoder stage above it, as in the published code,
+    since the paper's equal widths do not fit the encoder's maxima; batch normalisation and the fusion by one
+    1x1 convolution are the paper's, where the code has no normalisation and two 3x3 convolutions.
     """
 
     paper: ClassVar[Paper | None] = Paper("Zou et al.", "TIP", 2019)
@@ -76,7 +76,7 @@ class DeepCrackZouNetwork(SideOutputSegmenter):
 
     def scales(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """The encoder's and the decoder's maps of each scale."""
-        # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
+        # channels last: faster on a CPU for convolutions this narrow, and kept from layer to layer
         maps = image.contiguous(memory_format=torch.channels_last)
         encoded: list[tuple[Tensor, Tensor]] = []
         for stage in self.encoder:

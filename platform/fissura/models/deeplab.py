@@ -33,13 +33,13 @@ class DeepLabV3(ModelSpec):
     logit is their difference. `trained: head` trains the DeepLab head alone: the backbone keeps its weights
     and its batch statistics.
 
-    `weights` is `none` (random, torchvision's initialisation; the paper's best), `imagenet` (of a ResNet; the
-    head random), or the path of a .safetensors file: a whole network's as a run keeps it, torchvision's
+    `weights` is `none` (random, torchvision's initialisation; the paper's best), `imagenet` (a ResNet's; the
+    head is random), or the path of a .safetensors file: a whole network's as a run keeps it, torchvision's
     COCO network's, or the backbone's alone. The last convolution is left out where it has another number of
     maps, and starts at random.
 
-    A training batch holds at least two images: batch normalisation behind the global pooling has one value
-    for each image and channel, and PyTorch refuses a single one.
+    A training batch holds at least two images: batch normalisation after the global pooling has one value for
+    each image and channel, and PyTorch refuses a single one.
     """
 
     paper: ClassVar[Paper | None] = Paper("Chen et al.", "arXiv:1706.05587", 2017)
@@ -63,7 +63,7 @@ class DeepLabV3(ModelSpec):
         """The ResNet's published ImageNet weights.
 
         Raises:
-            WeightsError: there are none that are no pickle.
+            WeightsError: they are published only as a pickle.
         """
         if self.weights != "coco" and self.backbone in IMAGENET:
             return IMAGENET[self.backbone]
@@ -94,7 +94,7 @@ class DeepLabV3Network(Segmenter):
         self.feature_channels = self.classifier[-1].in_channels
 
     def train(self, mode: bool = True) -> "DeepLabV3Network":  # noqa: FBT001, FBT002  PyTorch's signature
-        """As of any module, but that a frozen backbone stays in evaluation mode."""
+        """See `nn.Module.train`; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -114,8 +114,8 @@ class DeepLabV3Network(Segmenter):
         return resized(self.head(self._maps(image)), like=image)
 
     def load(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes a whole network's weights, but not a last convolution with another number of maps; or those
-        of a backbone alone.
+        """Loads a whole network's weights, except a last convolution with another number of maps; or a
+        backbone's alone.
 
         Raises:
             WeightsError: they do not fit; `source` names the file.

@@ -1,6 +1,6 @@
 """DRU: a U-Net that runs a few times, with a gated unit at its bottom (Wang et al., ICCV 2019).
 
-s   the mask that the step before predicted, a probability; 0 everywhere before the first step
+s   the mask that the previous step predicted, a probability; 0 everywhere before the first step
 e   the pooled features of the last encoder level        h   the unit's state, kept from step to step
 """
 
@@ -25,8 +25,8 @@ Last = Literal["relu", "linear"]
 
 
 class DRU(ModelSpec):
-    """The recurrent U-Net: each of `steps` passes reads the image beside the mask of the pass before, and a
-    gated unit stands for the U-Net's lowest level. All steps share all weights.
+    """The recurrent U-Net: each of `steps` passes reads the image and the mask of the previous pass, and a
+    gated unit replaces the U-Net's lowest level. All steps share all weights.
 
     `width` is the number of channels at full resolution, doubled by each of the four pooling steps; the
     unit's state has 16 times as many. Published are 32 and, for few resources, 8, both with 3 steps.
@@ -34,13 +34,11 @@ class DRU(ModelSpec):
     paper's SRU. `step_weight` is the paper's alpha: the loss of a step that k steps follow weighs its k-th
     power. `weights` is `none` or the path of a .safetensors file that a run of the same network kept.
 
-    `gates` is what stands between a gate's last normalisation and its sigmoid, a state's and its tanh: `relu`
-    in the published code, so that each gate is at least half open and no state below 0; `linear` leaves the
-    ReLU out.
+    `gates` is the function between the last normalisation and a gate's sigmoid or a state's tanh: `relu` in
+    the published code, so that each gate is at least half open and no state below 0; or `linear`, none.
 
     Readings: the first mask is 0 and the first state 1 (the published code feeds the logits back, the first
-    of them 1); the gradient passes through the mask; channels that 8 groups do not divide are normalised in
-    the most groups that do and divide 8.
+    of them 1); the gradient passes through the mask; group normalisation has gcd(8, channels) groups.
     """
 
     paper: ClassVar[Paper | None] = Paper("Wang et al.", "ICCV", 2019)

@@ -1,5 +1,5 @@
-"""ImageNet encoders as a U-Net needs them: feature maps at strides 2, 4, 8 and 16, and nothing deeper; and
-the MiT encoders as SegFormer has them, at strides 4, 8, 16 and 32."""
+"""ImageNet encoders cut for a U-Net, with feature maps at strides 2, 4, 8 and 16; and the MiT encoders of
+SegFormer, at strides 4, 8, 16 and 32."""
 
 import re
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ EncoderName = Literal[
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where an encoder comes from and what of it is left out.
+    """Where an encoder comes from and which parts of it are left out.
 
     `library_name` is its name in segmentation-models-pytorch (timm where the repository is timm's),
-    `classifier` the beginning of the published names past the last feature map, `depth` how many times the
-    library's network halves the image, `deeper` the modules past that, `multiple` the pixels that an image's
-    sides must be a multiple of. `licence` is that of the weights where they were trained: by torchvision,
+    `classifier` the prefix of the published names after the last feature map, `depth` how many times the
+    library's network halves the image, `deeper` the modules after that, `multiple` the pixels that an image's
+    sides must be a multiple of. `licence` is the one that those who trained the weights give: torchvision,
     Cadene (Xception), EfficientNet-PyTorch, SegFormer's and Swin's authors; timm names Inception's.
     """
 
@@ -166,7 +166,7 @@ MIT: Mapping[MitSize, EncoderSource] = {
         revision="868ab6f13871dcf8c3d9f90ee4519403475b65ef",
     ),
 }
-"""Those of SegFormer, whole."""
+"""SegFormer's encoders, uncut."""
 
 
 def hub_file(name: EncoderName) -> HubFile:
@@ -175,7 +175,8 @@ def hub_file(name: EncoderName) -> HubFile:
 
 
 class Encoder(nn.Module):
-    """An encoder drawn from PyTorch's generator, cut past its last map: no parameter is without a gradient.
+    """An encoder drawn from PyTorch's generator, cut after its last map so that every parameter has a
+    gradient.
 
     `channels` are those of its four feature maps, the last one at stride 2^depth of its source; 0 where the
     encoder has no such map (the transformers begin at stride 4).
@@ -198,7 +199,7 @@ class Encoder(nn.Module):
         return deepest, skips[::-1]
 
     def load(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Takes published weights, with or without the classifier and the stages past the last map.
+        """Loads published weights, with or without the classifier and the stages after the last map.
 
         Raises:
             WeightsError: they do not fit; `source` names the file.
@@ -226,6 +227,6 @@ def _whole(source: EncoderSource) -> tuple[Any, tuple[int, ...]]:
 
     network = get_encoder(source.library_name, depth=source.depth, weights=None)
     if source.library_name == "efficientnet-b0":
-        # Block i is dropped with the chance rate x i / number of blocks: it must not rise as blocks go.
+        # Block i is dropped with the probability rate x i / number of blocks: fewer blocks must not raise it.
         network._drop_connect_rate *= 9 / 16
     return network, tuple(network.out_channels[-4:])

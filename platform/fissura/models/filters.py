@@ -1,7 +1,7 @@
-"""Filters: segmenters with nothing to learn, and what they are made of.
+"""Filters: segmenters with nothing to learn, and their parts.
 
-A filter answers each pixel with one number, its response, the larger the more the pixel looks like one of a
-dark crack. The threshold is then chosen on validation images, as of any network.
+A filter gives each pixel one number, its response: the larger, the more the pixel looks like part of a dark
+crack. The threshold is then chosen on validation images, as for any network.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from fissura.models.weights import ModelSpec, fill, starting_tensors
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601: grey of RGB
 DARKEST = 1 / 255
-REACH = 5  # of a Gaussian's kernel, in standard deviations
+REACH = 5  # of a Gaussian's kernel to each side, in standard deviations
 
 Plane = Float[Tensor, "b 1 h w"]
 
@@ -42,13 +42,13 @@ def wide_enough(sigma: float) -> float:
 
 class Filter(ModelSpec, ABC):
     """Base of the specs of filters. The grey image is first divided by its mean under a Gaussian of standard
-    deviation `background`, in pixels, which evens the light out; 0: it is not."""
+    deviation `background`, in pixels, which evens the light out; 0 leaves the image as it is."""
 
     learns: ClassVar[bool] = False
     background: Annotated[float, Field(ge=0, le=500), AfterValidator(wide_enough)] = 20.0
 
     def build(self) -> Segmenter:
-        """The filter; it draws nothing."""
+        """The filter; no random number is drawn."""
         network, tensors = self.network(), starting_tensors(self)
         if tensors is not None:
             fill(network, tensors, source=self.weights)
@@ -93,42 +93,42 @@ class Gaussian(nn.Module):
 
     def __init__(self, sigma: float, *, down: int = 0, across: int = 0) -> None:
         super().__init__()
-        # what a spec says needs no place among the weights
+        # not persistent: the spec determines them
         self.register_buffer("down", _kernel(sigma, down), persistent=False)
         self.register_buffer("across", _kernel(sigma, across), persistent=False)
 
     def forward(self, maps: Plane) -> Plane:
-        """One map for each."""
+        """The filtered maps, of the same size."""
         down, across = self.get_buffer("down"), self.get_buffer("across")
-        far = len(down) // 2
-        wide = pad(maps, (far, far, far, far), mode="replicate")
-        return conv2d(conv2d(wide, down.view(1, 1, -1, 1)), across.view(1, 1, 1, -1))
+        reach = len(down) // 2
+        padded = pad(maps, (reach, reach, reach, reach), mode="replicate")
+        return conv2d(conv2d(padded, down.view(1, 1, -1, 1)), across.view(1, 1, 1, -1))
 
 
 def _kernel(sigma: float, order: int) -> Float[Tensor, " n"]:
     """A Gaussian of sum 1 at whole pixels, or its first or second derivative."""
-    far = max(1, round(REACH * sigma))
-    place = np.arange(-far, far + 1)
-    bell = np.exp(-0.5 * (place / sigma) ** 2)
-    slope = (1, place / sigma**2, (place / sigma**2) ** 2 - 1 / sigma**2)[order]
+    reach = max(1, round(REACH * sigma))
+    x = np.arange(-reach, reach + 1)
+    bell = np.exp(-0.5 * (x / sigma) ** 2)
+    slope = (1, x / sigma**2, (x / sigma**2) ** 2 - 1 / sigma**2)[order]
     return torch.from_numpy((bell / bell.sum() * slope).astype(np.float32))
 
 
 def local_moments(maps: Plane, window: int) -> tuple[Plane, Plane]:
     """Mean and standard deviation in the square of `window` pixels, an odd number, about each pixel; the
     image's edge is repeated."""
-    far = window // 2
-    wide = pad(maps, (far, far, far, far), mode="replicate")
-    # the square of what is near 0 keeps more digits than that of what is near 1
-    values = torch.cat((wide, (wide - 1).square()), dim=1)
+    reach = window // 2
+    padded = pad(maps, (reach, reach, reach, reach), mode="replicate")
+    # evened pixels are near 1: squared less 1, they keep more digits
+    values = torch.cat((padded, (padded - 1).square()), dim=1)
     columns = avg_pool2d(values, (window, 1), stride=1)
     mean, square = avg_pool2d(columns, (1, window), stride=1).chunk(2, dim=1)
     return mean, (square - (mean - 1).square()).clamp(min=0).sqrt()
 
 
 class Curvature(nn.Module):
-    """The eigenvalues of the Hessian at a scale of `sigma` pixels, times sigma squared, so that those of
-    several scales compare (Lindeberg, International Journal of Computer Vision 1998)."""
+    """The eigenvalues of the Hessian at a scale of `sigma` pixels, times sigma squared, which makes scales
+    comparable (Lindeberg, International Journal of Computer Vision 1998)."""
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Curvature(nn.Module):
         self.parts = nn.ModuleList(Gaussian(sigma, down=down, across=2 - down) for down in (2, 1, 0))
 
     def forward(self, grey: Plane) -> tuple[Plane, Plane]:
-        """The larger and the smaller one; across a dark line the larger one is above 0."""
+        """The larger and the smaller eigenvalue; across a dark line the larger one is above 0."""
         down, mixed, across = (self.scale * part(grey) for part in self.parts)
         middle, half = (down + across) / 2, (down - across) / 2
         spread = (half.square() + mixed.square()).sqrt()
@@ -144,5 +144,5 @@ class Curvature(nn.Module):
 
 
 def scales(sigma: float, *, count: int) -> Sequence[float]:
-    """`count` scales from `sigma` on, each the root of 2 times the one before."""
+    """`count` scales from `sigma` on, each the root of 2 times the previous one."""
     return [sigma * 2 ** (step / 2) for step in range(count)]

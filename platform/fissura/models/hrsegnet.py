@@ -17,15 +17,15 @@ BLOCKS = 3
 
 
 class HrSegNet(ModelSpec):
-    """A path of `width` maps that stays at a quarter of the image's size, beside which, in each of three
-    blocks, a path of lower and lower resolution works out what the maps mean.
+    """A path of `width` maps at a quarter of the image's size, guided in each of three blocks by a semantic
+    path of lower and lower resolution.
 
     Published are B16, B32 and B48, by their `width`. `weights` is `none` or the path of a .safetensors file
     that a run of the same network kept.
 
     Readings: one map of crack logits, where the published code has two classes; bilinear up-sampling without
-    alignment of corners; the 1x1 convolutions of what guides come before its up-sampling, which gives the
-    same maps for fewer operations.
+    alignment of corners; the guiding maps pass their 1x1 convolution before the up-sampling, which gives
+    the same maps for fewer operations.
     """
 
     paper: ClassVar[Paper | None] = Paper("Li et al.", "Automation in Construction", 2023)
@@ -65,10 +65,11 @@ def _before(channels: int, convolution: nn.Module) -> nn.Sequential:
 
 
 class GuidedBlock(nn.Module):
-    """Three times `low = C(low)`, `high = C(high) + up(P(low))`, where the first `low` is made of `high`.
+    """Three times `low = C(low)`, `high = C(high) + up(P(low))`, where the first `low` is computed from
+    `high`.
 
-    C is a 3x3 convolution, P a 1x1 one. Of the `number`-th block, counted from 1, the lower path has a
-    2^number-th of the resolution and 2^number times the channels.
+    C is a 3x3 convolution, P a 1x1 one. The lower path of block `number`, counted from 1, has the resolution
+    divided and the channels multiplied by 2^number.
     """
 
     def __init__(self, width: int, *, number: int) -> None:
@@ -136,7 +137,7 @@ class HrSegNetNetwork(Segmenter):
         return resized(self.up(last), like=image), tuple(resized(side, like=image) for side in sides)
 
     def _after_blocks(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c _ _"]]:
-        # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
+        # channels last: faster on a CPU for convolutions this narrow, and kept from layer to layer
         maps = self.stem(image.contiguous(memory_format=torch.channels_last))
         after = []
         for block in self.blocks:

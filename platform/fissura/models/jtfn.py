@@ -1,7 +1,7 @@
 """JTFN: joint topology-preserving and feature-refinement network (Cheng et al., ICCV 2021).
 
 E    an encoder level's maps           s, t   a decoder level's maps of the crack mask and of its boundary
-y    the mask that the step before predicted, a probability; 0 everywhere before the first step
+y    the mask that the previous step predicted, a probability; 0 everywhere before the first step
 GAU  gated attention unit              FIM    feature interactive module
 """
 
@@ -29,14 +29,14 @@ class JTFN(ModelSpec):
     """Two decoders that exchange features, of the crack mask and of its boundary, run `steps` times: the
     mask of a step gates the encoder's features in the next. All steps share all weights.
 
-    `width` is the number of channels at full resolution, doubled by each of the four pooling steps up to
-    512. Published are `base64`, of 64 channels and `plain` blocks, with 3 steps, and `resbase32`,
-    of 32 and `residual` ones, with 2 steps.
-    `weights` is `none` or the path of a .safetensors file that a run of the same network kept.
+    `width` is the number of channels at full resolution, doubled by each of the four pooling steps up to 512.
+    Published are `base64`, of 64 channels and `plain` blocks, with 3 steps, and `resbase32`, of 32 and
+    `residual` ones, with 2 steps. `weights` is `none` or the path of a .safetensors file that a run of the
+    same network kept.
 
     Readings: y of the first step is 0 (the paper's listing has 1); the gradient passes through y; y is
     resized without alignment of corners, side maps with it; the extra 1x1 convolution of the boundary's
-    features stands in the second decoder level, where the published code has it.
+    features is in the second decoder level, as in the published code.
     """
 
     paper: ClassVar[Paper | None] = Paper("Cheng et al.", "ICCV", 2021)
@@ -79,7 +79,7 @@ def _up(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class ResidualPair(nn.Module):
-    """Two 3x3 convolutions; the first one's features are added to what the second one gives."""
+    """Two 3x3 convolutions; the first one's features are added to the second one's output."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -119,19 +119,21 @@ class GatedAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c h w"]:
         """The gated features."""
         rest = x * (1 - y)
-        of_pixels = self.spatial(torch.cat((rest.mean(1, keepdim=True), rest.amax(1, keepdim=True)), dim=1))
-        mean, most = rest.mean((2, 3), keepdim=True), rest.amax((2, 3), keepdim=True)
-        of_channels = self.channel(mean) + self.channel(most)
-        attention = torch.sigmoid(of_pixels) * torch.sigmoid(of_channels)
+        pixel_logits = self.spatial(
+            torch.cat((rest.mean(1, keepdim=True), rest.amax(1, keepdim=True)), dim=1)
+        )
+        mean, maximum = rest.mean((2, 3), keepdim=True), rest.amax((2, 3), keepdim=True)
+        channel_logits = self.channel(mean) + self.channel(maximum)
+        attention = torch.sigmoid(pixel_logits) * torch.sigmoid(channel_logits)
         gated: Tensor = attention * x + (1 - attention) * self.found(x * y)
         return gated
 
 
 class Interaction(nn.Module):
-    """FIM: one level of the two decoders, which pass their features to one another.
+    """FIM: one level of the two decoders, which exchange their features.
 
     `a = C(C([s, skip]))`, `t' = C([t, P(a)])`, `s' = a + C([a, P(t')])`, of s and t up-sampled; C is a 3x3
-    convolution, P a 1x1 one. `boundary` changes t before that.
+    convolution, P a 1x1 one. `boundary` is applied to t first.
     """
 
     def __init__(self, inputs: int, outputs: int, *, boundary: nn.Module) -> None:
@@ -203,7 +205,7 @@ class JTFNNetwork(Segmenter):
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b c h w"], tuple[Float[Tensor, "b 1 h w"], ...]]:
         """The features, and the side maps step by step: lower masks, boundaries, and the full-sized mask of
-        a step that is not the last."""
+        each step but the last."""
         maps: list[Tensor] = []
         for pairs, logits in self._decoded(image):
             features = pairs[-1][0]
@@ -212,13 +214,13 @@ class JTFNNetwork(Segmenter):
             maps += logits
         size = image.shape[-2:]
         return features, tuple(
-            interpolate(one, size=size, mode="bilinear", align_corners=True) for one in maps
+            interpolate(side, size=size, mode="bilinear", align_corners=True) for side in maps
         )
 
     def _decoded(self, image: Float[Tensor, "b 3 h w"]) -> Iterator[tuple[Pairs, list[Tensor]]]:
-        """Each step's s' and t' of each decoder level, deepest first, and its crack logits where a step
-        follows."""
-        # convolutions this narrow are faster so on a CPU; the layout goes from layer to layer
+        """Each step's s' and t' of each decoder level, deepest first, and, except for the last step, its
+        crack logits."""
+        # channels last: faster on a CPU for convolutions this narrow, and kept from layer to layer
         top, *lower = self.encoder
         levels = [top(image.contiguous(memory_format=torch.channels_last))]
         for block in lower:

@@ -1,6 +1,6 @@
-"""Thresholds of a pixel's own neighbourhood: Niblack's and Sauvola's.
+"""Local thresholds: Niblack's and Sauvola's.
 
-x, m, s   a pixel; mean and standard deviation of the square window about it, of the evened grey image
+x, m, s   a pixel; mean and standard deviation of the square window around it, in the evened grey image
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -39,7 +39,7 @@ class Niblack(Filter):
     """Dark by more than k local deviations: a crack where (m - x) / (s + 0.001) >= k (Niblack, 1986).
 
     The response is the left side, k follows from the threshold: its logit. The image is first smoothed by a
-    Gaussian of standard deviation `blur` pixels (0: not). `window` pixels are the side of the window.
+    Gaussian of standard deviation `blur` pixels (0: not at all). `window` is the window's side in pixels.
     `weights` is `none`: there is nothing to learn.
     """
 
@@ -71,9 +71,9 @@ class Sauvola(Filter):
     T - x >= c with T = m (1 + k (s / R - 1)) (Sauvola and Pietikäinen, Pattern Recognition 2000).
 
     The response is T - x; the offset c, which the paper has as 0, follows from the threshold: a tenth of its
-    logit. R, the largest deviation of pixels in [0, 1], is 0.5. `k` 0 compares with the local mean alone.
-    `window` pixels are the side of the window. `blur` is Niblack's; 0, the paper's, lets the grain of a road
-    answer. `weights` is `none`: there is nothing to learn.
+    logit. R, the largest deviation of pixels in [0, 1], is 0.5. With `k` 0, T is the local mean. `window` is
+    the window's side in pixels. `blur` is Niblack's; 0, the paper's, lets the grain of a road respond.
+    `weights` is `none`: there is nothing to learn.
     """
 
     paper: ClassVar[Paper | None] = Paper("Sauvola and Pietikäinen", "Pattern Recognition", 2000)
@@ -100,5 +100,5 @@ class SauvolaNetwork(LocalNetwork):
         return mean * (1 + self.k * (deviation / 0.5 - 1)) - pixel
 
     def head(self, features: Plane) -> Plane:
-        """Ten times the response: the 256 levels of a map lie where thresholds do."""
+        """Ten times the response, which spreads the 256 levels of a map over the useful thresholds."""
         return 10 * features

@@ -24,13 +24,13 @@ Count = Annotated[int, Field(ge=1, le=16)]
 
 
 class ResEnc(ModelSpec):
-    """A U-Net with a residual encoder, one convolution a decoder level, and a mask at each of these.
+    """A U-Net with a residual encoder, one convolution a decoder level, and a mask at each decoder level.
 
     `width` is the number of channels at full resolution, doubled from stage to stage up to 512; `blocks` are
-    the residual blocks of each stage, of which there are as many. The default is `S`: width 16 and five
-    stages, small enough for two CPU cores at the width 8. nnU-Net's own "M" is `width` 32 with `blocks` 1 3 4
-    6 6 6 6: thirty times as many weights.
-    `weights` is `none` or the path of a .safetensors file that a run of the same network kept.
+    the numbers of residual blocks of the stages. The default is `S`: width 16 and five stages, small enough
+    for two CPU cores at the width 8. nnU-Net's own "M" is `width` 32 with `blocks` 1 3 4 6 6 6 6: thirty
+    times as many weights. `weights` is `none` or the path of a .safetensors file that a run of the same
+    network kept.
 
     nnU-Net plans its depth from the data set; here it is `blocks`. Its two class maps under a softmax are one
     map under a sigmoid here, which is the same set of functions.
@@ -59,17 +59,17 @@ class ResEnc(ModelSpec):
 
 class InstanceNorm(nn.InstanceNorm2d):
     """Instance normalisation with a scale and a shift, also of maps of a single pixel, which become 0 before
-    the shift: PyTorch's module refuses these, and a small image has them in the deepest stage."""
+    the shift: PyTorch's module refuses them, and a small image has them in the deepest stage."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=True)
 
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The normalised maps, each of an image by itself."""
-        accelerated = torch.backends.cudnn.enabled
+        """The maps, each normalised by itself."""
+        cudnn = torch.backends.cudnn.enabled
         return torch.instance_norm(
             maps, self.weight, self.bias, None, None,
-            use_input_stats=True, momentum=0.0, eps=self.eps, cudnn_enabled=accelerated,
+            use_input_stats=True, momentum=0.0, eps=self.eps, cudnn_enabled=cudnn,
         )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ class ResEncNetwork(Segmenter):
     """The features are those of D1.
 
     Side maps, D2 first, each at its level's size: masks whose losses weigh half as much from level to level,
-    the last one's nothing; all weights, that of the crack logits among them, sum to 1.
+    the last one's nothing; all weights, including that of the crack logits, sum to 1.
     """
 
     def __init__(self, spec: ResEnc) -> None:

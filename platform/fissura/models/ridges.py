@@ -21,8 +21,8 @@ STEP = 0.01
 
 
 class Ridges(Filter):
-    """Base of the two. A pixel's response is the largest over `scales` scales: `sigma` pixels, and each of
-    the others the root of 2 times the one before. A line is found best at half its width."""
+    """Base of the two. A pixel's response is the largest over `scales` scales: `sigma` pixels, and each
+    further one the root of 2 times the previous one. A line responds most at the scale of half its width."""
 
     sigma: float = Field(3.0, ge=0.5, le=COARSEST)
     scales: int = Field(1, ge=1, le=16)
@@ -45,7 +45,7 @@ class RidgeNetwork(FilterNetwork):
 
     def __init__(self, spec: Ridges) -> None:
         super().__init__(spec)
-        self.curvatures = nn.ModuleList(Curvature(one) for one in scales(spec.sigma, count=spec.scales))
+        self.curvatures = nn.ModuleList(Curvature(scale) for scale in scales(spec.sigma, count=spec.scales))
 
     @abstractmethod
     def at_scale(self, larger: Plane, smaller: Plane) -> Plane:
@@ -66,9 +66,9 @@ class Frangi(Ridges):
 
     `beta` is the ratio of curvatures at which a blob's response falls; c is `gamma` times the largest S of
     the image (of the window, where it is read in windows) at the same scale. scikit-image from 0.19 on takes
-    c of the first scale and S without the scale's square, so its several scales are the first one alone.
-    The response rises to the whole between a + b = 0 and a hundredth of the largest S, where the paper steps.
-    `weights` is `none`: there is nothing to learn.
+    c of the first scale and S without the scale's square, so its several scales are the first one alone. The
+    response rises from 0 to its whole as a + b goes from 0 to a hundredth of the largest S, where the paper
+    has a step. `weights` is `none`: there is nothing to learn.
     """
 
     paper: ClassVar[Paper | None] = Paper("Frangi et al.", "MICCAI", 1998)
@@ -97,7 +97,7 @@ class FrangiNetwork(RidgeNetwork):
         strongest = norm.amax((1, 2, 3), keepdim=True).clamp(min=FLAT)
         line = torch.exp(-ratio.square() / (2 * self.beta**2))
         strong = -torch.expm1(-norm / (2 * self.gamma**2 * strongest))
-        # a = larger where their sum is above 0; a step there would make cracks of roundings
+        # a = larger where their sum is above 0; a step there would turn rounding errors into cracks
         dark = (larger + smaller) / (STEP * strongest.sqrt())
         return dark.clamp(0, 1) * line * strong
 

@@ -24,13 +24,13 @@ class SegFormer(ModelSpec):
     and `b1` with 256 and `b2` with 768. `weights` is `imagenet` (the encoder's), `none` (random), or the path
     of a .safetensors file: an encoder's as published, or a whole network's as a run keeps it.
 
-    The logits are made at a quarter of the image's size, so that cracks of 1 or 2 pixels blur: `mit_b0` under
+    The logits have a quarter of the image's size, which blurs cracks of 1 or 2 pixels: `mit_b0` under
     `backbone_unet` has a decoder of full size.
 
     Licence: the authors publish their code under the NVIDIA Source Code License, for research or evaluation
     only, and the ImageNet weights of MiT come from there by way of segmentation-models-pytorch's copies,
-    whose encoder it binds as well. It may bind whatever is trained from these weights: have it checked
-    before a model is put to commercial use. Nothing of it is part of this project; `none` downloads nothing.
+    whose encoder it covers as well. It may cover whatever is trained from these weights: have it checked
+    before commercial use. Nothing of it is part of this project; `none` downloads nothing.
     """
 
     paper: ClassVar[Paper | None] = Paper("Xie et al.", "NeurIPS", 2021)
@@ -101,6 +101,6 @@ class SegFormerNetwork(Segmenter):
 
     def _mixed(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c _ _"]:
         deepest, above = self.encoder(image)
-        maps = [level(one) for level, one in zip(self.levels, (deepest, *above), strict=True)]
-        mixed: Tensor = self.mixed(torch.cat([resized(one, like=maps[-1]) for one in maps], dim=1))
+        maps = [level(features) for level, features in zip(self.levels, (deepest, *above), strict=True)]
+        mixed: Tensor = self.mixed(torch.cat([resized(map_, like=maps[-1]) for map_ in maps], dim=1))
         return mixed

@@ -1,4 +1,4 @@
-"""What every segmentation network of the project is."""
+"""The interface of every segmentation network."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class SideMap:
     """A map of logits [b 1 h/n w/n], for a whole number n, that a network gives in training alone.
 
-    `target` is what its logits are of: the mask, or the mask's boundary, which is the ring of background
-    pixels around each crack. `weight` is how much its loss weighs in the sum of all.
+    Its logits predict `target`: the mask, or the mask's boundary, the ring of background pixels around each
+    crack. `weight` is the weight of its loss in the sum of all.
     """
 
     target: Literal["mask", "boundary"]
@@ -23,11 +23,11 @@ class SideMap:
 class Segmenter(nn.Module, ABC):
     """A network that gives each pixel of an image a crack logit.
 
-    `stride` is the number of pixels that both sides of an input must be a multiple of; the engine pads to it.
-    `feature_channels` is the number of maps that `features` gives. A network that is trained on more than
-    the crack logits names its `side_maps`, gives them in `with_side_maps`, and says by `crack_weight` how
-    much the loss of the crack logits weighs beside theirs. The names of the parameters that published
-    weights fill begin with `published_part`; it is empty where there is no such part.
+    `stride` is the number of pixels that both sides of an input must be a multiple of; callers pad to it.
+    `feature_channels` is the number of maps that `features` gives. A network that is trained on more than the
+    crack logits names its `side_maps`, returns them from `with_side_maps`, and weighs the loss of the crack
+    logits by `crack_weight`. `published_part` is the prefix of the parameters that published weights fill;
+    empty where there are none.
     """
 
     stride: int
@@ -54,7 +54,7 @@ class Segmenter(nn.Module, ABC):
     def with_side_maps(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b c h w"], tuple[Float[Tensor, "b 1 _ _"], ...]]:
-        """The features, and the logits of each of `side_maps`: what training asks for in place of `features`
+        """The features, and the logits of each of `side_maps`; training calls it in place of `features`
         where there are any."""
         return self.features(image), ()
 

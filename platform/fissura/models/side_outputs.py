@@ -12,14 +12,14 @@ from fissura.models.segmenter import Segmenter, SideMap
 
 
 class SideOutputSegmenter(Segmenter):
-    """A side map of each scale, the finest first, by a convolution of the scale's maps; brought up to the
-    image's size, all of them are fused by a 1x1 convolution to the crack logits.
+    """A convolution gives each scale's side map, the finest first; up-sampled to the image's size, all side
+    maps are fused by a 1x1 convolution to the crack logits.
 
-    The features are the finest scale's maps, beside which the side maps of the other scales lie; the head is
-    the finest side convolution, and the fusion. So what reads features has more than a map a scale to read.
+    The features are the finest scale's maps and the side maps of the other scales; the head is the finest
+    side convolution and the fusion. So a loss that reads features reads more than a map a scale.
 
-    `to_side_logits` are the side convolutions, of a bias where the fusion has one too; `weights` says how
-    much the loss of each side map weighs, `align_corners` how side maps are brought up.
+    `to_side_logits` are the side convolutions; the fusion has a bias if they have. `weights` are those of the
+    side maps' losses; `align_corners` says how side maps are up-sampled.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SideOutputSegmenter(Segmenter):
     def _parts_of(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ h w"], ...]:
         finest, *coarser = self.scales(image)
         _, *to_logits = self.to_side_logits
-        sides = [of(maps) for of, maps in zip(to_logits, coarser, strict=True)]
+        sides = [convolution(maps) for convolution, maps in zip(to_logits, coarser, strict=True)]
         size, align = image.shape[-2:], self._align_corners
         return finest, *(interpolate(side, size=size, mode="bilinear", align_corners=align) for side in sides)
 

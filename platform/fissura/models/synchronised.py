@@ -4,10 +4,9 @@ from torch import nn
 
 
 def synchronised(module: nn.Module) -> nn.Module:
-    """`module` with every batch normalisation turned into one whose statistics are those of all workers.
+    """`module` with every batch normalisation converted to one over all workers.
 
-    PyTorch's own `convert_sync_batchnorm` turns timm's `BatchNormAct2d`, which holds the activation too, into
-    a normalisation without one.
+    PyTorch's own conversion drops the activation that timm's `BatchNormAct2d` holds.
     """
     from timm.layers import convert_sync_batchnorm
 

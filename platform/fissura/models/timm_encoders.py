@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 class InceptionV3Encoder(InceptionV3):  # type: ignore[misc]
     """Inception v3 with TensorFlow's `same` padding where it has none: each stride halves the size exactly.
 
-    Before a stride of 2 the padding is behind only (right and below), so that the features away from the
-    border are those of the published network, for an image that lies six pixels further right and down.
+    Before a stride of 2 only the right and the bottom are padded, so that the features away from the border
+    are those of the published network for an image shifted by six pixels to the right and down.
     """
 
     def __init__(self) -> None:
@@ -21,10 +21,10 @@ class InceptionV3Encoder(InceptionV3):  # type: ignore[misc]
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """The feature maps at strides 2, 4, 8 and 16."""
-        half = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(_pad_behind(image))))
-        quarter = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(self.Pool1(_pad_behind(half))))
-        eighth = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(self.Pool2(_pad_behind(quarter)))))
-        sixteenth = self.Mixed_6a(_pad_behind(eighth))
+        half = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(_pad_right_and_bottom(image))))
+        quarter = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(self.Pool1(_pad_right_and_bottom(half))))
+        eighth = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(self.Pool2(_pad_right_and_bottom(quarter)))))
+        sixteenth = self.Mixed_6a(_pad_right_and_bottom(eighth))
         for block in (self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e):
             sixteenth = block(sixteenth)
         return [half, quarter, eighth, sixteenth]
@@ -33,7 +33,7 @@ class InceptionV3Encoder(InceptionV3):  # type: ignore[misc]
 class SwinTinyEncoder(SwinTransformer):  # type: ignore[misc]
     """Swin-T (patches of 4, windows of 7) for images of any size; maps are padded to whole windows inside.
 
-    It has no map at stride 2; that place holds None.
+    It has no map at stride 2: None.
     """
 
     def __init__(self) -> None:
@@ -58,5 +58,5 @@ class SwinTinyEncoder(SwinTransformer):  # type: ignore[misc]
         return maps
 
 
-def _pad_behind(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+1 w+1"]:
+def _pad_right_and_bottom(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+1 w+1"]:
     return pad(features, (0, 1, 0, 1))

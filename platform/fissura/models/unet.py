@@ -19,8 +19,8 @@ class UNet(ModelSpec):
     """The U-Net of 2015 with padded convolutions, so that the logits have the input's size.
 
     `width` is the number of channels at full resolution, doubled by each of the `depth` pooling steps: 64 and
-    4 in the paper. The paper has no normalisation (`none`); the default `batch` is what later U-Nets add, as
-    it trains from random weights in far fewer epochs. `weights` is `none` or the path of a .safetensors file
+    4 in the paper. The paper has no normalisation (`none`); the default `batch` is what later U-Nets add: it
+    trains from random weights in far fewer epochs. `weights` is `none` or the path of a .safetensors file
     that a run of the same network kept.
     """
 
@@ -67,7 +67,7 @@ class UNetNetwork(Segmenter):
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h w"]:
         """The output of the last decoder block."""
         top, *lower = self.encoder
-        # convolutions this narrow are a third faster so on a CPU; the layout goes from layer to layer
+        # channels last: a third faster on a CPU for convolutions this narrow, and kept from layer to layer
         levels = [top(image.contiguous(memory_format=torch.channels_last))]
         for convolutions in lower:
             levels.append(convolutions(max_pool2d(levels[-1], 2)))

@@ -1,4 +1,4 @@
-"""The base of every network's spec; where its starting weights come from is `core.pretrained`."""
+"""The base of every network's spec; `core.pretrained` loads its starting weights."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -17,17 +17,17 @@ class ModelSpec(Spec, ABC):
     """Base of every model spec. `weights` is `imagenet`, `none` (random) or the path of a file."""
 
     paper: ClassVar[Paper | None] = None
-    """Where the network was published; None where it has no one source."""
+    """Where the network was published; None where it has no single source."""
     variant: ClassVar[str | None] = None
-    """The setting whose choices are networks of their own, each with its own weights; None: there is none."""
+    """The setting whose choices are separate networks, each with its own weights; None: no setting is."""
 
     learns: ClassVar[bool] = True
-    """Whether it has anything to learn; a filter has not."""
+    """False for a filter, which has nothing to learn."""
 
     weights: str = Field("none", min_length=1, max_length=4096)
 
     def named_by(self) -> dict[str, Any]:
-        """The plain form, of which the names of runs are digests."""
+        """The plain form; the name of a run is a digest of it."""
         return self.plain()
 
     @abstractmethod

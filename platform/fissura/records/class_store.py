@@ -92,7 +92,7 @@ class ClassifiedImage:
     group: str
     label: int
     prediction: int
-    decision: Float[np.ndarray, "pair"] | Sequence[float]
+    decision: Float[np.ndarray, " pair"] | Sequence[float]
     data_name: str | None = None
 
 

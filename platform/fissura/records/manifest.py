@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue
 
 from fissura.core.spec import Spec
-from fissura.data.naming import name_of, told_apart
+from fissura.data.naming import name_of, unique_names
 
 LIBRARIES = (
     "torch",
@@ -38,12 +38,12 @@ class DataFacts(Spec):
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its data sets."""
-        return tuple(told_apart(map(name_of, self.datasets)))
+        return tuple(unique_names(map(name_of, self.datasets)))
 
     def name(self, label: str, *, digest: str) -> str:
         """The name of the data set that scores go by as `label` (its kind, or `KIND-2`); the label itself
         where this content is another."""
-        labels = told_apart(str(plain.get("kind")) for plain in self.datasets)
+        labels = unique_names(str(plain.get("kind")) for plain in self.datasets)
         known = dict(zip(labels, self.names, strict=True)) if digest == self.digest else {}
         return known.get(label, label)
 

@@ -41,8 +41,8 @@ class ClassPart(NamedTuple):
     recipe: str
     images: tuple[str, ...]
     groups: tuple[str, ...]
-    labels: Int64[np.ndarray, "image"]
-    predictions: Int64[np.ndarray, "image"]
+    labels: Int64[np.ndarray, " image"]
+    predictions: Int64[np.ndarray, " image"]
     decisions: Float32[np.ndarray, "image pair"]
 
 
@@ -111,7 +111,7 @@ class Comparison:
         size = len(self._index_of_group) * classes * classes
         return np.bincount(cells, minlength=size).reshape(len(self._index_of_group), -1).astype(np.float64)
 
-    def _rows(self, part: ClassPart) -> Int64[np.ndarray, "image"]:
+    def _rows(self, part: ClassPart) -> Int64[np.ndarray, " image"]:
         return np.array([self._index_of_group[group] for group in part.groups])
 
     def _area(self, part: ClassPart) -> Bootstrapped:

@@ -54,7 +54,7 @@ def class_gallery(
     return part("gallery", title, list(Budget().kept(pictures)), " six")
 
 
-def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, "image"]:
+def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, " image"]:
     """How far each image is on the right side of the decision; below 0 it is on the wrong one.
 
     Of more than two classes the nearest of the decisions between the label and another class counts.
@@ -66,7 +66,7 @@ def margins(table: pa.Table, *, classes: int) -> Float64[np.ndarray, "image"]:
     first, second = np.triu_indices(classes, k=1)
     sides = np.where(labels[:, None] == first, decisions, -decisions)
     own = (labels[:, None] == first) | (labels[:, None] == second)
-    nearest: Float64[np.ndarray, image] = np.where(own, sides, np.inf).min(axis=1)
+    nearest: Float64[np.ndarray, " image"] = np.where(own, sides, np.inf).min(axis=1)
     return nearest
 
 

@@ -33,8 +33,8 @@ class Candidate:
 def feature_map(
     features: Float[np.ndarray, "image feature"],
     *,
-    labels: Int[np.ndarray, "image"],
-    predictions: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, " image"],
+    predictions: Int[np.ndarray, " image"],
     classes: Sequence[str],
     names: Sequence[str],
     seed: int = 0,
@@ -58,8 +58,8 @@ def feature_map(
 
 def _features(
     features: Float[np.ndarray, "image feature"],
-    labels: Int[np.ndarray, "image"],
-    predictions: Int[np.ndarray, "image"],
+    labels: Int[np.ndarray, " image"],
+    predictions: Int[np.ndarray, " image"],
     classes: Sequence[str],
     names: Sequence[str],
     seed: int,

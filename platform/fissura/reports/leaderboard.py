@@ -86,8 +86,8 @@ class _Part(NamedTuple):
         free = self._column("crack_pixels") == 0
         return {name for name, has_none in zip(self.images, free, strict=True) if has_none}
 
-    def _column(self, name: str) -> Float64[np.ndarray, "image"]:
-        values: Float64[np.ndarray, image] = self.rows.column(name).to_numpy(zero_copy_only=False)
+    def _column(self, name: str) -> Float64[np.ndarray, " image"]:
+        values: Float64[np.ndarray, " image"] = self.rows.column(name).to_numpy(zero_copy_only=False)
         return values.astype(np.float64)
 
 

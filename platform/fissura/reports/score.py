@@ -19,7 +19,7 @@ from fissura.core.spec import digest
 from fissura.core.text import count
 from fissura.data.images import SUFFIXES
 from fissura.data.naming import folder_name
-from fissura.data.walk import common_affix, said_of_affix
+from fissura.data.walk import affix_text, common_affix
 from fissura.metrics import (
     Counts,
     Protocol,
@@ -163,7 +163,7 @@ def score_folders(
 
     if affix := common_affix(maps, labels):
         raise DataError(
-            f"{masks}: a mask has the name of its prediction: {said_of_affix(affix)} ({len(labels)} masks,"
+            f"{masks}: a mask has the name of its prediction: {affix_text(affix)} ({len(labels)} masks,"
             f" {len(maps)} predictions); rename the masks, or the predictions alike"
         )
     for missing in sorted(labels.keys() - maps.keys()):

@@ -60,7 +60,7 @@ class Bootstrapped:
     it rests on one image or group alone."""
 
     value: float
-    replicates: Float64[np.ndarray, "replicate"]
+    replicates: Float64[np.ndarray, " replicate"]
 
     def interval(self) -> Interval:
         """The score with its percentile interval."""
@@ -75,7 +75,7 @@ class Difference(Interval):
     p: float
 
 
-def _ends(replicates: Float64[np.ndarray, "replicate"]) -> tuple[float, float] | tuple[None, None]:
+def _ends(replicates: Float64[np.ndarray, " replicate"]) -> tuple[float, float] | tuple[None, None]:
     known = replicates[~np.isnan(replicates)]
     if not known.size:
         return None, None
@@ -158,7 +158,7 @@ def difference(first: Bootstrapped, second: Bootstrapped) -> Difference:
     return Difference(first.value - second.value, low, high, _p_value(gaps))
 
 
-def _p_value(gaps: Float64[np.ndarray, "replicate"]) -> float:
+def _p_value(gaps: Float64[np.ndarray, " replicate"]) -> float:
     gaps = gaps[np.isfinite(gaps)]
     # A gap of rounding errors alone is none: equal predictions must not differ.
     tail = min(np.count_nonzero(gaps <= 1e-12), np.count_nonzero(gaps >= -1e-12))

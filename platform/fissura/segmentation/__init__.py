@@ -1,1 +1,1 @@
-"""Crack segmentation: recipes, trainings, probability maps, and their judgement."""
+"""Crack segmentation: recipes, trainings, probability maps and their evaluation."""

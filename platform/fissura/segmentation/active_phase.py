@@ -1,4 +1,4 @@
-"""One phase of a training at work: its objective, optimizer, schedule and batches."""
+"""One running phase of a training: its objective, optimizer, schedule and batches."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -67,13 +67,13 @@ class ActivePhase:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step."""
+        """The learning rate of the next step."""
         rate: float = self._optimizer.param_groups[0]["lr"]
         return rate
 
     @property
     def steps(self) -> int:
-        """Those of an epoch."""
+        """The steps of an epoch."""
         return self._epochs.batches
 
     def batches_of(self, epoch: int, *, start: int) -> Iterator[Batch]:
@@ -82,8 +82,8 @@ class ActivePhase:
         return self._epochs.batches_of(epoch, start=start)
 
     def step(self, batch: Batch, *, size: int, on_logits: Callable[[Tensor, Tensor, Tensor], None]) -> Tensor:
-        """One step of the optimizer, at most `size` images at a time; gives the loss, and to `on_logits` the
-        crack logits, targets and valid pixels."""
+        """One step of the optimizer, at most `size` images at a time; returns the loss, and calls `on_logits`
+        with crack logits, targets and valid pixels."""
         device = self._runtime.device
         image, target, valid = (
             part.to(device, non_blocking=True) for part in (batch.image, batch.target, batch.valid)
@@ -107,7 +107,7 @@ class ActivePhase:
         return loss
 
     def end_epoch(self, validation_loss: float) -> None:
-        """Moves the learning rate, unless its steps do."""
+        """Steps the schedule, unless each optimizer step does."""
         if isinstance(self._schedule, BY_STEPS):
             return
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -116,7 +116,8 @@ class ActivePhase:
             self._schedule.step()
 
     def finish(self, keep: Callable[[Callable[[], None]], None]) -> None:
-        """Writes, through `keep`, what later phases need of this one, by rank 0; the others wait for it."""
+        """Rank 0 writes, through `keep`, the maps that this phase leaves to later ones; the others wait for
+        it."""
         if self._runtime.rank == 0:
             predict = prediction(
                 self.objective.model, data=self._data, recipe=self._recipe, device=self._runtime.device

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import replacing
-from fissura.data.content import gone, sources
+from fissura.data.content import missing_folders, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
@@ -23,13 +23,13 @@ from fissura.segmentation.recipe import MapRange
 
 Progress = Callable[[int, int], None]
 Judged = tuple[AnyProtocol, MapRange]
-"""A protocol, and the maps that it is applied to."""
+"""A protocol and the range of the maps that it scores."""
 
 
 @dataclass(frozen=True)
 class CountedImage:
-    """One image: its size, its labelled pixels among the valid ones, and its counts under each protocol; its
-    false alarms at each threshold, where it holds no crack."""
+    """One image: its size, its valid crack pixels, its counts under each protocol and, where it holds no
+    crack, its false alarms at each threshold."""
 
     dataset: str
     data_name: str
@@ -52,8 +52,12 @@ def count_images(
     content: str,
     on_image: Progress | None,
 ) -> Iterator[CountedImage]:
-    """Predicts and counts the images of a split one by one; the maps are written below the run `keep`, if
-    given."""
+    """Predicts and counts the images of a split one by one; writes the maps below the run `keep`, if given.
+
+    Raises:
+        DataError: no images in the split, or bad ones: all are named, after the good ones.
+        DataChanged: data were removed meanwhile.
+    """
     work = [source for source in sources(datasets) if source.sample.split == split]
     if not work:
         roots = ", ".join(str(dataset.root) for dataset in datasets)
@@ -61,11 +65,11 @@ def count_images(
     problems: list[str] = []
     with ThreadPoolExecutor(1) as reader:
         # one image is read ahead while another is predicted
-        readings = iter(work)
-        ahead = reader.submit(next(readings).read)
+        unread = iter(work)
+        ahead = reader.submit(next(unread).read)
         for number, source in enumerate(work, start=1):
             reading = ahead
-            following = next(readings, None)
+            following = next(unread, None)
             if following is not None:
                 ahead = reader.submit(following.read)
             try:
@@ -73,22 +77,23 @@ def count_images(
             except DataError as error:
                 problems += error.problems
                 continue
-            found = predictor.probability(image)
-            probability = to_bytes(found)
+            unrounded = predictor.probability(image)
+            probability = to_bytes(unrounded)
             if keep is not None:
                 path = prediction_path(
                     keep, dataset=source.label, data_digest=content, split=split, image=source.sample.name
                 )
                 with replacing(path) as scratch:
                     Image.fromarray(probability).save(scratch, format="PNG")
-            wide = to_bytes(stretched(found)) if any(maps == "min_max" for _, maps in judged) else probability
+            stretches = any(maps == "min_max" for _, maps in judged)
+            wide = to_bytes(stretched(unrounded)) if stretches else probability
             counts = tuple(
                 protocol.count(wide if maps == "min_max" else probability, mask, valid)
                 for protocol, maps in judged
             )
             height, width = mask.shape
             cracked = crack_pixels(mask, valid)
-            # of thresholds that are still to be chosen there are none
+            # none where the thresholds are still to be chosen
             alarms = tuple(
                 false_alarm(wide if maps == "min_max" else probability, valid, level=level_of(threshold))
                 for (_, maps), threshold in zip(judged, thresholds, strict=False)
@@ -99,4 +104,4 @@ def count_images(
             if on_image is not None:
                 on_image(number, len(work))
     if problems:
-        raise DataChanged(*lost) if (lost := gone(datasets)) else DataError(*problems)
+        raise DataChanged(*lost) if (lost := missing_folders(datasets)) else DataError(*problems)

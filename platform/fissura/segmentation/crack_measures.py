@@ -1,4 +1,4 @@
-"""What an engineer asks of a crack mask: how much of it there is, how long and how wide it is."""
+"""Measures of a crack mask for an engineer: area, length and width."""
 
 import dataclasses
 import math
@@ -18,19 +18,19 @@ from fissura.metrics import level_of
 Plane = UInt8[np.ndarray, "h w"]
 Values = Float64[np.ndarray, " cracks"]
 
-MOST_LISTED = 100  # cracks of an image that are told of one by one
-DIGITS = 6  # significant ones of what is told of cracks
+MOST_LISTED = 100  # cracks of an image that are listed one by one
+DIGITS = 6  # significant digits of the measures
 
 
-# a service of a later version may tell more of a crack
+# a service of a later version may give more measures
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="ignore", allow_inf_nan=False))
 class MeasuredCrack:
     """Measures of one crack, in pixels and, where the scale is known, in mm.
 
-    box: left, top, width and height of the smallest box that holds it, in pixels. length, widths: see
-    `CrackMeasures`; `width_95`: 95 % of its length is at most as wide. orientation: of the axis along which
-    its centreline is spread most, in degrees from the image's rows, 0 to below 180, counter-clockwise (90 is
-    upright); None where it has no length. All of these are None where they would take long to find.
+    box: left, top, width and height of its bounding box, in pixels. length, widths: see `CrackMeasures`;
+    `width_95`: the 95th percentile of the width along its length. orientation: of the axis along which its
+    centreline is spread most, in degrees from the image's rows, 0 to below 180, counter-clockwise (90 is
+    upright); None where it has no length. All of these are None where they would take too long to compute.
     """
 
     box: tuple[int, int, int, int]
@@ -52,10 +52,10 @@ class CrackMeasures:
 
     share: the crack's share of the image's pixels, 0..1. cracks: groups of crack pixels that touch, corners
     included. area: crack pixels. length: of the centrelines; None where most of a large image is crack, which
-    would take minutes and mean nothing. mean_width: the mean along the centrelines; None where there is no
-    length, or it is 0 (no crack, or specks alone). largest_width: the largest along them; None where there is
-    no crack. Near forks, where two cracks are one wide one, no width is taken. How they err is said of
-    `fissura.data.centrelines.centrelines`. listed: the `MOST_LISTED` longest cracks, the longest first.
+    would take minutes and mean nothing. mean_width: the mean along the centrelines; None where the length is
+    None or 0 (no crack, or only specks). largest_width: the largest along them; None where there is no crack.
+    No width is measured near forks, where two cracks are one wide one. `fissura.data.centrelines.centrelines`
+    describes the errors. listed: the `MOST_LISTED` longest cracks, the longest first.
     """
 
     share: float
@@ -72,8 +72,8 @@ class CrackMeasures:
     listed: tuple[MeasuredCrack, ...] = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """The measures of the whole mask by name, as JSON types, to six significant digits: what is beyond is
-        rounding, and differs from one run to the next."""
+        """The measures of the whole mask by name, as JSON types, to six significant digits: further ones are
+        rounding errors, which differ from run to run."""
         return {name: _short(getattr(self, name)) for name in SUMMARY}
 
     def table(self) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def _short(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-SUMMARY = tuple(one.name for one in dataclasses.fields(CrackMeasures) if one.name != "listed")
+SUMMARY = tuple(field.name for field in dataclasses.fields(CrackMeasures) if field.name != "listed")
 
 
 def measure(mask: Bool[np.ndarray, "h w"] | Plane, *, mm_per_pixel: float | None) -> CrackMeasures:
@@ -124,9 +124,9 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         )
     lines = centrelines(plane, level=level)
     mask = np.asarray(plane >= level, dtype=np.uint8)
-    # labels of 16 bits are made twice as fast
-    kind = cv2.CV_16U if cv2.countNonZero(mask) < np.iinfo(np.uint16).max else cv2.CV_32S
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=kind)
+    # labels of 16 bits take half the time
+    label_type = cv2.CV_16U if cv2.countNonZero(mask) < np.iinfo(np.uint16).max else cv2.CV_32S
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=label_type)
     boxes, areas = stats[1:, :4].astype(np.int64), stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
     area, length, mean, widest = int(areas.sum()), None, None, None
     if lines is None:
@@ -134,13 +134,13 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         rows: list[tuple[float | None, ...]] = [(None,) * 5] * len(by_size[:MOST_LISTED])
         widest = 2 * float(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5).max()) - 1
     else:
-        found = _each(lines, labels[lines.rows, lines.columns].astype(np.int64) - 1, count - 1)
-        by_size = np.lexsort((-areas, -found.length))
-        rows = [found.row(place) for place in by_size[:MOST_LISTED]]
-        length = float(found.length.sum())
-        long = found.length > 0
-        mean = float(np.average(found.mean[long], weights=found.length[long])) if length else None
-        widest = float(found.largest.max()) if len(found.largest) else None
+        each = _measure_each(lines, labels[lines.rows, lines.columns].astype(np.int64) - 1, count - 1)
+        by_size = np.lexsort((-areas, -each.length))
+        rows = [each.row(crack) for crack in by_size[:MOST_LISTED]]
+        length = float(each.length.sum())
+        long = each.length > 0
+        mean = float(np.average(each.mean[long], weights=each.length[long])) if length else None
+        widest = float(each.largest.max()) if len(each.largest) else None
 
     def scaled(value: float | None, power: int = 1) -> float | None:
         return None if value is None or mm_per_pixel is None else value * mm_per_pixel**power
@@ -158,15 +158,15 @@ def _measured(plane: Plane, *, level: float, mm_per_pixel: float | None) -> Crac
         mean_width_mm=scaled(mean),
         largest_width_mm=scaled(widest),
         listed=tuple(
-            MeasuredCrack(tuple(boxes[place].tolist()), int(areas[place]), *row, *map(scaled, row[:4]))
-            for place, row in zip(by_size, rows, strict=False)
+            MeasuredCrack(tuple(boxes[crack].tolist()), int(areas[crack]), *row, *map(scaled, row[:4]))
+            for crack, row in zip(by_size, rows, strict=False)
         ),
     )
 
 
 @dataclass(frozen=True)
-class _Each:
-    """Measures of each crack; `orientation` is NaN where it has no length."""
+class _CrackArrays:
+    """Measures of each crack, in pixels and degrees; `orientation` is NaN where it has no length."""
 
     length: Values
     mean: Values
@@ -174,21 +174,21 @@ class _Each:
     largest: Values
     orientation: Values
 
-    def row(self, place: int) -> tuple[float | None, ...]:
+    def row(self, crack: int) -> tuple[float | None, ...]:
         values = (self.length, self.mean, self.width_95, self.largest, self.orientation)
-        return tuple(None if math.isnan(value[place]) else float(value[place]) for value in values)
+        return tuple(None if math.isnan(value[crack]) else float(value[crack]) for value in values)
 
 
 def _total(crack: Int64[np.ndarray, " n"], count: int, values: Float64[np.ndarray, " n"]) -> Values:
     return np.bincount(crack, values, count)
 
 
-def _each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int) -> _Each:
-    """The measures of `count` cracks, from the number of the crack that each node of the lines belongs to."""
-
+def _measure_each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int) -> _CrackArrays:
+    """The measures of `count` cracks; `crack` is the number of the crack that each node of `lines` belongs
+    to."""
     total = partial(_total, crack, count)
     length = np.maximum(total(lines.length), 0)
-    # where all of a crack is about a fork, that is its width; specks have no length to weigh by
+    # a crack wholly near forks is measured there; specks have no length to weigh by
     alone = lines.alone | (total(lines.alone)[crack] == 0)
     weight = np.where(alone, np.maximum(lines.length, 0) + 1e-9, 0)
     largest = np.zeros(count)
@@ -199,11 +199,11 @@ def _each(lines: Centrelines, crack: Int64[np.ndarray, " n"], count: int) -> _Ea
     below = np.searchsorted(reached, before[:-1] + 0.95 * np.diff(before))
     width_95 = lines.width[order[np.minimum(below, len(order) - 1)]] if count else np.zeros(0)
     x, y = lines.points.T * ((1,), (-1,))
-    whole = total(weight)
-    x, y = x - (total(weight * x) / whole)[crack], y - (total(weight * y) / whole)[crack]
+    weights = total(weight)
+    x, y = x - (total(weight * x) / weights)[crack], y - (total(weight * y) / weights)[crack]
     spread = total(weight * (x * x - y * y)), 2 * total(weight * x * y)
     orientation = np.degrees(np.arctan2(spread[1], spread[0]) / 2).round(9) % 180
     orientation[length == 0] = np.nan
-    mean = total(weight * lines.width) / whole
-    mean[length == 0] = np.nan  # a speck has no centreline to take it along
-    return _Each(length, mean, np.minimum(width_95, largest), largest, orientation)
+    mean = total(weight * lines.width) / weights
+    mean[length == 0] = np.nan  # a speck has no centreline
+    return _CrackArrays(length, mean, np.minimum(width_95, largest), largest, orientation)

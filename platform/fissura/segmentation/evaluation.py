@@ -1,4 +1,4 @@
-"""The judgement of a run on a data set: one probability map an image, counted under every protocol.
+"""Scores a run on a data set: one probability map an image, counted under every protocol.
 
 A threshold is chosen on the validation images of the run's own data, never on test images.
 """
@@ -15,7 +15,7 @@ from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import check_writable
 from fissura.core.rules import no_probability
 from fissura.core.spec import MOST_VALUES
-from fissura.data.content import FileHashes, digest_of, gone, require_same, said_of_changed, sources
+from fissura.data.content import FileHashes, change_lines, digest_of, missing_folders, require_same, sources
 from fissura.data.dataset import Dataset
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
@@ -41,26 +41,26 @@ def evaluate(
     content: str | None = None,
     on_image: Progress | None = None,
 ) -> list[Row]:
-    """Scores a run under each protocol (its recipe's own where none is given), one row an image and protocol.
-    `content` is the digest that the data must have, where that is known.
+    """Scores a run under each protocol (by default its recipe's), one row an image and protocol. `content` is
+    the digest that the data must have, where it is known.
 
-    The rows are merged into the run's `run.parquet`; the maps, as the model gives them, stay in its
-    `predictions/`. Under the protocol that a recipe stretches its maps for, the stretched ones are scored.
+    The rows are merged into the run's `run.parquet`; the unstretched maps are kept in its `predictions/`.
+    Under the protocol that a recipe stretches its maps for, the stretched maps are scored.
 
     Raises:
-        DataError: no finished run, or one that cannot be written; no images in the split, bad images (all are
-        named), a threshold that is no probability, or none to be had.
+        DataError: no finished run, or one that cannot be written; no images in the split; bad images (all are
+        named); a threshold outside 0..1, or none available.
         DataChanged: the data are not those of `content`, or changed meanwhile; no row is written.
     """
     if threshold is not None and (wrong := no_probability(threshold)):
         raise DataError(wrong)
-    if content is not None and (lost := gone(datasets)):
+    if content is not None and (lost := missing_folders(datasets)):
         raise DataChanged(*lost)
     check_writable(run)
     manifest = read_manifest(run)
     predictor = Predictor.open(run, device=device)
-    recipe, hashes, found = predictor.recipe, FileHashes(None), sources(datasets)
-    held = digest_of(found, hashes.of(path for each in found for path in each.files))
+    recipe, hashes, images = predictor.recipe, FileHashes(None), sources(datasets)
+    held = digest_of(images, hashes.of(path for image in images for path in image.files))
     require_same(datasets, held=held, content=content or held)
     content = held
     chosen = tuple(dict.fromkeys(protocols or recipe.protocols))
@@ -77,7 +77,7 @@ def evaluate(
     rows = [
         _row(
             image,
-            place,
+            number,
             protocol,
             at,
             run_id=manifest.run_id,
@@ -98,10 +98,10 @@ def evaluate(
             content=content,
             on_image=on_image,
         )
-        for place, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
+        for number, (protocol, at) in enumerate(zip(chosen, thresholds, strict=True))
     ]
     if changed := hashes.changed():
-        raise DataChanged(*said_of_changed(datasets, changed, doing="the run was scored on it"))
+        raise DataChanged(*change_lines(datasets, changed, doing="the run was scored on it"))
     for dataset in sorted({row.dataset for row in rows}):
         write_sums(run, prediction_folder(run, dataset, data_digest=content, split=split))
     write_run(run, rows, manifest)
@@ -109,11 +109,11 @@ def evaluate(
 
 
 def threshold_of(run: Path, recipe: Recipe) -> float:
-    """The threshold of a model in use, for its maps as they are: the recipe's, or the one that was chosen
-    under the first of its protocols.
+    """The threshold of a deployed model, for unstretched maps: the recipe's, or the one that was chosen under
+    its first protocol.
 
     Raises:
-        DataError: none was chosen yet.
+        DataError: none has been chosen yet.
     """
     if isinstance(recipe.threshold, Given):
         return recipe.threshold.value
@@ -127,7 +127,7 @@ def threshold_of(run: Path, recipe: Recipe) -> float:
 
 
 def _kept_thresholds(run: Path) -> dict[str, float]:
-    """The thresholds that were chosen so far, each by its protocol.
+    """The thresholds that have been chosen, by the name of their protocol.
 
     Raises:
         UserError: the file is damaged.
@@ -145,7 +145,7 @@ def _kept_thresholds(run: Path) -> dict[str, float]:
 
 
 def _name(judged: Judged, recipe: Recipe) -> str:
-    """Under which a threshold is kept: the protocol's, where its maps are those that it is evaluated with."""
+    """The name under which a threshold is kept: the protocol, and a note if it does not score these maps."""
     protocol, maps = judged
     return str(protocol) if maps == recipe.maps_under(protocol) else f"{protocol}, maps as they are"
 
@@ -160,7 +160,8 @@ def _thresholds(
 ) -> list[float]:
     """The threshold of each protocol, chosen once on the validation images of `own` and kept with the run.
 
-    Of a recipe that stretches its maps, so is the one for a model in use, which does not.
+    If the recipe stretches its maps, also chooses the threshold of a deployed model, whose maps are not
+    stretched.
     """
     recipe = predictor.recipe
     judged: list[Judged] = [(protocol, recipe.maps_under(protocol)) for protocol in protocols]
@@ -188,8 +189,8 @@ def _thresholds(
                 f"{', '.join(map(str, own))}: a threshold is chosen on validation images with a crack, and"
                 f" the masks of the {len(images)} val images hold none; give --threshold"
             )
-        for place, name in enumerate(missing):
-            kept[name] = best_threshold(pool(image.counts[place] for image in images))
+        for number, name in enumerate(missing):
+            kept[name] = best_threshold(pool(image.counts[number] for image in images))
         with rewriting(run, THRESHOLDS) as scratch:
             scratch.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return [kept[name] for name in names]
@@ -197,7 +198,7 @@ def _thresholds(
 
 def _row(
     image: CountedImage,
-    place: int,
+    number: int,
     protocol: AnyProtocol,
     threshold: float,
     *,
@@ -209,9 +210,9 @@ def _row(
     split: Split,
     threshold_source: ThresholdSource,
 ) -> Row:
-    """The row of an image under the protocol at `place` among those that it was counted under."""
-    counts, level = image.counts[place], level_of(threshold)
-    alarm = image.alarms[place] if image.alarms else None
+    """The row of an image under the protocol `number` of those that it was counted under."""
+    counts, level = image.counts[number], level_of(threshold)
+    alarm = image.alarms[number] if image.alarms else None
     scores = protocol.score(counts, level)
     curves = (
         {f"curve_{name}": values.astype(np.int32) for name, values in vars(counts).items()}

@@ -29,20 +29,20 @@ def fit(
     on_epoch: OnEpoch = lambda _: None,
     on_step: OnStep = lambda *_: None,
 ) -> Manifest:
-    """Trains `recipe` to its end into the directory `run`, going on from what stands there. `content` is the
-    digest of the data's files; by default they are hashed now. `on_step` is told of what is done of an epoch.
+    """Trains `recipe` to its end into the directory `run`, resuming what is there. `content` is the digest of
+    the data's files; by default they are hashed now. `on_step` is called with the progress in an epoch.
 
     Raises:
         DataError: bad images, or none with a crack to train or validate on.
         Diverged: a loss is not a number.
         ResourceError: not even one image at a time fits the memory.
-        Interrupted: the runtime asked to stop; call again to go on.
+        Interrupted: the runtime asked to stop; call again to resume.
     """
     content = content or content_digest(datasets, directory=cache)
     data = prepare_training(datasets, resize=recipe.data.resize, directory=cache, content=content)
     meter = energy_meter()
     training = Training(recipe, data=data, run=run, runtime=runtime, on_step=on_step)
-    whole = training.trainer.progress.seconds == 0
+    from_start = training.trainer.progress.seconds == 0
     cpus, manifest = runtime.cpus * runtime.world_size, None
     while manifest is None:
         done = training.trainer.finished
@@ -51,7 +51,7 @@ def fit(
             datasets=datasets,
             content=content,
             cpus=cpus,
-            joules=lambda: meter.joules() if meter is not None and whole else None,
+            joules=lambda: meter.joules() if meter is not None and from_start else None,
         )
         if not done:
             on_epoch(training.trainer.history[-1])
@@ -68,8 +68,8 @@ def advance(
     cpus: int,
     joules: Callable[[], float | None] = lambda: None,
 ) -> Manifest | None:
-    """Trains one epoch, unless all are done; gives the manifest of the run, closed, where no other follows.
-    This is the step of every loop over epochs: here, in a trial, in a trial of several workers."""
+    """Trains one epoch, unless all are done; after the last one closes the run and returns its manifest.
+    Every loop over epochs calls it: here, in a trial, in a trial of several workers."""
     if not training.trainer.finished:
         training.step()
     if not training.trainer.finished:

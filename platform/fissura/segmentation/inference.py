@@ -16,17 +16,17 @@ from fissura.segmentation.windows import Axis, Weights, Windows
 
 Normalise = Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b 3 h w"]]
 OnWindows = Callable[[int, int, int, int], None]
-"""Told after each batch of windows: how many of an image's are done, of how many; its height and width."""
+"""Called after each batch of windows: windows done and in all, the image's height and width."""
 
 
 class Sliding(Spec):
     """Windows of `size` x `size` pixels, one every `stride` pixels both ways; the last row and column are
     moved inwards, so that all pixels are covered.
 
-    A pixel's probability is the mean over all windows that hold it, plain (`mean`) or weighted with a
-    Gaussian about each window's centre, of standard deviation size / 8 (`gaussian`; Isensee et al., Nature
+    A pixel's probability is the mean over all windows that cover it, plain (`mean`) or weighted with a
+    Gaussian around each window's centre, of standard deviation size / 8 (`gaussian`; Isensee et al., Nature
     Methods 2021). A stride near the size is tiling; stride 1 is the densest sliding window. `batch` windows
-    go through the network at a time: it changes speed and memory alone.
+    go through the network at a time, which changes only speed and memory.
     """
 
     kind: Literal["sliding"] = "sliding"
@@ -59,7 +59,7 @@ class Whole(Spec):
 
     @property
     def tiles(self) -> Sliding:
-        """What stands for the one pass where the image is too large: square tiles of at most `max_pixels`,
+        """The windows of an image that is too large for one pass: square tiles of at most `max_pixels`,
         overlapping by half, Gaussian, one at a time."""
         size = min(math.isqrt(self.max_pixels), 8192)
         return Sliding(size=size, stride=math.ceil(size / 2), weights="gaussian", batch=1)
@@ -90,7 +90,7 @@ def probability_maps(
     """The `probability_map` of each image, all of one size.
 
     On a GPU, images that are read in one pass go through the network together, and their maps may differ from
-    those of each image alone by rounding. A CPU gains nothing from that, and takes one image at a time.
+    those of each image alone by rounding errors. A CPU gains nothing and takes one image at a time.
     """
     height, width = images[0].shape[:2]
     windows = inference.windows(height=height, width=width)
@@ -118,7 +118,7 @@ def probability_map(
 ) -> Float32[np.ndarray, "h w"]:
     """The crack probability of each pixel of an RGB image, in [0, 1], at the image's size.
 
-    It is the (weighted) mean of the sigmoids of the logits over all windows that hold the pixel. An image
+    It is the (weighted) mean of the sigmoids of the logits over all windows that cover the pixel. An image
     smaller than the window is padded below and to the right (its edge repeated), and so is each window whose
     sides are no multiple of the model's stride.
 
@@ -153,7 +153,7 @@ def probability_map(
         finished = result[top:end]
         divisor = np.outer(divisors[0][top:end], divisors[1])[: len(finished), :width]
         np.divide(sums[: len(finished), :width].cpu().numpy(), divisor, out=finished)
-        # Gaussian weights and their total are rounded apart
+        # the Gaussian weights and their total are rounded separately: a quotient may exceed 1
         np.minimum(finished, 1, out=finished)
         unfinished = sums[end - top :]
     return result
@@ -174,5 +174,5 @@ def probabilities(model: Segmenter, windows: Float[Tensor, "b 3 h w"]) -> Float[
     if below or right:
         windows = nn.functional.pad(windows, (0, right, 0, below), mode="replicate")
     logits: Tensor = model(windows)[:, 0, :height, :width].float()
-    # an infinite logit would become a plausible 0 or 1: infinity times 0 is no number, all else is 0
+    # an infinite logit would become a plausible 0 or 1; times 0 it is NaN, and any finite one is 0
     return logits.sigmoid() + logits * 0

@@ -1,6 +1,6 @@
-"""What a phase leaves to later ones: one map per training image and name, predicted once and kept in the run.
+"""The maps that a phase leaves to later ones: one a training image and name, predicted once, kept in the run.
 
-RUN/NAME.safetensors   for each training entry, by its number, a map [h w]
+RUN/NAME.safetensors   a map [h w] for each training image, by its number
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def file_of(name: str) -> str:
 
 
 class OtherHead(Segmenter):
-    """A trained network with another head than its own."""
+    """A trained network with another head."""
 
     def __init__(self, model: Segmenter, head: nn.Module) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class OtherHead(Segmenter):
 
 
 def prediction(model: Segmenter, *, data: PreparedData, recipe: Recipe, device: torch.device) -> Predict:
-    """How a loss asks a trained network about the training images; see `Predict`."""
+    """The function with which a loss runs a trained network on the training images; see `Predict`."""
 
     def predict(head: nn.Module) -> Iterator[tuple[int, Float32[np.ndarray, "h w"]]]:
         view = OtherHead(model, head).eval()
@@ -66,7 +66,7 @@ def prediction(model: Segmenter, *, data: PreparedData, recipe: Recipe, device: 
 
 
 def write_maps(maps: ImageMaps, path: Path) -> None:
-    """Keeps maps.
+    """Writes maps to `path`.
 
     Raises:
         OSError: the file cannot be written.

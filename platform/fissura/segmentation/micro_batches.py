@@ -1,11 +1,11 @@
-"""A step's batch that does not fit the memory: the same gradient, from parts of the batch that do.
+"""Gradients of a batch that does not fit the memory, from parts of it that do.
 
 A loss may read the whole batch at once (Dice over a batch, the normalised focal loss, a mean over valid
-pixels), so the gradients of parts cannot just be added up. Instead the outputs of all parts are computed
-first, without what a backward pass needs; the loss of the whole batch gives its gradient with respect to
-them; and each part is computed again and takes its share of that (Gao et al., RepL4NLP 2021). So a step is
-the recipe's own, for every loss, at the price of a second forward pass. What reads a batch inside the
-network differs: batch normalisation takes its statistics from a part, and its running ones move once a part.
+pixels), so the gradients of parts cannot just be summed. Instead the outputs of all parts are computed first,
+without a graph; the loss of the whole batch gives its gradient with respect to them; and each part is
+computed again and back-propagates its share (Gao et al., RepL4NLP 2021). So the step is the recipe's own, for
+every loss, at the price of a second forward pass. Only batch normalisation differs: it takes its statistics
+from a part, and updates its running ones once a part.
 
 RUN/memory.json   {"micro_batch": images that one worker computes at a time}; absent: all of a step's
 """
@@ -35,7 +35,7 @@ def micro_batch_of(run: Path, *, share: int) -> int:
     path = run / FILE
     if not path.is_file():
         return share
-    remedy = "remove it, then go on: the memory that a step takes is found anew"
+    remedy = "remove it, then resume: the size that fits is searched again"
     size = read_json(path, remedy=remedy).get("micro_batch")
     if not isinstance(size, int):
         raise DataError(f"{path}: holds no `micro_batch`; {remedy}")
@@ -55,10 +55,10 @@ def halve(run: Path, *, share: int) -> bool:
 def outputs_in_parts(
     objective: PhaseObjective, image: Tensor, *, size: int, autocast: AbstractContextManager[Any]
 ) -> tuple[Tensor, ...]:
-    """The objective's outputs of a whole batch, computed `size` images at a time, without a gradient."""
+    """The objective's outputs of a whole batch, computed `size` images at a time, without a graph."""
     with torch.no_grad(), autocast:
         parts = [objective.outputs(part) for part in _parts(image, size)]
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(each) for each in zip(*parts, strict=True))
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
 
 def backward(
@@ -73,9 +73,9 @@ def backward(
     precision: MixedPrecision,
     on_logits: Callable[[Tensor], None] = lambda _: None,
 ) -> Tensor:
-    """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; gives
-    the loss, and to `on_logits` the crack logits that it is of. `model` is the objective as the runtime
-    prepared it; `maps` are the loss's own."""
+    """Adds the gradient of a batch's scaled loss to the parameters', at most `size` images at a time; returns
+    the loss, and calls `on_logits` with the crack logits. `model` is the objective as the runtime prepared
+    it; `maps` are the loss's own."""
     if len(image) > size:
         return backward_in_parts(
             objective, image, target, valid, maps,
@@ -100,15 +100,14 @@ def backward_in_parts(
     precision: MixedPrecision,
     on_logits: Callable[[Tensor], None] = lambda _: None,
 ) -> Tensor:
-    """Adds the gradient of a whole batch's scaled loss to the parameters', `size` images at a time; gives the
-    loss, and to `on_logits` the crack logits."""
-    # the first pass must leave no trace: neither in running statistics nor in the random numbers of a dropout
-    kept = [buffer.clone() for buffer in objective.buffers()]
+    """`backward` for a batch of more than `size` images."""
+    # the first pass must change neither running statistics nor dropout's random numbers
+    buffers = [buffer.clone() for buffer in objective.buffers()]
     devices = [image.device] if image.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         outputs = outputs_in_parts(objective, image, size=size, autocast=precision.autocast)
     on_logits(outputs[0])
-    for buffer, before in zip(objective.buffers(), kept, strict=True):
+    for buffer, before in zip(objective.buffers(), buffers, strict=True):
         buffer.copy_(before)
     leaves = tuple(output.detach().requires_grad_() for output in outputs)
     loss = objective.loss_of(leaves, target, valid, maps)
@@ -116,10 +115,10 @@ def backward_in_parts(
     gradients = [None if leaf.grad is None else _parts(leaf.grad, size) for leaf in leaves]
     for number, part in enumerate(_parts(image, size)):
         with precision.autocast:
-            again = objective.outputs(part)
+            outputs = objective.outputs(part)
         reached = [
             (output, gradient[number])
-            for output, gradient in zip(again, gradients, strict=True)
+            for output, gradient in zip(outputs, gradients, strict=True)
             if gradient is not None
         ]
         torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
@@ -127,6 +126,6 @@ def backward_in_parts(
 
 
 def _parts(batch: Tensor, size: int) -> tuple[Tensor, ...]:
-    """A batch in the fewest parts of at most `size`, as equal as can be: batch normalisation likes no part of
-    one."""
+    """A batch in the fewest parts of at most `size`, as equal as possible: batch normalisation may fail on a
+    part of one."""
     return batch.tensor_split(math.ceil(len(batch) / size))

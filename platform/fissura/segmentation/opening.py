@@ -1,4 +1,4 @@
-"""Small cracks taken out of a map, compiled."""
+"""Removes small cracks from a map, compiled."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,8 +11,7 @@ from fissura.segmentation.small_cracks import open_levels, without_small_cracks
 
 
 def opened(probability: Float32[np.ndarray, "h w"], pixels: int) -> Float32[np.ndarray, "h w"]:
-    """The map without the cracks of fewer than `pixels` pixels, at any threshold; the map itself where each
-    counts."""
+    """The map without the cracks of fewer than `pixels` pixels, at any threshold; itself if `pixels` < 2."""
     if pixels < 2:
         return probability
     return without_small_cracks(probability, pixels, opening=_compiled())
@@ -20,7 +19,7 @@ def opened(probability: Float32[np.ndarray, "h w"], pixels: int) -> Float32[np.n
 
 @cache
 def _compiled() -> Callable[[Any, Any, Any, int], None]:
-    from numba import njit  # only those who need it wait for it
+    from numba import njit  # slow to import
 
     compiled: Callable[[Any, Any, Any, int], None] = njit(nogil=True, cache=True)(open_levels)
     return compiled

@@ -1,4 +1,4 @@
-"""How a phase moves the weights: its optimizer and its schedule of learning rates."""
+"""A phase's optimizer and its schedule of learning rates."""
 
 from collections.abc import Set
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from fissura.core.spec import Spec
 
 Parameters = list[torch.nn.Parameter]
 Published = Set[torch.nn.Parameter]
-"""Those of a network that published weights fill; none where it has no such part."""
+"""The parameters of a network that published weights fill; may be empty."""
 
 
 class Adam(Spec):
@@ -27,11 +27,11 @@ class Adam(Spec):
 
 
 class AdamW(Spec):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019) of kernels and matrices alone:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019) of kernels and matrices only:
     scales, shifts and biases have none.
 
-    Where a part of the network is one that published weights fill, whatever is beside it learns at
-    `new_factor` times the rate.
+    Where published weights fill a part of the network, the other parameters learn at `new_factor` times the
+    rate.
     """
 
     kind: Literal["adamw"] = "adamw"
@@ -40,19 +40,19 @@ class AdamW(Spec):
     new_factor: float = Field(1.0, gt=0, le=1000)
 
     def build(self, parameters: Parameters, *, published: Published = frozenset()) -> torch.optim.Optimizer:
-        """The optimizer over `parameters`, its first group that of the rate `lr` where there is one; one
-        fused kernel a step on a GPU."""
-        sorts: dict[tuple[bool, bool], Parameters] = {}
+        """The optimizer over `parameters`; a group with rate `lr`, if any, comes first. One fused kernel a
+        step on a GPU."""
+        grouped: dict[tuple[bool, bool], Parameters] = {}
         for parameter in parameters:
             new = bool(published) and parameter not in published
-            sorts.setdefault((new, parameter.ndim > 1), []).append(parameter)
+            grouped.setdefault((new, parameter.ndim > 1), []).append(parameter)
         groups = [
             {
-                "params": sorts[new, decays],
+                "params": grouped[new, decays],
                 "lr": self.lr * (self.new_factor if new else 1.0),
                 "weight_decay": self.weight_decay if decays else 0.0,
             }
-            for new, decays in sorted(sorts)
+            for new, decays in sorted(grouped)
         ]
         return torch.optim.AdamW(groups, lr=self.lr, fused=parameters[0].is_cuda)
 
@@ -148,19 +148,19 @@ class Decay(Spec):
 
 class Polynomial(Spec):
     """The learning rate falls to zero over the phase as `(1 - t)^power`, where t is the share of its steps
-    that are done; over the first `warm_up` steps it rises to that in a line."""
+    that are done; over the first `warm_up` steps it rises linearly to that."""
 
     kind: Literal["polynomial"] = "polynomial"
     power: float = Field(0.9, gt=0, le=10)
     warm_up: int = Field(0, ge=0, le=10_000_000)
 
     def build(self, optimizer: torch.optim.Optimizer, *, epochs: int, steps: int = 1) -> Schedule:
-        """The scheduler of `epochs` epochs of `steps` steps, stepped with the optimizer."""
+        """The scheduler over `epochs` epochs of `steps` steps, stepped with the optimizer."""
 
         def share(step: int) -> float:
-            # a training that goes on with other workers may have a step more
-            fallen: float = max(0.0, 1 - step / (epochs * steps)) ** self.power
-            return fallen * min(1.0, (step + 1) / (self.warm_up + 1))
+            # a training resumed with another number of workers may have a step more
+            decayed: float = max(0.0, 1 - step / (epochs * steps)) ** self.power
+            return decayed * min(1.0, (step + 1) / (self.warm_up + 1))
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 

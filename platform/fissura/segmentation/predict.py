@@ -22,8 +22,8 @@ from fissura.training.checkpoint import RECIPE, WEIGHTS, load_weights
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model with all that prediction needs; built from a run directory alone. `on_windows` is told
-    how far it is within an image; `run` is what errors name."""
+    """A trained model with all that prediction needs. `on_windows` is called with the progress within an
+    image; errors name `run`."""
 
     recipe: Recipe
     model: Segmenter
@@ -40,7 +40,7 @@ class Predictor:
         """
         check_files(run, (RECIPE, WEIGHTS))
         recipe = read_recipe(run)
-        # its trained weights are the run's own: the pretrained ones it started from are not needed again
+        # the run's weights replace the pretrained ones it started from
         model = recipe.model.model_copy(update={"weights": "none"}).build()
         load_weights(model, run / WEIGHTS)
         return cls(recipe, model.to(device).eval(), device, run=run)
@@ -56,7 +56,8 @@ class Predictor:
     def many(
         self, images: Sequence[UInt8[np.ndarray, "h w 3"]], *, on_windows: OnWindows | None = None
     ) -> list[UInt8[np.ndarray, "h w"]]:
-        """The same of each image, of any sizes; `on_windows` is told beside the predictor's own."""
+        """The map of each image, as of `__call__`, of any sizes; `on_windows` is called as well as the
+        predictor's own."""
         return [to_bytes(probability) for probability in self._maps(images, on_windows)]
 
     def _maps(
@@ -69,7 +70,7 @@ class Predictor:
                 listener(done, total, height, width)
 
         maps = predict_all(self.model, images, recipe=self.recipe, device=self.device, on_windows=tell)
-        # a sum is one pass, and no number where one of its terms is none
+        # one pass: the sum is not finite where a pixel is not
         if not all(math.isfinite(probability.sum()) for probability in maps):
             raise no_numbers(self.run)
         return maps
@@ -80,7 +81,7 @@ def read_recipe(run: Path) -> Recipe:
 
     Raises:
         DataError: there is none.
-        SpecError: it is not one of this version's.
+        SpecError: this version cannot read it.
     """
     path = run / RECIPE
     if not path.is_file():
@@ -107,26 +108,26 @@ def predict_all(
 ) -> list[Float32[np.ndarray, "h w"]]:
     """Crack probability of each pixel of each image, 0..1.
 
-    An image is read at the recipe's working size by the recipe's inference; small cracks are taken out of the
-    map, and it is brought back (bilinear) to the image's size.
+    The recipe's inference reads the image at the working size; small cracks are removed from the map, which
+    is then resized (bilinear) to the image's size.
     """
     working = [recipe.data.resize.image(image) for image in images]
-    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, image in enumerate(working):
-        alike[image.shape].append(place)
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, image in enumerate(working):
+        by_shape[image.shape].append(index)
     results: list[Float32[np.ndarray, "h w"]] = [np.empty((0, 0), np.float32)] * len(images)
-    for places in alike.values():
+    for indices in by_shape.values():
         maps = probability_maps(
             model,
-            [working[place] for place in places],
+            [working[index] for index in indices],
             inference=recipe.inference,
             normalise=recipe.data.normalise,
             device=device,
             on_windows=on_windows,
         )
-        for place, probability in zip(places, maps, strict=True):
+        for index, probability in zip(indices, maps, strict=True):
             kept = opened(probability, recipe.smallest_crack)
-            results[place] = _at_size(kept, *images[place].shape[:2])
+            results[index] = _at_size(kept, *images[index].shape[:2])
     return results
 
 

@@ -1,4 +1,4 @@
-"""A recipe: the complete, frozen description of one training and of how its result is judged."""
+"""A recipe: the complete, frozen description of one training and of its evaluation."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -53,9 +53,9 @@ __all__ = [
 class Phase(Spec):
     """A stretch of training with one loss, one optimizer and one schedule.
 
-    `until` is the share of the recipe's epochs at whose end the phase ends; it begins where the one before it
-    ends, and one that ends where it begins is left out. `early_stopping` is the number of epochs without a
-    lower validation loss after which the phase ends; None: never.
+    The phase ends when the share `until` of the recipe's epochs is done; it begins where the previous one
+    ends, and is left out if it has no epoch. `early_stopping` is the number of epochs without a lower
+    validation loss after which the phase ends; None: never.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -73,7 +73,7 @@ class Chosen(Spec):
 
 
 class Given(Spec):
-    """A threshold that the recipe gives: a pixel is a crack where its probability is at least `value`."""
+    """A threshold that the recipe sets: a pixel is a crack where its probability is at least `value`."""
 
     kind: Literal["given"] = "given"
     value: float = Field(0.5, ge=0, le=1)
@@ -83,27 +83,26 @@ MapRange = Literal["probability", "min_max"]
 AnyThreshold = Annotated[Chosen | Given, Field(discriminator="kind")]
 
 MORE_TRIED = 100
-"""Up to so many epochs a remedy is looked for."""
+"""The most epochs that a remedy may suggest."""
 OVERLAPS = ("val/dice", "val/iou")
-"""The metrics of validation images that are of the protocol `overlap`."""
+"""The validation metrics of the protocol `overlap`."""
 
 
 class Recipe(Experiment):
     """Everything that decides a training: the same recipe, data and seed give the same weights on the same
-    machine. One without phases trains nothing, in 0 epochs: its network is validated as it is built, by BCE.
+    machine. One without phases trains nothing, in 0 epochs: its network is validated untrained, by BCE.
 
     `precision` "mixed" is automatic mixed precision on a GPU and float32 on a CPU; "bfloat16" is mixed
-    precision on CPUs too that compute it natively. Validation and inference are in float32. `inference` is
-    how a finished model reads an image. `map_range` "min_max" stretches each map to 0..1 where a finished
-    model is evaluated under the kind of the first protocol, and nowhere else: see `maps_under`.
-    `protocols` are those the result is judged by; the first one also judges each epoch, in one pass over
-    each image. `smallest_crack` is in pixels at the working size: a group of crack pixels that touch, corners
-    included, of fewer is none, whoever reads the map; 0: each counts.
+    precision also on CPUs that compute it natively. Validation and inference are in float32. `inference` is
+    how a finished model reads an image. `map_range` "min_max" stretches each map to 0..1 only where a
+    finished model is evaluated under the kind of the first protocol: see `maps_under`. `protocols` score the
+    result; the first one also scores each epoch, in one pass over each image. `smallest_crack`, in pixels at
+    the working size, removes smaller groups of touching crack pixels, corners included, from every map.
 
-    `kept_by` is the validation metric whose best epoch is the kept model, in each phase anew: the lowest
+    `kept_by` is the validation metric whose best epoch is the kept model, anew in each phase: the lowest
     loss, or the highest of the others; of equals the one of lower loss, then the first. None: the paper does
-    not say; it is the loss then, and in a search its objective. Early stopping and the plateau schedule watch
-    the validation loss whatever it is.
+    not say; then it is the loss, in a search the objective. Early stopping and the plateau schedule always
+    watch the validation loss.
     """
 
     task = "segmentation"
@@ -185,7 +184,7 @@ class Recipe(Experiment):
         )
 
     def _lack(self, epochs: int) -> str:
-        """What a phase lacks of those before it, in so many epochs: "" where there is all."""
+        """The map that a phase needs and no earlier one leaves, with this number of epochs; "" if none."""
         left: set[str] = set()
         for phase, own in zip(self.phases, self._divided(epochs), strict=True):
             if not own:
@@ -200,9 +199,8 @@ class Recipe(Experiment):
         return ""
 
     def named_by(self) -> dict[str, Any]:
-        """The plain form; without `kept_by` where that is the loss, as in the names of runs from before there
-        was a choice, and without what is not done: strengths of changes, growths of weights, the smallest
-        crack."""
+        """The plain form, without fields that earlier runs did not have where they change nothing: `kept_by`
+        the loss, and strengths of augmentations, growths of weights and the smallest crack of 0."""
         plain = self.plain()
         plain["model"] = self.model.named_by()
         for phase in plain["phases"]:
@@ -216,9 +214,9 @@ class Recipe(Experiment):
 
     @property
     def weights_wanted(self) -> tuple[Pretrained, ...]:
-        """Its network, and those of its losses."""
-        of_losses = (wanted for phase in self.phases for wanted in phase.loss.weights_wanted)
-        return self.model, *of_losses
+        """Its network and those of its losses."""
+        networks = (network for phase in self.phases for network in phase.loss.weights_wanted)
+        return self.model, *networks
 
     @classmethod
     def chooses_weights(cls, path: str) -> bool:
@@ -231,7 +229,7 @@ class Recipe(Experiment):
         return self.kept_by or "val/loss"
 
     def standing(self, record: Mapping[str, Any]) -> tuple[float, float]:
-        """How good an epoch's record is for being kept: the larger the better."""
+        """The order in which epochs are kept: the larger the better."""
         loss = record["val/loss"]
         return (-loss if self.kept_metric == "val/loss" else record[self.kept_metric]), -loss
 
@@ -250,15 +248,14 @@ class Recipe(Experiment):
         return f"on the validation split of {on}, {rule}"
 
     def protocol_of(self, metric: str) -> str:
-        """The protocol that a metric of the validation images is of, as `segmentation.validation` does it;
-        "" for the loss, which is of none."""
+        """The protocol under which `segmentation.validation` computes a metric; "" for the loss."""
         if metric == "val/loss":
             return ""
         return "overlap" if metric in OVERLAPS else str(self.protocols[0])
 
     def maps_under(self, protocol: AnyProtocol) -> MapRange:
-        """The maps that a finished model is judged by under a protocol: the stretched ones belong to the
-        recipe's own alone, since a stretched map shows a crack in every image."""
+        """The range of the maps that a protocol scores of a finished model. Only the recipe's own protocol
+        scores stretched ones: a stretched map shows a crack in every image."""
         return self.map_range if protocol.kind == self.protocols[0].kind else "probability"
 
     @property
@@ -277,7 +274,7 @@ class Recipe(Experiment):
 
 
 def _without_growth(loss: dict[str, Any]) -> None:
-    """Takes the growth of constant weights out of the plain form of a loss."""
+    """Removes the growth of constant weights from the plain form of a loss."""
     for term in loss.get("terms", ()):
         if not term["growth"]:
             del term["growth"]
@@ -285,7 +282,7 @@ def _without_growth(loss: dict[str, Any]) -> None:
 
 
 def segmenter_of(experiment: Experiment) -> Recipe:
-    """The recipe, which must be one of segmentation.
+    """The recipe, if it is one of segmentation.
 
     Raises:
         SpecError: it classifies images.

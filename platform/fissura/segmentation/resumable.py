@@ -1,5 +1,5 @@
-"""A training that makes do with the memory there is: when it runs out, it goes on from its last state with
-half as many images at a time."""
+"""A training that survives out-of-memory errors: it resumes its last state with half as many images at a
+time."""
 
 import gc
 from pathlib import Path
@@ -17,12 +17,12 @@ from fissura.training.allocator import return_memory
 from fissura.training.out_of_memory import is_out_of_memory
 from fissura.training.runtime import Runtime
 
-# what PyTorch says where a channel has one value: a single image, reduced to 1x1
+# PyTorch's message where a channel has one value: a single image, reduced to 1x1
 NEEDS_TWO = "Expected more than 1 value per channel"
 
 
 class Training:
-    """The training of `recipe` into `run`; `trainer` is the part that is at work now.
+    """The training of `recipe` into `run`; `trainer` is the current attempt.
 
     Raises:
         WeightsError: the pretrained weights cannot be had.
@@ -45,8 +45,8 @@ class Training:
         """One epoch; see `Trainer.step`.
 
         Raises:
-            ResourceError: not even one image at a time fits the memory; or it ran out in one of several
-                workers, which cannot be mended there, as the others wait for it.
+            ResourceError: not even one image at a time fits the memory; or one of several workers ran out
+                of it, which it cannot repair alone.
         """
         while True:
             try:
@@ -62,7 +62,7 @@ class Training:
                 if not is_out_of_memory(error):
                     raise
                 reason = named(error)
-            # the error is gone, and with it the tensors that its traceback held
+            # outside the handler: the traceback no longer holds tensors
             self._halve(reason)
 
     def _open(self) -> Trainer:

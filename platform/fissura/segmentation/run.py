@@ -1,4 +1,4 @@
-"""A finished training as a run directory: its manifest, written last, is what says that it is finished."""
+"""A finished training as a run directory; its manifest, written last, marks it as finished."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from fissura.training.checkpoint import METRICS, RECIPE, WEIGHTS
 
 
 def files_of(recipe: Recipe) -> tuple[str, ...]:
-    """What a training leaves, those of them that it needs."""
+    """The files that a training of `recipe` may leave."""
     left = sorted({name for phase in recipe.phases for name in phase.loss.leaves})
     return (RECIPE, WEIGHTS, METRICS, *map(file_of, left), memory.FILE, tensorboard.FILE)
 
@@ -29,7 +29,7 @@ def close_run(
         check_files(trainer.run, files_of(trainer.recipe))
         return read_manifest(trainer.run)
     now = datetime.now(UTC)
-    # the record of a network that nothing is trained of is no epoch's
+    # an untrained network's record is not an epoch's
     best, epochs = (trainer.progress.best_epoch, trainer.progress.epoch) if trainer.recipe.epochs else (0, 0)
     manifest = Manifest.collect(
         run_id=trainer.run.name,

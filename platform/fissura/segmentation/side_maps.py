@@ -1,4 +1,4 @@
-"""The loss of the maps that a network gives in training alone, against targets made from the mask."""
+"""The loss of a network's side maps, which it gives only in training."""
 
 from collections.abc import Sequence
 from functools import cache, partial, reduce
@@ -24,9 +24,9 @@ def side_loss(
 ) -> Float[Tensor, ""]:
     """The weighted sum of the losses of the logits of `sides`, at least one, of a whole batch.
 
-    Logits of the mask have the phase's own loss, as `Criterion.side_loss` has it; those of the boundary,
-    which is no crack, have the cross-entropy. For logits n times smaller than the mask, every n-th row and
-    column of the mask, of the valid pixels and of the loss's own maps counts.
+    Logits of the mask have the phase's `Criterion.side_loss`, those of the boundary, which is not a crack,
+    the cross-entropy. For logits n times smaller than the mask, every n-th row and column of the mask, of the
+    valid pixels and of the loss's own maps counts.
     """
     boundary_loss, reduced = BCE().build(), cache(partial(_reduced, target, valid, maps))
     boundary = cache(lambda n: boundary_region(reduced(n)[0] * reduced(n)[1]))

@@ -1,10 +1,10 @@
-"""Small cracks taken out of a map of probabilities, at all thresholds at once.
+"""Removes small cracks from a map of probabilities, at all thresholds at once.
 
-The map that is left has, at each threshold, those pixels of the one before that lie in a group of enough
-pixels which touch, corners included: an area opening (Vincent, NATO Shape in Picture Workshop 1992), by
-union-find over the pixels from the highest down (Meijster and Wilkinson, IEEE PAMI 2002).
+At each threshold the new map keeps the pixels that lie in a large enough group of touching pixels, corners
+included: an area opening (Vincent, NATO Shape in Picture Workshop 1992), by union-find over the pixels from
+the highest down (Meijster and Wilkinson, IEEE PAMI 2002).
 
-An exported bundle holds this file, and runs it without numba: it needs NumPy alone.
+An exported bundle holds this file and runs it without numba: it needs only NumPy.
 """
 
 from collections.abc import Callable
@@ -16,42 +16,41 @@ AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def open_levels(order: Any, values: Any, around: Any, pixels: int) -> None:
-    """Lowers `values`, of a flat map, in place, to the level at which each pixel's group has `pixels`; 0
-    where there is none. `order` are the places of the map's pixels, the highest first, none of them on its
-    border; `around` the distances to a place's neighbours."""
-    # -1: not met yet; a place that is its own parent is the last met, and so the lowest, of its group
+    """Lowers the `values` of a flat map in place to the level at which each pixel's group has `pixels`; 0
+    where there is none. `order` are the indices of the pixels inside the border, the highest first; `around`
+    the distances to a pixel's neighbours."""
+    # -1: not met yet; a pixel that is its own parent is the last met, and so the lowest, of its group
     parents = [-1] * len(values)
     sizes = [1] * len(values)
-    for place in order:
-        parents[place] = place
+    for pixel in order:
+        parents[pixel] = pixel
         for distance in around:
-            root = place + distance
+            root = pixel + distance
             if parents[root] < 0:
                 continue
             while parents[root] != root:
                 parents[root] = parents[parents[root]]
                 root = parents[root]
-            if root == place:
+            if root == pixel:
                 continue
-            if values[root] == values[place] or sizes[root] < pixels:
-                sizes[place] += sizes[root]
-                parents[root] = place
+            if values[root] == values[pixel] or sizes[root] < pixels:
+                sizes[pixel] += sizes[root]
+                parents[root] = pixel
             else:
-                sizes[place] = pixels
-    for place in order[::-1]:
-        if parents[place] != place:
-            values[place] = values[parents[place]]
-        elif sizes[place] < pixels:
-            values[place] = 0
+                sizes[pixel] = pixels
+    for pixel in order[::-1]:
+        if parents[pixel] != pixel:
+            values[pixel] = values[parents[pixel]]
+        elif sizes[pixel] < pixels:
+            values[pixel] = 0
 
 
 def without_small_cracks(
     probability: np.ndarray, pixels: int, *, opening: Callable[[Any, Any, Any, int], None] | None = None
 ) -> np.ndarray:
-    """A map float32 [h w] of which, at any threshold, each group of crack pixels has at least `pixels`.
+    """The map, float32 [h w], in which at any threshold each group of crack pixels has at least `pixels`.
 
-    `opening` is `open_levels` compiled: it takes arrays, and `open_levels` itself lists, which Python is
-    quicker with.
+    `opening` is `open_levels` compiled, which takes arrays; without it lists are faster.
     """
     if pixels < 2:
         return probability

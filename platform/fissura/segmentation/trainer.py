@@ -43,17 +43,17 @@ from fissura.training.runtime import Runtime
 from fissura.training.tensorboard import add_epoch, begin_curves
 
 UNTRAINED = Phase(name="none", loss=BCE())
-"""What stands for the phases of a recipe without any, whose one record is of the network as it is built."""
+"""The phase of a recipe without any; its one record is of the untrained network."""
 
-CHECKED_STEPS = 32  # between two looks at the loss, each of which waits for the device
+CHECKED_STEPS = 32  # between two checks of the loss, each of which waits for the device
 Record = dict[str, Any]
 
 
 class Trainer:
     """One worker's part in the training of `recipe` into the run directory `run`.
 
-    A directory that holds the state of an earlier attempt is gone on with; a finished one is only read.
-    `on_step` is told of each step of the training, and of the images that an epoch is validated on.
+    A directory that holds the state of an earlier attempt is resumed; a finished one is only read. `on_step`
+    is called after each training step and validation batch.
 
     Raises:
         WeightsError: the pretrained weights cannot be had.
@@ -71,7 +71,7 @@ class Trainer:
         self.recipe, self.run = recipe, run
         self._data, self._runtime, self._on_step = data, runtime, on_step
         self.device, self.rank = runtime.device, runtime.rank
-        # of a step's batch, what this worker takes, and how much of that at a time
+        # images of a step's batch that this worker computes, and how many of them at a time
         self.share = math.ceil(recipe.data.batch_size / runtime.world_size)
         self.micro_batch = micro_batch_of(run, share=self.share)
         self.progress, self.history = self._read()
@@ -90,17 +90,17 @@ class Trainer:
 
     @property
     def kept(self) -> Record:
-        """The record of the kept model's epoch, beside the number of epochs so far."""
+        """The record of the kept model's epoch, with the number of epochs so far (DataError: none)."""
         if not self.progress.best_epoch:
             raise DataError(f"{self.run}: no epoch has been finished yet; go on with the training")
         return {**self.history[self.progress.best_epoch - 1], "epochs": self.progress.epoch}
 
     def step(self) -> Record:
-        """Trains and validates one epoch, writes the checkpoints, returns the epoch's own record.
+        """Trains and validates one epoch, writes the checkpoints, returns the epoch's record.
 
         Raises:
             Diverged: a loss is not a number.
-            Interrupted: the runtime asked to stop; the state is on disk, in mid-epoch if need be.
+            Interrupted: the runtime asked to stop; the state is on disk, mid-epoch if need be.
         """
         start = time.perf_counter()
         phase = self._active.phase if self.recipe.phases else UNTRAINED
@@ -139,10 +139,10 @@ class Trainer:
     def _start(self) -> None:
         torch.manual_seed(derive(self.recipe.seed, "model"))
         if self._runtime.device.type == "cpu":
-            # use_deterministic_algorithms says the same, and imports the whole compiler first
+            # as use_deterministic_algorithms, which would import the whole compiler
             torch.set_deterministic_debug_mode("warn")
         resumed = self.progress != Progress()
-        # a state holds all weights: the pretrained ones are not needed again
+        # a state holds all weights: the pretrained ones are not needed
         model = self.recipe.model.model_copy(update={"weights": "none"}) if resumed else self.recipe.model
         self._network = model.build()
         self._precision = MixedPrecision(self.recipe.precision, self.device)
@@ -154,7 +154,7 @@ class Trainer:
             self._active = self._begin_phase()
         if self.rank == 0:
             self.keep(lambda: remove_abandoned(self.run))
-            # what it says of an earlier training, whose weights were removed, is not true of this one
+            # it describes an earlier training, whose weights were removed
             self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
         if resumed:
             self._active.state.load()
@@ -177,7 +177,7 @@ class Trainer:
     def _phase_after(self, phase: int) -> int:
         """The next phase that has epochs; the number of phases where there is none."""
         later = range(phase + 1, len(self.recipe.phases))
-        return next((one for one in later if self.recipe.phase_epochs[one]), len(self.recipe.phases))
+        return next((phase for phase in later if self.recipe.phase_epochs[phase]), len(self.recipe.phases))
 
     def _train(self) -> Record:
         number, loss_sum = self.progress.batch, self.progress.loss_sum
@@ -214,7 +214,7 @@ class Trainer:
         }
 
     def _sum_of(self, losses: list[Tensor], *, last: int) -> float:
-        """The sum of the losses of the steps up to `last`, which are forgotten."""
+        """The sum of the losses of the steps up to `last`; empties `losses`."""
         values = [float(loss) for loss in losses]
         losses.clear()
         for step, value in enumerate(values, start=last - len(values) + 1):
@@ -227,7 +227,7 @@ class Trainer:
 
     @property
     def _objective(self) -> PhaseObjective:
-        """What an epoch is validated by."""
+        """The objective that an epoch is validated with."""
         if self.recipe.phases:
             return self._active.objective
         return PhaseObjective(self._network.to(self.device), UNTRAINED.loss)
@@ -245,7 +245,7 @@ class Trainer:
                     self.progress.epoch + 1, f"{done} of {total} validation images"
                 ),
             )
-        # the other ranks need only what decides: the schedule and early stopping read the loss
+        # the other ranks need only the loss, for schedule and early stopping, and the kept metric
         names = ("val/loss", self.recipe.kept_metric)
         shared = self._runtime.share([record.get(name, 0.0) for name in names])
         return record | dict(zip(names, shared, strict=True))
@@ -294,5 +294,5 @@ class Trainer:
             self.keep(lambda: self._active.state.save(progress, self.history))
 
     def keep(self, write: Callable[[], None]) -> None:
-        """Writes into the run directory, and waits for storage that is full or gone."""
+        """Calls `write`, which writes into the run directory; waits while its storage is full or gone."""
         persist_in(self.run, write, on_wait=self._runtime.waiting)

@@ -1,4 +1,4 @@
-"""The Dice score of an epoch's own training batches, so that it can be drawn beside the validation's."""
+"""The Dice score of an epoch's training batches, to plot beside the validation's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +13,11 @@ Maps = Float[Tensor, "b 1 h w"]
 
 
 class TrainingDice:
-    """Adds up, step by step, 2 |P and T| and |P| + |T| over valid pixels, where P is what a step's network
-    predicts at 0.5 before the step is taken and T the labels.
+    """Sums 2 |P and T| and |P| + |T| over valid pixels, step by step; P is the network's prediction at 0.5
+    before the step, T the labels.
 
-    The images are augmented crops, and the network is another at each step: the score of an epoch is that of
-    a network some steps younger than the one that is validated. Nothing waits for the device.
+    The images are augmented crops, and the network changes at each step: the score of an epoch is that of a
+    network some steps younger than the validated one. Adding a batch does not wait for the device.
     """
 
     def __init__(self, progress: Progress, *, device: torch.device) -> None:
@@ -32,12 +32,12 @@ class TrainingDice:
         self._sums += torch.stack([both, predicted.sum() + labelled.sum()])
 
     def kept(self, progress: Progress) -> Progress:
-        """The progress of a training that stops here, to go on from; waits for the device."""
+        """`progress` with the sums so far, to resume from; waits for the device."""
         agreed, marked = self._sums.tolist()
         return replace(progress, agreed=agreed, marked=marked)
 
     def score(self, mean: Callable[[float], float]) -> float:
-        """Over all ranks' batches, 0..1: `mean` is that of the ranks. 1 where nothing is labelled or
-        predicted."""
+        """The score over all ranks' batches, 0..1, where `mean` is the mean over the ranks. 1 where nothing
+        is labelled or predicted."""
         agreed, marked = (mean(float(value)) for value in self._sums.tolist())
         return agreed / marked if marked else 1.0

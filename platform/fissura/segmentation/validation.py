@@ -1,4 +1,4 @@
-"""The judgement of one epoch: loss and scores over the validation images at the working size."""
+"""Validates one epoch: loss and scores over the validation images at the working size."""
 
 import math
 import time
@@ -32,12 +32,12 @@ def validate(
     on_image: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """`val/loss`: mean over batches; `val/precision|recall|f1`: pooled, under the recipe's first protocol, at
-    the threshold that the recipe gives, or else at that of the best pooled F1, `val/threshold`;
-    `val/dice|iou`: pooled, at 0.5; `latency_ms`: forward pass and loss, milliseconds an image.
+    `val/threshold`, which is the recipe's, or else that of the best pooled F1; `val/dice|iou`: pooled, at
+    0.5; `latency_ms`: forward pass and loss, milliseconds an image.
 
-    A loss that is not a number is all that is given of the epoch. Whatever the recipe's inference, an image
-    is read in one pass: a search needs the order of its trials. `micro_batch` images go through the network
-    at a time, by default a batch. Calls `on_image` with the number of judged images and their total.
+    If the loss is not finite, the result holds nothing else. An image is read in one pass whatever the
+    recipe's inference: a search needs only the order of its trials. `micro_batch` images go through the
+    network at a time, by default a batch. Calls `on_image` with the number of scored images and their total.
     """
     objective.eval()
     pipeline, protocol = recipe.data, recipe.protocols[0]
@@ -58,9 +58,9 @@ def validate(
         if not math.isfinite(losses[-1]):
             return {"val/loss": losses[-1]}
         maps = logits.sigmoid()[:, 0].cpu().numpy()
-        for patch, wide in zip(patches, maps, strict=True):
+        for patch, padded in zip(patches, maps, strict=True):
             height, width = patch.mask.shape
-            probability = to_bytes(opened(wide[:height, :width], recipe.smallest_crack))
+            probability = to_bytes(opened(padded[:height, :width], recipe.smallest_crack))
             counts.append(protocol.count(probability, patch.mask, patch.valid))
             overlaps.append(Overlap().count(probability, patch.mask, patch.valid))
         on_image(len(counts), len(indices))

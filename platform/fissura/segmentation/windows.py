@@ -36,13 +36,13 @@ class Axis:
         return max(self.length, self.size)
 
     def even(self, starts: Sequence[int]) -> list[slice]:
-        """The parts of consecutive `starts` in which each is `stride` pixels after the one before."""
+        """The parts of consecutive `starts` in which each is `stride` pixels after the previous one."""
         if len(starts) > 1 and starts[-1] - starts[-2] != self.stride:
             return [slice(0, len(starts) - 1), slice(len(starts) - 1, len(starts))]
         return [slice(0, len(starts))]
 
-    def profile(self, weights: Weights) -> Float64[np.ndarray, "size"]:
-        """The weight of each pixel of a window: 1, or a Gaussian of standard deviation size / 8 about the
+    def profile(self, weights: Weights) -> Float64[np.ndarray, " size"]:
+        """The weight of each pixel of a window: 1, or a Gaussian of standard deviation size / 8 around the
         window's centre, at most 1. The ends lie less than 4 deviations out: no weight is below exp(-8)."""
         if weights == "mean":
             return np.ones(self.size)
@@ -50,7 +50,7 @@ class Axis:
         return np.asarray(np.exp(-0.5 * (offsets / (self.size / 8)) ** 2))
 
     def total(self, weights: Weights) -> Float64[np.ndarray, "covered"]:
-        """The sum of the weights of all windows that hold a pixel, pixel by pixel."""
+        """The sum of the weights of all windows that cover a pixel, pixel by pixel."""
         begins = np.zeros(self.covered - self.size + 1)
         begins[list(self.starts)] = 1
         return np.convolve(begins, self.profile(weights))
@@ -67,12 +67,12 @@ class Windows:
 
     @property
     def one_pass(self) -> bool:
-        """Whether the whole image is one window, each of whose pixels counts 1."""
+        """Whether the whole image is one window of equal weights."""
         return self.weights == "mean" and len(self.rows.starts) == len(self.columns.starts) == 1
 
     def bands(self) -> Iterator[tuple[Sequence[int], int]]:
         """The windows' tops, a batch's worth of window rows at a time (at least one), and the row of pixels
-        that the next band begins with: all above it are then finished."""
+        at which the next band begins: the rows above it are then finished."""
         bands = shares(self.rows.starts, max(1, self.batch // len(self.columns.starts)))
         ends = [following[0] for following in bands[1:]]
         yield from zip(bands, (*ends, self.rows.covered), strict=True)
@@ -91,7 +91,7 @@ class Windows:
     ) -> Float[Tensor, "b 3 size_h size_w"]:
         """The windows at `tops` x `lefts`, row by row; `pixels` begin at the first of each.
 
-        The copy has its channels last in memory, which convolutions on a CPU are quickest with.
+        The copy has its channels last in memory, the fastest layout for convolutions on a CPU.
         """
         height, width = self.rows.size, self.columns.size
         count = len(tops) * len(lefts)
@@ -141,7 +141,7 @@ def span(starts: Sequence[int], part: slice, size: int) -> slice:
 
 
 def shares(items: Sequence[int], most: int) -> list[Sequence[int]]:
-    """`items` in the fewest consecutive shares of at most `most`, as equal as can be."""
+    """`items` in the fewest consecutive shares of at most `most`, as equal as possible."""
     count = math.ceil(len(items) / most)
     bounds = [len(items) * number // count for number in range(count + 1)]
     return [items[first:end] for first, end in pairwise(bounds)]

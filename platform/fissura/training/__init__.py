@@ -1,1 +1,1 @@
-"""What the trainings of both tasks share. It never asks where it runs."""
+"""What the trainings of both tasks share, wherever they run."""

@@ -1,8 +1,7 @@
-"""Freed memory of tensors on a CPU: kept for the next ones, or returned to the system.
+"""Whether glibc keeps the freed memory of tensors on a CPU or returns it to the system.
 
-By itself glibc gives blocks of some MiB back to the system at once, and each image or step faults the same
-pages in again: 5 to 25 % of a small network's time on a CPU (docs/benchmarks.md). With another C library
-nothing is done.
+By default it returns blocks of some MiB at once, and each image or step faults the same pages in again: 5 to
+25 % of a small network's time on a CPU (docs/benchmarks.md). With another C library nothing is done.
 """
 
 import ctypes
@@ -15,19 +14,19 @@ USUAL_BYTES = 2**17
 
 def keep_memory() -> None:
     """From now on this process keeps up to `KEPT_BYTES` of what its main thread frees, and what other threads
-    free; blocks of half as many bytes and more are given back all the same."""
-    # a thread's heaps, of 64 MiB each, are given back one by one unless the room above is to be this large
+    free; it still returns blocks of half as many bytes or more."""
+    # with less padding, glibc would return the other threads' heaps of 64 MiB one by one
     _set(trim_threshold=KEPT_BYTES, mmap_threshold=KEPT_BYTES // 2, top_pad=KEPT_BYTES // 4)
 
 
 def return_memory() -> None:
-    """Returns free memory, and keeps none from now on: for a process that has run out of memory."""
+    """Returns free memory and keeps none from now on, for a process that has run out of memory."""
     _set(trim_threshold=USUAL_BYTES, mmap_threshold=USUAL_BYTES, top_pad=USUAL_BYTES)
     trim_memory()
 
 
 def trim_memory() -> None:
-    """Returns free memory now: for a process whose next work is far smaller."""
+    """Returns free memory once, for a process whose next work is far smaller."""
     if library := _glibc():
         library.malloc_trim(0)
 

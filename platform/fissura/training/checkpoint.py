@@ -23,10 +23,10 @@ OBJECTIVE = "objective."
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: `epoch` epochs are done in all, `phase_epoch` of them in phase `phase`; in the
-    current one `batch` steps are done, whose losses add up to `loss_sum` and whose pixels, as
-    `training_dice.TrainingDice` counts them, to `agreed` and `marked`. `best_epoch` is the kept model's (0:
-    none yet). `best_loss` is the lowest validation loss of this phase; `stale` epochs have passed since."""
+    """How far a training is: `epoch` epochs are done, `phase_epoch` of them in phase `phase`; in the current
+    epoch `batch` steps are done, whose losses sum to `loss_sum` and whose pixels, as `TrainingDice` counts
+    them, to `agreed` and `marked`. `best_epoch` is the kept model's (0: none yet). `best_loss` is the lowest
+    validation loss of this phase; `stale` epochs have passed since."""
 
     phase: int = 0
     phase_epoch: int = 0
@@ -42,8 +42,8 @@ class Progress:
     finished: str = ""
 
     def after_epoch(self, *, loss: float, best: bool, seconds: float) -> "Progress":
-        """One epoch on, of this validation loss, in a training that has taken `seconds`; nothing of the next
-        one is done. `best`: it is the one to keep."""
+        """The progress after one more epoch with validation loss `loss`, in a training that has taken
+        `seconds`. `best`: its model is the one to keep."""
         lower = loss < self.best_loss
         return replace(
             self,
@@ -64,7 +64,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Writes the model's weights and buffers.
 
     Raises:
-        OSError: the file cannot be written; the one before it stands.
+        OSError: the file cannot be written; the previous one is kept.
     """
     _save(contiguous(model.state_dict()), path)
 
@@ -73,7 +73,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Reads weights that `save_weights` wrote into the same architecture.
 
     Raises:
-        DataError: the file is missing, torn, or of another architecture, or holds values that are no numbers.
+        DataError: the file is missing or torn, of another architecture, or holds values that are not finite.
     """
     tensors, _ = _read(path)
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -93,7 +93,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that a training resumes from exactly, beside the random generators, and the file that keeps it."""
+    """Everything that an exact resume needs, except the random generators, and the file that keeps it."""
 
     path: Path
     objective: nn.Module
@@ -102,10 +102,10 @@ class TrainingState:
     scaler: torch.amp.GradScaler
 
     def save(self, progress: Progress, history: list[dict[str, Any]]) -> None:
-        """Writes it, with the random generators.
+        """Writes the state, with the random generators.
 
         Raises:
-            OSError: the file cannot be written; the one before it stands.
+            OSError: the file cannot be written; the previous one is kept.
         """
         weights = contiguous(self.objective.state_dict())
         tensors = {f"{OBJECTIVE}{name}": tensor for name, tensor in weights.items()}
@@ -129,18 +129,18 @@ class TrainingState:
         _save(tensors, self.path, metadata={"state": json.dumps(plain)})
 
     def load(self) -> None:
-        """Restores what `save` wrote, the random generators with it."""
+        """Restores what `save` wrote, including the random generators."""
         tensors, plain = _read(self.path)
-        self.objective.load_state_dict(_below(tensors, OBJECTIVE))
+        self.objective.load_state_dict(_with_prefix(tensors, OBJECTIVE))
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below(tensors, "optimizer.").items():
+        for name, tensor in _with_prefix(tensors, "optimizer.").items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({"state": moments, "param_groups": plain["optimizer"]})
         if self.schedule is not None:
             self.schedule.load_state_dict(plain["schedule"])
         self.scaler.load_state_dict(plain["scaler"])
-        # another process took the optimizer's steps before this one, of which PyTorch does not know
+        # PyTorch would warn that the schedule steps first: it does not know of another process's steps
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
@@ -148,8 +148,8 @@ class TrainingState:
 
 
 def resumed_progress(path: Path) -> tuple[Progress, list[dict[str, Any]]]:
-    """The progress and the history of the training that wrote the state at `path`; none where there is no
-    such file, or a torn one, which is removed: it costs its epochs, not the training."""
+    """The progress and the history of the training that wrote the state at `path`; empty where the file is
+    missing, or torn: then it is removed, which costs its epochs, not the training."""
     if not path.is_file():
         return Progress(), []
     try:
@@ -189,13 +189,13 @@ def _progress(plain: dict[str, Any], path: Path, *, remedy: str) -> tuple[Progre
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: each with memory of its own."""
+    """Copies of the tensors as safetensors needs them: contiguous, each with its own memory."""
     return {
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

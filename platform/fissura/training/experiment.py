@@ -1,4 +1,5 @@
-"""What a recipe of any task is: a frozen description with a name and a seed, and the digests that name it."""
+"""The base of every task's recipes: a frozen description with a name and a seed, and the digests that name
+it."""
 
 import contextlib
 from abc import abstractmethod
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from fissura.data.sources import ImageData
 
 KeptBy = Literal["val/loss", "val/f1", "val/dice", "val/iou", "val/precision", "val/recall"]
-"""What the kept model of a segmentation can be chosen by."""
+"""The metrics by which the kept model of a segmentation can be chosen."""
 
 
 class Experiment(Spec):
     """Base of the recipes: everything that decides a training.
 
-    The same recipe, data and seed give the same result on the same machine. `task` says what it does with an
-    image; `metrics` are what its trials report, and so what a search can make best. The parameters below
-    `networks` choose the networks whose `weights_wanted` must be there. Where it `leaves_runs`, each
-    completed trial has one, else the best alone. `no_plan` says why the time of a search cannot be forecast,
-    where it cannot.
+    The same recipe, data and seed give the same result on the same machine. `task` is the task's name;
+    `metrics` are those that its trials report and a search can optimise. The fields below `networks` choose
+    the networks whose `weights_wanted` must be there. With `leaves_runs` each completed trial leaves a run,
+    else only the best one does. `no_plan` says why the time of a search cannot be forecast; empty where it
+    can.
     """
 
     task: ClassVar[str]
@@ -50,17 +51,17 @@ class Experiment(Spec):
     @property
     @abstractmethod
     def weights_wanted(self) -> "tuple[Pretrained, ...]":
-        """The networks whose pretrained weights, or files of them, it needs."""
+        """The networks that need pretrained weights or a file of them."""
 
     @classmethod
     def chooses_weights(cls, path: str) -> bool:
-        """Whether the parameter at `path` may change what is wanted."""
+        """Whether the field at `path` may change `weights_wanted`."""
         return path.startswith(cls.networks)
 
     @abstractmethod
     def measured(self, metric: str, *, on: str) -> str:
         """Where and how a trial's `metric` is measured, as the end of a sentence; `on` names the data. Empty
-        for what no image decides."""
+        where no image is measured."""
 
     @property
     def last_phase(self) -> range:
@@ -69,7 +70,7 @@ class Experiment(Spec):
 
     @property
     def configuration(self) -> str:
-        """A digest of all but the seed: what a leaderboard row stands for."""
+        """A digest of everything but the seed: the runs of one leaderboard row share it."""
         return digest({**self.named_by(), "seed": None})
 
     def run_id(self, content: str) -> str:
@@ -77,14 +78,14 @@ class Experiment(Spec):
         return digest({"recipe": self.named_by(), "content": content})[:12]
 
     def named_by(self) -> dict[str, Any]:
-        """The plain form, of which its digests are."""
+        """The plain form, which its digests are of."""
         return self.plain()
 
 
 @dataclass(frozen=True)
 class TaskInputs:
-    """What goes into a task: the class of its recipes, the field that no other task's have, and how its data
-    sets are read from what `--data` names (raises a `UserError` with all problems at once)."""
+    """The inputs of a task: the class of its recipes, a field that only they have, and the function that
+    opens what `--data` names (raises a `UserError` with all problems at once)."""
 
     recipe: type[Experiment]
     mark: str
@@ -92,7 +93,8 @@ class TaskInputs:
 
 
 def task_of_file(path: Path) -> Task:
-    """The task of the recipe in the JSON file at `path`, right or not; of one that shows none the first."""
+    """The task of the recipe in the JSON file at `path`, valid or not; the first task if the file shows
+    none."""
     plain: Any = {}
     with contextlib.suppress(SpecError):
         plain = read_json(path, remedy="", values=MOST_VALUES)

@@ -9,10 +9,10 @@ PrecisionName = Literal["float32", "mixed", "bfloat16"]
 
 
 class MixedPrecision:
-    """Float32 weights, and convolutions in half precision where `precision` asks for it
-    and the device has it.
+    """Float32 weights, and convolutions in half precision where `precision` asks for it and the device has
+    it.
 
-    `autocast` surrounds each forward pass; `scaler` keeps the gradients of float16 above its least number.
+    `autocast` surrounds each forward pass; `scaler` keeps float16 gradients from underflowing.
     """
 
     def __init__(self, precision: PrecisionName, device: torch.device) -> None:
@@ -27,7 +27,7 @@ class MixedPrecision:
         torch.autograd.backward(self.scaler.scale(loss))
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of the optimizer, which is left out where a scaled gradient is not a number."""
+        """One step of the optimizer, skipped where a scaled gradient is not finite."""
         self.scaler.step(optimizer)
         self.scaler.update()
 

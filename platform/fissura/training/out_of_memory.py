@@ -2,7 +2,7 @@
 
 import torch
 
-# PyTorch has no class of its own for what its allocator on a CPU, oneDNN, cuDNN and cuBLAS say of it
+# PyTorch has no exception class for out-of-memory errors of its CPU allocator, oneDNN, cuDNN and cuBLAS
 LACK_OF_MEMORY = (
     "DefaultCPUAllocator",
     "could not create a primitive",

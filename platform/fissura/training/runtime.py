@@ -11,7 +11,7 @@ from fissura.training.allocator import keep_memory
 
 
 class Runtime(Protocol):
-    """One worker's view of the machine: all that a training sees of Ray, DDP or a notebook."""
+    """One worker's view of where it runs: all that a training sees of Ray, DDP or a notebook."""
 
     device: torch.device
     cpus: int
@@ -35,8 +35,8 @@ class Runtime(Protocol):
         ...
 
     def waiting(self, reason: str) -> None:
-        """Tells whoever watches that this worker waits for its storage, and why; "": no longer. May raise, to
-        end the waiting."""
+        """Reports that this worker waits for its storage, and why; "": it no longer waits. May raise to end
+        the wait."""
         ...
 
 
@@ -69,7 +69,7 @@ class LocalRuntime:
         return False
 
     def waiting(self, reason: str) -> None:
-        """Logs it as a warning, which the standard library shows on standard error."""
+        """Logs the reason as a warning."""
         if reason:
             logging.getLogger(__name__).warning(reason)
 
@@ -87,7 +87,7 @@ def usable_cpus() -> int:
 
 
 def set_threads(cpus: int) -> None:
-    """Lets PyTorch use `cpus` threads, whatever OMP_NUM_THREADS says; OpenCV stays single in each loader
+    """Lets PyTorch use `cpus` threads, whatever OMP_NUM_THREADS says, and OpenCV one in each loader
     thread."""
     import cv2
 

@@ -14,7 +14,7 @@ NO_CURVES = ("epoch", "parameters", "seconds")
 
 
 def begin_curves(run: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the curves of the epochs so far anew: what a killed process left torn is whole again."""
+    """Rewrites the curves of the epochs so far, which repairs a file that a killed process left torn."""
     from tensorboard.compat.proto.event_pb2 import Event
 
     with replacing(run / FILE) as scratch, scratch.open("wb") as file:

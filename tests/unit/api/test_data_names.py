@@ -14,7 +14,7 @@ from PIL import Image
 from fissura.data.content import content_digest
 from fissura.data.datasets import Folder
 from fissura.data.labelled import ClassFolder, Patches, labelled_digest
-from fissura.data.naming import name_of, told_apart
+from fissura.data.naming import name_of, unique_names
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
 from fissura.records import store
@@ -63,7 +63,7 @@ class TestTheName:
                 Folder(root=Path("/data"), name=name)
 
     def test_of_several_data_sets_tells_them_apart(self) -> None:
-        assert told_apart(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
+        assert unique_names(["a", "b", "a", "a-2", "a"]) == ["a", "b", "a-2", "a-2-2", "a-3"]
 
     def test_is_no_part_of_what_a_data_set_holds(self, bridge: Path, tmp_path: Path) -> None:
         plain, named = Folder(root=bridge), Folder(root=bridge, name="the old one")

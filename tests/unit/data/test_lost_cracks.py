@@ -195,8 +195,9 @@ class TestCommands:
                 fixed={**small, "data.crop.size": 64},
                 say=said.append,
             )
-        (line,) = said
+        line, begin = said
         assert "so they are shrunk by area" in line
+        assert begin.startswith("training small_unet on ")
 
 
 @pytest.mark.parametrize(("kept", "decoded"), [(mask_rules.MOST_KEPT, 1), (512 * 512, 2)])

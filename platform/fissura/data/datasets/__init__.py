@@ -19,7 +19,7 @@ from fissura.data.datasets.drive import Drive
 from fissura.data.datasets.folder import Folder
 from fissura.data.datasets.ozgenel458 import Ozgenel458
 from fissura.data.datasets.synthetic import Synthetic
-from fissura.data.options import LONGEST_TEXT, split_options, stands, with_options
+from fissura.data.options import LONGEST_TEXT, exists, split_options, with_options
 
 if TYPE_CHECKING:
     from fissura.data.labelled.base import LabelledDataset
@@ -43,7 +43,7 @@ AnyDataset = Annotated[
 
 
 Named: TypeAlias = "str | Path | Dataset | LabelledDataset"
-"""A data set: the text KIND:ROOT, its object, or the path of a folder of one's own."""
+"""A data set: the text KIND:ROOT, its object, or the path of the user's own folder."""
 
 MOST_NAMED = 256
 LABELS_ONLY = ("class_folder", "patches", "severity")  # the kinds of `fissura.data.labelled`
@@ -56,10 +56,10 @@ def kinds() -> dict[str, type[Dataset]]:
 
 
 def text_of(named: "Named", *, folders: str) -> str:
-    """A data set as `--data` names it; the path of a folder is of the kind `folders`.
+    """A data set as `--data` names it; the path of a folder gets the kind `folders`.
 
     Raises:
-        SpecError: the text is too long, or no text of a path.
+        SpecError: the text is too long or holds a NUL.
     """
     text = str(named)
     if len(text) > LONGEST_TEXT or "\0" in text:
@@ -72,18 +72,18 @@ def text_of(named: "Named", *, folders: str) -> str:
     return text
 
 
-def meant(text: str, known: Iterable[str], *, own: str) -> str:
-    """A question after what `text`, which begins with no kind, means: a bare path is data of kind `own`."""
+def suggestion(text: str, known: Iterable[str], *, own: str) -> str:
+    """A "did you mean" question for a `text` without a known kind, or "": a bare path gets the kind `own`."""
     kind, _, root = text.partition(":")
-    if "/" in kind or kind.startswith((".", "~")) or (kind and stands(Path(text))):
+    if "/" in kind or kind.startswith((".", "~")) or (kind and exists(Path(text))):
         return f"did you mean `{own}:{text}`? "
     near = get_close_matches(kind, list(known), n=1)
     return f"did you mean `{near[0]}:{root or '...'}`? " if near else ""
 
 
 def parse_dataset(named: "Named") -> Dataset:
-    """The data set with masks that `KIND:ROOT` or `KIND:ROOT?OPTIONS` names, a path of the kind `folder`, or
-    the one given; nothing is read.
+    """The data set with masks that `KIND:ROOT` or `KIND:ROOT?OPTIONS` names, a path as `folder`, or `named`
+    itself; nothing is read.
 
     Raises:
         SpecError: no such kind or option, or no root.
@@ -102,7 +102,7 @@ def parse_dataset(named: "Named") -> Dataset:
     if kind not in known:
         raise SpecError(
             f"`{text}`: a data set is KIND:ROOT and `{kind}` is no kind;"
-            f" {meant(text, known, own='folder')}known: {', '.join(known)}"
+            f" {suggestion(text, known, own='folder')}known: {', '.join(known)}"
         )
     if not root:
         raise SpecError(
@@ -114,10 +114,10 @@ def parse_dataset(named: "Named") -> Dataset:
 
 
 def check_number(texts: "Sequence[Named]", *, example: str) -> None:
-    """Looks whether some data sets are named, and not too many.
+    """Checks that 1 to `MOST_NAMED` data sets are named.
 
     Raises:
-        DataError: none is named, or more than `MOST_NAMED` are.
+        DataError: they are not.
     """
     if not texts:
         raise DataError(f"--data: name at least one {example}")
@@ -126,7 +126,7 @@ def check_number(texts: "Sequence[Named]", *, example: str) -> None:
 
 
 def parse_datasets(texts: "Sequence[Named]") -> tuple[Dataset, ...]:
-    """The data sets, as `parse_dataset` has each, with absolute roots.
+    """The data sets of `parse_dataset`, with absolute roots.
 
     Raises:
         UserError: with all problems at once; also when none is named, or one twice.

@@ -22,7 +22,7 @@ class CFD(Dataset):
     pixels: 1 background, 2 crack.
 
     Other labels (3, 4: patches enclosed by cracks, in 22 files) are background. The mask of 042 is left out:
-    it is the mask of 065, pixel for pixel, and lies on no crack of 042. That leaves the 117 of the
+    it is the mask of 065, pixel for pixel, and lies on no crack of 042, which leaves the 117 of the
     literature. Split: none is official; 71 training and 46 test images (König et al., ICIP 2019, who do not
     name them) are drawn by seed.
     """

@@ -10,8 +10,8 @@ from fissura.data.walk import Walk
 
 
 class Crack500(Dataset):
-    """Layout: `traincrop`, `valcrop`, `testcrop` as the publisher's archives unpack (once more inside
-    themselves), each with `DATE_TIME_X_Y.jpg` and its mask `DATE_TIME_X_Y.png` side by side; or
+    """Layout: `traincrop`, `valcrop`, `testcrop` as the publisher's archives unpack (possibly nested, as
+    `traincrop/traincrop`), each with `DATE_TIME_X_Y.jpg` and its mask `DATE_TIME_X_Y.png` side by side; or
     `{train,val,test}/{images,masks}`.
 
     Split: official, 1896 / 348 / 1124. Crops of one photograph (`DATE_TIME`) are one group.

@@ -11,8 +11,8 @@ from fissura.data.walk import Walk
 
 
 class CrackTree200(Dataset):
-    """Layout: `cracktree200rgb/*.jpg` and `cracktree200_gt/*.png`, each once more inside itself where so
-    unpacked.
+    """Layout: `cracktree200rgb/*.jpg` and `cracktree200_gt/*.png`, possibly nested in a folder of the same
+    name.
 
     Split: none is official; 164 training images and the rest for testing (Chen et al., CVPR 2024) are drawn
     by seed. CrackTree260 extends this set: never train on one and test on the other.

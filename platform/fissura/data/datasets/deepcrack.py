@@ -10,7 +10,7 @@ from fissura.data.walk import Walk
 
 class DeepCrack(Dataset):
     """Layout: the publisher's `train_img`, `train_lab`, `test_img`, `test_lab` (544x384), or
-    `images/{train,test}` and `masks/{train,test}` as resized copies have it, whose masks hold resampled
+    `images/{train,test}` and `masks/{train,test}`, the layout of resized copies, whose masks hold resampled
     greys (threshold 127).
 
     Split: official, 300 / 237. Photographs named `NAME-1`, `NAME-2` are one group.

@@ -1,5 +1,5 @@
-"""DRIVE: retina vessels, 40 photographs 565x584; thin branching curves as cracks are, scored inside a
-field of view.
+"""DRIVE: retina vessels, 40 photographs 565x584; thin branching curves like cracks, scored inside a field of
+view.
 """
 
 from typing import ClassVar, Literal

@@ -26,10 +26,10 @@ SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
 
 
 def gather_splits(walk: Walk, *, prefix: str = "", suffix: str = "") -> None:
-    """Pairs `images/` with `masks/` (and `valid/`), by the splits that `images/` has, or by those that have
-    an `images/` where the root has none, else all as "train". `Train/` is `train/`.
+    """Pairs `images/` with `masks/` (and `valid/`) by the splits in `images/`; where the root has no
+    `images/`, by the split folders that have one; else all as "train". `Train/` is `train/`.
 
-    `prefix` and `suffix` are what the stems of the masks have before and behind those of their images.
+    The stems of masks are those of their images between `prefix` and `suffix`.
     """
 
     def image_stem(stem: str) -> str:
@@ -76,10 +76,10 @@ class Folder(Dataset):
     `valid/`, `validation/`), `test/` below both, or both below each of these; optionally `valid/`, laid out
     alike, with masks of the pixels that count.
 
-    Masks hold 0 and 255; `mask_threshold` (0..254) reads grey ones, above it is crack; `mask_prefix` and
-    `mask_suffix` are what their stems have before and behind those of the images. In `--data` they are
-    options, `folder:ROOT?suffix=_mask&threshold=127`. Split: as the folders say; without them "test" and
-    "val" are drawn by seed, an image being its own group.
+    Masks hold 0 and 255; in grey ones, pixels above `mask_threshold` (0..254) are crack; their stems are
+    those of the images between `mask_prefix` and `mask_suffix`. In `--data` they are options,
+    `folder:ROOT?suffix=_mask&threshold=127`. Split: by the folders; without them "test" and "val" are drawn
+    by seed, each image its own group.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(
@@ -98,8 +98,7 @@ class Folder(Dataset):
 
     @model_serializer(mode="wrap")
     def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without prefix and suffix as before there were any, so that the digests of data are what they
-        were."""
+        """Without empty prefix and suffix, as before they existed: the digests of data stay equal."""
         added = ("mask_prefix", "mask_suffix")
         return {key: value for key, value in plain(self).items() if key not in added or value}
 

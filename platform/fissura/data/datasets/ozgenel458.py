@@ -12,7 +12,7 @@ class Ozgenel458(Dataset):
     """Layout: `rgb/NNN.jpg` and `BW/NNN.jpg`; the masks are JPEG, so they are thresholded.
 
     Split: none is official. 91 test images are drawn by seed, as many as Isnan et al. (2026) validate on;
-    "val" is carved out of the other 367, so that no threshold is chosen on the images that are scored.
+    "val" is carved out of the other 367, so that no threshold is chosen on scored images.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from fissura.core.errors import DataError, SpecError, UserError
-from fissura.data.datasets import Named, check_number, kinds, meant, parse_dataset, text_of
+from fissura.data.datasets import Named, check_number, kinds, parse_dataset, suggestion, text_of
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.class_folder import ClassFolder
 from fissura.data.labelled.keys import (
@@ -21,7 +21,7 @@ from fissura.data.labelled.keys import (
 )
 from fissura.data.labelled.patches import Patches
 from fissura.data.labelled.severity import Severity
-from fissura.data.options import split_options, stands, with_options
+from fissura.data.options import exists, split_options, with_options
 
 __all__ = [
     "AnyLabelled",
@@ -57,13 +57,13 @@ def labelled_kinds() -> dict[str, type[ClassFolder | Patches | Severity]]:
 
 
 def parse_labelled(texts: Sequence[Named]) -> tuple[ClassFolder | Patches | Severity, ...]:
-    """The labelled data that is named, with absolute roots; nothing is read.
+    """The labelled data that `texts` name, with absolute roots; nothing is read.
 
         class_folder:ROOT                            a folder a class
         patches:KIND:ROOT                            crack and no-crack squares from masks
         severity:MM_PER_PIXEL[:LIMITS_MM]:KIND:ROOT  squares with a crack, by its width; limits: `0.1,0.2`
 
-    The path of a folder is a class_folder; an object stands for itself.
+    The path of a folder is a class_folder; an object is returned as it is.
 
     Raises:
         DataError: with all problems at once; also when none is named, or one twice.
@@ -102,10 +102,10 @@ def _parse(named: Named) -> ClassFolder | Patches | Severity:
         source, own = _source(text, rest, Patches)
         return with_options(Patches, own, text=text, given={"source": source})
     scale, _, rest = rest.partition(":")
-    head, _, behind = rest.partition(":")
-    limits = head if behind and _numeric(head) else None
+    head, _, tail = rest.partition(":")
+    limits = head if tail and _numeric(head) else None
     given: dict[str, object] = {"mm_per_pixel": _number(text, scale, "MM_PER_PIXEL")}
-    given["source"], own = _source(text, rest if limits is None else behind, Severity)
+    given["source"], own = _source(text, rest if limits is None else tail, Severity)
     if limits is not None:
         given["limits_mm"] = tuple(_number(text, limit, "LIMITS_MM") for limit in limits.split(","))
     return with_options(Severity, own, text=text, given=given)
@@ -118,15 +118,15 @@ def _no_kind(kind: str, rest: str) -> str:
             f"or at 0.1 mm a pixel `severity:0.1:{kind}:{rest or 'ROOT'}`"
         )
     text = f"{kind}:{rest}" if rest else kind
-    own = "patches:folder" if stands(Path(text).expanduser() / "masks") else "class_folder"
-    return f"and `{kind}` is no kind; {meant(text, FORMS, own=own)}known: {', '.join(FORMS)}"
+    own = "patches:folder" if exists(Path(text).expanduser() / "masks") else "class_folder"
+    return f"and `{kind}` is no kind; {suggestion(text, FORMS, own=own)}known: {', '.join(FORMS)}"
 
 
 def _source(
     text: str, source: str, cut: type[Patches | Severity]
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """The data set that squares are cut from, and the options that are the squares' own. `source.KEY` is the
-    former's wherever both have the option.
+    """The data set that squares are cut from, and the squares' own options. Where both have an option,
+    `source.KEY` is the data set's.
     """
     root, options = split_options(source)
     own = {key: value for key, value in options.items() if key in cut.model_fields}
@@ -139,7 +139,7 @@ def _source(
 
 
 def _numeric(text: str) -> bool:
-    """Whether `text` is meant as numbers: a kind begins with a letter."""
+    """Whether `text` is numbers: a kind begins with a letter."""
     return not text[:1].isalpha()
 
 

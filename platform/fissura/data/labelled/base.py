@@ -1,6 +1,4 @@
-"""What every data set of labelled images is: classes from the lowest to the highest, images, groups, a test
-split.
-"""
+"""The base of data sets of labelled images: classes from lowest to highest, images, groups, a test split."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,9 +22,9 @@ Box = tuple[int, int, int, int]
 class LabelledImage:
     """A photograph, or a part of one, with its class.
 
-    `name` is unique in its data set. `label` is an index into the classes. Images of one `group` never
-    straddle the splits that this project draws, nor should they straddle folds: they are one scene. `box` is
-    (top, left, height, width) in pixels of the upright image in `path`, or None for all of it.
+    `name` is unique in its data set. `label` is an index into the classes. Images of one `group`
+    show one scene: this project draws them into one split, and they belong in one fold. `box` is (top, left,
+    height, width) in pixels of the upright image in `path`, or None for all of it.
     """
 
     name: str
@@ -39,8 +37,8 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set holds: its images, sorted by name; the problems that make it unusable; remarks, among
-    them each file that was passed over.
+    """The content of a data set: its images, sorted by name; the problems that make it unusable; remarks,
+    such as skipped files.
     """
 
     classes: tuple[str, ...]
@@ -52,9 +50,8 @@ class Listing:
 class LabelledDataset(Spec, ABC):
     """A data set of labelled images.
 
-    `name` is what tables call it; without one, the last part of its root. `seed` decides all that is drawn
-    here. `test_share` of the images, 0..1, whole groups, are the test split where no split is given by the
-    data.
+    `name` is its name in tables, by default the last part of its root. `seed` decides all random draws.
+    `test_share` of the images, 0..1, whole groups, become the test split if the data define none.
     """
 
     info: ClassVar[DatasetInfo]
@@ -82,15 +79,14 @@ class LabelledDataset(Spec, ABC):
         """The names of the classes, lowest first: index 0 is no crack, or the least severe one.
 
         Raises:
-            DataError: the names are those of folders, and the folders are no such data set.
+            DataError: the classes are folders, and these are not such a data set.
         """
 
     @abstractmethod
     def find(self, *, directory: Path | None = None) -> Listing:
-        """What lies in the folders; never raises for what it finds there.
+        """The contents of the folders; never raises for what it finds.
 
-        In the cache folder `directory` the work is remembered by the files' hashes, so that a second call is
-        quick.
+        The cache folder `directory` keeps the results by the files' hashes, so that a second call is fast.
         """
 
     def images(self, *, directory: Path | None = None) -> list[LabelledImage]:

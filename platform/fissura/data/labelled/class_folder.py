@@ -30,10 +30,9 @@ NO_CRACK = frozenset(
 class ClassFolder(LabelledDataset):
     """Layout: `CLASS/*.jpg`, a folder a class, two classes at least.
 
-    `order` names the folders from the lowest class to the highest; without it they stand in the order of the
-    alphabet, but a folder whose name says "no crack" (`normal`, `Negative`, `no_crack`, ...) comes first.
-    Exact and near duplicates are one group. Split: none is given; whole groups are drawn by seed, class by
-    class.
+    `order` names the folders from the lowest class to the highest; without it they are in alphabetical order,
+    after a folder whose name says "no crack" (`normal`, `Negative`, `no_crack`, ...). Exact and near
+    duplicates are one group. Split: none is official; whole groups are drawn by seed, class by class.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(
@@ -63,7 +62,7 @@ class ClassFolder(LabelledDataset):
         return listing.classes
 
     def files(self) -> Listing:
-        """As `find`, but no file is opened: every image is its own group, and in "train"."""
+        """`find` without opening files: every image is its own group, in "train"."""
         walk = Walk(self.root, self.info.layout)
         folders = self.root.iterdir() if self.root.is_dir() else ()
         names = [path.name for path in folders if path.is_dir() and not is_passed_over(path.name)]
@@ -117,8 +116,8 @@ class ClassFolder(LabelledDataset):
     def _divide(
         self, images: Sequence[LabelledImage], classes: tuple[str, ...]
     ) -> tuple[list[LabelledImage], list[str]]:
-        """The images with their splits, and the classes too small for two of them. A group with images of
-        several classes counts as the class of its first.
+        """The images with their splits, and a problem for each class too small for two splits. A group with
+        images of several classes counts as its first image's class.
         """
         label_of: dict[str, int] = {}
         for image in images:
@@ -136,7 +135,7 @@ class ClassFolder(LabelledDataset):
             for label, name in enumerate(classes)
             if len(set(groups[label].values())) < 2
         ]
-        return [replace(one, split="test") if one.name in drawn else one for one in images], problems
+        return [replace(image, split="test") if image.name in drawn else image for image in images], problems
 
 
 def _rank(folder: str) -> tuple[bool, str, str]:

@@ -1,4 +1,4 @@
-"""The squares that can be cut from an image: what their windows hold, and a draw of squares apart."""
+"""The squares that can be cut from an image: the content of their windows, and a draw without overlap."""
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -7,15 +7,15 @@ Mask = UInt8[np.ndarray, "h w"]
 Labels = Int64[np.ndarray, "rows columns"]
 Place = tuple[int, int, int]  # top, left, label
 
-NEITHER = -1  # the label of a square that is drawn for no class
-PLACES = 8  # corners a side's length: near enough to miss no class, and cheap on large images
+NEITHER = -1  # the label of a square of no class
+PLACES = 8  # corners a side's length: close enough to miss no class, and cheap on large images
 
 
 class Grid:
     """The squares of `size` pixels that can be cut from an image, their corners on a grid.
 
     `tops` [rows] and `lefts` [columns] are the corners' coordinates in pixels. Windows are the squares grown
-    by a margin on all sides, as far as the image reaches.
+    by a margin on all sides, within the image.
     """
 
     def __init__(self, shape: tuple[int, int], *, size: int, rng: np.random.Generator) -> None:
@@ -27,7 +27,7 @@ class Grid:
         )
 
     def count(self, mask: Mask, *, margin: int = 0) -> Labels:
-        """How many pixels of `mask` (0, 1) are set in the window of each square."""
+        """The number of set pixels of `mask` (0, 1) in the window of each square."""
         import cv2
 
         total = np.asarray(cv2.integral(mask))
@@ -44,8 +44,8 @@ class Grid:
         return np.stack([bands[:, low:high].max(axis=1) for low, high in zip(left, right, strict=True)], 1)
 
     def draw(self, labels: Labels, *, most: int, rng: np.random.Generator) -> list[Place]:
-        """(top, left, label) of at most `most` squares of each label, none of which overlap; the highest
-        label, which is the rarest, is drawn first.
+        """(top, left, label) of at most `most` squares of each label, without overlap; the highest label,
+        which is the rarest, is drawn first.
         """
         chosen: list[Place] = []
         free = labels != NEITHER
@@ -54,8 +54,8 @@ class Grid:
                 rows, columns = np.nonzero(free & (labels == label))
                 if not len(rows):
                     break
-                at = int(rng.integers(len(rows)))
-                top, left = int(self.tops[rows[at]]), int(self.lefts[columns[at]])
+                pick = int(rng.integers(len(rows)))
+                top, left = int(self.tops[rows[pick]]), int(self.lefts[columns[pick]])
                 chosen.append((top, left, label))
                 above, beside = np.abs(self.tops - top) < self.size, np.abs(self.lefts - left) < self.size
                 free[np.ix_(above, beside)] = False
@@ -64,6 +64,6 @@ class Grid:
     def _windows(self, shape: tuple[int, ...], margin: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(first, one past the last) coordinate of the windows, by rows and by columns."""
         return [
-            (np.maximum(at - margin, 0), np.minimum(at + self.size + margin, length))
-            for at, length in zip((self.tops, self.lefts), shape, strict=True)
+            (np.maximum(starts - margin, 0), np.minimum(starts + self.size + margin, length))
+            for starts, length in zip((self.tops, self.lefts), shape, strict=True)
         ]

@@ -1,6 +1,6 @@
-"""Which files show the same scene: exact and near duplicates, remembered by the files' hashes.
+"""Groups files that show the same scene: exact and near duplicates, kept by the files' hashes.
 
-DIRECTORY/groups-<digest>.json   the sets of like files among the files of one set of hashes
+DIRECTORY/groups-<digest>.json   the sets of duplicates among the files of one set of hashes
 """
 
 import os
@@ -21,13 +21,13 @@ RULE = 1  # raised whenever the same files are put into other groups
 
 
 def alike(paths: Sequence[Path], *, directory: Path | None) -> dict[Path, Path]:
-    """The first of `paths` that shows the same image as each: pixel for pixel, or nearly so after a flip or
-    a turn. What cannot be read as an image is like its byte-for-byte copies alone.
+    """For each path the first of `paths` that shows the same image: pixel for pixel, or nearly so after a
+    flip or a turn. Files that are not readable images match only byte-for-byte copies.
 
     With the cache folder `directory`, a second call with the same files decodes none of them.
 
     Raises:
-        DataError: with all files at once that cannot be opened.
+        DataError: with all files that cannot be opened.
     """
     hashes = FileHashes(directory).of(paths)
     first: dict[str, Path] = {}
@@ -48,17 +48,17 @@ def alike(paths: Sequence[Path], *, directory: Path | None) -> dict[Path, Path]:
 
 
 def _compare(files: dict[str, Path]) -> list[list[str]]:
-    """The sets of at least two like files, by their hashes."""
+    """The sets of at least two duplicates, by the files' hashes."""
 
     def look(path: Path) -> Fingerprint | None:
         try:
             return fingerprint(read_rgb(path))
         except DataError:
-            return None  # it is named where it is read
+            return None  # reported when it is read
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        seen = zip(files, pool.map(look, files.values()), strict=True)
-        prints = {value: print_ for value, print_ in seen if print_ is not None}
+        results = zip(files, pool.map(look, files.values()), strict=True)
+        prints = {value: print_ for value, print_ in results if print_ is not None}
     return _connected((pair.first, pair.second) for pair in duplicates(prints))
 
 
@@ -72,8 +72,8 @@ def _connected(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
             name = above
         return name
 
-    for one, other in pairs:
-        root[find(one)] = find(other)
+    for first, second in pairs:
+        root[find(first)] = find(second)
     components: defaultdict[str, list[str]] = defaultdict(list)
     for name in list(root):
         components[find(name)].append(name)

@@ -1,4 +1,4 @@
-"""Naming labelled images by what they show: a key each, and a digest of all."""
+"""Identifies labelled images by their content: a key each, and a digest of all."""
 
 import hashlib
 from collections import Counter
@@ -14,13 +14,13 @@ from fissura.core.files import sha256
 from fissura.core.spec import digest
 from fissura.data.content import FileHashes
 from fissura.data.labelled.base import LabelledDataset, LabelledImage
-from fissura.data.naming import name_of, told_apart
+from fissura.data.naming import name_of, unique_names
 
 
 @dataclass(frozen=True)
 class KeyedImage:
-    """An image with its data set. `key`, 64 hex digits, names its file's bytes and its box, and not where
-    they lie. `source` tells apart the data sets of one list: a kind, or `KIND-2`; so does `data_name`, for
+    """An image with its data set. `key`, 64 hex digits, is a digest of its file's bytes and its box, not of
+    its path. `source` is unique among the data sets of one list: a kind, or `KIND-2`; so is `data_name`, for
     people.
     """
 
@@ -32,7 +32,7 @@ class KeyedImage:
 
     @property
     def group(self) -> str:
-        """The image's group, told apart from those of the other data sets."""
+        """The image's group, unique among all data sets."""
         return f"{self.source}/{self.image.group}"
 
     def read(self) -> UInt8[np.ndarray, "h w 3"]:
@@ -45,7 +45,7 @@ def read_keyed(dataset: LabelledDataset, image: LabelledImage, *, key: str) -> U
 
     Raises:
         DataError: a bad file, which is named.
-        DataChanged: the file is gone, or no longer what the key names.
+        DataChanged: the file was removed or changed since it got its key.
     """
     pixels: UInt8[np.ndarray, "h w 3"] | None = None
     problem: DataError | OSError | None = None
@@ -54,7 +54,7 @@ def read_keyed(dataset: LabelledDataset, image: LabelledImage, *, key: str) -> U
     except (DataError, OSError) as error:
         problem = error
     try:
-        # after it was read: whoever changes it later changes nothing of what was read
+        # after reading: a later change does not affect what was read
         same = _key(sha256(image.path), image) == key
     except OSError:
         same = False
@@ -77,7 +77,7 @@ def common_classes(datasets: Sequence[LabelledDataset]) -> tuple[str, ...]:
     """The classes of all the data sets, lowest first.
 
     Raises:
-        DataError: their classes differ, or one's folders are no data set.
+        DataError: their classes differ, or a folder is not a data set.
     """
     classes = [dataset.classes() for dataset in datasets]
     problems = [
@@ -92,10 +92,10 @@ def common_classes(datasets: Sequence[LabelledDataset]) -> tuple[str, ...]:
 
 
 def check_classes(datasets: Sequence[LabelledDataset], *, directory: Path | None = None) -> None:
-    """Looks whether the training images are of two classes at least. `directory` as for `image_keys`.
+    """Checks that the training images are of at least two classes. `directory` as for `image_keys`.
 
     Raises:
-        DataError: there are none, or all are of one class; also as `common_classes`.
+        DataError: they are not; also as `common_classes`.
     """
     classes = common_classes(datasets)
     images = [image for dataset in datasets for image in dataset.images(directory=directory)]
@@ -116,26 +116,26 @@ def image_keys(datasets: Sequence[LabelledDataset], *, directory: Path | None = 
     Raises:
         DataError: with the problems of all data sets, or all unreadable files, at once.
     """
-    found: list[tuple[str, LabelledDataset, LabelledImage, str]] = []
+    images: list[tuple[str, LabelledDataset, LabelledImage, str]] = []
     problems: list[str] = []
-    labels = told_apart(dataset.kind for dataset in datasets)
-    names = told_apart(name_of(dataset.plain()) for dataset in datasets)
+    labels = unique_names(dataset.kind for dataset in datasets)
+    names = unique_names(name_of(dataset.plain()) for dataset in datasets)
     for source, name, dataset in zip(labels, names, datasets, strict=True):
         try:
-            found += [(source, dataset, image, name) for image in dataset.images(directory=directory)]
+            images += [(source, dataset, image, name) for image in dataset.images(directory=directory)]
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(*problems)
-    hashes = FileHashes(directory).of(image.path for _, _, image, _ in found)
+    hashes = FileHashes(directory).of(image.path for _, _, image, _ in images)
     return [
         KeyedImage(source, dataset, image, _key(hashes[image.path], image), name)
-        for source, dataset, image, name in found
+        for source, dataset, image, name in images
     ]
 
 
 def labelled_digest(datasets: Sequence[LabelledDataset], *, directory: Path | None = None) -> str:
-    """Sixteen hex digits that name what the data sets hold: the images' bytes and boxes, names, classes,
+    """Sixteen hex digits that identify the data sets' content: the images' bytes and boxes, names, classes,
     splits and groups. `directory` as for `image_keys`.
 
     Raises:
@@ -145,14 +145,14 @@ def labelled_digest(datasets: Sequence[LabelledDataset], *, directory: Path | No
 
 
 def digest_of_keyed(images: Sequence[KeyedImage]) -> str:
-    """As `labelled_digest`, of images whose keys are known."""
-    datasets = dict.fromkeys((one.source, one.dataset) for one in images)
+    """`labelled_digest` of images whose keys are known."""
+    datasets = dict.fromkeys((item.source, item.dataset) for item in images)
     return digest(
         {
             "classes": [[source, *dataset.classes()] for source, dataset in datasets],
             "images": [
-                [one.source, one.image.name, one.image.label, one.image.group, one.image.split, one.key]
-                for one in images
+                [item.source, item.image.name, item.image.label, item.image.group, item.image.split, item.key]
+                for item in images
             ],
         }
     )

@@ -1,4 +1,4 @@
-"""Remembering in the cache folder what follows from files' hashes alone, so that it is worked out once."""
+"""Keeps results that depend only on files' hashes in the cache folder, so that they are computed once."""
 
 import contextlib
 import json
@@ -11,8 +11,8 @@ from fissura.data.content import MEMO_BYTES
 
 
 def recall(path: Path | None, *, whole: Callable[[Any], bool]) -> Any | None:
-    """What `remember` wrote to `path`, or None: there is nothing, or it is torn or `whole` says no."""
-    # Its only use is to save time, so whatever is wrong with it is no error.
+    """What `remember` wrote to `path`; None if it is missing, torn, or not `whole`."""
+    # it only saves time: no fault of it is an error
     with contextlib.suppress(OSError, ValueError, RecursionError):
         if path is not None and path.stat().st_size <= MEMO_BYTES:
             loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -21,7 +21,7 @@ def recall(path: Path | None, *, whole: Callable[[Any], bool]) -> Any | None:
 
 
 def remember(path: Path | None, plain: Any) -> None:
-    """Writes `plain` (JSON types) to `path`; where that cannot be, nothing is remembered."""
+    """Writes `plain` (JSON types) to `path`, if it can."""
     if path is not None:
         with contextlib.suppress(OSError):
             write_text(path, json.dumps(plain, separators=(",", ":")))

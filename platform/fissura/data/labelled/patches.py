@@ -11,7 +11,7 @@ from fissura.data.labelled.squares import CutSquares
 
 class Patches(CutSquares):
     """A square has a crack where at least `crack_share` of its pixels are crack, and none where neither it
-    nor the `margin` around it holds a crack pixel; what lies between is passed over.
+    nor the `margin` around it holds a crack pixel; squares between are skipped.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(

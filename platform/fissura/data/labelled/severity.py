@@ -1,4 +1,4 @@
-"""Squares that hold a crack, by its largest width: severity from masks, where nobody labelled it."""
+"""Squares that hold a crack, by its largest width: severity computed from masks."""
 
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
@@ -15,12 +15,12 @@ Limit = Annotated[float, Field(gt=0, lt=1e6)]
 
 
 def crack_width(mask: Mask) -> Float32[np.ndarray, "h w"]:
-    """The width of the crack about each of its pixels, in pixels; 0 in the background. `mask` holds 0 and 1.
+    """The width of the crack at each of its pixels, in pixels; 0 in the background. `mask` holds 0 and 1.
 
-    On the centreline it is the crack's (see `centrelines`), and it falls to the edges with the distance to
-    the background: on a crack's flank less is seen. The image ends in background, so a crack that the border
-    cuts lengthwise has the width that is seen. Where most of a large image is crack it is twice the distance
-    to the background less one pixel.
+    On the centreline it is the crack's (see `centrelines`); towards the edges it falls with the distance to
+    the background. The image is surrounded by background, so that a crack which the border cuts lengthwise
+    has its visible width. Where most of a large image is crack it is twice the distance to the background
+    minus one pixel.
     """
     import cv2
 
@@ -43,10 +43,10 @@ def crack_width(mask: Mask) -> Float32[np.ndarray, "h w"]:
 
 
 class Severity(CutSquares):
-    """A square with at least `crack_share` crack pixels, classed by its largest crack width (see
-    `crack_width`) times `mm_per_pixel`: n rising `limits_mm` part n + 1 classes, and a width on a limit is of
-    the higher one. A square is passed over where the `margin` around it raises its class, since then it holds
-    only the flank of a wider crack.
+    """A square with at least `crack_share` crack pixels, classified by its largest crack width (see
+    `crack_width`) times `mm_per_pixel`: n ascending `limits_mm` separate n + 1 classes, and a width on a
+    limit belongs to the higher one. A square is skipped if the `margin` around it raises its class: then it
+    holds only the flank of a wider crack.
     """
 
     info: ClassVar[DatasetInfo] = DatasetInfo(
@@ -86,7 +86,7 @@ class Severity(CutSquares):
         return np.where(crack & (own == around), own, NEITHER)
 
     def _level(self, width: Float32[np.ndarray, "rows columns"]) -> Labels:
-        # a hair lower, so that 3 pixels of 0.1 mm are not rounded to less than a limit of 0.3 mm
+        # slightly lower, so that rounding does not put 3 pixels of 0.1 mm below a limit of 0.3 mm
         return np.searchsorted(np.array(self.limits_mm) * (1 - 1e-6), width, side="right")
 
     @property

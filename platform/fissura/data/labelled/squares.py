@@ -1,4 +1,4 @@
-"""Cutting labelled squares out of the images of a data set with masks.
+"""Cuts labelled squares out of the images of a data set with masks.
 
 DIRECTORY/squares-<digest>.json   the squares of each image, so that unchanged masks are not read again
 """
@@ -30,7 +30,7 @@ from fissura.data.sample import Sample
 from fissura.data.splits import draw
 from fissura.data.walk import listed
 
-RULE = 2  # raised whenever the same masks give other squares
+RULE = 2  # raised when the same masks give other squares
 
 
 class CutSquares(LabelledDataset):
@@ -38,9 +38,9 @@ class CutSquares(LabelledDataset):
 
     `size`: their side in pixels. At most `per_image` of each class come from one image, by a seeded draw;
     none overlap, and all their pixels are valid. `crack_share`: the least share of crack pixels, 0..1, of a
-    square with a crack. `margin`: pixels around a square that must not speak against its class. A square's
-    group is its image's; test squares come from the source's own test images, or where it has none from
-    `test_share` of the images.
+    square with a crack. `margin`: pixels around a square that must not contradict its class. A square's group
+    is its image's; test squares come from the source's test images, or if it has none from `test_share` of
+    the images.
     """
 
     source: AnyDataset
@@ -69,12 +69,16 @@ class CutSquares(LabelledDataset):
         found, classes = self.source.find(), self.classes()
         if found.problems:
             return Listing(classes, (), found.problems, found.notes)
-        samples = [replace(one, split="train" if one.split == "val" else one.split) for one in found.samples]
+        samples = [
+            replace(sample, split="train") if sample.split == "val" else sample for sample in found.samples
+        ]
         if all(sample.split == "train" for sample in samples):
             groups = {sample.name: sample.group for sample in samples}
             count = round(self.test_share * len(groups))
             drawn = draw(groups, count=count, seed=self.seed, purpose="test")
-            samples = [replace(one, split="test") if one.name in drawn else one for one in samples]
+            samples = [
+                replace(sample, split="test") if sample.name in drawn else sample for sample in samples
+            ]
         images: list[LabelledImage] = []
         left_out: list[str] = []
         for sample, cut in zip(samples, self._cut_all(samples, directory), strict=True):
@@ -97,16 +101,14 @@ class CutSquares(LabelledDataset):
 
     @property
     def remedy(self) -> str:
-        """What to do where a class has no squares."""
+        """The remedy if a class has no squares."""
         return f"take smaller squares (now {self.size} pixels) or another data set"
 
     def _cut_all(self, samples: Sequence[Sample], directory: Path | None) -> list[list[Place] | str]:
-        """`_cut` of every sample; with the cache folder `directory`, the squares cut before are not cut
-        again.
-        """
+        """`_cut` of every sample; the cache folder `directory` keeps squares that were cut before."""
         memo = None
         if directory is not None:
-            with contextlib.suppress(DataError):  # a file that cannot be opened is named where it is cut
+            with contextlib.suppress(DataError):  # `_cut` reports files that cannot be opened
                 memo = directory / f"squares-{self._digest(samples, directory)}.json"
         known = recall(memo, whole=lambda loaded: self._whole(loaded, len(samples))) or [None] * len(samples)
         missing = [sample for sample, places in zip(samples, known, strict=True) if places is None]
@@ -118,17 +120,20 @@ class CutSquares(LabelledDataset):
         return cuts
 
     def _digest(self, samples: Sequence[Sample], directory: Path) -> str:
-        """What the squares follow from, and not where it lies."""
-        files = [[one.image, one.mask, *([one.valid] if one.valid else [])] for one in samples]
-        hashes = FileHashes(directory).of(path for own in files for path in own)
-        named = [[one.name, *(hashes[path] for path in own)] for one, own in zip(samples, files, strict=True)]
+        """A digest of everything that decides the squares, not of paths."""
+        files = [[sample.image, sample.mask, *([sample.valid] if sample.valid else [])] for sample in samples]
+        hashes = FileHashes(directory).of(path for paths in files for path in paths)
+        named = [
+            [sample.name, *(hashes[path] for path in paths)]
+            for sample, paths in zip(samples, files, strict=True)
+        ]
         options = self.plain()
         options["source"] = {key: value for key, value in options["source"].items() if key not in PLACE}
         options.pop("name")
         return digest([RULE, options, named])
 
     def _cut(self, sample: Sample) -> list[Place] | str:
-        """The squares of one image, or why there can be none."""
+        """The squares of one image, or why it has none."""
         try:
             mask, valid = self.source.read_mask(sample), self.source.read_valid(sample)
         except DataError as error:
@@ -152,7 +157,7 @@ class CutSquares(LabelledDataset):
         return LabelledImage(name, label, sample.group, split, sample.image, box)
 
     def _whole(self, loaded: Any, count: int) -> bool:
-        """Whether `loaded` holds the squares, or None, of `count` images."""
+        """Whether `loaded` holds the squares (or None) of each of `count` images."""
         classes = len(self.classes())
 
         def is_place(place: Any) -> bool:

@@ -1,7 +1,7 @@
 """Synthetic cracks of exactly known centreline, width and topology: the known-answer set of tests and demos.
 
-`cracks` grows the geometry, `textures` paints the surfaces, `nuisances` spoils them, `scene` draws one image
-and `store` writes a set.
+`cracks` grows the geometry, `textures` paints the surfaces, `nuisances` degrades them, `scene` draws one
+image and `store` writes a set.
 """
 
 from fissura.data.synthetic.cracks import Crack, Stroke, Topology

@@ -1,4 +1,4 @@
-"""Crack geometry: centrelines, widths and topology that are known exactly, and the mask that they define."""
+"""Crack geometry: exactly known centrelines, widths and topology, and the mask that they define."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 GRID = 64  # points and widths are multiples of 1/64 px: exact in JSON, and the same on every machine
-STEP = 3.0  # px: no segment is longer
-ATTEMPTS = 40  # places tried for a crack or a branch before it is left out
+STEP = 3.0  # px: the longest segment
+ATTEMPTS = 40  # positions tried for a crack or a branch before it is left out
 CLEARANCE = 2  # px of background at least between two cracks
 
 Point = Float64[np.ndarray, "2"]
@@ -23,7 +23,7 @@ class Stroke:
     pixels, one a segment."""
 
     points: Points
-    widths: Float64[np.ndarray, "_"]
+    widths: Float64[np.ndarray, " _"]
 
     def plain(self) -> dict[str, Any]:
         """The stroke as JSON types, exactly."""
@@ -57,8 +57,8 @@ class Topology:
 def depth(
     strokes: tuple[Stroke, ...], *, height: int, width: int, halo: float = 1.5
 ) -> Float64[np.ndarray, "h w"]:
-    """How far each pixel centre lies inside the strokes, in pixels: the largest `w/2 - d` over all segments,
-    `w` the segment's width and `d` the exact Euclidean distance to it. Exact down to `-halo`, no more below.
+    """The depth of each pixel centre inside the strokes, in pixels: the largest `w/2 - d` over all segments,
+    `w` the segment's width and `d` the exact Euclidean distance to it. Exact down to `-halo`, not below.
 
     The mask of the strokes is `depth >= 0`.
     """
@@ -80,7 +80,7 @@ def depth(
 
 
 class Growth:
-    """Grows one image's cracks, keeping only strokes with which the mask has the centrelines' topology."""
+    """Grows one image's cracks; keeps only strokes with which the mask has the centrelines' topology."""
 
     def __init__(self, *, height: int, width: int, crack_width: tuple[float, float], rng: Generator) -> None:
         self._height, self._width, self._crack_width, self._rng = height, width, crack_width, rng
@@ -89,14 +89,14 @@ class Growth:
 
     @property
     def cracks(self) -> tuple[Crack, ...]:
-        """What has grown so far."""
+        """The cracks that have grown so far."""
         return tuple(Crack(tuple(strokes)) for strokes in self._cracks)
 
     def crack(self) -> None:
-        """Adds one crack without branches, where there is room for it."""
+        """Adds one crack without branches, if there is room for it."""
         size, rng = min(self._height, self._width), self._rng
         for attempt in range(ATTEMPTS):
-            # The first crack must be there: each attempt is straighter, and a straight line has no loop.
+            # the first crack must succeed: each attempt is straighter, and a straight line has no loop
             roughness = 0.22 if self._cracks else 0.22 * (1 - attempt / (ATTEMPTS - 1))
             middle = rng.uniform(0.15, 0.85, 2) * (self._width, self._height)
             half = _heading(rng.uniform(0, np.pi)) * size * rng.uniform(0.25, 0.9)
@@ -112,7 +112,7 @@ class Growth:
                 return
 
     def branch(self) -> None:
-        """Adds a branch to the crack that came last, where there is room for it."""
+        """Adds a branch to the last crack, if there is room for it."""
         size, rng, crack = min(self._height, self._width), self._rng, self._cracks[-1]
         for _ in range(ATTEMPTS):
             parent = crack[rng.integers(len(crack))]
@@ -142,7 +142,7 @@ class Growth:
                 return
 
     def _stroke(self, path: Points, *, thickest: float) -> Stroke:
-        """Widths vary smoothly along the path, and thin out towards both ends."""
+        """A stroke whose width varies smoothly along the path and shrinks towards both ends."""
         low, high = self._crack_width
         segments = len(path) - 1
         at = np.linspace(0, 1, max(segments, 1))
@@ -175,7 +175,7 @@ def _heading(angle: float) -> Point:
 
 
 def _grid(values: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-    """To multiples of 1/64; of equal neighbouring points one stays."""
+    """Rounds to multiples of 1/64; keeps one of equal neighbouring points."""
     rounded = np.round(values * GRID) / GRID
     if rounded.ndim == 1 or len(rounded) < 2:
         return rounded
@@ -186,7 +186,7 @@ def _length(points: Points) -> float:
     return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
-def _inside(points: Points, *, height: int, width: int) -> Bool[np.ndarray, "_"]:
+def _inside(points: Points, *, height: int, width: int) -> Bool[np.ndarray, " _"]:
     return np.asarray(np.all((points >= 0) & (points <= (width - 1, height - 1)), axis=1))
 
 
@@ -226,7 +226,7 @@ def _dilate(mask: Bool[np.ndarray, "h w"], *, radius: int) -> Bool[np.ndarray, "
 
 
 def _has_holes(mask: Bool[np.ndarray, "h w"]) -> bool:
-    """Whether some background is enclosed by the mask alone."""
+    """Whether the mask alone encloses some background."""
     count, labels = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)
     border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
     return bool(np.count_nonzero(np.unique(border)) < count - 1)

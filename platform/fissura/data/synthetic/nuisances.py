@@ -1,4 +1,4 @@
-"""What makes cracks hard to see: shadows, stains, low contrast. Each has a strength from 0 (nothing) to 1."""
+"""Shadows, stains and low contrast, which hide cracks. Each has a strength from 0 (nothing) to 1."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""One synthetic image: what a set is made of (`SyntheticSpec`), and how an image of it is drawn (`draw`)."""
+"""The spec of a synthetic set (`SyntheticSpec`), and the drawing of one of its images (`draw`)."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -33,7 +33,7 @@ class SurfaceMix(Spec):
         return self
 
     def choose(self, at: float) -> Surface:
-        """The surface at `at` in [0, 1) of the weights laid end to end."""
+        """The surface at the share `at`, in [0, 1), of the summed weights."""
         at *= self.concrete + self.asphalt + self.masonry
         if at < self.concrete:
             return "concrete"
@@ -41,8 +41,8 @@ class SurfaceMix(Spec):
 
 
 class SyntheticSpec(Spec):
-    """A set of synthetic crack images. Each image follows from the seed, its split and its index alone, so a
-    larger set begins with the smaller one's images. Lengths are in pixels."""
+    """A set of synthetic crack images. Each image depends only on the seed, its split and its index, so that
+    a larger set begins with the smaller one's images. Lengths are in pixels."""
 
     train: Count = 48
     val: Count = 12
@@ -72,7 +72,7 @@ class SyntheticSpec(Spec):
         return self
 
     def count(self, split: Split) -> int:
-        """How many images the split has."""
+        """The number of images of the split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 
@@ -98,7 +98,7 @@ class SyntheticImage:
 def draw(spec: SyntheticSpec, *, split: Split, index: int) -> SyntheticImage:
     """Draws the image `index` (from 0) of a split. Shadows, stains and contrast never change the mask.
 
-    Where there is no room for as many cracks as were drawn by lot, fewer are there: the truth says how many.
+    If there is no room for the drawn number of cracks, there are fewer: the truth says how many.
     """
 
     def rng(purpose: str) -> np.random.Generator:
@@ -140,7 +140,7 @@ def _open(image: Colour, inside: np.ndarray, *, rng: np.random.Generator) -> Col
 
 
 def _photograph(image: Colour, *, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """Slight blur of the lens, light that falls off to one side, noise of the sensor, eight bits."""
+    """Applies a slight lens blur, uneven light and sensor noise, and rounds to eight bits."""
     height, width = image.shape[:2]
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.6))), dtype=np.float32)
     slope = rng.uniform(-0.12, 0.12, 2)

@@ -16,19 +16,19 @@ from fissura.core.files import write_json
 from fissura.data.sample import SPLITS, Split
 from fissura.data.synthetic.scene import SyntheticImage, SyntheticSpec, draw
 
-GENERATOR = 1  # raised whenever the same spec draws other pixels
+GENERATOR = 1  # raised when the same spec draws other pixels
 
 
 def write(
     spec: SyntheticSpec, directory: Path, *, on_image: Callable[[int, int], None] | None = None
 ) -> None:
-    """Draws the set into `directory`, whole or not at all; does nothing where the same set stands already.
+    """Draws the set into `directory`, whole or not at all, unless it holds the same set.
 
     `truth.json` holds the spec and, for each image, its surface, centrelines, widths and topology. `on_image`
-    is told how many images are drawn, and of how many.
+    is called with the number of drawn images and of all.
 
     Raises:
-        DataError: where `directory` holds anything else than this set.
+        DataError: `directory` holds anything but this set.
     """
     head = {"generator": GENERATOR, "spec": spec.plain()}
     names: list[tuple[Split, int]] = [
@@ -69,8 +69,8 @@ def _save(path: Path, image: np.ndarray) -> None:
 def _check_same(directory: Path, head: dict[str, Any], names: list[tuple[Split, int]]) -> None:
     remedy = "name an empty or new folder, or remove this one"
     try:
-        stands = json.loads((directory / "truth.json").read_text(encoding="utf-8"))
-        same = {key: stands[key] for key in head} == head
+        kept = json.loads((directory / "truth.json").read_text(encoding="utf-8"))
+        same = {key: kept[key] for key in head} == head
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{directory}: is not empty and holds no synthetic set; {remedy}") from None
     if not same:

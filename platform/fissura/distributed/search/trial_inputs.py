@@ -35,8 +35,8 @@ class TrainingFeatures:
     """The classifier's training images for one recipe; `features` is in the object store."""
 
     features: ObjectRef
-    labels: Int64[np.ndarray, "n"]
-    fold_of: Int64[np.ndarray, "n"]
+    labels: Int64[np.ndarray, " n"]
+    fold_of: Int64[np.ndarray, " n"]
 
 
 class TrialInputs:
@@ -210,7 +210,7 @@ def _backbone_key(recipe: ClassifierRecipe) -> str:
 
 
 def _share_distances(
-    features: Float32[np.ndarray, "n d"], fold_of: Int64[np.ndarray, "n"], plain: dict[str, object]
+    features: Float32[np.ndarray, "n d"], fold_of: Int64[np.ndarray, " n"], plain: dict[str, object]
 ) -> object:
     """A Ray task: the distances of a backbone and a whitening."""
     recipe = ClassifierRecipe.load(plain, source="trial recipe")
