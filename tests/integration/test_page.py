@@ -34,11 +34,11 @@ from fissura.reports.pictures import RIGHT
 from fissura.segmentation.crack_measures import measure
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
-from fissura.serving.hosting import OneModel
 from fissura.serving.limits import Limits
 from fissura.serving.page import page as document
 from fissura.serving.service import Service
 from fissura.serving.worker import Worker
+from fissura.testing.serving import OneModel
 
 THRESHOLD = 0.5
 TOKEN = "correct-horse-battery"  # noqa: S105

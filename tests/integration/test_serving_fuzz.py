@@ -30,12 +30,12 @@ from fissura.deploy.model import open_model
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
 from fissura.serving.body import RAW_TYPES
-from fissura.serving.hosting import OneModel
 from fissura.serving.job_routes import job_routes
 from fissura.serving.limits import Limits
 from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Worker
+from fissura.testing.serving import OneModel
 
 FORMS = ("json", "mask", "probability", "overlay")
 TOKEN = "correct-horse-battery-staple"  # noqa: S105

@@ -33,10 +33,10 @@ from fissura.distributed.preflight import Hardware
 from fissura.distributed.search.search_result import SearchResult
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
-from fissura.serving.hosting import OneModel
 from fissura.serving.limits import Limits
 from fissura.serving.service import Service
 from fissura.serving.worker import Worker
+from fissura.testing.serving import OneModel
 
 SPACE = """
 recipe: dark_boxes

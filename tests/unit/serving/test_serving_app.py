@@ -33,7 +33,7 @@ from fissura.segmentation.crack_measures import measure_map
 from fissura.segmentation.predict import Predictor
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
-from fissura.serving.hosting import Hosted, Models, OneModel
+from fissura.serving.hosting import Hosted, Models
 from fissura.serving.limits import Limits
 from fissura.serving.problems import Problem, Refused
 from fissura.serving.query import ImageQuery
@@ -41,6 +41,7 @@ from fissura.serving.service import Service
 from fissura.serving.tokens import token_digest
 from fissura.serving.worker import Reply, Worker
 from fissura.tasks.segmentation.service import HEADER_CRACKS
+from fissura.testing.serving import OneModel
 
 CPU = torch.device("cpu")
 TOKEN = "correct-horse-battery-staple"  # noqa: S105

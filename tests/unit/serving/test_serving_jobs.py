@@ -25,7 +25,6 @@ from fissura.segmentation.predict import Predictor
 from fissura.serving import jobs as jobs_module
 from fissura.serving.allowed_roots import Roots
 from fissura.serving.app import build_app
-from fissura.serving.hosting import OneModel
 from fissura.serving.job_files import Job
 from fissura.serving.job_routes import job_routes
 from fissura.serving.jobs import CONCURRENCY, Jobs
@@ -33,6 +32,7 @@ from fissura.serving.limits import Limits
 from fissura.serving.problems import Refused
 from fissura.serving.service import Service
 from fissura.serving.worker import Worker
+from fissura.testing.serving import OneModel
 
 CPU = torch.device("cpu")
 Start = Callable[..., AbstractContextManager[TestClient]]
