@@ -84,7 +84,7 @@ def planned(search: Search, folder: Path, *times: str) -> dict[str, Any]:
 def main() -> None:
     from fissura.core.files import write_json
     from fissura.data.synthetic import SyntheticSpec, write
-    from fissura.studies.ranking import finished
+    from fissura.records.study_ranking import finished
     from fissura.studies.study import Study
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

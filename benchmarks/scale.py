@@ -11,8 +11,8 @@ progress, log, the removal of checkpoints.
 - `nodes`: trials that wait for a fixed time, one at a time a simulated node (`ray.cluster_utils.Cluster`; a
   node counts with one CPU). Waiting needs no core, so 16 nodes fit a machine of two. Ideal is the waiting
   alone, shared out; efficiency is ideal by measured, the start of processes left out.
-- `extrapolate`: searches of 100,000 trials on 1,000 nodes, simulated by `studies.simulation` with what the
-  first part measured of the driver. Nothing of that size was run.
+- `extrapolate`: searches of 100,000 trials on 1,000 nodes, simulated by `operations.forecast.simulation` with
+  what the first part measured of the driver. Nothing of that size was run.
 
 Run: python benchmarks/scale.py [--trials 10000] [--nodes 1 2 4 8 16] [--out FILE]
   [--only trials|suggest|nodes|extrapolate]

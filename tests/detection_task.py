@@ -43,6 +43,7 @@ from fissura.distributed.training.task_training import TrainingTerms
 from fissura.models.weights import ModelSpec
 from fissura.records.manifest import DataFacts, Manifest
 from fissura.records.run_files import facts_of, read_manifest, write_manifest
+from fissura.records.study_ranking import finished
 from fissura.records.trained import Trained
 from fissura.reports.html import Cell, table
 from fissura.reports.sheet import ALL_FORMATS, Format
@@ -52,7 +53,6 @@ from fissura.reports.task_leaderboard import RankedTable, TaskLeaderboard
 from fissura.serving.query import ImageQuery
 from fissura.serving.schema import ResultHead
 from fissura.serving.task_service import TaskService
-from fissura.studies.ranking import finished
 from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
 from fissura.training.checkpoint import RECIPE

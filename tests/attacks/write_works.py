@@ -29,12 +29,12 @@ from fissura.models.backbones import FeatureNetwork
 from fissura.recipes import load_recipe
 from fissura.records import class_store, store
 from fissura.records.run_files import MANIFEST
+from fissura.records.study_ranking import best_trials, finished
 from fissura.records.trial_attributes import RUN
 from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.fields import override
-from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import drop_checkpoints, write_results
 from fissura.studies.study import Plan, Study
 from fissura.studies.trial_records import read_records

@@ -11,7 +11,7 @@ import pytest
 
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.operations.forecast.simulation import Costs
-from fissura.studies.ranking import finished
+from fissura.records.study_ranking import finished
 from fissura.studies.study import Study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -10,6 +10,8 @@ from fissura.core.errors import DataError, SpecError
 from fissura.core.files import check_writable
 from fissura.core.progress import Say, silent
 
+LOADING_SECONDS = 600.0  # that a new version may take to be served
+
 if TYPE_CHECKING:
     from fissura.distributed.serving.replica import Replicas, Version
 
@@ -89,9 +91,10 @@ def rollout(
     model that answers now. The new version is loaded beside the old one; no request fails."""
     from urllib.parse import quote
 
+    from fissura.batches.http import service_address
     from fissura.serving.tokens import read_token
 
-    token = read_token(maybe_path(token_file))
+    endpoint, token = service_address(endpoint), read_token(maybe_path(token_file))
     name = name or _call("GET", f"{endpoint}/v1/models", token)["default"]
     address = f"{endpoint}/v1/models/{quote(name, safe='')}"
     if run is None:
@@ -124,7 +127,7 @@ def _versions(runs: Sequence[str], best: Sequence[Path], threshold: float | None
     names = [version.name for version in versions]
     problems += [
         f"`{name}` names two runs; give each a name of its own, NAME=RUN"
-        for name in {name for name in names if names.count(name) > 1}
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1)
     ]
     if problems:
         raise SpecError(*problems)
@@ -161,8 +164,8 @@ def _jobs_folder(roots: Sequence[str]) -> Path | None:
 
 
 def _best_run(path: Path) -> Path:
+    from fissura.records.study_ranking import best_trials
     from fissura.records.trial_attributes import RUN
-    from fissura.studies.ranking import best_trials
     from fissura.studies.study import find_study
 
     study = find_study(path)
@@ -198,19 +201,18 @@ def _call(method: str, url: str, token: str | None, body: Any = None) -> dict[st
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
-    if not url.startswith(("http://", "https://")):
-        raise SpecError(f"--endpoint {url}: an address begins with http:// or https://; mend it")
+    from fissura.batches.http import MAX_DOCUMENT_BYTES
+    from fissura.batches.refusals import read_problem
+
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urlopen(Request(url, data=data, headers=headers, method=method), timeout=600) as response:  # noqa: S310
-            document: dict[str, Any] = json.loads(response.read(2**24))
+        request = Request(url, data=data, headers=headers, method=method)  # noqa: S310  checked before
+        with urlopen(request, timeout=LOADING_SECONDS) as response:  # noqa: S310
+            document: dict[str, Any] = json.loads(response.read(MAX_DOCUMENT_BYTES))
             return document
     except HTTPError as error:
-        try:
-            problem = json.loads(error.read(2**20))
-            raise DataError(f"{problem['title']}: {problem['detail']}; {problem['remedy']}") from None
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{url}: answered {error.code}; is it fissura's service?") from None
+        kind, problem = read_problem(error.read(MAX_DOCUMENT_BYTES), error.code)
+        raise DataError(problem if kind else f"{url}: {problem}; is it fissura's service?") from None
     except (OSError, HTTPException, ValueError) as error:
         raise DataError(f"{url}: does not answer ({error}); start it with `fissura serve`") from None

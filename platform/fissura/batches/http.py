@@ -30,6 +30,7 @@ from fissura.batches.scorer import (
     Scored,
     Unreachable,
     Unscorable,
+    threshold_of_map,
 )
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.spec import Spec, describe
@@ -91,7 +92,7 @@ async def open_endpoint(
         SpecError: the URL is invalid, the model is unknown, or the token is refused.
         FissuraError: no service answers there, or another program does.
     """
-    url, chosen_timeouts = _checked(url), timeouts or ClientTimeouts()
+    url, chosen_timeouts = service_address(url), timeouts or ClientTimeouts()
     timeout = aiohttp.ClientTimeout(
         total=None, connect=None, sock_connect=chosen_timeouts.connect, sock_read=chosen_timeouts.answer
     )
@@ -155,7 +156,7 @@ class HttpScorer:
 
     def _drawn(self, result: Result, photograph: bytes, body: bytes) -> Scored:
         probability = _map(body, size=(result.image.height, result.image.width))
-        threshold = result.threshold or 0.0
+        threshold = threshold_of_map(result.threshold)
         batch = task_named(result.task).batch
         result = batch.with_map(result, probability, mm_per_pixel=self.mm_per_pixel)
         pictures: dict[Kind, bytes] = {"probabilities": body} if "probabilities" in self.pictures else {}
@@ -208,7 +209,12 @@ async def _bounded(response: aiohttp.ClientResponse, limit: int, url: str) -> by
     return bytes(body)
 
 
-def _checked(url: str) -> str:
+def service_address(url: str) -> str:
+    """The address of a service, without a slash at its end.
+
+    Raises:
+        SpecError: it is none, or holds a password.
+    """
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

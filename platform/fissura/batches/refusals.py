@@ -20,7 +20,7 @@ _NOBODY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 
 def refuse(url: str, status: int, body: bytes, headers: Mapping[str, str]) -> NoReturn:
     """Raises what an answer of this status means for an image."""
-    kind, problem = _problem(body, status)
+    kind, problem = read_problem(body, status)
     text = f"{url}: {problem}"
     if status in _OWN and kind != "invalid-value":
         raise Unscorable(problem)
@@ -37,8 +37,9 @@ def refuse(url: str, status: int, body: bytes, headers: Mapping[str, str]) -> No
     raise SpecError(text if kind else f"{text}; mend --endpoint")
 
 
-def _problem(body: bytes, status: int) -> tuple[str, str]:
-    """The kind of an application/problem+json document, and its text in one line."""
+def read_problem(body: bytes, status: int) -> tuple[str, str]:
+    """The kind of an application/problem+json document, and its text in one line; "" and the status for any
+    other answer."""
     try:
         document = json.loads(body)
         kind = str(document["type"]).removeprefix("urn:fissura:problem:")

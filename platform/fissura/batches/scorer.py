@@ -71,6 +71,17 @@ class Result(ScorerDocument):
         raise Disagreement(f"a result object breaks a rule: {problem}")
 
 
+def threshold_of_map(threshold: float | None) -> float:
+    """The threshold of a map, 0..1.
+
+    Raises:
+        Disagreement: the map has none.
+    """
+    if threshold is None:
+        raise Disagreement("a map has a threshold, and this one comes without: ask a service of this version")
+    return threshold
+
+
 @dataclass(frozen=True)
 class Scored:
     """The result for one image, and the files of its requested pictures."""

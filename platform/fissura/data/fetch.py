@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.resources import files
 from io import BufferedWriter, FileIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from fissura.core.errors import DataError
 from fissura.core.files import sha256
+from fissura.core.text import nearest
 from fissura.data.lock import locked
 from fissura.data.mirrors import (
     CFD_MIRROR,
@@ -99,9 +99,7 @@ def _no_fetcher(name: str) -> str:
     known = {**kinds(), **labelled_kinds()}
     if name in known:
         return f"`{name}` cannot be fetched by this program; obtain it yourself: {known[name].info.obtain}"
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
-    return f"`{name}` is no data set{hint} (to be fetched: {', '.join(FETCHED)})"
+    return f"`{name}` is no data set{nearest(name, known)} (to be fetched: {', '.join(FETCHED)})"
 
 
 def download(

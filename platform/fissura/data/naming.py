@@ -26,7 +26,8 @@ def name_of(plain: Mapping[str, Any]) -> str:
 
 def folder_name(folder: Path) -> str:
     """The name of a folder of files: "bridge/masks", as many folders are called `masks`."""
-    return name_of({"name": "/".join(name_of({"root": part}) for part in folder.resolve().parts[-2:])})
+    _, *parts = folder.resolve().parts
+    return "/".join(name_of({"root": part}) for part in parts[-2:]) or "/"
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

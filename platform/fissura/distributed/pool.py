@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from fissura.core import text
-from fissura.core.errors import DataError, FissuraError, Interrupted
+from fissura.core.errors import DataError, FissuraError, Interrupted, named
 from fissura.core.progress import Reminders, Say
 from fissura.distributed.stopping import StopFile
 
@@ -98,7 +98,7 @@ class Pool:
             outcome = ray.get(task)
         except RayTaskError as error:
             self._idle.append(running.actor)
-            raise FissuraError(f"a worker failed: {_named(error.cause)}") from error
+            raise FissuraError(f"a worker failed: {named(error.cause)}") from error
         except RayError as error:
             work.died(running.chunk, error)
             return
@@ -151,7 +151,7 @@ class _PoolWork:
         if self._deaths > DEATHS_IN_A_ROW:
             raise FissuraError(
                 f"{self._deaths} workers in a row died before they finished anything, the last one with"
-                f" {_named(error)}; look into Ray's logs, or let fewer work at a time if memory is short"
+                f" {named(error)}; look into Ray's logs, or let fewer work at a time if memory is short"
             ) from error
         middle = len(chunk.items) // 2
         if not chunk.died:
@@ -161,11 +161,6 @@ class _PoolWork:
         else:
             self.done += 1
             self.reasons[chunk.items[0]["key"]] = (
-                f"its worker died while it was at work on it alone ({_named(error)}); look at the file, or"
+                f"its worker died while it was at work on it alone ({named(error)}); look at the file, or"
                 " leave it out"
             )
-
-
-def _named(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"

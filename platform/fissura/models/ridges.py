@@ -5,7 +5,7 @@ S        their norm, sqrt(a^2 + b^2)
 """
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -28,7 +28,7 @@ class Ridges(Filter):
     scales: int = Field(1, ge=1, le=16)
 
     @model_validator(mode="after")
-    def _an_image_shows_the_coarsest_scale(self) -> Self:
+    def _an_image_shows_the_coarsest_scale(self) -> "Ridges":
         coarsest = scales(self.sigma, count=self.scales)[-1]
         if coarsest > COARSEST:
             raise ValueError(

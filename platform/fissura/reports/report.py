@@ -11,11 +11,12 @@ from markupsafe import Markup
 from fissura.core import text
 from fissura.core.files import write_text
 from fissura.records.manifest import Manifest
-from fissura.records.trial_attributes import REASON, TOOK
+from fissura.records.study_ranking import best_trials, finished
+from fissura.records.trial_attributes import REASON, SKIPPED, TOOK
 from fissura.reports import html
 from fissura.reports.differences import plain
 from fissura.reports.figures import Plot, draw_all, quiet
-from fissura.reports.plots import completed, plots
+from fissura.reports.plots import plots
 from fissura.reports.sensitivity import sensitivity
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def write_report(
     """Writes the report of `study`, whole or not at all, and gives its path."""
     with quiet():
         trials = list(study.get_trials(deepcopy=False))
-        done = completed(study)
-        ranked = _ranked(study, done)
+        ranked = best_trials(study)
         alone = sensitivity(study, objectives=extra.objectives, paper_trial=extra.paper_trial)
         figures = {"The search": plots(study, objectives=extra.objectives)}
         if alone:
@@ -78,7 +78,7 @@ def write_report(
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "What produced this": _origin(study, extra),
         }
-        failed = [trial for trial in trials if trial.state.name == "FAIL"]
+        failed = [trial for trial in finished(study) if trial.state.name == "FAIL"]
         reasons = Counter(str(trial.user_attrs.get(REASON, "no reason was kept")) for trial in failed)
         content = {
             "title": title,
@@ -93,17 +93,6 @@ def write_report(
     return path
 
 
-def _ranked(study: "Study", done: list["FrozenTrial"]) -> list["FrozenTrial"]:
-    """Completed trials, best first; of several objectives, those of the Pareto front."""
-    from optuna.study import StudyDirection
-
-    if len(study.directions) > 1:
-        numbers = {trial.number for trial in study.best_trials}
-        return [trial for trial in done if trial.number in numbers]
-    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
-    return sorted(done, key=lambda trial: (sign * trial.values[0], trial.number))
-
-
 def _sentences(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[str]:
     """What was found."""
     return [_headline(ranked, _paper(trials, extra), extra), extra.found]
@@ -112,7 +101,7 @@ def _sentences(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: 
 def _tiles(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
     """The numbers of the first screen."""
     paper = _paper(trials, extra)
-    states = Counter(trial.state.name.lower() for trial in trials)
+    states = Counter(trial.state.name.lower() for trial in trials if SKIPPED not in trial.user_attrs)
     spent = [seconds for trial in trials if (seconds := took(trial))]
     tiles = []
     if ranked and len(extra.objectives) == 1:

@@ -13,7 +13,6 @@ from fissura.models import Segmenter
 from fissura.segmentation.kept_maps import file_of, prediction, read_maps, write_maps
 from fissura.segmentation.micro_batches import backward
 from fissura.segmentation.objective import PhaseObjective
-from fissura.segmentation.optimizers import BY_STEPS
 from fissura.segmentation.recipe import Recipe
 from fissura.training.checkpoint import STATE, TrainingState
 from fissura.training.mixed_precision import MixedPrecision
@@ -58,6 +57,7 @@ class ActivePhase:
             threads=max(1, min(4, runtime.cpus - 1)),
             maps=phase.loss.maps(left, {index: data.mask(index) for index in data.indices("train")}),
         )
+        self._stepped = phase.schedule.stepped
         self._schedule = phase.schedule.build(
             self._optimizer, epochs=recipe.phase_epochs[number], steps=self._epochs.batches
         )
@@ -102,17 +102,15 @@ class ActivePhase:
             on_logits=lambda logits: on_logits(logits, target, valid),
         )
         self._precision.step(self._optimizer)
-        if isinstance(self._schedule, BY_STEPS):
+        if self._schedule is not None and self._stepped == "step":
             self._schedule.step()
         return loss
 
     def end_epoch(self, validation_loss: float) -> None:
         """Steps the schedule, unless each optimizer step does."""
-        if isinstance(self._schedule, BY_STEPS):
-            return
         if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._schedule.step(validation_loss)
-        elif self._schedule is not None:
+        elif self._schedule is not None and self._stepped == "epoch":
             self._schedule.step()
 
     def finish(self, keep: Callable[[Callable[[], None]], None]) -> None:

@@ -1,7 +1,7 @@
 """A phase's optimizer and its schedule of learning rates."""
 
 from collections.abc import Set
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -96,14 +96,16 @@ class Nesterov(Spec):
 AnyOptimizer = Annotated[Adam | AdamW | Nesterov | SGD, Field(discriminator="kind")]
 
 Schedule = torch.optim.lr_scheduler.LRScheduler
-BY_STEPS = (torch.optim.lr_scheduler.StepLR, torch.optim.lr_scheduler.LambdaLR)
-"""The schedules that are stepped with the optimizer, not once an epoch."""
+Stepped = Literal["step", "epoch", "validation"]
+"""When a schedule is stepped: with the optimizer, or at the end of an epoch, without its validation loss or
+with it."""
 
 
 class ConstantRate(Spec):
     """The learning rate stays as it is."""
 
     kind: Literal["constant"] = "constant"
+    stepped: ClassVar[Stepped] = "epoch"
 
     def build(self, _: torch.optim.Optimizer, *, epochs: int, steps: int = 1) -> Schedule | None:
         """No scheduler."""
@@ -114,6 +116,7 @@ class Plateau(Spec):
     """The learning rate is multiplied by `factor` when the validation loss is flat for `patience` epochs."""
 
     kind: Literal["plateau"] = "plateau"
+    stepped: ClassVar[Stepped] = "validation"
     factor: float = Field(0.5, gt=0, lt=1)
     patience: int = Field(3, ge=0)
 
@@ -128,6 +131,7 @@ class Cosine(Spec):
     """The learning rate falls to zero along half a cosine over the phase."""
 
     kind: Literal["cosine"] = "cosine"
+    stepped: ClassVar[Stepped] = "epoch"
 
     def build(self, optimizer: torch.optim.Optimizer, *, epochs: int, steps: int = 1) -> Schedule:
         """The scheduler, stepped once an epoch."""
@@ -138,6 +142,7 @@ class Decay(Spec):
     """The learning rate is multiplied by `factor` after each `steps` steps of the optimizer."""
 
     kind: Literal["decay"] = "decay"
+    stepped: ClassVar[Stepped] = "step"
     factor: float = Field(0.9, gt=0, lt=1)
     steps: int = Field(500, ge=1, le=10_000_000)
 
@@ -151,6 +156,7 @@ class Polynomial(Spec):
     that are done; over the first `warm_up` steps it rises linearly to that."""
 
     kind: Literal["polynomial"] = "polynomial"
+    stepped: ClassVar[Stepped] = "step"
     power: float = Field(0.9, gt=0, le=10)
     warm_up: int = Field(0, ge=0, le=10_000_000)
 

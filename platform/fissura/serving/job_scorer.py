@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fissura.batches.pictures import draw_from
-from fissura.batches.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable
+from fissura.batches.scorer import Busy, Failing, Result, Scored, Unreachable, Unscorable, threshold_of_map
 from fissura.core.errors import DataError, FissuraError
 from fissura.serving.answering import Answering
 from fissura.serving.body import Upload
@@ -47,7 +47,7 @@ class HostScorer:
                 draw_from,
                 photograph,
                 reply.picture,
-                threshold=result.threshold or 0.0,
+                threshold=threshold_of_map(result.threshold),
                 kinds=self.work.pictures,
             )
         except DataError as error:

@@ -95,8 +95,8 @@ class Random(Spec):
 
 
 class Adaptive(Spec):
-    """The adaptive rule for C and gamma (see `studies.adaptive`): a step multiplies or divides one of them by
-    `factor`, whose root is taken each time that no neighbour is better, until it is below `least`."""
+    """The adaptive rule for C and gamma (see `spaces.samplers.adaptive`): a step multiplies or divides one of
+    them by `factor`, whose root is taken each time that no neighbour is better, until it is below `least`."""
 
     kind: Literal["adaptive"] = "adaptive"
     seed: Seed = 0

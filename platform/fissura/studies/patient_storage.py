@@ -18,7 +18,7 @@ TRANSIENT = (
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's SQL storage, each of whose transactions is tried with_retry while the database cannot be used.
+    """Optuna's SQL storage, each of whose transactions is tried again while the database cannot be used.
 
     A transaction that failed has changed nothing, so it can be repeated.
     """
@@ -35,7 +35,7 @@ class PatientStorage(RDBStorage):
         )
 
     def with_retry(self, call: Callable[[], Any]) -> Any:
-        """The result of a call, tried with_retry while the database cannot be used."""
+        """The result of a call, tried again while the database cannot be used."""
 
         def attempt() -> Any:
             try:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from fissura.core.progress import Say
 from fissura.data.sources import called, described
 from fissura.records.run_files import MANIFEST, forget, read_manifest
+from fissura.records.study_ranking import Ranking, runs_to_keep
 from fissura.records.trial_attributes import PAPER, RUN
 from fissura.reports.report import StudyFacts, write_report
 from fissura.reports.task_leaderboard import TaskLeaderboard
-from fissura.studies.ranking import Ranking, runs_to_keep
 from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import TaskResults
 from fissura.training.checkpoint import STATE, WEIGHTS

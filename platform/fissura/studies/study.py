@@ -27,13 +27,13 @@ from fissura.core.spec import Spec
 from fissura.core.tasks import Task, task_named
 from fissura.data.lock import claimed
 from fissura.data.sources import AnySource
+from fissura.records.study_ranking import finished
 from fissura.spaces.distributions import Scalar
 from fissura.spaces.load import load_text
 from fissura.spaces.space import LoadedSpace, Metric
 from fissura.spaces.strict_yaml import write_value
 from fissura.spaces.sweep import Sweep
 from fissura.studies.database import DATABASE, database_fault, database_url
-from fissura.studies.ranking import finished
 from fissura.studies.trial_records import RECORDS, append_records, read_records
 from fissura.training.experiment import KeptBy
 

@@ -5,7 +5,9 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -341,3 +343,44 @@ def test_a_space_and_a_recipe_may_lie_in_the_home_folder(
     assert load_space("~/mine.yaml").name == "mine"
     (tmp_path / "recipe.json").write_text(json.dumps(load_recipe("small_unet").plain()))
     assert load_recipe("~/recipe.json") == load_recipe("small_unet")
+
+
+class TestRollout:
+    @pytest.mark.parametrize(
+        ("endpoint", "says"),
+        [
+            ("ftp://h:1", "a service's address is http://HOST:PORT"),
+            ("http://user:secret@h:1", "an address holds no password"),
+            ("http://h:1/?a=b", "a service's address is http://HOST:PORT"),
+        ],
+    )
+    def test_takes_an_address_as_a_batch_does(self, endpoint: str, says: str) -> None:
+        with pytest.raises(SpecError, match=re.escape(says)) as caught:
+            api.rollout(endpoint=endpoint)
+        assert "secret" not in str(caught.value)
+
+    def test_asks_the_same_of_an_address_with_a_slash_at_its_end(self) -> None:
+        asked: list[str] = []
+
+        class Service(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                asked.append(f"{self.command} {self.path}")
+                body = b'{"default": "cracks"}'
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = _answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        with HTTPServer(("127.0.0.1", 0), Service) as server:
+            thread = Thread(target=server.serve_forever)
+            thread.start()
+            for end in ("", "/"):
+                api.rollout(endpoint=f"http://127.0.0.1:{server.server_port}{end}")
+            server.shutdown()
+            thread.join()
+        assert asked == ["GET /v1/models", "POST /v1/models/cracks/rollback"] * 2

@@ -14,7 +14,7 @@ from PIL import Image
 from fissura.data.content import content_digest
 from fissura.data.datasets import Folder
 from fissura.data.labelled import ClassFolder, Patches, labelled_digest
-from fissura.data.naming import name_of, unique_names
+from fissura.data.naming import folder_name, name_of, unique_names
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
 from fissura.records import store
@@ -177,3 +177,11 @@ def test_scored_folders_go_by_the_folder_of_masks(fissura: Callable, bridge: Pat
     assert said[0] != said[1]
     named = json.loads(fissura("score", *folders, "--name", "tunnel", "--json").out)
     assert (named["data_name"], named["data_digest"]) == ("tunnel", said[1])
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("/", "/"), ("/masks", "masks"), ("/bridge/masks", "bridge/masks"), ("/a/bridge/masks", "bridge/masks")],
+)
+def test_a_folder_of_files_has_the_last_two_parts_of_its_path(folder: str, name: str) -> None:
+    assert folder_name(Path(folder)) == name

@@ -149,6 +149,29 @@ class TestModules:
         ]
         assert not silent
 
+    def test_are_named_in_docstrings_as_they_are_called(self) -> None:
+        """`room.module` and `room.module.Name`, which no import checks."""
+        package = PACKAGE
+        rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+        no_modules = {"data.normalisation", "training.json"}  # a recipe's field, a file
+        wrong = []
+        for path in [*MODULES, *(ROOT / "benchmarks").rglob("*.py")]:
+            for dotted in re.findall(r"`(\w+(?:\.\w+)+)`", path.read_text()):
+                room, *parts = dotted.split(".")
+                if room not in rooms or dotted in no_modules:
+                    continue
+                place = package / room
+                while len(parts) > 1 and (place / parts[0]).is_dir():
+                    place /= parts.pop(0)
+                if not (place / parts[0]).is_dir():
+                    module = place / f"{parts[0]}.py"
+                    module, *names = (
+                        (module, *parts[1:]) if module.exists() else (place / "__init__.py", *parts)
+                    )
+                    if names and not re.search(rf"\b{names[0]}\b", module.read_text()):
+                        wrong.append(f"{relative(path)}: {dotted}")
+        assert not wrong
+
     def test_load_no_pickle(self) -> None:
         assert not [relative(path) for path in MODULES if unpickles(ast.parse(path.read_text()))]
         for text in (

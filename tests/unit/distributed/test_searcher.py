@@ -16,11 +16,11 @@ from fissura.distributed.cluster import Resources
 from fissura.distributed.preflight import Hardware, check_disk, plan_slots
 from fissura.distributed.search.schedulers import StudyASHA, scheduler_for
 from fissura.distributed.search.searcher import StudySearch
+from fissura.records.study_ranking import finished
 from fissura.records.trial_attributes import PAPER, REASON, RUN, SKIPPED
 from fissura.segmentation.recipe import Recipe
 from fissura.spaces.load import load_text
 from fissura.spaces.space import LoadedSpace
-from fissura.studies.ranking import finished
 
 LAPTOP = Resources(cpus=8, gpus=0, nodes=1, node_cpus=8, node_gpus=0)
 CLUSTER = Resources(cpus=64, gpus=8, nodes=4, node_cpus=16, node_gpus=2)

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from fissura.records.store import read_runs
-from fissura.records.trial_attributes import REASON
+from fissura.records.trial_attributes import REASON, SKIPPED
 from fissura.reports.export import held_out
 from fissura.reports.figures import Undrawable
 from fissura.reports.leaderboard import leaderboard
@@ -123,6 +123,16 @@ def test_the_first_screen_says_what_was_found(searched, tmp_path):
     assert "1 × no reason was kept" in said
     assert "fissura search x --trials 9" in said
     assert "No trial of this search has been scored on held-out images yet." in said
+
+
+def test_a_setting_that_was_skipped_is_no_trial_that_failed(searched, tmp_path):
+    searched.add_trial(
+        create_trial(state=TrialState.FAIL, user_attrs={SKIPPED: "known", REASON: "skipped: known"})
+    )
+    said = report(searched, tmp_path).said
+    assert re.search(r"Trials completed\s+40\s+3 failed, 1 pruned", said)
+    assert "Why 3 trials failed" in said
+    assert "× skipped" not in said
 
 
 def test_every_plot_of_a_whole_search_is_drawn(searched, tmp_path):

@@ -15,12 +15,12 @@ from fissura.core.errors import SpaceError
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.distributed.search.schedulers import scheduler_for
 from fissura.distributed.search.searcher import StudySearch
+from fissura.records.study_ranking import best_trials, finished
 from fissura.records.trial_attributes import PAPER, RUN, SWEPT
 from fissura.spaces import LoadedSpace, load_text
 from fissura.spaces.distributions import Choice, FloatRange, IntRange
 from fissura.spaces.sweep import plan_sweep
 from fissura.studies.plan import Request, make_plan
-from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import drop_checkpoints
 from fissura.studies.study import Plan, Study
 

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from fissura.core.errors import SpaceError
+from fissura.records.study_ranking import best_trials, finished, runs_to_keep
 from fissura.records.trial_attributes import PAPER, RUN, SKIPPED
-from fissura.studies.ranking import best_trials, finished, runs_to_keep
 from fissura.studies.study import Plan, Study, find_study
 
 

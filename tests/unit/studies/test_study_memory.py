@@ -9,9 +9,9 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from fissura.records.study_ranking import Ranking, best_trials
 from fissura.records.trial_attributes import RUN
 from fissura.spaces.samplers.tpe import BEST, BoundedTPE
-from fissura.studies.ranking import Ranking, best_trials
 from fissura.studies.study_memory import StudyMemory
 
 

@@ -2,14 +2,14 @@
 They compare trials by their progress in the last phase."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from optuna.trial import FrozenTrial
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from fissura.spaces.halving import ROUNDING, Halving, progress
-from fissura.spaces.space import Asha, LoadedSpace, Median, Objective
+from fissura.spaces.space import Asha, LoadedSpace, Median, Objective, RunAll
 
 EPOCH, PROGRESS = "epoch", "progress"
 
@@ -28,7 +28,7 @@ class StudyFIFO(FIFOScheduler):
 
 
 class StudyASHA(StudyFIFO):
-    """`studies.halving.Halving` as Ray Tune's scheduler, with the values of the study's earlier trials.
+    """`spaces.halving.Halving` as Ray Tune's scheduler, with the values of the study's earlier trials.
     Reference trials, the paper's own and a sweep's, run to their end."""
 
     def __init__(self, spec: Asha, *, objective: Objective, epochs: int) -> None:
@@ -103,15 +103,19 @@ class StudyMedian(StudyFIFO, MedianStoppingRule):
 def scheduler_for(space: LoadedSpace, *, epochs: int, earlier: Sequence[FrozenTrial]) -> TrialScheduler:
     """The scheduler that a search space asks for. `epochs` is the longest trial's length."""
     spec, objective = space.definition.scheduler, space.objectives[0]
-    if spec.kind == "asha":
-        asha = StudyASHA(spec, objective=objective, epochs=epochs)
-        phases = space.last_phases(trial.params for trial in earlier)
-        for trial, phase in zip(earlier, phases, strict=True):
-            asha.remember(trial, phase=phase)
-        return asha
-    if spec.kind == "median":
-        return StudyMedian(spec, objective=objective, epochs=epochs)
-    return StudyFIFO()
+    match spec:
+        case Asha():
+            asha = StudyASHA(spec, objective=objective, epochs=epochs)
+            phases = space.last_phases(trial.params for trial in earlier)
+            for trial, phase in zip(earlier, phases, strict=True):
+                asha.remember(trial, phase=phase)
+            return asha
+        case Median():
+            return StudyMedian(spec, objective=objective, epochs=epochs)
+        case RunAll():
+            return StudyFIFO()
+        case _:
+            assert_never(spec)
 
 
 def _last_phase(trial: Trial) -> range | None:

@@ -28,8 +28,8 @@ from fissura.distributed.search.task_trials import EVALUATED_RUNS, SearchTerms, 
 from fissura.distributed.search.trial_workers import FreesWorkers
 from fissura.distributed.search.waiting import WaitingTrials
 from fissura.distributed.stopping import StopFile, stops_on_signals
+from fissura.records.study_ranking import finished, runs_to_keep
 from fissura.studies.plan import Request, make_plan
-from fissura.studies.ranking import finished, runs_to_keep
 from fissura.studies.results import write_results
 from fissura.studies.study import Study
 from fissura.training.runtime import pick_device

@@ -21,11 +21,11 @@ from fissura.distributed.search.task_trials import SearchTerms
 from fissura.distributed.search.trial_inputs import TrialInputs
 from fissura.distributed.training.fit_classifier import fit_run
 from fissura.records.class_store import CLEAN, FILE, read_classes
+from fissura.records.study_ranking import best_trials
 from fissura.records.trial_attributes import RUN
 from fissura.reports.classification_plots import feature_map
 from fissura.reports.figures import Plot
 from fissura.spaces.space import Adaptive
-from fissura.studies.ranking import best_trials
 from fissura.studies.task_results import TaskResults
 from fissura.tasks.classification.results import ClassificationResults
 from fissura.training.runtime import LocalRuntime

@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 
 from fissura.core.brief import Brief
 from fissura.core.text import count, duration
+from fissura.records.study_ranking import best_trials, finished
 from fissura.records.trial_attributes import REASON, RUN
 from fissura.spaces.space import LoadedSpace
-from fissura.studies.ranking import best_trials, finished
 from fissura.studies.results import Conclusion
 from fissura.studies.study import Plan, Study
 
@@ -34,7 +34,7 @@ class SearchResult(Brief):
 
     def lines(self) -> list[str]:
         """The trials by state, the best trial and its run."""
-        states = ", ".join(f"{count} {state}" for state, count in sorted(self.trials.items()))
+        states = ", ".join(f"{number} {state}" for state, number in sorted(self.trials.items()))
         lines = [
             f"study {self.study}",
             f"  {sum(self.trials.values())} of {count(self.planned, 'trial')} ({states or 'none'}) in"

@@ -22,9 +22,9 @@ from fissura.distributed.search.trial import TrialActor, TrialContext
 from fissura.distributed.search.trial_workers import ACTOR_RESOURCES, WorkersContext, WorkersTrial
 from fissura.records import store
 from fissura.records.run_files import MANIFEST
+from fissura.records.study_ranking import finished
 from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.recipe import segmenter_of
-from fissura.studies.ranking import finished
 from fissura.studies.results import drop_checkpoints
 from fissura.studies.task_results import TaskResults
 from fissura.tasks.segmentation.results import SEGMENTATION_RESULTS

@@ -12,8 +12,8 @@ from fissura.core import text
 from fissura.core.progress import Reminders, Say
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
+from fissura.records.study_ranking import best_trials
 from fissura.records.trial_attributes import SKIPPED
-from fissura.studies.ranking import best_trials
 
 EVERY_SECONDS = 3.0
 AT_LEAST_EVERY_SECONDS = 15.0

@@ -1,4 +1,4 @@
-"""Training of a backbone over several workers: Ray Train starts them, the engine trains in each."""
+"""Training of a backbone over several workers: Ray Train starts them."""
 
 import os
 from pathlib import Path
@@ -38,8 +38,8 @@ def train_backbone_on_workers(
     cpus_per_worker: int | None = None,
     address: str | None = None,
 ) -> dict[str, Any]:
-    """`engine.backbone.train_backbone` with `workers` data-parallel workers, all of which see `directory` and
-    the files of weights; the batch of a step is the training's, whatever their number.
+    """`classification.backbone.train_backbone` with `workers` data-parallel workers, all of which see
+    `directory` and the files of weights; the batch of a step is the training's, whatever their number.
 
     This process reads and packs the images; the workers get plain dicts. A worker that dies is replaced, and
     all go on from the last epoch.

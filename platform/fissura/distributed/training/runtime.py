@@ -1,4 +1,4 @@
-"""The engine's view of a Ray Train worker."""
+"""A worker of Ray Train as the `Runtime` of a training."""
 
 import logging
 

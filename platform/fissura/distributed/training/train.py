@@ -1,4 +1,4 @@
-"""Training over several workers: Ray Train starts them, the engine trains in each."""
+"""Training over several workers: Ray Train starts them."""
 
 import os
 import time

@@ -13,8 +13,8 @@ from fissura.operations.forecast.forecast import Lanes
 from fissura.operations.forecast.learning_curves import Assumed, Course, read_study
 from fissura.operations.forecast.measure import measure
 from fissura.operations.forecast.simulation import Costs
+from fissura.records.study_ranking import runs_to_keep
 from fissura.spaces.space import LoadedSpace, moves_phases
-from fissura.studies.ranking import runs_to_keep
 from fissura.studies.study import find_study
 
 if TYPE_CHECKING:

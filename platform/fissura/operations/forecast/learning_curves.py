@@ -8,8 +8,8 @@ from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Any
 
 from fissura.core.errors import SpaceError
+from fissura.records.study_ranking import finished
 from fissura.records.trial_attributes import REASON, SECONDS
-from fissura.studies.ranking import finished
 from fissura.studies.study import Study
 
 if TYPE_CHECKING:

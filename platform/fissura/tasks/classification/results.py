@@ -23,6 +23,7 @@ from fissura.data.labelled.keys import digest_of_keyed
 from fissura.data.sources import labelled
 from fissura.records.class_store import ClassifierFacts, ClassRecord, read_classes
 from fissura.records.run_table import Runs
+from fissura.records.study_ranking import finished
 from fissura.reports.class_gallery import class_gallery
 from fissura.reports.classification import ClassRow, class_table
 from fissura.reports.classification_export import found, sections, write_classification
@@ -31,7 +32,6 @@ from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
 from fissura.reports.html import part
 from fissura.reports.task_leaderboard import TaskLeaderboard
-from fissura.studies.ranking import finished
 from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
 from fissura.tasks.classification.leaderboard import ClassLeaderboard

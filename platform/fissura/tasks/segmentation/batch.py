@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fissura.batches.evaluation import check_some
 from fissura.batches.pictures import bare_name, picture_path, picture_stems
-from fissura.batches.scorer import ModelCard, Result
+from fissura.batches.scorer import ModelCard, Result, threshold_of_map
 from fissura.batches.source import ImageSource
 from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
@@ -63,7 +63,7 @@ class Masks(Truth):
         self, scored_images: ScoredImages, card: ModelCard, *, protocols: Sequence[AnyProtocol]
     ) -> dict[str, Any]:
         """Under each of the protocols at the threshold of the model, from the maps that were kept."""
-        threshold = card.threshold or 0.0
+        threshold = threshold_of_map(card.threshold)
         stems = picture_stems(scored_images.names)
 
         def score(name: str) -> tuple[list[ImageScore], str | None] | DataError:
@@ -164,7 +164,9 @@ class SegmentationBatch(TaskBatch):
         self, result: Result, probability: UInt8[np.ndarray, "h w"], *, mm_per_pixel: float | None
     ) -> Result:
         """See `TaskBatch`."""
-        measures = measure_map(probability, threshold=result.threshold or 0.0, mm_per_pixel=mm_per_pixel)
+        measures = measure_map(
+            probability, threshold=threshold_of_map(result.threshold), mm_per_pixel=mm_per_pixel
+        )
         return Result.of({**result.model_dump(), "crack_table": measures.table()})
 
     def test_set(self, named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth] | None:

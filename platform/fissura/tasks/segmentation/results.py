@@ -15,6 +15,7 @@ from fissura.data.dataset import Dataset
 from fissura.data.datasets import parse_datasets
 from fissura.data.sources import masked
 from fissura.records.store import Row, mean_scores, read_runs
+from fissura.records.study_ranking import best_trials
 from fissura.records.trial_attributes import RUN
 from fissura.reports.cross_data import cross_data, of_data, scores_of_tables
 from fissura.reports.curves import SHOWN, TrainingCurves, precision_recall_plots, training_plots
@@ -25,7 +26,6 @@ from fissura.reports.pictures import Load
 from fissura.reports.task_leaderboard import TaskLeaderboard
 from fissura.segmentation.evaluation import evaluate
 from fissura.segmentation.recipe import segmenter_of
-from fissura.studies.ranking import best_trials
 from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
 from fissura.tasks.segmentation.leaderboard import SegmentationLeaderboard

@@ -1,5 +1,6 @@
 """The trials of a study that ended, and the best of them in their order."""
 
+import math
 from bisect import insort
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,10 @@ class Ranking:
             self.add(trial)
 
     def add(self, trial: "optuna.trial.FrozenTrial") -> None:
-        """Puts a trial that ended in its place, where it has one."""
+        """Puts a trial that ended in its place, where it has one: completed, with finite values."""
         from optuna.trial import TrialState
 
-        if trial.state != TrialState.COMPLETE:
+        if trial.state != TrialState.COMPLETE or not all(map(math.isfinite, trial.values)):
             return
         if len(self._signs) > 1:
             if any(self._beats(other, trial) for other in self.trials):
