@@ -609,7 +609,7 @@ class TestParsing:
             ("severity:-1:cfd:/data", "`mm_per_pixel` is a number above 0"),
             ("severity:nan:cfd:/data", "`mm_per_pixel`"),
             ("severity:inf:cfd:/data", "`mm_per_pixel`"),
-            ("severity:0.1:-1,2:cfd:/data", "greater than 0"),
+            ("severity:0.1:-1,2:cfd:/data", "above 0"),
         ],
     )
     def test_a_wrong_text_is_one_line(self, text: str, says: str) -> None:

@@ -27,7 +27,7 @@ def near(path: Path) -> str:
         beside = [entry.name for entry in path.absolute().parent.iterdir()]
     except (OSError, ValueError):
         return ""
-    hint = nearest(path.name, beside)
+    hint = nearest(path.name, beside, likeness=0.5)  # of the few that are there
     return hint.replace("mean `", f"mean `{path.parent}/") if path.parent != Path() else hint
 
 

@@ -29,6 +29,8 @@ WANTED: Mapping[str, str] = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
 }
+SAY_MORE = frozenset({"finite_number", "value_error"})
+"""Of pydantic's `errors()`, those on a value within its field's bounds."""
 NO_MAPPING = frozenset({"dict_type", "model_type", "model_attributes_type", "union_tag_not_found"})
 """Of pydantic's `errors()`, those on a value that is no mapping, or none with a `kind`."""
 
@@ -41,7 +43,7 @@ def broken_rule(name: str, problem: Mapping[str, Any], field: FieldInfo | None) 
         return f"`{name:.200}` is needed"
     if problem["type"] == "extra_forbidden":
         return f"`{name:.200}` is not a field"
-    own = rule_of(field) if field is not None and problem["type"] != "finite_number" else ""
+    own = rule_of(field) if field is not None and problem["type"] not in SAY_MORE else ""
     return f"`{name:.200}` is {own}" if own else f"`{name:.200}`: {must(problem):.500}"
 
 

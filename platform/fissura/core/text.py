@@ -82,7 +82,7 @@ def shortened(names: Iterable[str]) -> dict[str, str]:
     return short
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where one of `known` looks like `name`, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+def nearest(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """`; did you mean ...?` where one of `known` looks like `name`, or nothing; `likeness` 1 is equal."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)
     return f"; did you mean `{matches[0]}`?" if matches else ""

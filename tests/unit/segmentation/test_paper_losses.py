@@ -144,5 +144,5 @@ space:
         source="space",
     )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    chosen = {space.recipe_for(space.suggest(study.ask())).phases[0].loss.kind for _ in range(150)}
+    chosen = {space.recipe_for(space.suggest(study.ask())).phases[0].loss.kind for _ in range(400)}
     assert chosen == set(KINDS) - {"clustering"}, "which needs a phase before its own"
