@@ -196,6 +196,7 @@ class TestCtrlC:
         assert service.seen >= below.keys()
         assert service.left() == []
         assert service.said.read_text().splitlines() == [
+            "starting Ray on this machine",
             *(f"loading {name}" for name in service.models),
             "stopping: what was accepted is being answered",
         ]

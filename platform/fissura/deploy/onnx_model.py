@@ -1,6 +1,7 @@
 """A network as an ONNX file: exported, compared with PyTorch on random images, and made smaller with int8."""
 
 import contextlib
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import nn
 from fissura.core.errors import FissuraError, UserError
 
 TOLERANCE = 1e-4
+ROUNDINGS = 4
 BATCH_LIMIT, SIDE_LIMIT = 4096, 16_384
 
 Images = UInt8[np.ndarray, "b h w 3"]
@@ -71,8 +73,8 @@ def export_onnx(network: nn.Module, path: Path, *, sides: Sides, output: str) ->
     largest value of that output where it is more than 1.
 
     Raises:
-        FissuraError: it is more than `TOLERANCE` and than twice what lies between PyTorch's own kernels, or
-            the network cannot be exported.
+        FissuraError: it is more than `TOLERANCE` and than four times what roundings make of PyTorch's
+            own, or the network cannot be exported.
     """
     example, *_ = sides.shapes()
     dimension = torch.export.Dim
@@ -156,14 +158,29 @@ def _checked(network: nn.Module, path: Path, *, sides: Sides) -> float:
     largest = _largest_difference(expected, found)
     if largest <= TOLERANCE:
         return largest
-    with _quiet(), torch.backends.mkldnn.flags(enabled=False):
-        rounding = _largest_difference(expected, _outputs(network, batches))
-    if not largest <= 2 * rounding or np.isinf(largest):
+    rounding = _rounding(network, batches, expected)
+    if not largest <= 4 * rounding or np.isinf(largest):
         raise FissuraError(
             f"the exported network must give what PyTorch gives, to {TOLERANCE:g}, and is {largest:.2g} off"
-            f" ({rounding:.2g} lie between PyTorch's own kernels); nothing was written: try another version"
-            " of onnxruntime"
+            f" ({rounding:.2g} is what its own rounding makes of it); nothing was written: try another"
+            " version of onnxruntime"
         )
+    return largest
+
+
+def _rounding(network: nn.Module, batches: Sequence[Images], expected: Sequence[Output]) -> float:
+    """How far outputs move when PyTorch computes with other kernels, or when weights change by a float32's
+    rounding: of a network with max-unpooling far, where two values are nearly the greatest."""
+    with _quiet(), torch.backends.mkldnn.flags(enabled=False):
+        largest = _largest_difference(expected, _outputs(network, batches))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(ROUNDINGS):
+        moved = copy.deepcopy(network)
+        with torch.no_grad():
+            for weights in moved.parameters():
+                noise = torch.randn(weights.shape, generator=generator)
+                weights.mul_(1 + torch.finfo(torch.float32).eps * noise)
+        largest = max(largest, _largest_difference(expected, _outputs(moved, batches)))
     return largest
 
 
