@@ -19,7 +19,15 @@ from PIL import Image
 from fissura.batches import http
 from fissura.batches.http import ClientTimeouts, open_endpoint
 from fissura.batches.pictures import KINDS
-from fissura.batches.scorer import Busy, Disagreement, Failing, Scored, Unreachable, Unscorable
+from fissura.batches.scorer import (
+    Busy,
+    Disagreement,
+    Failing,
+    Scored,
+    Unreachable,
+    Unscorable,
+    threshold_of_map,
+)
 from fissura.core.errors import FissuraError, SpecError
 from fissura.reports.pictures import RIGHT
 from fissura.segmentation.crack_measures import measure
@@ -484,3 +492,9 @@ class TestOpening:
         with pytest.raises(SpecError) as caught:
             asyncio.run(opened())
         assert "hunter2" not in str(caught.value)
+
+
+def test_a_map_without_a_threshold_is_refused_and_never_all_crack() -> None:
+    assert threshold_of_map(0.0) == 0.0
+    with pytest.raises(Disagreement, match="a map has a threshold, and this one comes without"):
+        threshold_of_map(None)

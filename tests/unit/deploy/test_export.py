@@ -324,6 +324,7 @@ class TestTheCard:
         assert card == json.loads(json.dumps(bundle.card))
         files = card["files"]
         assert {*files, "card.json"} == {path.name for path in bundle.path.iterdir()}
+        assert card["usage"] in (bundle.path / "README.md").read_text()
         for name, facts in files.items():
             assert facts == {
                 "bytes": (bundle.path / name).stat().st_size,

@@ -271,3 +271,16 @@ class TestTrial:
             "trial 0 epoch 3: val/f1 = 0.74 (kept: that of 2, 0.76)",
             "trial 0 epoch 4: val/f1 = 0.731 (kept: that of 2, 0.76)",
         ]
+
+    def test_counts_no_epoch_where_it_is_interrupted(
+        self, begin: Begin, search: StudySearch, tmp_path: Path
+    ) -> None:
+        search.suggest("a")
+        progress = SearchProgress(search, Study(tmp_path), total=1, say=print, waiting=dict)
+        first, *_ = self.results(begin(recipe_of(kept_by="val/f1")))
+        stopped = {"epoch": 0, "failure": "", "interrupted": True, "done": True}
+        for result in (first, stopped):
+            progress.on_trial_result(0, [], SimpleNamespace(trial_id="a"), result)
+        assert progress.status_line.gauges.epochs == 1
+        last = (tmp_path / "search.log").read_text().splitlines()[-1]
+        assert last.endswith("trial 0 is interrupted; search --resume continues it")

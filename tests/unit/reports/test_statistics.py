@@ -19,9 +19,11 @@ from fissura.reports.crack_scores import (
     crack_scores,
     resting_on_one,
 )
+from fissura.reports.sheet import score_entry
 from fissura.reports.statistics import (
     NO_INTERVAL,
     Bootstrapped,
+    Difference,
     Interval,
     bootstrap,
     difference,
@@ -299,3 +301,10 @@ def test_a_replicate_without_a_crack_is_no_perfect_f1(rng):
 
 def test_images_that_all_hold_a_crack_have_no_rate_of_false_alarms(rng):
     assert not set(FALSE_ALARMS) & set(bootstrapped(scored(rng), draws=draw(30, seed=0), seed=0))
+
+
+def test_a_change_is_shown_with_its_sign_its_interval_and_its_p_value() -> None:
+    cell = score_entry(Difference(0.02, -0.01, 0.05, 0.31))
+    assert (cell.text, cell.detail) == ("+0.020", "-0.010 to +0.050, p 0.310")
+    cell = score_entry(Interval(0.9, 0.8, 0.95))
+    assert (cell.text, cell.detail) == ("0.900", "0.800–0.950")

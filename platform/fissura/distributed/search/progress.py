@@ -56,7 +56,7 @@ class SearchProgress(Callback):
         metric = self._search.metrics[0]
         value = result.get(metric)
         if result["interrupted"]:
-            self._note(f"trial {number} is interrupted, and goes on with --resume")
+            self._note(f"trial {number} is interrupted; search --resume continues it")
             return
         status = result["failure"]
         own = (result.get("own") or [{}])[-1].get(metric)
