@@ -13,7 +13,7 @@ from typing import Protocol
 
 from fissura.core.files import sqlite_uri
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.distributed.training.train import LOG
+from fissura.distributed.training.launch import LOG
 from fissura.records.trial_attributes import REASON, RUN, SKIPPED
 from fissura.studies.study import Study
 
