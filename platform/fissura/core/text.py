@@ -34,6 +34,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def clock(seconds: float) -> str:
+    """Seconds since a beginning as "0:16" or "75:03"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
 def scaled(value: float, unit: str = "") -> str:
     """Three significant digits and a prefix: "31.0 M", "12.3 kJ"."""
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

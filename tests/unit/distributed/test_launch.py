@@ -68,7 +68,7 @@ def test_the_workers_of_a_backbone_each_fit_a_node(tmp_path: Path) -> None:
         range(8, 12),
         "0" * 16,
     )
-    with pytest.raises(ResourceError, match="--workers 3: .* the cluster's nodes have room for 2"):
+    with pytest.raises(ResourceError, match=r"--workers 3: .* the cluster's nodes have room for 2"):
         train_backbone_on_workers(
             Backbone(kind="vgg16", weights="trained", input_size=32),
             training=BackboneTraining(batch_size=8),

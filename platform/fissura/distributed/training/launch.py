@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import ray
@@ -20,6 +19,7 @@ from fissura.core.files import write_text
 from fissura.core.progress import Reminders, Say
 from fissura.distributed.cluster import Resources, connected
 from fissura.distributed.failure_policy import decide, of_workers
+from fissura.distributed.periodic import every
 from fissura.distributed.stopping import StopFile, stops_on_signals
 from fissura.distributed.training.runtime import TrainRuntime
 from fissura.training.checkpoint import STATE, read_progress
@@ -84,10 +84,7 @@ def train_by_workers(
                 except Exception as error:
                     if stop.requested():
                         raise Interrupted(stopped) from None
-                    if (
-                        _epochs_done(folder) == done
-                        or decide(of_workers(error), forgiven=1).action == "fail"
-                    ):
+                    if _epochs_done(folder) == done or decide(of_workers(error), forgiven=1).action == "fail":
                         raise FissuraError(f"{folder}: the training failed: {error}") from error
     if not (folder / result).is_file():
         raise Interrupted(stopped)
@@ -130,7 +127,7 @@ def reports_epochs(folder: Path, runtime: TrainRuntime) -> Callable[[dict[str, A
 def told_of(log: Path, say: Say) -> Iterator[None]:
     """Inside the block, a thread reports each epoch that workers add to `log`, and, at rising intervals, that
     none has ended."""
-    ended, waiting, known = Event(), Reminders(), len(_lines(log))
+    waiting, known = Reminders(), len(_lines(log))
 
     def look() -> None:
         nonlocal known
@@ -143,17 +140,10 @@ def told_of(log: Path, say: Say) -> Iterator[None]:
         elif waited := waiting.due():
             say(f"the workers train: no epoch has ended for {text.duration(waited)}")
 
-    def watch() -> None:
-        while not ended.wait(LOOK_EVERY_SECONDS):
-            look()
-
-    thread = Thread(target=watch, name="train-log", daemon=True)
-    thread.start()
     try:
-        yield
+        with every(LOOK_EVERY_SECONDS, look):
+            yield
     finally:
-        ended.set()
-        thread.join()
         look()
 
 
