@@ -23,8 +23,8 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True, repr=False)
 class Preparation(Brief):
-    """Data sets prepared for every trial of this machine: their cache folder, the digest of their content,
-    and the number of images in each split."""
+    """Data sets prepared for every trial of this machine: the folder of all prepared data, the digest of their
+    content, as leaderboards show it, and the number of images in each split."""
 
     cache: Path
     digest: str
@@ -109,7 +109,7 @@ def prepare(
     from fissura.data.labelled import image_keys
     from fissura.data.labelled.keys import digest_of_keyed
     from fissura.data.resize import Native
-    from fissura.data.sources import labelled, masked, parse_either
+    from fissura.data.sources import digest_sources, labelled, masked, parse_either
 
     folder = maybe_path(cache) or default_cache()
     sources = parse_either(named_in(data))
@@ -119,13 +119,18 @@ def prepare(
             f"{masked(sources)[0]} has masks, and {labelled(sources)[0]} labels; prepare them apart"
         )
     if masked(sources):
+        content = digest_sources(sources, directory=folder)
         prepared = prepare_images(
-            masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
+            masked(sources),
+            resize=resize or Native(),
+            directory=folder,
+            content=content,
+            on_sample=on_image,
         )
         for remark in [*notes_of(masked(sources)), *prepared.remarks]:
             say(remark)
         counts = {str(split): len(prepared.indices(split)) for split in SPLITS}
-        return Preparation(prepared.directory / prepared.digest, prepared.digest, counts)
+        return Preparation(folder, content, counts)
     if resize is not None:
         raise SpecError(
             f"--size: is for data with masks, and {labelled(sources)[0]} has labels; leave it out"
