@@ -23,8 +23,8 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True, repr=False)
 class Preparation(Brief):
-    """Data sets prepared for every trial of this machine: the folder of all prepared data, the digest of their
-    content, as leaderboards show it, and the number of images in each split."""
+    """Data sets prepared for every trial of this machine: the folder of all prepared data, the digest of
+    their content, as leaderboards show it, and the number of images in each split."""
 
     cache: Path
     digest: str

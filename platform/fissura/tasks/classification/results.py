@@ -31,6 +31,7 @@ from fissura.reports.classification_plots import Candidate, confusion_plot, pare
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
 from fissura.reports.html import part
+from fissura.reports.run_sections import RunSections
 from fissura.reports.task_leaderboard import TaskLeaderboard
 from fissura.studies.study import Plan, Study
 from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
@@ -102,10 +103,12 @@ class ClassificationResults:
         return RankedRuns(
             files=files,
             board=ClassLeaderboard(tuple(rows)),
-            held_out=[*sections(rows), *gallery],
-            found=found(rows) if rows else "",
-            plots=plots,
-            cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
+            sections=RunSections(
+                held_out=[*sections(rows), *gallery],
+                found=found(rows) if rows else "",
+                plots=plots,
+                cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
+            ),
         )
 
 
