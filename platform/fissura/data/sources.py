@@ -10,7 +10,7 @@ from fissura.core import text
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import AnyDataset, Named, parse_datasets
+from fissura.data.datasets import AnyDataset, Named, kind_of, parse_datasets
 from fissura.data.labelled import (
     AnyLabelled,
     ClassFolder,
@@ -32,7 +32,7 @@ def parse_either(texts: Sequence[Named]) -> tuple[ImageData, ...]:
     Raises:
         UserError: with all problems at once.
     """
-    with_labels = [named for named in texts if str(named).partition(":")[0] in labelled_kinds()]
+    with_labels = [named for named in texts if kind_of(named) in labelled_kinds()]
     others = [named for named in texts if named not in with_labels]
     return (
         *(parse_datasets(others) if others or not with_labels else ()),
