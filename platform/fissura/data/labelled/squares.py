@@ -23,7 +23,7 @@ from fissura.data.content import FileHashes
 from fissura.data.datasets import AnyDataset
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask, Place
-from fissura.data.labelled.memo import recall, remember
+from fissura.data.memo import recall, remember
 from fissura.data.naming import PLACE
 from fissura.data.options import options_text
 from fissura.data.sample import Sample
