@@ -11,6 +11,7 @@ from fissura.core.brief import Brief, Rows
 from fissura.core.errors import SpecError
 from fissura.core.progress import Say, silent
 from fissura.core.spec import Spec
+from fissura.core.text import size
 from fissura.data.sample import SPLITS
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Pruning(Brief):
 
     def lines(self) -> list[str]:
         """The freed size and the folder."""
-        return [f"{self.freed_bytes / 2**30:.2f} GiB freed: {self.cache}"]
+        return [f"{size(self.freed_bytes)} freed: {self.cache}"]
 
     def rows(self) -> list[dict[str, Any]]:
         """One row."""

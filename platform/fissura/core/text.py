@@ -47,6 +47,11 @@ def scaled(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".strip()
 
 
+def size(amount: float) -> str:
+    """Bytes as "64 MiB" or "3.0 GiB"."""
+    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
+
+
 def data(name: str, digest: str) -> str:
     """A data set as tables and pages call it: "bridge (1a2b3c4d)", by its name and what it holds."""
     return f"{name} ({digest[:8]})"

@@ -159,7 +159,7 @@ class TestPrepare:
         pruned = fissura.prune(keep_gib=0, cache=str(tmp_path))
         assert not held.exists()
         assert pruned.freed_bytes == size
-        assert repr(pruned) == f"0.00 GiB freed: {tmp_path}"
+        assert repr(pruned) == f"0 MiB freed: {tmp_path}"
 
     def test_names_the_files_that_are_left_out_each_time(self, images: Path, tmp_path: Path) -> None:
         data = tmp_path / "data"
