@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from fissura.core import text
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.files import near
-from fissura.data.names import SUFFIXES, is_image, is_passed_over, left_out, left_out_line
+from fissura.data.file_kinds import SUFFIXES, is_image, is_passed_over, left_out, left_out_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

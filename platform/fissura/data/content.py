@@ -15,8 +15,8 @@ from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import sha256
 from fissura.core.spec import digest
 from fissura.data.dataset import Dataset
+from fissura.data.dataset_names import PLACE, name_of, unique_names
 from fissura.data.memo import recall, remember
-from fissura.data.naming import PLACE, name_of, unique_names
 from fissura.data.sample import Sample
 
 Signature = tuple[int, ...]

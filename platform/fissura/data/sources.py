@@ -10,6 +10,7 @@ from fissura.core import text
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
+from fissura.data.dataset_names import name_of, unique_names
 from fissura.data.datasets import AnyDataset, Named, kind_of, parse_datasets
 from fissura.data.labelled import (
     AnyLabelled,
@@ -20,7 +21,6 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.squares import CutSquares
-from fissura.data.naming import name_of, unique_names
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 ImageData = Dataset | LabelledDataset

@@ -16,6 +16,7 @@ from fissura.batches.scorer import ModelCard, Result
 from fissura.batches.source import ImageSource
 from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
+from fissura.data.dataset_names import name_of
 from fissura.data.datasets import Named, kind_of
 from fissura.data.labelled import (
     LabelledDataset,
@@ -25,7 +26,6 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.keys import digest_of_keyed
-from fissura.data.naming import name_of
 from fissura.data.sample import Split
 from fissura.data.sources import root_of
 from fissura.metrics import AnyProtocol

@@ -21,8 +21,8 @@ from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
+from fissura.data.dataset_names import folder_name, name_of
 from fissura.data.datasets import Named, kind_of, kinds, parse_datasets
-from fissura.data.naming import folder_name, name_of
 from fissura.data.sample import Sample, Split
 from fissura.data.walk import composed
 from fissura.metrics import AnyProtocol
