@@ -96,14 +96,12 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     if cpus > resources.node_cpus:
         problems.append(
             f"--cpus-per-trial {cpus}: a trial runs on one node, and the largest has {resources.node_cpus}"
-            f" CPUs; ask for"
-            f" {resources.node_cpus} or fewer"
+            f" CPUs; ask for {resources.node_cpus} or fewer"
         )
     if gpus > resources.node_gpus:
         problems.append(
             f"--gpus-per-trial {gpus:g}: a trial runs on one node, and the most that one has is"
-            f" {count(resources.node_gpus, 'GPU')};"
-            " ask for fewer, or 0 to train on CPUs"
+            f" {count(resources.node_gpus, 'GPU')}; ask for fewer, or 0 to train on CPUs"
         )
     if not problems and concurrent > room:
         problems.append(

@@ -205,7 +205,7 @@ def _resumed(request: Request, storage: Path) -> Study:
     if request.trials is not None and request.trials != plan.trials:
         problems.append(
             f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with"
-            f" --extend N"
+            " --extend N"
         )
     if request.fixed and request.fixed != plan.fixed:
         problems.append(
