@@ -46,6 +46,7 @@ from fissura.records.run_files import facts_of, read_manifest, write_manifest
 from fissura.records.study_ranking import finished
 from fissura.records.trained import Trained
 from fissura.reports.html import Cell, table
+from fissura.reports.run_sections import RunSections
 from fissura.reports.sheet import ALL_FORMATS, Format
 from fissura.reports.standings import Ranked
 from fissura.reports.statistics import Interval
@@ -292,7 +293,8 @@ class BoxResults:
         cells = [[Cell(str(score.level)), Cell(f"{score.f1:.4f}")] for score in board.scores]
         best = f"On test images the best boxes have F1 {board.scores[0].f1:.4f}." if cells else ""
         held_out = [table(["Level", "F1 of boxes"], cells)]
-        return RankedRuns(files=board.write(study.path), board=board, held_out=held_out, found=best)
+        sections = RunSections(held_out=held_out, found=best)
+        return RankedRuns(files=board.write(study.path), board=board, sections=sections)
 
 
 RESULTS: TaskResults = BoxResults()

@@ -11,6 +11,7 @@ from fissura.core.brief import Brief, Rows
 from fissura.core.errors import SpecError
 from fissura.core.progress import Say, silent
 from fissura.core.spec import Spec
+from fissura.core.text import size
 from fissura.data.sample import SPLITS
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True, repr=False)
 class Preparation(Brief):
-    """Data sets prepared for every trial of this machine: their cache folder, the digest of their content,
-    and the number of images in each split."""
+    """Data sets prepared for every trial of this machine: the folder of all prepared data, the digest of
+    their content, as leaderboards show it, and the number of images in each split."""
 
     cache: Path
     digest: str
@@ -49,7 +50,7 @@ class Pruning(Brief):
 
     def lines(self) -> list[str]:
         """The freed size and the folder."""
-        return [f"{self.freed_bytes / 2**30:.2f} GiB freed: {self.cache}"]
+        return [f"{size(self.freed_bytes)} freed: {self.cache}"]
 
     def rows(self) -> list[dict[str, Any]]:
         """One row."""
@@ -109,7 +110,7 @@ def prepare(
     from fissura.data.labelled import image_keys
     from fissura.data.labelled.keys import digest_of_keyed
     from fissura.data.resize import Native
-    from fissura.data.sources import labelled, masked, parse_either
+    from fissura.data.sources import digest_sources, labelled, masked, parse_either
 
     folder = maybe_path(cache) or default_cache()
     sources = parse_either(named_in(data))
@@ -119,13 +120,18 @@ def prepare(
             f"{masked(sources)[0]} has masks, and {labelled(sources)[0]} labels; prepare them apart"
         )
     if masked(sources):
+        content = digest_sources(sources, directory=folder)
         prepared = prepare_images(
-            masked(sources), resize=resize or Native(), directory=folder, on_sample=on_image
+            masked(sources),
+            resize=resize or Native(),
+            directory=folder,
+            content=content,
+            on_sample=on_image,
         )
         for remark in [*notes_of(masked(sources)), *prepared.remarks]:
             say(remark)
         counts = {str(split): len(prepared.indices(split)) for split in SPLITS}
-        return Preparation(prepared.directory / prepared.digest, prepared.digest, counts)
+        return Preparation(folder, content, counts)
     if resize is not None:
         raise SpecError(
             f"--size: is for data with masks, and {labelled(sources)[0]} has labels; leave it out"

@@ -11,7 +11,7 @@ from fissura.batches.task_batch import ScoredImages, Truth
 from fissura.core.errors import DataError, SpecError
 from fissura.core.files import write_json
 from fissura.core.tasks import all_tasks
-from fissura.data.datasets import Named, kinds
+from fissura.data.datasets import Named, kind_of, kinds
 from fissura.data.labelled import labelled_kinds
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
@@ -21,8 +21,8 @@ SCORES = "scores.json"
 
 def names_a_data_set(text: str) -> bool:
     """Whether `text` is KIND:ROOT rather than a folder or a URL."""
-    kind, colon, rest = text.partition(":")
-    return bool(colon) and not rest.startswith("//") and kind in {**kinds(), **labelled_kinds()}
+    _, colon, rest = text.partition(":")
+    return bool(colon) and not rest.startswith("//") and kind_of(text) in {**kinds(), **labelled_kinds()}
 
 
 def open_test_set(named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth]:

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from fissura.core import text
 from fissura.core.errors import DataError, FissuraError, SpecError
 from fissura.core.files import near
-from fissura.data.names import SUFFIXES, is_image, is_passed_over, left_out, left_out_line
+from fissura.data.file_kinds import SUFFIXES, is_image, is_passed_over, left_out, left_out_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -167,8 +168,8 @@ def _bounded(name: str, file: Any, *, size: int | None) -> bytes:
     data: bytes = file.read(MAX_BYTES + 1) if size is None or size <= MAX_BYTES else b""
     if len(data) > MAX_BYTES or (size or 0) > MAX_BYTES:
         raise DataError(
-            f"{name}: an image has at most {MAX_BYTES // 2**20} MB: this one has"
-            f" {(size or len(data)) // 2**20} MB or more; cut it into tiles"
+            f"{name}: an image has at most {text.size(MAX_BYTES)}: this one has"
+            f" {text.size(size or len(data))} or more; cut it into tiles"
         )
     return data
 

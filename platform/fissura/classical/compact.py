@@ -150,7 +150,7 @@ class Compact:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The classifier in a file of at most 64 MB, compressed or not. No code in it is run.
+        """The classifier in a file of at most 64 MiB, compressed or not. No code in it is run.
 
         Raises:
             CompactError: the file cannot be read, is torn, or holds anything but a classifier.
@@ -351,7 +351,7 @@ def _unpack(path: Path) -> dict[str, NDArray[Any]]:
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         members = archive.infolist()
         if len(packed) > LIMIT_BYTES or sum(member.file_size for member in members) > LIMIT_BYTES:
-            raise CompactError(f"at most {LIMIT_BYTES // 2**20} MB, packed or not")
+            raise CompactError(f"at most {LIMIT_BYTES // 2**20} MiB, packed or not")
         # other compressions can grow without bound before their size is known
         if len(members) > 16 or not {member.compress_type for member in members} <= {0, zipfile.ZIP_DEFLATED}:
             raise CompactError("not packed as it is written here")

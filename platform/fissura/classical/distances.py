@@ -5,6 +5,7 @@ from jaxtyping import Float, Float64, Int
 from numpy.typing import DTypeLike
 
 from fissura.core.errors import DataError, ResourceError
+from fissura.core.text import size
 
 # below this share of the squared norms a squared distance is a rounding error of float64
 _ROUNDING = 1e-12
@@ -32,8 +33,8 @@ def squared_distances(
     needed = count * count * kind.itemsize
     if needed > memory:
         raise ResourceError(
-            f"distances: {count} samples need {needed / 2**30:.1f} GiB, and {memory / 2**30:.1f} GiB are "
-            "allowed in memory; take fewer images"
+            f"distances: {count} samples need {size(needed)}, and {size(memory)} are allowed in memory; take"
+            " fewer images"
         )
     values: Float[np.ndarray, "n n"] = np.empty((count, count), dtype=kind)
     _fill(values, features=features, block=block)

@@ -25,7 +25,7 @@ def centres(z: Float[np.ndarray, "n r"], *, count: int, rng: np.random.Generator
     return result
 
 
-def moved(
+def optimised(
     landmarks: Float[np.ndarray, "m r"],
     *,
     points: Float[np.ndarray, "n r"],

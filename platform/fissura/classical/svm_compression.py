@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Integer
 
-from fissura.classical.landmarks import centres, frequencies, kernel, moved
+from fissura.classical.landmarks import centres, frequencies, kernel, optimised
 from fissura.classical.quantisation import Bits, Stored, stored
 from fissura.classical.ridge import ridge
 from fissura.core.errors import DataError
@@ -138,7 +138,9 @@ def compress_svm(
         landmarks = centres(z, count=compression.components, rng=rng)
         if compression.method == "reduced_set":
             weights, intercept = ridge(kernel(points, landmarks), target)
-            landmarks = moved(landmarks, points=points, target=target, weights=weights, intercept=intercept)
+            landmarks = optimised(
+                landmarks, points=points, target=target, weights=weights, intercept=intercept
+            )
     vectors, used = stored("vectors", landmarks, bits=bits)
     return "rbf", arrays | vectors | _head(*ridge(kernel(points, used), target))
 

@@ -27,6 +27,7 @@ from fissura.core.spec import Spec
 from fissura.metrics.classification import class_scores
 from fissura.models.backbones import FeatureNetwork
 from fissura.training.checkpoint import STATE, TrainingState, resumed_progress
+from fissura.training.decay_groups import decay_groups
 from fissura.training.mixed_precision import MixedPrecision, PrecisionName
 from fissura.training.runtime import Runtime
 
@@ -167,16 +168,8 @@ class BackboneTrainer:
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         parameters = list(self._objective.parameters())
-        groups = [
-            {
-                "params": [parameter for parameter in parameters if parameter.ndim > 1],
-                "weight_decay": self.training.weight_decay,
-            },
-            {
-                "params": [parameter for parameter in parameters if parameter.ndim <= 1],
-                "weight_decay": 0.0,
-            },
-        ]
+        groups = decay_groups(parameters, weight_decay=self.training.weight_decay)
+        groups.reverse()  # the order in which the states of earlier versions number them
         return torch.optim.AdamW(groups, lr=self.training.lr, fused=True)
 
     def _train(self) -> Record:

@@ -11,7 +11,7 @@ from fissura.cli.runs import score_text
 from fissura.cli.serve import TokenOption
 from fissura.core import text
 from fissura.core.problems import summed_up
-from fissura.data.names import left_out_line
+from fissura.data.file_kinds import left_out_line
 
 if TYPE_CHECKING:
     from fissura.batches.report import BatchReport

@@ -13,7 +13,7 @@ from fissura.cli.console import Console, JsonOption, table
 from fissura.cli.options import CacheOption
 from fissura.core.errors import SpecError
 from fissura.core.problems import summed_up
-from fissura.core.text import nearest
+from fissura.core.text import count, nearest
 
 if TYPE_CHECKING:
     from fissura.data.check import CheckReport
@@ -196,6 +196,5 @@ def _findings(checked: "CheckReport") -> str:
         lines.append(f"crack pixels: {100 * checked.crack_share:.2f} %")
     for name, texts in (("error", checked.problems), ("warning", checked.warnings), ("note", checked.notes)):
         lines += [f"{name}: {text}" for text in summed_up(texts)]
-    errors, warnings = len(checked.problems), len(checked.warnings)
-    lines.append(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+    lines.append(f"{count(len(checked.problems), 'error')}, {count(len(checked.warnings), 'warning')}")
     return "\n".join(lines)

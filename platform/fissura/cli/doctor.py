@@ -8,6 +8,7 @@ import typer
 
 from fissura.cli.console import Console, JsonOption
 from fissura.cli.options import CacheOption
+from fissura.core.text import count
 
 if TYPE_CHECKING:
     from fissura.operations.doctor.findings import Finding
@@ -59,8 +60,5 @@ def _text(findings: "list[Finding]", counts: dict[str, int]) -> str:
         nodes = f"{', '.join(finding.nodes)}: " if finding.nodes else ""
         remedy = f"; {finding.remedy}" if finding.remedy else ""
         lines.append(f"{finding.level:8} {finding.check + ':':15} {nodes}{finding.text}{remedy}")
-    warnings, errors = counts["warning"], counts["error"]
-    summary = (
-        f"{counts['ok']} ok, {warnings} warning{'s' * (warnings != 1)}, {errors} error{'s' * (errors != 1)}"
-    )
-    return "\n".join([*lines, summary])
+    found = ", ".join(count(counts[level], level) for level in ("warning", "error"))
+    return "\n".join([*lines, f"{counts['ok']} ok, {found}"])

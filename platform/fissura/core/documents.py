@@ -50,8 +50,8 @@ def parse_json(text: str | bytes, *, values: int = LIMIT_VALUES) -> Any:
 
 
 def read_json(path: Path, *, remedy: str, values: int = LIMIT_VALUES) -> dict[str, Any]:
-    """The object in a JSON file of at most 16 MB and so many values; `remedy` ends the line that says what is
-    wrong with it.
+    """The object in a JSON file of at most 16 MiB and so many values; `remedy` ends the line that says what
+    is wrong with it.
 
     Raises:
         SpecError: the file is missing or cannot be read, or holds no such object.
@@ -59,7 +59,7 @@ def read_json(path: Path, *, remedy: str, values: int = LIMIT_VALUES) -> dict[st
     try:
         data = read_regular(path, most=LIMIT_BYTES)
         if len(data) > LIMIT_BYTES:
-            raise SpecError(f"{path}: at most 16 MB, is more; it is no file of this project")
+            raise SpecError(f"{path}: at most 16 MiB, is more; it is no file of this project")
         plain = parse_json(data, values=values)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from None

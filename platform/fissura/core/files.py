@@ -6,7 +6,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -92,6 +94,16 @@ def remove_abandoned(directory: Path) -> None:
     for path in directory.glob(".*.tmp"):
         if _SCRATCH.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path, *, within: float) -> bool:
+    """Removes a folder that ending processes may still write to; gives whether it is gone after so many
+    seconds."""
+    deadline = time.monotonic() + within
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1 * folder.exists())
+    return not folder.exists()
 
 
 def write_text(path: Path, text: str) -> None:

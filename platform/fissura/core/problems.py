@@ -4,6 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
+from fissura.core.text import count
+
 ALIKE = 3  # equal problems that are still a line each
 EXAMPLES = 3
 MOST_SHOWN = 5  # lines, where there is room for a few
@@ -36,7 +38,7 @@ def first(problems: Iterable[str], *, noun: str) -> list[str]:
     lines = summed_up(problems)
     more = len(lines) - MOST_SHOWN
     shown = [f"{noun}: {line}" for line in lines[:MOST_SHOWN]]
-    return [*shown, *([f"and {more} more {noun}{'s' * (more != 1)}"] if more > 0 else [])]
+    return [*shown, *([f"and {count(more, f'more {noun}')}"] if more > 0 else [])]
 
 
 def _told_apart(paths: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fissura.core.text import nearest
+from fissura.core.text import count, nearest
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 NUMBERS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -74,8 +74,7 @@ def must(problem: Mapping[str, Any]) -> str:
     if kind == "union_tag_not_found":
         return "has no `kind`; give it one"
     if kind == "too_short":
-        least = context["min_length"]
-        return f"must have at least {least} value{'s' if least > 1 else ''}"
+        return f"must have at least {count(context['min_length'], 'value')}"
     if kind == "too_long":
         return f"has too many values, {context['max_length']} at most"
     if kind in {"string_too_short", "string_too_long"}:

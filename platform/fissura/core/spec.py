@@ -48,7 +48,7 @@ class Spec(BaseModel):
 
     @classmethod
     def load_file(cls, path: Path, *, remedy: str = "") -> Self:
-        """The spec in a JSON file of at most 16 MB and 20,000 values; `remedy`, where there is one, is what
+        """The spec in a JSON file of at most 16 MiB and 20,000 values; `remedy`, where there is one, is what
         to do if not.
 
         Raises:

@@ -34,12 +34,22 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def clock(seconds: float) -> str:
+    """Seconds since a beginning as "0:16" or "75:03"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
 def scaled(value: float, unit: str = "") -> str:
     """Three significant digits and a prefix: "31.0 M", "12.3 kJ"."""
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= factor:
             return f"{value / factor:#.3g} {prefix}{unit}".replace(". ", " ")
     return f"{value:.3g} {unit}".strip()
+
+
+def size(amount: float) -> str:
+    """Bytes as "64 MiB" or "3.0 GiB"."""
+    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
 
 
 def data(name: str, digest: str) -> str:

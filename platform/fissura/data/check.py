@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,10 @@ from fissura.data.check_lines import (
     without_crack,
 )
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import Named, parse_dataset, text_of
+from fissura.data.datasets import Named, kind_of, parse_dataset
 from fissura.data.duplicates import Duplicate, Fingerprint, duplicates, fingerprint
-from fissura.data.labelled.class_folder import ClassFolder
+from fissura.data.labelled import ClassFolder, labelled_kinds, parse_labels
 from fissura.data.lost import LostCracks, loss_line
-from fissura.data.options import split_options, with_options
 from fissura.data.resize import AnyResize, Fixed
 from fissura.data.sample import SPLITS, Sample
 from fissura.data.turns import doubtful_turn, turn_warnings
@@ -98,17 +96,12 @@ def parse_source(named: Named) -> Dataset | ClassFolder:
         SpecError: no such kind, or no root.
         DataError: squares cut from another data set: check that one.
     """
-    if isinstance(named, Dataset | ClassFolder):
-        return named
-    text = text_of(named, folders="folder")
-    kind, _, root = text.partition(":")
-    if kind == "class_folder" and root:
-        root, options = split_options(root)
-        return with_options(ClassFolder, options, text=text, given={"root": Path(root).expanduser()})
-    if kind in {"patches", "severity"}:
-        cut_from = ":".join(root.split(":")[-2:])
-        raise DataError(f"`{text}`: is cut from another data set; check that one: `{cut_from}`")
-    return parse_dataset(named)
+    if kind_of(named) not in labelled_kinds():
+        return parse_dataset(named)
+    labels = parse_labels(named)
+    if isinstance(labels, ClassFolder):
+        return labels
+    raise DataError(f"`{labels}`: is cut from another data set; check that one: `{labels.source}`")
 
 
 def check(

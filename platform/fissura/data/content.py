@@ -1,7 +1,5 @@
 """One digest of the content of image sets: the files' bytes, splits and groups, not their paths."""
 
-import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +12,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fissura.core.errors import DataChanged, DataError
-from fissura.core.files import sha256, write_text
+from fissura.core.files import sha256
 from fissura.core.spec import digest
 from fissura.data.dataset import Dataset
-from fissura.data.naming import PLACE, name_of, unique_names
+from fissura.data.dataset_names import PLACE, name_of, unique_names
+from fissura.data.memo import recall, remember
 from fissura.data.sample import Sample
 
 Signature = tuple[int, ...]
@@ -25,7 +24,6 @@ Decoded = tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.n
 
 SETTLED_NS = 100_000_000  # file systems' clocks tick at least every 10 ms: a later change shows in the times
 MEMO = "hashes.json"
-MEMO_BYTES = 1 << 28
 MEMO_ENTRIES = 1_000_000
 
 
@@ -210,7 +208,7 @@ class FileHashes:
                 else:
                     self.signatures[path], hashes[path] = signature(result[0]), result[1]
         if fresh:
-            self._save({**known, **fresh})
+            remember(self._memo, dict(list({**known, **fresh}.items())[-MEMO_ENTRIES:]))
         if problems:
             raise DataError(*problems)
         return hashes
@@ -220,22 +218,8 @@ class FileHashes:
         return [path for path, before in self.signatures.items() if _signature_now(path) != before]
 
     def _load(self) -> dict[str, list[int | str]]:
-        # the memo only saves time: a torn one is ignored
-        with contextlib.suppress(OSError, ValueError):
-            if self._memo is not None and self._memo.stat().st_size <= MEMO_BYTES:
-                loaded = json.loads(self._memo.read_text(encoding="utf-8"))
-                if isinstance(loaded, dict):
-                    return {
-                        path: entry
-                        for path, entry in loaded.items()
-                        if isinstance(entry, list) and len(entry) == 6
-                    }
-        return {}
-
-    def _save(self, known: dict[str, list[int | str]]) -> None:
-        if self._memo is not None:
-            with contextlib.suppress(OSError):
-                write_text(self._memo, json.dumps(dict(list(known.items())[-MEMO_ENTRIES:])))
+        loaded = recall(self._memo, whole=lambda plain: isinstance(plain, dict)) or {}
+        return {path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 6}
 
 
 def _signature_now(path: Path) -> Signature | None:

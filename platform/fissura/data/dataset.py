@@ -11,9 +11,9 @@ from pydantic import Field
 
 from fissura.core.errors import DataError
 from fissura.core.spec import Spec
+from fissura.data.dataset_names import DataName
 from fissura.data.images import read_rgb
 from fissura.data.masks import MaskReading, decode_mask
-from fissura.data.naming import DataName
 from fissura.data.options import options_text
 from fissura.data.sample import Sample
 from fissura.data.splits import carve

@@ -20,8 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fissura.core.errors import DataError
-from fissura.data.names import SUFFIXES as SUFFIXES
-from fissura.data.names import reads_heif, unread_kind
+from fissura.data.file_kinds import SUFFIXES as SUFFIXES
+from fissura.data.file_kinds import reads_heif, unread_kind
 from fissura.data.whole import require_whole
 
 HEIF = "HEIF"

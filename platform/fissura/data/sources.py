@@ -10,7 +10,8 @@ from fissura.core import text
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import AnyDataset, Named, parse_datasets
+from fissura.data.dataset_names import name_of, unique_names
+from fissura.data.datasets import AnyDataset, Named, kind_of, parse_datasets
 from fissura.data.labelled import (
     AnyLabelled,
     ClassFolder,
@@ -20,7 +21,6 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.squares import CutSquares
-from fissura.data.naming import name_of, unique_names
 
 AnySource = Annotated[AnyDataset | AnyLabelled, Field(discriminator="kind")]
 ImageData = Dataset | LabelledDataset
@@ -32,7 +32,7 @@ def parse_either(texts: Sequence[Named]) -> tuple[ImageData, ...]:
     Raises:
         UserError: with all problems at once.
     """
-    with_labels = [named for named in texts if str(named).partition(":")[0] in labelled_kinds()]
+    with_labels = [named for named in texts if kind_of(named) in labelled_kinds()]
     others = [named for named in texts if named not in with_labels]
     return (
         *(parse_datasets(others) if others or not with_labels else ()),

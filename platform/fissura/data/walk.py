@@ -9,7 +9,7 @@ from typing import Literal
 
 from fissura.core.files import near
 from fissura.core.text import count
-from fissura.data.names import (
+from fissura.data.file_kinds import (
     HEIF_SUFFIXES,
     SUFFIXES,
     is_image,

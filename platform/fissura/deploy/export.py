@@ -34,7 +34,7 @@ from fissura.core.brief import Brief
 from fissura.core.errors import DataError
 from fissura.core.files import check_writable, sha256
 from fissura.core.rules import no_probability
-from fissura.data import names, whole
+from fissura.data import file_kinds, whole
 from fissura.deploy.export_table import latency_table, network_macs
 from fissura.deploy.onnx_model import Sides, check_edge, export_onnx, quantise_onnx
 from fissura.deploy.segmentation_card import fixed_size, segmentation_card, working_size
@@ -59,7 +59,11 @@ It needs Python 3.11 with three packages: `pip install onnxruntime numpy pillow`
 and the SHA-256 of each file here.
 """
 SCRIPTS = Path(__file__).parent / "bundle"
-READING = (SCRIPTS / "card.py", SCRIPTS / "images.py", *(Path(str(one.__file__)) for one in (names, whole)))
+READING = (
+    SCRIPTS / "card.py",
+    SCRIPTS / "images.py",
+    *(Path(str(one.__file__)) for one in (file_kinds, whole)),
+)
 SEGMENTING = (SCRIPTS / "segment.py", SCRIPTS / "windows.py", Path(str(small_cracks.__file__)))
 CLASSIFYING = (SCRIPTS / "classify.py",)
 

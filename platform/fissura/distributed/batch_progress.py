@@ -1,6 +1,5 @@
 """Progress within the images of a batch: one photograph of 36 megapixels takes a CPU minutes."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ import ray
 from ray.exceptions import RayError
 
 from fissura.core.progress import Say
-from fissura.core.text import count
+from fissura.core.text import clock, count
 from fissura.deploy.model import Model
+from fissura.distributed.periodic import every
 
 EVERY_SECONDS = 15.0  # between two lines while no image finishes
 REPORT_EVERY_SECONDS = 1.0  # of a worker
@@ -64,15 +64,13 @@ class Standstill:
             self._done, self._since = done, now
         elif now - self._since >= EVERY_SECONDS:
             self._since = now
-            minutes, seconds = divmod(int(now - self._begin), 60)
-            parts = [f"{minutes}:{seconds:02}", f"{done} of {count(self._total, 'image')}", *read()[:SHOWN]]
-            self._say(" · ".join(parts))
+            done_of_all = f"{done} of {count(self._total, 'image')}"
+            self._say(" · ".join([clock(now - self._begin), done_of_all, *read()[:SHOWN]]))
 
 
 @contextmanager
 def progress_reports(board: Any, standstill: Standstill, done: Callable[[], int]) -> Iterator[None]:
     """Inside the block, a thread reads the board and reports a standstill."""
-    ended = threading.Event()
 
     def read() -> list[str]:
         try:
@@ -81,14 +79,8 @@ def progress_reports(board: Any, standstill: Standstill, done: Callable[[], int]
             return []
         return lines
 
-    def watch() -> None:
-        while not ended.wait(min(1.0, EVERY_SECONDS)):
-            standstill.look(done(), read)
+    def look() -> None:
+        standstill.look(done(), read)
 
-    watching = threading.Thread(target=watch, name="batch-progress", daemon=True)
-    watching.start()
-    try:
+    with every(min(1.0, EVERY_SECONDS), look):
         yield
-    finally:
-        ended.set()
-        watching.join()

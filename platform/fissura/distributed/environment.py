@@ -3,16 +3,15 @@
 import logging
 import os
 import secrets
-import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fissura.core.errors import FissuraError, ResourceError
+from fissura.core.files import remove_folder
 
 _LOGGER = logging.getLogger(__name__)
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of a Unix socket's path
@@ -85,12 +84,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder that ending processes may still write to for a moment."""
-    deadline = time.monotonic() + REMOVING_SECONDS
-    while folder.exists() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.1 * folder.exists())
-    if folder.exists():
+    if not remove_folder(folder, within=REMOVING_SECONDS):
         _LOGGER.warning("Ray's folder %s is still written to, and stays; remove it", folder)
 
 

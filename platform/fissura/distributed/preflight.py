@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fissura.core.errors import ResourceError
-from fissura.core.text import count
+from fissura.core.text import count, size
 from fissura.distributed.cluster import Resources
 from fissura.models import check_weights
 from fissura.models.weights import Hub
@@ -96,14 +96,12 @@ def plan_slots(resources: Resources, hardware: Hardware, *, trials: int) -> Slot
     if cpus > resources.node_cpus:
         problems.append(
             f"--cpus-per-trial {cpus}: a trial runs on one node, and the largest has {resources.node_cpus}"
-            f" CPUs; ask for"
-            f" {resources.node_cpus} or fewer"
+            f" CPUs; ask for {resources.node_cpus} or fewer"
         )
     if gpus > resources.node_gpus:
         problems.append(
             f"--gpus-per-trial {gpus:g}: a trial runs on one node, and the most that one has is"
-            f" {count(resources.node_gpus, 'GPU')};"
-            " ask for fewer, or 0 to train on CPUs"
+            f" {count(resources.node_gpus, 'GPU')}; ask for fewer, or 0 to train on CPUs"
         )
     if not problems and concurrent > room:
         problems.append(
@@ -180,17 +178,15 @@ def check_disk(recipe: Recipe, *, storage: Path, slots: Slots) -> None:
         ResourceError: it has not.
     """
     network = recipe.model.model_copy(update={"weights": "none"}).build()
-    size = sum(parameter.numel() * 4 for parameter in network.parameters())
+    weights = sum(parameter.numel() * 4 for parameter in network.parameters())
     # a running trial keeps its best weights, and a checkpoint of weights and two moments; both twice while
     # they are replaced
-    need = size * (KEPT_RUNS + slots.concurrent * (2 + 2 * 3))
+    need = weights * (KEPT_RUNS + slots.concurrent * (2 + 2 * 3))
     existing = next(folder for folder in (storage, *storage.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if need > free:
         raise ResourceError(
-            f"--storage {storage}: the checkpoints of this search need {need / 2**30:.1f} GiB"
-            f" ({size / 2**20:.0f} MiB a"
-            f" network, {slots.concurrent} trials at a time), {free / 2**30:.1f} GiB are free; free some,"
-            f" name another"
-            " --storage, or lower --concurrency"
+            f"--storage {storage}: the checkpoints of this search need {size(need)} ({size(weights)} a"
+            f" network, {count(slots.concurrent, 'trial')} at a time), {size(free)} are free; free some, name"
+            " another --storage, or lower --concurrency"
         )

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from fissura.core.signals import handled
+
 STOP = "stop"
 LOOK_EVERY_SECONDS = 0.5
 
@@ -49,9 +51,5 @@ def stops_on_signals(stop: StopFile) -> Iterator[None]:
             raise KeyboardInterrupt(signal.Signals(number).name)
         stop.request()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(handle):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue
 
 from fissura.core.spec import Spec
-from fissura.data.naming import name_of, unique_names
+from fissura.data.dataset_names import name_of, unique_names
 
 LIBRARIES = (
     "torch",

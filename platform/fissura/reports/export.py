@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -15,6 +15,7 @@ from fissura.reports.gallery import Budget, gallery
 from fissura.reports.leaderboard import Leaderboard
 from fissura.reports.pictures import Load
 from fissura.reports.ranked_sheet import figure
+from fissura.reports.run_sections import RunSections
 from fissura.reports.sheet import ALL_FORMATS, Document, Format, document_text, section, write_document
 from fissura.reports.standings import Table
 
@@ -95,20 +96,12 @@ def found(table: Table) -> str:
     )
 
 
-class HeldOut(NamedTuple):
-    """What a study's report says of held-out images: parts of HTML, the result in a sentence, and tiles."""
-
-    held_out: list[Markup]
-    found: str
-    tiles: list[Markup]
-
-
-def held_out(board: Leaderboard, *, load: Load | None) -> HeldOut:
-    """Of segmentations, with pictures where `load` gives the images."""
-    return HeldOut(
-        sections(board, load=load),
-        found(board.tables[0]) if board.tables else "",
-        [tile(table) for table in board.tables],
+def held_out(board: Leaderboard, *, load: Load | None) -> RunSections:
+    """What a study's report says of held-out images, with pictures where `load` gives the images."""
+    return RunSections(
+        held_out=sections(board, load=load),
+        found=found(board.tables[0]) if board.tables else "",
+        tiles=[tile(table) for table in board.tables],
     )
 
 

@@ -15,8 +15,9 @@ from fissura.records.study_ranking import best_trials, finished
 from fissura.records.trial_attributes import REASON, SKIPPED, TOOK
 from fissura.reports import html
 from fissura.reports.differences import plain
-from fissura.reports.figures import Plot, draw_all, quiet
+from fissura.reports.figures import draw_all, quiet
 from fissura.reports.plots import plots
+from fissura.reports.run_sections import RunSections
 from fissura.reports.sensitivity import sensitivity
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ class StudyFacts:
     `objectives` names its values, and `measured` says of each, as the end of a sentence, on which images and
     by which protocol; `data` says in a sentence what was trained and validated on; `seconds` is the wall time
     of the search; `command` runs it again; `paper_trial` is the number of the trial that ran the paper's own
-    setting (None: none did); `held_out` are the parts of the section about held-out images, `found` is their
-    result in a sentence, `tiles` in large print; `plots` are more sections of plots; `cross_data` is the
-    section about other data than the study's own; `details` are more facts to list.
+    setting (None: none did); `runs` says what was found of the evaluated ones; `details` are more facts to
+    list.
     """
 
     objectives: Sequence[str]
@@ -47,11 +47,7 @@ class StudyFacts:
     seconds: float | None = None
     paper_trial: int | None = 0
     manifest: Manifest | None = None
-    plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
-    held_out: Sequence[Markup] = ()
-    found: str = ""
-    tiles: Sequence[Markup] = ()
-    cross_data: Sequence[Markup] = ()
+    runs: RunSections = field(default_factory=RunSections)
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,10 +66,10 @@ def write_report(
         figures = {"The search": plots(study, objectives=extra.objectives)}
         if alone:
             figures["Sensitivity"] = alone
-        figures |= {name: list(own) for name, own in extra.plots.items()}
+        figures |= {name: list(own) for name, own in extra.runs.plots.items()}
         sections = {
-            "Held-out images": extra.held_out or [html.part("absent", NOT_SCORED)],
-            **({"On other data": extra.cross_data} if extra.cross_data else {}),
+            "Held-out images": extra.runs.held_out or [html.part("absent", NOT_SCORED)],
+            **({"On other data": extra.runs.cross_data} if extra.runs.cross_data else {}),
             "Best trials": [*_best(trials, ranked, extra), *_all_trials(trials, extra)],
             **{name: [part] for name, part in zip(figures, draw_all(*figures.values()), strict=True)},
             "What produced this": _origin(study, extra),
@@ -95,7 +91,7 @@ def write_report(
 
 def _sentences(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[str]:
     """What was found."""
-    return [_headline(ranked, _paper(trials, extra), extra), extra.found]
+    return [_headline(ranked, _paper(trials, extra), extra), extra.runs.found]
 
 
 def _tiles(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: StudyFacts) -> list[Markup]:
@@ -123,7 +119,7 @@ def _tiles(trials: list["FrozenTrial"], ranked: list["FrozenTrial"], extra: Stud
         tiles.append(
             html.part("tile", "On the Pareto front", str(len(ranked)), "trials that none other beats")
         )
-    tiles += extra.tiles
+    tiles += extra.runs.tiles
     others = [
         f"{number} {_STATES.get(state, state)}" for state, number in states.items() if state != "complete"
     ]

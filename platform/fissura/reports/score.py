@@ -17,8 +17,8 @@ from fissura.core.problems import first
 from fissura.core.rules import no_probability
 from fissura.core.spec import digest
 from fissura.core.text import count
+from fissura.data.dataset_names import folder_name
 from fissura.data.images import SUFFIXES
-from fissura.data.naming import folder_name
 from fissura.data.walk import affix_text, common_affix
 from fissura.metrics import (
     Counts,

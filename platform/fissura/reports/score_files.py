@@ -10,9 +10,9 @@ from PIL.PngImagePlugin import PngImageFile
 
 from fissura.core.errors import DataError
 from fissura.core.files import near
+from fissura.data.file_kinds import is_passed_over
 from fissura.data.images import SUFFIXES, read_size
 from fissura.data.masks import decode_mask, read_levels
-from fissura.data.names import is_passed_over
 from fissura.data.walk import composed, listed
 from fissura.data.whole import require_whole
 

@@ -113,13 +113,13 @@ class ActivePhase:
         elif self._schedule is not None and self._stepped == "epoch":
             self._schedule.step()
 
-    def finish(self, keep: Callable[[Callable[[], None]], None]) -> None:
-        """Rank 0 writes, through `keep`, the maps that this phase leaves to later ones; the others wait for
-        it."""
+    def finish(self, write_patiently: Callable[[Callable[[], None]], None]) -> None:
+        """Rank 0 writes, through `write_patiently`, the maps that this phase leaves to later ones; the others
+        wait for it."""
         if self._runtime.rank == 0:
             predict = prediction(
                 self.objective.model, data=self._data, recipe=self._recipe, device=self._runtime.device
             )
             for name, maps in self.objective.criterion.finish_phase(predict).items():
-                keep(partial(write_maps, maps, self._run / file_of(name)))
+                write_patiently(partial(write_maps, maps, self._run / file_of(name)))
         self._runtime.share([0.0])

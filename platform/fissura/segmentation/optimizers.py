@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 
 from fissura.core.spec import Spec
+from fissura.training.decay_groups import decay_groups
 
 Parameters = list[torch.nn.Parameter]
 Published = Set[torch.nn.Parameter]
@@ -42,17 +43,12 @@ class AdamW(Spec):
     def build(self, parameters: Parameters, *, published: Published = frozenset()) -> torch.optim.Optimizer:
         """The optimizer over `parameters`; a group with rate `lr`, if any, comes first. One fused kernel a
         step on a GPU."""
-        grouped: dict[tuple[bool, bool], Parameters] = {}
-        for parameter in parameters:
-            new = bool(published) and parameter not in published
-            grouped.setdefault((new, parameter.ndim > 1), []).append(parameter)
+        new = [parameter for parameter in parameters if published and parameter not in published]
+        old = [parameter for parameter in parameters if not published or parameter in published]
         groups = [
-            {
-                "params": grouped[new, decays],
-                "lr": self.lr * (self.new_factor if new else 1.0),
-                "weight_decay": self.weight_decay if decays else 0.0,
-            }
-            for new, decays in sorted(grouped)
+            {**group, "lr": lr}
+            for own, lr in ((old, self.lr), (new, self.lr * self.new_factor))
+            for group in decay_groups(own, weight_decay=self.weight_decay)
         ]
         return torch.optim.AdamW(groups, lr=self.lr, fused=parameters[0].is_cuda)
 

@@ -228,7 +228,7 @@ class Recipe(Experiment):
         """The metric that the kept model is chosen by."""
         return self.kept_by or "val/loss"
 
-    def standing(self, record: Mapping[str, Any]) -> tuple[float, float]:
+    def epoch_order(self, record: Mapping[str, Any]) -> tuple[float, float]:
         """The order in which epochs are kept: the larger the better."""
         loss = record["val/loss"]
         return (-loss if self.kept_metric == "val/loss" else record[self.kept_metric]), -loss

@@ -49,7 +49,7 @@ def close_run(
     if trainer.rank != 0:
         return manifest
     files = files_of(trainer.recipe)
-    trainer.keep(
+    trainer.write_patiently(
         lambda: write_manifest(
             trainer.run, manifest.model_copy(update={"files": facts_of(trainer.run, files)})
         )

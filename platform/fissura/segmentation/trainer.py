@@ -153,15 +153,15 @@ class Trainer:
         if self.recipe.phases:
             self._active = self._begin_phase()
         if self.rank == 0:
-            self.keep(lambda: remove_abandoned(self.run))
+            self.write_patiently(lambda: remove_abandoned(self.run))
             # it describes an earlier training, whose weights were removed
-            self.keep(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
+            self.write_patiently(lambda: (self.run / MANIFEST).unlink(missing_ok=True))
         if resumed:
             self._active.state.load()
         elif self.rank == 0:
-            self.keep(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
+            self.write_patiently(lambda: write_json(self.run / RECIPE, self.recipe.plain()))
         if self.rank == 0:
-            self.keep(lambda: begin_curves(self.run, self.history))
+            self.write_patiently(lambda: begin_curves(self.run, self.history))
 
     def _begin_phase(self) -> ActivePhase:
         return ActivePhase(
@@ -201,7 +201,7 @@ class Trainer:
             if stop:
                 spent = self.progress.seconds + time.perf_counter() - begin
                 stopped = replace(self.progress, batch=number, loss_sum=loss_sum, seconds=spent)
-                self._save(dice.kept(stopped))
+                self._save(dice.recorded_in(stopped))
                 raise Interrupted(f"stopped after step {number} of epoch {self.progress.epoch + 1}")
         loss_sum += self._sum_of(pending, last=number)
         seconds = time.perf_counter() - begin
@@ -253,7 +253,7 @@ class Trainer:
     def _advance(self, phase: Phase, record: Record, *, seconds: float) -> None:
         best = self._is_best(record)
         if best and self.rank == 0:
-            self.keep(lambda: save_weights(self._network, self.run / WEIGHTS))
+            self.write_patiently(lambda: save_weights(self._network, self.run / WEIGHTS))
         done = self.progress.after_epoch(loss=record["val/loss"], best=best, seconds=seconds)
         record["kept_epoch"] = done.best_epoch
         stopped = phase.early_stopping is not None and done.stale >= phase.early_stopping
@@ -266,7 +266,7 @@ class Trainer:
                 done = replace(done, finished=reason)
         changed = done.phase != self.progress.phase
         if changed:
-            self._active.finish(self.keep)
+            self._active.finish(self.write_patiently)
             # two wrappers must not average the same gradients
             del self._active
         self.progress = done
@@ -276,23 +276,24 @@ class Trainer:
     def _is_best(self, record: Record) -> bool:
         """Whether the epoch is the best of its phase so far."""
         best, before = self.progress.best_epoch, self.progress.epoch - self.progress.phase_epoch
-        return best <= before or self.recipe.standing(record) > self.recipe.standing(self.history[best - 1])
+        order = self.recipe.epoch_order
+        return best <= before or order(record) > order(self.history[best - 1])
 
     def _write(self) -> None:
         if self._runtime.rank != 0:
             return
-        self.keep(lambda: add_epoch(self.run, self.history[-1]))
+        self.write_patiently(lambda: add_epoch(self.run, self.history[-1]))
         if self.finished:
             plain = {"progress": vars(self.progress), "history": self.history}
-            self.keep(lambda: write_json(self.run / METRICS, plain))
-            self.keep(lambda: (self.run / STATE).unlink(missing_ok=True))
+            self.write_patiently(lambda: write_json(self.run / METRICS, plain))
+            self.write_patiently(lambda: (self.run / STATE).unlink(missing_ok=True))
         else:
             self._save(self.progress)
 
     def _save(self, progress: Progress) -> None:
         if self._runtime.rank == 0:
-            self.keep(lambda: self._active.state.save(progress, self.history))
+            self.write_patiently(lambda: self._active.state.save(progress, self.history))
 
-    def keep(self, write: Callable[[], None]) -> None:
+    def write_patiently(self, write: Callable[[], None]) -> None:
         """Calls `write`, which writes into the run directory; waits while its storage is full or gone."""
         persist_in(self.run, write, on_wait=self._runtime.waiting)

@@ -31,7 +31,7 @@ class TrainingDice:
         both = 2 * (predicted & labelled).sum()
         self._sums += torch.stack([both, predicted.sum() + labelled.sum()])
 
-    def kept(self, progress: Progress) -> Progress:
+    def recorded_in(self, progress: Progress) -> Progress:
         """`progress` with the sums so far, to resume from; waits for the device."""
         agreed, marked = self._sums.tolist()
         return replace(progress, agreed=agreed, marked=marked)

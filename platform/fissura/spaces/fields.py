@@ -70,7 +70,7 @@ def find(plain: Plain, model_type: type[Spec], path: str) -> RecipeField | None:
 
 
 def _follow(plain: Plain, model_type: type[Spec], path: str) -> tuple[RecipeField, bool]:
-    """The place as far as `path` leads, and whether that is all of it."""
+    """The field as far as `path` leads, and whether that is all of it."""
     field = RecipeField("", (), model_type, plain)
     for part in path.split("."):
         inner = _step(field, part)
@@ -210,7 +210,7 @@ def _index(items: list[Any], part: str) -> int | None:
 
 
 def _member(field: RecipeField) -> type[Spec] | None:
-    """The spec that the plain value at `place` is a form of."""
+    """The spec that the value of `field` is a form of."""
     if not isinstance(field.value, dict):
         return None
     admitted = members(field.annotation)

@@ -65,7 +65,7 @@ def make_plan(request: Request, cache: Path, *, profile: str) -> tuple[Study, Pl
         study = _resumed(request, storage)
         plan = study.plan()
         study.check_trials()
-        space = plan.load_space(study.path / "study.json")
+        space = plan.load_space(study.path)
         datasets = _current_datasets(
             study, plan, request.data, task=task_named(space.recipe.task), cache=cache
         )
@@ -201,11 +201,11 @@ def _resumed(request: Request, storage: Path) -> Study:
     study = named if request.name or named.exists else find_study(storage)
     plan = study.plan()
     problems = []
-    space = plan.load_space(study.path / "study.json")
+    space = plan.load_space(study.path)
     if request.trials is not None and request.trials != plan.trials:
         problems.append(
             f"--trials {request.trials}: the study was planned for {plan.trials}; leave it out, or add with"
-            f" --extend N"
+            " --extend N"
         )
     if request.fixed and request.fixed != plan.fixed:
         problems.append(

@@ -123,7 +123,7 @@ def _rebuild(study: Study, plan: Plan, done: Repaired, *, say: Say) -> None:
     import optuna
     from optuna.storages import RDBStorage
 
-    space = plan.load_space(study.path / PLAN)
+    space = plan.load_space(study.path)
     trials = _numbered(study, plan, space, say=say)
     path = study.path / DATABASE
     for suffix in FILE_SUFFIXES:

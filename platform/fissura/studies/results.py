@@ -45,12 +45,8 @@ def write_results(
         title=f"{plan.name}: search report",
         extra=replace(
             facts,
-            plots=ranked.plots,
             data=". ".join(filter(None, (facts.data, ranked.remark))),
-            held_out=ranked.held_out,
-            found=ranked.found,
-            tiles=ranked.tiles,
-            cross_data=ranked.cross_data,
+            runs=ranked.sections,
         ),
     )
     return Conclusion((*ranked.files, report), ranked.board)

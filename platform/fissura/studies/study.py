@@ -69,20 +69,20 @@ class Plan(Spec):
         """The points of all sweeps."""
         return tuple(point for sweep in self.sweeps for point in sweep.points)
 
-    def load_space(self, source: Path) -> LoadedSpace:
-        """The space as the study searches it; `source` is named where it breaks a rule."""
+    def load_space(self, folder: Path) -> LoadedSpace:
+        """The space as the study in `folder` searches it, whose plan is named where it breaks a rule."""
         space = load_text(
             self.space,
-            source=str(source),
+            source=str(folder / PLAN),
             profile=self.profile,
             fixed=self.fixed,
             objectives=self.objectives,
         )
         return replace(space, kept_by=self.kept_by)
 
-    def task(self, source: Path) -> Task:
+    def task(self, folder: Path) -> Task:
         """The task of its recipe; see `load_space`."""
-        return task_named(self.load_space(source).recipe.task)
+        return task_named(self.load_space(folder).recipe.task)
 
     def command(self, place: Path) -> str:
         """The command lines that make the study at `place`, an absolute path, anew beside it: the first

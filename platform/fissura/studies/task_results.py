@@ -1,18 +1,16 @@
 """What a task tells of a study's results: the part of a `Task` that leaderboards and reports ask for."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-from markupsafe import Markup
 
 from fissura.core.brief import Rows
 from fissura.core.progress import Say
 from fissura.data.datasets import Named
 from fissura.data.sample import Split
 from fissura.metrics import AnyProtocol
-from fissura.reports.figures import Plot
+from fissura.reports.run_sections import RunSections
 from fissura.reports.task_leaderboard import TaskLeaderboard
 
 if TYPE_CHECKING:
@@ -24,20 +22,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RankedRuns:
     """The evaluated runs of a study, ranked: the leaderboard's `files`, which are written, and its `board` of
-    the study's own data; what the report says of them.
-
-    `held_out` are the parts of the section about held-out images, `found` is their result in a sentence, and
-    `tiles` in large print. `plots` and `cross_data` are more sections; `remark` ends what is said of the
-    data.
-    """
+    the study's own data; the report's `sections` about them. `remark` ends what it says of the data."""
 
     files: Sequence[Path]
     board: TaskLeaderboard
-    held_out: Sequence[Markup] = ()
-    found: str = ""
-    tiles: Sequence[Markup] = ()
-    plots: Mapping[str, Sequence[Plot]] = field(default_factory=dict)
-    cross_data: Sequence[Markup] = ()
+    sections: RunSections
     remark: str = ""
 
 

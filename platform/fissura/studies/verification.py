@@ -145,7 +145,7 @@ def _missing(study: Study, plan: Plan, trials: "list[FrozenTrial]") -> Iterator[
         if trial.state.name == "COMPLETE" and not (study.runs / trial.user_attrs[RUN] / MANIFEST).is_file()
     ]
     try:
-        if not missing or not plan.load_space(study.path / PLAN).recipe.leaves_runs:
+        if not missing or not plan.load_space(study.path).recipe.leaves_runs:
             return
     except UserError as error:
         yield from error.problems

@@ -20,6 +20,7 @@ from fissura.api import arguments
 from fissura.api.arguments import fixed_of
 from fissura.core.brief import Brief
 from fissura.core.errors import DataError, SpaceError, SpecError, UserError
+from fissura.data.content import content_digest
 from fissura.data.datasets import Folder, parse_datasets
 from fissura.data.labelled import ClassFolder, Patches, parse_labelled
 from fissura.recipes import load_recipe
@@ -143,20 +144,22 @@ class TestPrepare:
         found = fissura.prepare(images, cache=str(tmp_path), on_image=lambda *counts: seen.append(counts))
         assert sum(found.samples.values()) == 20
         assert seen[-1] == (20, 20)
-        assert found.cache.is_relative_to(tmp_path)
-        assert repr(found).endswith(f": {found.cache}")
+        assert found.cache == tmp_path
+        assert repr(found).endswith(f": {tmp_path}")
+        assert found.digest == content_digest([Folder(root=images)])
         assert found.to_pandas()["images"].sum() == 20
         assert fissura.prepare([Folder(root=images)], cache=tmp_path).digest == found.digest
 
     def test_is_undone_by_prune_down_to_the_room_that_is_left(self, images: Path, tmp_path: Path) -> None:
-        held = fissura.prepare(images, cache=tmp_path).cache
+        fissura.prepare(images, cache=tmp_path)
+        (held,) = (pixels.parent for pixels in tmp_path.glob("*/pixels.bin"))
         size = sum(path.stat().st_size for path in held.iterdir())
         assert fissura.prune(keep_gib=1, cache=tmp_path).freed_bytes == 0
         assert held.is_dir()
         pruned = fissura.prune(keep_gib=0, cache=str(tmp_path))
         assert not held.exists()
         assert pruned.freed_bytes == size
-        assert repr(pruned) == f"0.00 GiB freed: {tmp_path}"
+        assert repr(pruned) == f"0 MiB freed: {tmp_path}"
 
     def test_names_the_files_that_are_left_out_each_time(self, images: Path, tmp_path: Path) -> None:
         data = tmp_path / "data"
@@ -172,6 +175,7 @@ class TestPrepare:
     def test_reads_images_with_labels(self, walls: Path, tmp_path: Path) -> None:
         found = fissura.prepare(f"class_folder:{walls}", cache=tmp_path)
         assert sum(found.samples.values()) == 6
+        assert found.cache == tmp_path
         assert fissura.prepare(ClassFolder(root=walls), cache=str(tmp_path)).digest == found.digest
 
     def test_at_a_size_is_for_masks_alone(

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from fissura.data.content import content_digest
+from fissura.data.dataset_names import folder_name, name_of, unique_names
 from fissura.data.datasets import Folder
 from fissura.data.labelled import ClassFolder, Patches, labelled_digest
-from fissura.data.naming import folder_name, name_of, unique_names
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
 from fissura.records import store

@@ -126,7 +126,7 @@ class TestAFolder:
         (tmp_path / "d.png").write_bytes(bytes(2**20))
         assert "empty" in refusal(source, "a.png")
         assert "cannot be read" in refusal(source, "b.png")
-        assert "at most 1 MB" in refusal(source, "c.png")
+        assert "at most 1 MiB" in refusal(source, "c.png")
         assert len(source.read("d.png")) == 2**20
 
     def test_a_name_that_is_no_utf_8_is_a_failure_with_a_name_that_is(self, tmp_path: Path) -> None:

@@ -434,7 +434,7 @@ class TestCraftedFile:
     def test_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(self, rng, tmp_path):
         content = packed(members(forest(rng)) | {"threshold.npy": bytes(65 * 2**20)})
         assert len(content) < 100_000
-        self.refused(tmp_path / "classifier.npz", content, "at most 64 MB")
+        self.refused(tmp_path / "classifier.npz", content, "at most 64 MiB")
 
     @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     def test_packed_another_way_is_refused(self, rng, tmp_path, packing):

@@ -28,7 +28,7 @@ from fissura.classical.estimators import (
     pipeline,
 )
 from fissura.classical.forest_compression import level_order, pruned, read
-from fissura.classical.landmarks import centres, fit_error, frequencies, kernel, moved
+from fissura.classical.landmarks import centres, fit_error, frequencies, kernel, optimised
 from fissura.classical.quantisation import stored
 from fissura.classical.ridge import STRENGTHS, ridge
 from fissura.classical.svm_compression import read as read_machine
@@ -377,7 +377,7 @@ class TestParts:
         target = np.sin(2 * points[:, :1])
         landmarks = centres(points, count=8, rng=rng)
         before = ridge(kernel(points, landmarks), target)
-        after = moved(landmarks, points=points, target=target, weights=before[0], intercept=before[1])
+        after = optimised(landmarks, points=points, target=target, weights=before[0], intercept=before[1])
         fits = [
             np.square(kernel(points, at) @ weights + intercept - target).mean()
             for at, (weights, intercept) in [

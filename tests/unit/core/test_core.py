@@ -90,7 +90,7 @@ class TestSpec:
             Outer.load_file(path)
         with path.open("wb") as file:
             file.truncate(16 * 2**20 + 1)
-        with pytest.raises(SpecError, match="at most 16 MB"):
+        with pytest.raises(SpecError, match="at most 16 MiB"):
             Outer.load_file(path)
 
 

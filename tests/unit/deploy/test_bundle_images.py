@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fissura.core.errors import DataError
-from fissura.data import names, whole
+from fissura.data import file_kinds, whole
 from fissura.data.photograph import decode
 
 BUNDLE = Path(__file__).parents[3] / "platform" / "fissura" / "deploy" / "bundle"
@@ -26,7 +26,7 @@ SIZES = [(1, 1), (1, 9), (7, 3), (20, 33)]
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The reader as the bundle imports it: a module beside its siblings."""
     folder = tmp_path_factory.mktemp("bundle")
-    for script in (BUNDLE / "images.py", names.__file__, whole.__file__):
+    for script in (BUNDLE / "images.py", file_kinds.__file__, whole.__file__):
         (folder / Path(str(script)).name).write_text(Path(str(script)).read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)

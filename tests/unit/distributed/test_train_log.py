@@ -6,16 +6,16 @@ from threading import Event
 import pytest
 
 from fissura.core.progress import Reminders
-from fissura.distributed.training import train
-from fissura.distributed.training.train import told_of
+from fissura.distributed.training import launch
+from fissura.distributed.training.launch import told_of
 
 
 def test_each_new_epoch_is_told_once_and_then_for_how_long_none_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, said, told = 0.0, list[str](), Event()
-    monkeypatch.setattr(train, "LOOK_EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(train, "Reminders", lambda: Reminders(lambda: now))
+    monkeypatch.setattr(launch, "LOOK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(launch, "Reminders", lambda: Reminders(lambda: now))
 
     def say(line: str) -> None:
         said.append(line)

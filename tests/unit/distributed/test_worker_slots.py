@@ -5,7 +5,7 @@ import pytest
 from fissura.core.errors import ResourceError
 from fissura.distributed.cluster import Resources
 from fissura.distributed.preflight import Hardware, Slots, check_batches, plan_slots
-from fissura.distributed.training.train import cpus_each
+from fissura.distributed.training.launch import cpus_each
 from fissura.spaces.load import load_text
 from fissura.spaces.space import LoadedSpace
 
@@ -94,6 +94,7 @@ def test_each_worker_has_an_image_of_every_batch_of_the_space() -> None:
         ([(8, 0)], 2, 1, 1),
         # half of all CPUs would fit one node alone
         ([(6, 0), (2, 0)], 2, None, 3),
+        ([(3, 0), (3, 0)], 3, None, 1),
         ([(16, 2)] * 2, 4, None, 8),
         ([(0, 0), (4, 1), (4, 1)], 2, None, 4),
     ],

@@ -168,7 +168,7 @@ def test_the_headline_names_the_images_and_the_protocol_of_each_number(
 ):
     where = "on the validation images of bridge, under the protocol tolerant:2"
     rows = leaderboard(read_runs([write_scored_run(tmp_path / "a")]).records)
-    extra = replace(FACTS, measured=[where], **held_out(rows, load=load_picture)._asdict())
+    extra = replace(FACTS, measured=[where], runs=held_out(rows, load=load_picture))
     said = report(searched, tmp_path, extra=extra).said
     best, f1 = searched.best_value, rows.tables[0].standings[0].scores["f1"].value
     assert f"validation F1 {best:#.4g} {where}, against 0.6000 with the paper's own setting" in said
@@ -180,7 +180,7 @@ def test_the_headline_names_the_images_and_the_protocol_of_each_number(
 
 def test_pictures_come_before_the_plots(searched, tmp_path, write_scored_run, load_picture):
     rows = leaderboard(read_runs([write_scored_run(tmp_path / "a")]).records)
-    report(searched, tmp_path, extra=replace(FACTS, **held_out(rows, load=load_picture)._asdict()))
+    report(searched, tmp_path, extra=replace(FACTS, runs=held_out(rows, load=load_picture)))
     page = (tmp_path / "report.html").read_text()
     assert page.index('id="held-out-images"') < page.index("<img") < page.index('id="best-trials"')
     assert page.rindex("<img ") < page.index('class="plot"')
@@ -308,7 +308,7 @@ def test_held_out_scores_and_pictures_are_part_of_it(searched, tmp_path, write_s
         FACTS,
         manifest=records[0].manifest,
         details={"Sampler": "TPE, seed 1"},
-        **held_out(leaderboard(records), load=load_picture)._asdict(),
+        runs=held_out(leaderboard(records), load=load_picture),
     )
     reader = report(searched, tmp_path, extra=extra)
     assert "On the 6 test images of cfd (dddddddd), under the protocol pixel" in reader.said

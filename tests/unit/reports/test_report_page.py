@@ -69,7 +69,7 @@ def pages(
         data="d",
         command="c",
         measured=("on the validation images of bridge",),
-        **held_out(board, load=load_picture)._asdict(),
+        runs=held_out(board, load=load_picture),
     )
     report = tmp_path / "report.html"
     write_report(study, report, title="bridge: search report", extra=facts)

@@ -47,7 +47,7 @@ def test_it_goes_on_from_where_a_training_stopped(rng: np.random.Generator) -> N
         whole.add(*batch)
     for batch in known[:2]:
         first.add(*batch)
-    second = TrainingDice(first.kept(Progress()), device=CPU)
+    second = TrainingDice(first.recorded_in(Progress()), device=CPU)
     for batch in known[2:]:
         second.add(*batch)
     assert second.score(float) == whole.score(float)

@@ -113,7 +113,7 @@ def test_a_fixed_mapping_is_what_every_trial_has_and_is_never_written_into(data:
     assert whole.items() >= mapping.items()
     assert all(at(recipe, path) == whole for recipe in recipes)
     assert given_values == mapping
-    assert plan.load_space(Path("study.json")).entries == space.entries
+    assert plan.load_space(Path("study")).entries == space.entries
     assert fixed_in_words(plan.command(Path("/studies/it"))) == {path: mapping}
 
 

@@ -40,6 +40,6 @@ def test_the_protocol_of_the_objective_leads_tables_files_and_the_sentence(
     write_scored_run(study.runs / "a", protocols=("pixel", "tolerant:2", "overlap"))
     ranked = SEGMENTATION_RESULTS.rank(study, plan, optuna.create_study(), say=lambda _: None)
     assert [ranking.where.rpartition(", ")[2] for ranking in ranked.board.tables] == order
-    assert f"under the protocol {order[0]}" in ranked.found
+    assert f"under the protocol {order[0]}" in ranked.sections.found
     page = next(file for file in ranked.files if file.suffix == ".html").read_text()
     assert f"under the protocol {order[0]}" in page.partition("</header>")[0]

@@ -55,6 +55,11 @@ def kinds() -> dict[str, type[Dataset]]:
     return {member.model_fields["kind"].default: member for member in union}
 
 
+def kind_of(named: "Named") -> str:
+    """What stands where the kind of a data set stands: all before the first colon."""
+    return str(named).partition(":")[0]
+
+
 def text_of(named: "Named", *, folders: str) -> str:
     """A data set as `--data` names it; the path of a folder gets the kind `folders`.
 
@@ -67,7 +72,7 @@ def text_of(named: "Named", *, folders: str) -> str:
             f"{text!r:.80}: a data set is named in {LONGEST_TEXT} characters at most, none of them NUL (this"
             f" one has {len(text)}); shorten it"
         )
-    if isinstance(named, Path) and text.partition(":")[0] not in {*kinds(), *LABELS_ONLY}:
+    if isinstance(named, Path) and kind_of(text) not in {*kinds(), *LABELS_ONLY}:
         return f"{folders}:{text}"
     return text
 

@@ -73,7 +73,7 @@ def parse_labelled(texts: Sequence[Named]) -> tuple[ClassFolder | Patches | Seve
     datasets: list[ClassFolder | Patches | Severity] = []
     for text in texts:
         try:
-            datasets.append(_parse(text).resolved())
+            datasets.append(parse_labels(text).resolved())
         except UserError as error:
             problems += error.problems
     named = [dataset.label_text for dataset in datasets]
@@ -86,7 +86,12 @@ def parse_labelled(texts: Sequence[Named]) -> tuple[ClassFolder | Patches | Seve
     return tuple(datasets)
 
 
-def _parse(named: Named) -> ClassFolder | Patches | Severity:
+def parse_labels(named: Named) -> ClassFolder | Patches | Severity:
+    """One data set of `parse_labelled`, its root as it is named.
+
+    Raises:
+        UserError: it is none.
+    """
     if isinstance(named, ClassFolder | Patches | Severity):
         return named
     text = text_of(named, folders="class_folder")

@@ -12,8 +12,8 @@ from pydantic import Field
 from fissura.core.errors import DataError
 from fissura.core.spec import Spec
 from fissura.data.dataset import DatasetInfo
+from fissura.data.dataset_names import DataName
 from fissura.data.images import read_rgb
-from fissura.data.naming import DataName
 
 Box = tuple[int, int, int, int]
 

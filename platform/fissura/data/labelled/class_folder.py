@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, Self
 
 from fissura.core.errors import DataError
 from fissura.data.dataset import DatasetInfo
+from fissura.data.file_kinds import is_passed_over
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.groups import alike
-from fissura.data.names import is_passed_over
 from fissura.data.options import options_text
 from fissura.data.splits import draw
 from fissura.data.walk import Walk

@@ -15,7 +15,7 @@ from fissura.core.spec import digest
 from fissura.data.content import FileHashes
 from fissura.data.duplicates import LEAST_CORRELATION, MOST_BITS, Fingerprint, duplicates, fingerprint
 from fissura.data.images import read_rgb
-from fissura.data.labelled.memo import recall, remember
+from fissura.data.memo import recall, remember
 
 RULE = 1  # raised whenever the same files are put into other groups
 

@@ -13,8 +13,8 @@ from fissura.core.errors import DataChanged, DataError
 from fissura.core.files import sha256
 from fissura.core.spec import digest
 from fissura.data.content import FileHashes
+from fissura.data.dataset_names import name_of, unique_names
 from fissura.data.labelled.base import LabelledDataset, LabelledImage
-from fissura.data.naming import name_of, unique_names
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from fissura.core.errors import DataError
 from fissura.core.seeding import derive
 from fissura.core.spec import digest
 from fissura.data.content import FileHashes
+from fissura.data.dataset_names import PLACE
 from fissura.data.datasets import AnyDataset
 from fissura.data.labelled.base import LabelledDataset, LabelledImage, Listing
 from fissura.data.labelled.grid import NEITHER, Grid, Labels, Mask, Place
-from fissura.data.labelled.memo import recall, remember
-from fissura.data.naming import PLACE
+from fissura.data.memo import recall, remember
 from fissura.data.options import options_text
 from fissura.data.sample import Sample
 from fissura.data.splits import draw

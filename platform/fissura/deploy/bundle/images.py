@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from names import is_image, left_out, left_out_line, reads_heif, unread_kind
+from file_kinds import is_image, left_out, left_out_line, reads_heif, unread_kind
 from PIL import Image, ImageOps, UnidentifiedImageError
 from whole import require_whole
 

@@ -49,7 +49,7 @@ class SearchResult(Brief):
         """A row for each trial of the study: number, state, values, parameters, run, and why it failed."""
         study = Study(self.study)
         plan = study.plan()
-        space = plan.load_space(study.path / "study.json")
+        space = plan.load_space(study.path)
         metrics = [objective.metric for objective in space.objectives]
         return [
             {

@@ -4,12 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event, Thread
 
 from optuna.trial import FrozenTrial, TrialState
 
 from fissura.core import text
 from fissura.core.progress import Reminders, Say
+from fissura.distributed.periodic import every
 from fissura.distributed.search.gauges import SearchGauges
 from fissura.distributed.search.searcher import StudySearch
 from fissura.records.study_ranking import best_trials
@@ -46,24 +46,14 @@ class StatusLine:
         """Reports what the search waits for, at once and at rising intervals, until a first epoch or setting
         ends; from a thread, since Ray may block the search itself meanwhile."""
         self._say(f"waiting for {self._waited_for()}")
-        ended = Event()  # no attribute: Tune pickles its callbacks, and with them this line
+        reminders = Reminders()
 
-        def begins(seconds: float) -> bool:
-            until = time.monotonic() + seconds
-            while not self.gauges.epochs and (left := until - time.monotonic()) > 0:
-                if ended.wait(min(left, LOOK_EVERY_SECONDS)):
-                    return True
-            return self.gauges.epochs > 0
+        def look() -> None:
+            if not self.gauges.epochs and (waited := reminders.due()):
+                self._say(f"still waiting, for {text.duration(waited)} now, for {self._waited_for()}")
 
-        thread = Thread(
-            target=remind, args=(self._say, self._waited_for), kwargs={"begins": begins}, daemon=True
-        )
-        thread.start()
-        try:
+        with every(LOOK_EVERY_SECONDS, look):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def begun(self) -> None:
         """Marks that the first trial has begun."""
@@ -81,8 +71,7 @@ class StatusLine:
         self._checked, line = now, self.line()
         if line != self._line or now - self._reported >= AT_LEAST_EVERY_SECONDS:
             self._reported, self._line = now, line
-            minutes, seconds = divmod(int(now - self._begin), 60)
-            self._say(f"{minutes}:{seconds:02d} · {line}")
+            self._say(f"{text.clock(now - self._begin)} · {line}")
 
     def line(self) -> str:
         """Trials by state, and the best value so far; the gauges show the same."""
@@ -102,16 +91,3 @@ class StatusLine:
             parts.append(f"best {metric} {value:.4f} (trial {best[0].number})")
         self.gauges.show(states, best=best[0].values[0] if best else None)
         return " · ".join([*parts, f"{self.gauges.epochs} {self._unit}", *self._also()])
-
-
-def remind(
-    say: Say,
-    waited_for: Callable[[], str],
-    *,
-    begins: Callable[[float], bool],
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Reports at rising intervals what is waited for, until it `begins` within an interval (in seconds)."""
-    reminders = Reminders(clock)
-    while not begins(reminders.left()):
-        say(f"still waiting, for {text.duration(reminders.due())} now, for {waited_for()}")

@@ -18,6 +18,7 @@ from ray._private import ray_constants, worker
 
 from fissura.core.errors import FissuraError
 from fissura.core.progress import Say
+from fissura.distributed.periodic import every
 from fissura.distributed.processes import command_line
 
 LOOK_EVERY_SECONDS = 1.0
@@ -91,28 +92,22 @@ def ends_with_ray(say: Say) -> Iterator[None]:
     Raises:
         FissuraError: Ray has died.
     """
-    watch, over, died = RayWatch(say), threading.Event(), list[str]()
+    watch, died = RayWatch(say), list[str]()
 
     def look() -> None:
-        while not over.wait(LOOK_EVERY_SECONDS):
-            if dead := watch.ended():
-                died.append(dead)
-                say(f"Ray's {dead} died: ending what is left")
-                watch.end_all()
-                # a call that waits for a dead process returns only on a signal
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                return
+        if not died and (dead := watch.ended()):
+            died.append(dead)
+            say(f"Ray's {dead} died: ending what is left")
+            watch.end_all()
+            # a call that waits for a dead process returns only on a signal
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    looking = threading.Thread(target=look, name="ray-watch", daemon=True)
-    looking.start()
     try:
-        yield
+        with every(LOOK_EVERY_SECONDS, look):
+            yield
     except (Exception, KeyboardInterrupt):
         if not died:
             raise
-    finally:
-        over.set()
-        looking.join()
     if died:
         raise FissuraError(
             f"the service has ended, since Ray's {died[0]} died; start it again, or let a supervisor do so"

@@ -89,6 +89,7 @@ def learn_backbone(
             teacher=teacher,
             cpus_per_worker=cpus,
             address=address,
+            say=lambda line: say(f"{name}: {line}"),
         )
     say(f"{name}: learnt from {count(len(learnt.train), 'image')} in {result['seconds']:.0f} s, {directory}")
     return directory / WEIGHTS

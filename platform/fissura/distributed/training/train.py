@@ -1,37 +1,21 @@
-"""Training over several workers: Ray Train starts them."""
+"""Training of a recipe over several workers of Ray Train."""
 
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-import ray
-import ray.train
-from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-
-from fissura.core import text
-from fissura.core.errors import DataError, FissuraError, Interrupted, ResourceError
-from fissura.core.files import write_text
-from fissura.core.progress import Reminders, Say, silent
+from fissura.core.errors import Interrupted, ResourceError
+from fissura.core.progress import Say, silent
 from fissura.data.dataset import Dataset
-from fissura.distributed.cluster import Resources, connected
-from fissura.distributed.failure_policy import decide, of_workers
 from fissura.distributed.search.trial import TrialContext
-from fissura.distributed.stopping import StopFile, stops_on_signals
+from fissura.distributed.stopping import StopFile
+from fissura.distributed.training.launch import reports_epochs, train_by_workers
 from fissura.distributed.training.runtime import TrainRuntime
 from fissura.records.manifest import Manifest
 from fissura.records.run_files import MANIFEST, read_manifest
 from fissura.segmentation.fit import fit
 from fissura.segmentation.recipe import Recipe
-from fissura.training.checkpoint import STATE, read_progress
-
-LOG, RESERVATION = "train.log", "reservation"
-LOOK_EVERY_SECONDS = 1.0
 
 
 def train_on_workers(
@@ -47,168 +31,48 @@ def train_on_workers(
     say: Say = silent,
 ) -> Manifest:
     """Trains `recipe` with `workers` data-parallel workers; the batch of a step is the recipe's, whatever
-    their number.
-
-    A dead worker is replaced, and all resume from the last epoch; if a node is lost and no other has room,
-    fewer workers resume, and all again once there is room. The training fails if workers die repeatedly
-    without finishing an epoch in between. `train.log` in the run records each epoch and its workers. Reports
-    through `say` that Ray starts, and what `told_of` does.
+    their number. `train_by_workers` says what becomes of workers that die. `train.log` in the run records
+    each epoch and its workers.
 
     Raises:
-        ResourceError: the workers do not fit the cluster.
+        ResourceError: the workers do not fit the cluster, or the batch is too small for them.
         Interrupted: a stop was requested; call again to resume.
         FissuraError: the training failed.
     """
-    if recipe.data.batch_size < workers:
+    batch = recipe.data.batch_size
+    if batch < workers:
         raise ResourceError(
-            f"--workers {workers}: a step's batch of {recipe.data.batch_size} is shared by the workers; ask"
-            f" for"
-            f" {recipe.data.batch_size} or fewer, or set data.batch_size={workers}"
+            f"--workers {workers}: a step's batch of {batch} is shared by the workers; ask for {batch} or"
+            f" fewer, or set data.batch_size={workers}"
         )
-    # Ray Train polls for reports at this interval, and an epoch can be shorter than its default
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # it notices a lost node with a delay, and waits this long for workers that no longer fit
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    stop = StopFile(run)
-    run.mkdir(parents=True, exist_ok=True)
-    stop.clear()
-    with connected(address, say=say) as resources, stops_on_signals(stop):
-        gpus = min(1, resources.gpus)
-        cpus = cpus_each(resources, workers=workers, gpus=gpus, asked=cpus_per_worker)
+
+    def config(cpus: int) -> dict[str, Any]:
         context = TrialContext(study=run, datasets=tuple(datasets), content=content, cache=cache, cpus=cpus)
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config={"recipe": recipe.plain(), "context": context.plain()},
-            scaling_config=ScalingConfig(
-                num_workers=(1, workers),
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpus else {}),
-            ),
-            run_config=RunConfig(
-                name="ray-train", storage_path=str(run), failure_config=FailureConfig(max_failures=2)
-            ),
-        )
-        with _reservation(trainer, run), told_of(run / LOG, say):
-            while True:
-                done = _epochs_done(run)
-                try:
-                    trainer.fit()
-                    break
-                except Exception as error:
-                    if stop.requested():
-                        raise Interrupted(
-                            f"{run}: stopped on request; run the same command to go on"
-                        ) from None
-                    if _epochs_done(run) == done or decide(of_workers(error), forgiven=1).action == "fail":
-                        raise FissuraError(f"{run}: the training failed: {error}") from error
-    if not (run / MANIFEST).is_file():
-        raise Interrupted(f"{run}: stopped on request; run the same command to go on")
+        return {"recipe": recipe.plain(), "context": context.plain()}
+
+    train_by_workers(
+        _train_worker,
+        config=config,
+        folder=run,
+        result=MANIFEST,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        address=address,
+        say=say,
+    )
     return read_manifest(run)
-
-
-def cpus_each(resources: Resources, *, workers: int, gpus: int, asked: int | None) -> int:
-    """The CPUs of each worker: those asked for, or the most with which all of them fit.
-
-    Raises:
-        ResourceError: not all of them fit, each on one node.
-    """
-    least = asked or 1
-    room = resources.room(cpus=least, gpus=gpus)
-    if room < workers:
-        raise ResourceError(
-            f"--workers {workers}: each worker, of {text.count(least, 'CPU')} and"
-            f" {text.count(gpus, 'GPU')}, lies on one node; the cluster's nodes have room for {room};"
-            " ask for fewer workers" + (", or for fewer CPUs a worker" if least > 1 else "")
-        )
-    return asked or resources.most_cpus(workers=workers, gpus=gpus)
-
-
-@contextmanager
-def told_of(log: Path, say: Say) -> Iterator[None]:
-    """Inside the block, a thread reports each epoch that workers add to `log`, and, at rising intervals, that
-    none has ended."""
-    ended, waiting, known = Event(), Reminders(), len(_lines(log))
-
-    def look() -> None:
-        nonlocal known
-        new = _lines(log)[known:]
-        for line in new:
-            say(line.partition(" ")[2])
-        known += len(new)
-        if new:
-            waiting.restart()
-        elif waited := waiting.due():
-            say(f"the workers train: no epoch has ended for {text.duration(waited)}")
-
-    def watch() -> None:
-        while not ended.wait(LOOK_EVERY_SECONDS):
-            look()
-
-    thread = Thread(target=watch, name="train-log", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        look()
-
-
-def _lines(log: Path) -> list[str]:
-    """The whole lines of a file; none where it cannot be read."""
-    with suppress(OSError):
-        return log.read_text("utf-8").split("\n")[:-1]
-    return []
-
-
-@contextmanager
-def _reservation(trainer: TorchTrainer, run: Path) -> Iterator[None]:
-    """Releases the workers' resources that an earlier, killed driver of this run reserved: Ray Train would
-    hold them for three minutes."""
-    note = run / RESERVATION
-    if note.is_file():
-        # without the actor, the cluster is another one
-        with suppress(ValueError, RayError):
-            coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-            ray.get(coordinator.cancel_request.remote(note.read_text("utf-8")), timeout=60)
-    write_text(note, f"train-{trainer.train_run_context.run_id}")
-    try:
-        yield
-    finally:
-        note.unlink(missing_ok=True)
 
 
 def _train_worker(config: dict[str, Any]) -> None:
     """The training loop of one worker."""
     context = TrialContext.load(config["context"], source="worker context")
     runtime = TrainRuntime(cpus=context.cpus, stop=StopFile(context.study))
-
-    def on_epoch(record: dict[str, Any]) -> None:
-        if runtime.rank == 0:
-            with (context.study / LOG).open("a", encoding="utf-8") as file:
-                now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-                file.write(
-                    f"{now} epoch {record['epoch']}: trained by {text.count(runtime.world_size, 'worker')}\n"
-                )
-        ray.train.report({name: value for name, value in record.items() if isinstance(value, int | float)})
-
-    try:
+    with suppress(Interrupted):
         fit(
             Recipe.load(config["recipe"], source="worker recipe"),
             datasets=context.datasets,
             run=context.study,
             cache=context.cache,
             runtime=runtime,
-            on_epoch=on_epoch,
+            on_epoch=reports_epochs(context.study, runtime),
         )
-    except Interrupted:
-        return
-
-
-def _epochs_done(run: Path) -> int:
-    """The epochs that the state in `run` holds."""
-    try:
-        return read_progress(run / STATE)[0].epoch
-    except (OSError, DataError):
-        return 0

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from pydantic import TypeAdapter
 
 from fissura.core.progress import Say
+from fissura.core.text import count
 from fissura.data.sources import ImageData
 from fissura.distributed.environment import prepare_environment
 from fissura.distributed.reach import unreachable
@@ -81,7 +82,7 @@ def version_ranges() -> dict[str, str]:
 
 
 def _look(crew: Crew, *, storage: Path | None, cache: Path, sources: Sequence[ImageData], say: Say) -> Seen:
-    say(f"asking {len(crew.nodes)} node{'s' * (len(crew.nodes) != 1)}")
+    say(f"asking {count(len(crew.nodes), 'node')}")
     nonce = secrets.token_hex(16)
     folders = {CACHE_FOLDER: str(cache)} | ({STORAGE_FOLDER: str(storage)} if storage else {})
     queries = {

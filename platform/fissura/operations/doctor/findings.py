@@ -51,8 +51,3 @@ def span(values: Iterable[float], write: Callable[[float], str]) -> str:
     """One value, or the lowest and the highest of several."""
     low, *_, high = ordered if len(ordered := sorted(values)) > 1 else ordered * 2
     return write(low) if write(low) == write(high) else f"{write(low)} to {write(high)}"
-
-
-def size(count: float) -> str:
-    """Bytes, as people read them."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

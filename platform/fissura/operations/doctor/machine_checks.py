@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from fissura.core.text import count
+from fissura.core.text import count, size
 from fissura.operations.doctor.facts import SESSION_FOLDER, Facts, Seen
-from fissura.operations.doctor.findings import Finding, NodeFault, faults, size, span
+from fissura.operations.doctor.findings import Finding, NodeFault, faults, span
 from fissura.operations.doctor.probe import UNLIMITED
 
 GIB = 2**30

@@ -1,8 +1,6 @@
 """Runs a whole drill: each fault during each work, in a new folder that is removed afterwards."""
 
 import secrets
-import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ import ray
 from ray.exceptions import RayError
 
 from fissura.core.errors import FissuraError, ResourceError, SpecError
+from fissura.core.files import remove_folder
 from fissura.core.progress import Say
 from fissura.distributed.cluster import connected
 from fissura.operations.drill.driver import DriverKilled
@@ -150,7 +149,4 @@ def fresh_folder(storage: Path) -> Iterator[Path]:
         yield folder
     finally:
         # the processes of a driver that was killed write for a moment longer
-        deadline = time.monotonic() + REMOVING_SECONDS
-        while folder.exists() and time.monotonic() < deadline:
-            shutil.rmtree(folder, ignore_errors=True)
-            time.sleep(0.2)
+        remove_folder(folder, within=REMOVING_SECONDS)

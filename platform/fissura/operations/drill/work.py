@@ -13,8 +13,9 @@ from typing import Protocol
 
 from fissura.core.files import sqlite_uri
 from fissura.data.synthetic import SyntheticSpec, write
-from fissura.distributed.training.train import LOG
+from fissura.distributed.training.launch import LOG
 from fissura.records.trial_attributes import REASON, RUN, SKIPPED
+from fissura.studies.database import DATABASE
 from fissura.studies.study import Study
 
 EPOCHS = 40
@@ -213,7 +214,7 @@ def _folder_options(folder: Path) -> tuple[str, ...]:
 
 def _trials(study: Study) -> tuple[dict[int, str], dict[int, str], int]:
     """Reads the database without Optuna, which would create the tables before the search does."""
-    path = study.path / "study.db"
+    path = study.path / DATABASE
     if not path.is_file():
         return {}, {}, 0
     try:

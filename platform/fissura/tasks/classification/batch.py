@@ -16,7 +16,8 @@ from fissura.batches.scorer import ModelCard, Result
 from fissura.batches.source import ImageSource
 from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
-from fissura.data.datasets import Named
+from fissura.data.dataset_names import name_of
+from fissura.data.datasets import Named, kind_of
 from fissura.data.labelled import (
     LabelledDataset,
     LabelledImage,
@@ -25,7 +26,6 @@ from fissura.data.labelled import (
     parse_labelled,
 )
 from fissura.data.labelled.keys import digest_of_keyed
-from fissura.data.naming import name_of
 from fissura.data.sample import Split
 from fissura.data.sources import root_of
 from fissura.metrics import AnyProtocol
@@ -106,7 +106,7 @@ class ClassificationBatch(TaskBatch):
 
     def test_set(self, named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth] | None:
         """See `TaskBatch`. Squares that are cut from images are sent as PNG."""
-        if str(named).partition(":")[0] not in labelled_kinds():
+        if kind_of(named) not in labelled_kinds():
             return None
         (labelled,) = parse_labelled([named])
         keyed = image_keys([labelled], directory=directory)

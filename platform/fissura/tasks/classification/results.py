@@ -31,8 +31,10 @@ from fissura.reports.classification_plots import Candidate, confusion_plot, pare
 from fissura.reports.cross_data import cross_data, scores_of_classes
 from fissura.reports.figures import Plot
 from fissura.reports.html import part
+from fissura.reports.run_sections import RunSections
 from fissura.reports.task_leaderboard import TaskLeaderboard
-from fissura.studies.study import Plan, Study
+from fissura.studies.database import DATABASE
+from fissura.studies.study import PLAN, Plan, Study
 from fissura.studies.task_results import EvaluationTerms, RankedRuns, TaskResults
 from fissura.tasks.classification.leaderboard import ClassLeaderboard
 from fissura.training.checkpoint import WEIGHTS
@@ -90,11 +92,10 @@ class ClassificationResults:
         others = [row for row in all_rows if row.test_set.data_digest != plan.content]
         title = f"Classifiers of {plan.name}"
         files = write_classification(rows, study.path, name="leaderboard", title=title)
-        metrics = [objective.metric for objective in plan.load_space(study.path).objectives]
         plots: dict[str, Sequence[Plot]] = {}
         shown = [confusion_plot(row.confusion, classes=row.classes) for row in rows[:1]]
         plots["On test images"] = [*shown, *self.pictures]
-        plots["Progress"] = [_progress(trials, study, metrics)]
+        plots["Progress"] = [_progress(trials, study, plan)]
         candidates = _candidates(trials)
         if candidates:
             plots["What it costs"] = pareto_plots(candidates, limits={"bytes": TARGET_BYTES})
@@ -102,10 +103,12 @@ class ClassificationResults:
         return RankedRuns(
             files=files,
             board=ClassLeaderboard(tuple(rows)),
-            held_out=[*sections(rows), *gallery],
-            found=found(rows) if rows else "",
-            plots=plots,
-            cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
+            sections=RunSections(
+                held_out=[*sections(rows), *gallery],
+                found=found(rows) if rows else "",
+                plots=plots,
+                cross_data=cross_data(scores_of_classes(rows), scores_of_classes(others)),
+            ),
         )
 
 
@@ -151,23 +154,23 @@ def _class_of(classifier: Classifier, image: UInt8[np.ndarray, "h w 3"]) -> int:
     return int(classifier([image])[0][0])
 
 
-def _progress(trials: "optuna.Study", study: Study, metrics: Sequence[str]) -> Plot:
+def _progress(trials: "optuna.Study", study: Study, plan: Plan) -> Plot:
     """The best value so far by trial, with that of every study beside this one that had the same goal."""
     histories: dict[str, list[float]] = {study.path.name: _values(trials)}
-    for plan_file in sorted(study.path.parent.glob("*/study.json")):
-        other_study = Study(plan_file.parent)
-        comparable = other_study.path != study.path and (other_study.path / "study.db").is_file()
+    goal = _goal(study, plan)
+    for plan_file in sorted(study.path.parent.glob(f"*/{PLAN}")):
+        other = Study(plan_file.parent)
         # another study that is damaged is no fault of this one
         with suppress(UserError):
-            if comparable and _same_goal(other_study, study, metrics):
-                histories[other_study.path.name] = _values(other_study.load())
-    return progress_plot(histories, score=metrics[0])
+            searched = other.path != study.path and (other.path / DATABASE).is_file()
+            if searched and _goal(other, other.plan()) == goal:
+                histories[other.path.name] = _values(other.load())
+    return progress_plot(histories, score=goal[1][0])
 
 
-def _same_goal(study: Study, other: Study, metrics: Sequence[str]) -> bool:
-    plan = study.plan()
-    objectives = [objective.metric for objective in plan.load_space(study.path).objectives]
-    return plan.content == other.plan().content and objectives == list(metrics)
+def _goal(study: Study, plan: Plan) -> tuple[str, list[str]]:
+    """The data of a study, and its objectives."""
+    return plan.content, [objective.metric for objective in plan.load_space(study.path).objectives]
 
 
 def _values(trials: "optuna.Study") -> list[float]:

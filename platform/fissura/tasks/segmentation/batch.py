@@ -21,8 +21,8 @@ from fissura.batches.task_batch import ScoredImages, TaskBatch, Truth
 from fissura.core.errors import DataError
 from fissura.data.content import content_digest
 from fissura.data.dataset import Dataset
-from fissura.data.datasets import Named, kinds, parse_datasets
-from fissura.data.naming import folder_name, name_of
+from fissura.data.dataset_names import folder_name, name_of
+from fissura.data.datasets import Named, kind_of, kinds, parse_datasets
 from fissura.data.sample import Sample, Split
 from fissura.data.walk import composed
 from fissura.metrics import AnyProtocol
@@ -171,7 +171,7 @@ class SegmentationBatch(TaskBatch):
 
     def test_set(self, named: Named, *, split: Split, directory: Path) -> tuple[ImageSource, Truth] | None:
         """See `TaskBatch`."""
-        if str(named).partition(":")[0] not in kinds():
+        if kind_of(named) not in kinds():
             return None
         (dataset,) = parse_datasets([named])
         samples = [sample for sample in dataset.samples() if sample.split == split]

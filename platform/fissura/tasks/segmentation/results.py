@@ -1,6 +1,7 @@
 """The results of segmentations: the evaluation of a run; leaderboard and sections of a study's report."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,9 +86,11 @@ class SegmentationResults:
         return RankedRuns(
             files=files,
             board=SegmentationLeaderboard(board),
-            **held_out(board, load=load)._asdict(),
-            plots=plots,
-            cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
+            sections=replace(
+                held_out(board, load=load),
+                plots=plots,
+                cross_data=cross_data(scores_of_tables(board), scores_of_tables(others)),
+            ),
             remark=missing,
         )
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fissura.core.files import write_text
-from fissura.data.content import MEMO_BYTES
+
+MEMO_BYTES = 1 << 28
 
 
 def recall(path: Path | None, *, whole: Callable[[Any], bool]) -> Any | None:
