@@ -147,7 +147,7 @@ class TestTheNextVersion:
                 tasks = [asyncio.create_task(go_on()) for _ in range(2)]
                 for command in (("rollout", runs / "bbbbbbbbbbbbbbbb"), ("rollout", "--back")):
                     done = await asyncio.to_thread(fissura, *command, *words)
-                    assert done.code == 0, done.said
+                    assert done.code == 0, (done.said, service.said.read_text())
                     cards.append(json.loads(done.out))
                     # whoever asks from now on is answered by the new version
                     reply = await ask("POST", "/v1/segment", PHOTO)

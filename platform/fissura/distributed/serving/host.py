@@ -106,8 +106,7 @@ class RayHost:
                 raise Refused(failed("its model failed on it")) from None
             except (RayError, RayServeException, ConnectionError):
                 if attempt + 1 < ATTEMPTS:
-                    with contextlib.suppress(RayError, RayServeException):
-                        await self.look()
+                    await self._look_safely()
             finally:
                 self._answering[version.application] -= 1
         raise Refused(
@@ -178,15 +177,21 @@ class RayHost:
                     name=version.application,
                     route_prefix=None,
                 )
-                await self.look()
+                return await self._seen(version)
         except TimeoutError:
             raise await self._unloaded(version, "no CPUs are free for it, or it is slow to load") from None
-        except (RayError, RayServeException, RuntimeError) as error:
+        except Exception as error:  # Ray Serve's errors have no common base
+            logging.getLogger(__name__).exception("%s could not be loaded", version.application)
             raise await self._unloaded(version, " ".join(str(error).split())[:300]) from None
-        found = self._versions.get(version.name)
-        if found is None or found[0] != version:
-            raise await self._unloaded(version, "it did not answer")
-        return found[1]
+
+    async def _seen(self, version: Version) -> Hosted:
+        """The model of a version that Ray Serve runs, once a look has found it."""
+        while True:
+            await self._look_safely()
+            found = self._versions.get(version.name)
+            if found and found[0].version >= version.version:
+                return found[1]
+            await asyncio.sleep(LOOK_EVERY_SECONDS / 4)
 
     async def _unloaded(self, version: Version, reason: str) -> Refused:
         with contextlib.suppress(RayError, RayServeException):
@@ -256,11 +261,15 @@ class RayHost:
         """Updates the models periodically."""
         while True:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
-            try:
-                await self.look()
-            except Exception:
-                # Ray Serve's controller may be restarting; without updates the old version would stay
-                logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
+            await self._look_safely()
+
+    async def _look_safely(self) -> None:
+        """Updates the models; the log has why it fails, if it does."""
+        try:
+            await self.look()
+        except Exception:
+            # Ray Serve's controller may be restarting; without updates the old version would stay
+            logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
 
 
 def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount]:
