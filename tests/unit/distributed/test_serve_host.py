@@ -17,7 +17,7 @@ from fissura.serving.problems import Refused
 
 
 class RayServe:
-    """Ray Serve that runs what it is given; `failures` are raised by its next calls of `status` or `run`."""
+    """Ray Serve that runs what it is given; `failures` are raised by its next calls of that name."""
 
     def __init__(self, **failures: list[Exception]) -> None:
         self._failures = failures
@@ -36,6 +36,7 @@ class RayServe:
 
     def delete(self, name: str, *, _blocking: bool = True) -> None:
         """Ends one."""
+        self._fail("delete")
         self._run.pop(name, None)
 
     def get_app_handle(self, name: str) -> Any:
@@ -91,3 +92,22 @@ class TestANextVersion:
         monkeypatch.setattr(serve_host, "serve", RayServe(status=[KeyError("walls")] * 1000))
         with pytest.raises(Refused, match=r"a new version answers within 0\.5 s"):
             put(segmenter_run, seconds=0.5)
+
+
+def test_a_version_that_ray_serve_cannot_end_at_once_is_ended_later(
+    segmenter_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray_serve = RayServe(delete=[TimeoutError("still there"), TimeoutError("still there")])
+    monkeypatch.setattr(serve_host, "serve", ray_serve)
+
+    async def main() -> set[str]:
+        host = RayHost(Front(default="walls", limits=Limits(seconds=60)))
+        for _ in range(2):
+            await host.put("walls", segmenter_run, threshold=None, default=False)
+        async with asyncio.timeout(60):
+            while len(ray_serve.status().applications) > 1:
+                await asyncio.sleep(0.02)
+                await host.look()
+        return set(ray_serve.status().applications)
+
+    assert asyncio.run(main()) == {"fissura-model-walls-v2"}

@@ -221,8 +221,8 @@ class RayHost:
         }
         known = {version.application for version, _, _ in self._versions.values()}
         for application in sorted(running - known - self._removals.keys()):
-            handle = serve.get_app_handle(application)
             try:
+                handle = serve.get_app_handle(application)
                 async with asyncio.timeout(DESCRIBED_WITHIN_SECONDS):
                     described = await handle.describe.remote()
             except (RayError, RayServeException, TimeoutError):
@@ -253,9 +253,12 @@ class RayHost:
         await asyncio.sleep(3 * LOOK_EVERY_SECONDS)
         while self._answering[application] > 0:
             await asyncio.sleep(LOOK_EVERY_SECONDS / 4)
-        with contextlib.suppress(RayError, RayServeException):
+        try:
             await asyncio.to_thread(serve.delete, application)
-        del self._removals[application]
+        except (RayError, RayServeException, TimeoutError):
+            pass  # a look finds it again, and removes it
+        finally:
+            del self._removals[application]
 
     async def watch(self) -> None:
         """Updates the models periodically."""
