@@ -92,6 +92,10 @@ CASES = {
 }
 
 
+LARGER = {"vgg19", "resnet50", "segformer-b1", "segformer-b2"}
+"""They differ from a smaller one of their family in numbers alone."""
+
+
 def drawn(encoder: EncoderName) -> BackboneUNetNetwork:
     network = CASES[encoder].network
     assert isinstance(network, BackboneUNetNetwork)
@@ -104,7 +108,13 @@ def test_every_kind_is_examined() -> None:
 
 
 @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.slow] if name in LARGER else [])
+        for name, case in CASES.items()
+    ],
+)
 def test_every_network(case: ModelCase, check: Callable[[ModelCase], None]) -> None:
     check(case)
 

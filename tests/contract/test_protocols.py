@@ -72,7 +72,7 @@ def test_the_contract_covers_every_kind():
 
 
 @every_protocol
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(image=images(), level=st.integers(0, 255))
 def test_counts_are_those_of_a_literal_loop(protocol, image, level):
     values = {int(value) for value in image[0].ravel()[:12]}

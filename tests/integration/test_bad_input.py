@@ -547,6 +547,7 @@ def in_a_process(*words, **environment):
     return ran.returncode, ran.stdout, ran.stderr.splitlines(), time.monotonic() - begin
 
 
+@pytest.mark.end_to_end
 def test_a_search_is_refused_before_a_ray_is_started(bridge, tmp_path, short_folder):
     text(bridge)
     words = ["search", "small_unet", "--data", f"folder:{bridge}", "--storage", tmp_path / "storage"]
@@ -558,6 +559,7 @@ def test_a_search_is_refused_before_a_ray_is_started(bridge, tmp_path, short_fol
     assert seconds < 60
 
 
+@pytest.mark.end_to_end
 def test_weights_that_cannot_be_had_are_one_line(bridge, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -356,6 +356,7 @@ class TestAFolder:
         assert {row["version"] for row in table(out).values()} == {1}
 
 
+@pytest.mark.end_to_end
 class TestAProcess:
     """The command in a process of its own, ended when the third image is asked for."""
 

@@ -185,6 +185,7 @@ def judge(found: dict[str, dict[str, str]]) -> None:
     assert len(found) == 10
 
 
+@pytest.mark.end_to_end
 class TestClassify:
     def test_needs_numpy_pillow_and_onnxruntime_alone(self, classifier: Bundle, walls: Path) -> None:
         moved = shutil.copytree(classifier.path, walls.parent / "moved")
@@ -247,6 +248,7 @@ class TestClassify:
         assert "its networks are backbone.onnx" in done.stderr
 
 
+@pytest.mark.end_to_end
 class TestSegment:
     def test_writes_the_masks_of_the_run(
         self, segmenter: Bundle, network: Segmenter, walls: Path, tmp_path: Path

@@ -65,6 +65,7 @@ def test_a_classifier_names_the_class(
     assert example("score_images.py", classifier_run, tmp_path / "dark.png", tmp_path) == "dark.png: crack\n"
 
 
+@pytest.mark.end_to_end
 def test_a_study_is_four_tables(example: Callable[..., str], tmp_path: Path) -> None:
     study = made_studies.segmentation(tmp_path)
     out = example("read_study.py", study.path)
@@ -72,6 +73,7 @@ def test_a_study_is_four_tables(example: Callable[..., str], tmp_path: Path) -> 
         assert column in out
 
 
+@pytest.mark.end_to_end
 def test_a_loss_outside_of_the_package_holds_the_contract_and_trains(drawn: Path, tmp_path: Path) -> None:
     """In a process of its own, as it widens the union."""
     done = subprocess.run(

@@ -219,6 +219,7 @@ def starter(*, poison: Collection[str] = (), failing: Collection[str] = ()) -> C
     return ray.remote(num_cpus=0)(Worker).remote
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures("workers")
 class TestAPool:
     def work(self, start: Callable[[], Any], numbers: Iterable[int]) -> dict[str, str]:

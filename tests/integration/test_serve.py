@@ -227,6 +227,7 @@ def tried(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.end_to_end
 class TestWhatCannotBeServed:
     def test_is_told_at_once_with_code_2(self, runs: Path, tmp_path: Path) -> None:
         run = str(runs / "aaaaaaaaaaaaaaaa")
@@ -300,6 +301,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.end_to_end
 def test_a_configuration_is_one_that_ray_serve_deploys(runs: Path, tmp_path: Path, token_file: Path) -> None:
     words = (
         "serve",

@@ -38,6 +38,8 @@ from fissura.serving.service import Service
 from fissura.serving.worker import Worker
 from fissura.testing.serving import OneModel
 
+pytestmark = pytest.mark.end_to_end
+
 SPACE = """
 recipe: dark_boxes
 objective: {metric: val/f1, mode: max}

@@ -96,6 +96,7 @@ def test_two_workers_pass_from_one_phase_of_cirl_to_the_next(tmp_path: Path) -> 
         assert shared["val/loss"] == pytest.approx(alone["val/loss"], rel=2e-2)
 
 
+@pytest.mark.end_to_end
 def test_more_workers_than_fit_are_refused(tmp_path: Path) -> None:
     folder = drawn(tmp_path)
     done = subprocess.run(

@@ -539,6 +539,7 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
+@pytest.mark.slow
 class TestAProcessThatIsKilledBeforeAnyOfItsChanges:
     def test_dies_at_many_points_and_once_at_none(self, deaths: list[dict[str, Any]]) -> None:
         assert len(deaths) > 30

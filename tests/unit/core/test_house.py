@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ CONSTRAINTS = [
 PINS = {
     canonicalize_name(name): version for name, _, version in (line.partition("==") for line in CONSTRAINTS)
 }
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A module, parsed once for all tests."""
+    return ast.parse(path.read_text())
 
 
 def relative(path: Path) -> str:
@@ -113,7 +120,7 @@ class TestImports:
         undeclared = {
             f"{relative(path)}: {name}"
             for path in MODULES
-            for name in imported(ast.parse(path.read_text()))
+            for name in imported(tree_of(path))
             if name in providers
             and name != "fissura"
             and declared.isdisjoint(canonicalize_name(provider) for provider in providers[name])
@@ -143,9 +150,7 @@ class TestModules:
         assert long.pop("platform/fissura/classical/compact.py", 0) < 400
         assert not long
         silent = [
-            relative(path)
-            for path in MODULES
-            if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
+            relative(path) for path in MODULES if path.stat().st_size and not ast.get_docstring(tree_of(path))
         ]
         assert not silent
 
@@ -173,7 +178,7 @@ class TestModules:
         assert not wrong
 
     def test_load_no_pickle(self) -> None:
-        assert not [relative(path) for path in MODULES if unpickles(ast.parse(path.read_text()))]
+        assert not [relative(path) for path in MODULES if unpickles(tree_of(path))]
         for text in (
             "import pickle",
             "torch.load(p)",
@@ -262,10 +267,7 @@ def test_no_file_names_a_place_on_one_machine_or_a_package_registry() -> None:
 
 def test_a_class_name_occurs_once() -> None:
     names = [
-        node.name
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
+        node.name for path in MODULES for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)
     ]
     assert sorted(name for name, times in Counter(names).items() if times > 1) == []
 
@@ -275,7 +277,7 @@ def test_no_task_is_named_in_a_comparison() -> None:
     found = [
         f"{relative(path)}:{node.lineno}: {ast.unparse(node)}"
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Compare | ast.MatchValue)
         and any(isinstance(part, ast.Constant) and part.value in names for part in ast.walk(node))
     ]

@@ -1,7 +1,6 @@
 """What Ray's C++ writes to standard error stays out of it, and nothing else does."""
 
 import os
-import re
 import subprocess
 import sys
 
@@ -46,33 +45,6 @@ def test_only_the_lines_of_rays_cpp_are_left_out_and_only_inside_the_block():
             "of a childkept",
             "[2026-11-29 10:54:23,618 E 1 1] core_worker.cc:1: after",
         ]
-    )
-
-
-def test_what_the_cluster_tells_of_dead_workers_goes_to_the_log_and_not_to_standard_output(tmp_path):
-    program = (
-        "import os, ray, time\n"
-        "from pathlib import Path\n"
-        "from fissura.distributed.cluster import connected\n"
-        "from fissura.distributed.search.study_log import StudyLog\n"
-        "from fissura.studies.study import Study\n"
-        "study = Study(Path('it')); study.path.mkdir()\n"
-        "with connected(None, cpus=1, log=StudyLog(study).note):\n"
-        "    dies = ray.remote(max_retries=0)(lambda: os.kill(os.getpid(), 9))\n"
-        "    try: ray.get(dies.remote())\n"
-        "    except ray.exceptions.WorkerCrashedError: pass\n"
-        "    until = time.monotonic() + 60\n"
-        "    while time.monotonic() < until:\n"
-        "        log = Path('it/search.log')\n"
-        "        if log.is_file() and '(raylet)' in log.read_text(): break\n"
-        "        time.sleep(0.1)\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert (ran.stdout, ran.stderr) == ("", "")
-    assert re.search(
-        r"^\S+ Ray: \(raylet\) .*worker (died|process)", (tmp_path / "it/search.log").read_text(), re.M | re.I
     )
 
 

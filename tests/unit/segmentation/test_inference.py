@@ -254,6 +254,7 @@ print(grown)
 """
 
 
+@pytest.mark.slow
 class TestMemory:
     @pytest.mark.parametrize(
         ("inference", "height", "width"),

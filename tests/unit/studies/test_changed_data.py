@@ -105,7 +105,9 @@ class TestASegmentation:
             prepare([dataset], resize=HALF, directory=cache, content=content)
         assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == stood
 
-    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize(
+        "change", [CHANGES[0], *(pytest.param(change, marks=pytest.mark.slow) for change in CHANGES[1:])]
+    )
     def test_a_later_trial_trains_on_the_study_s_own_images_or_fails(
         self, change: Change, folder: Path, dataset: Dataset, tmp_path: Path
     ) -> None:

@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(params=["segmentation", "classification"])
+@pytest.fixture(params=["segmentation", pytest.param("classification", marks=pytest.mark.slow)])
 def study(request: pytest.FixtureRequest, whole: Path, tmp_path: Path) -> Study:
     """A study of either task, to be damaged."""
     shutil.copytree(whole / request.param / "studies", tmp_path / "studies")

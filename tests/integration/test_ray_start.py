@@ -3,6 +3,8 @@
 import ast
 import logging
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def folders(monkeypatch, private_rays) -> Path:
     return folder
 
 
+@pytest.mark.end_to_end
 def test_a_ray_that_times_out_is_ended_and_started_again(folders, monkeypatch):
     found, first, said = services.get_node, [], []
 
@@ -126,3 +129,31 @@ def test_every_command_that_starts_a_ray_says_so():
     silent = {path for path, call in calls if "say" not in {word.arg for word in call.keywords}}
     assert silent == {"operations/doctor/diagnose.py", "operations/drill/head.py"}
     assert len(calls) > len(silent)
+
+
+@pytest.mark.end_to_end
+def test_what_the_cluster_tells_of_dead_workers_goes_to_the_log_and_not_to_standard_output(tmp_path):
+    program = (
+        "import os, ray, time\n"
+        "from pathlib import Path\n"
+        "from fissura.distributed.cluster import connected\n"
+        "from fissura.distributed.search.study_log import StudyLog\n"
+        "from fissura.studies.study import Study\n"
+        "study = Study(Path('it')); study.path.mkdir()\n"
+        "with connected(None, cpus=1, log=StudyLog(study).note):\n"
+        "    dies = ray.remote(max_retries=0)(lambda: os.kill(os.getpid(), 9))\n"
+        "    try: ray.get(dies.remote())\n"
+        "    except ray.exceptions.WorkerCrashedError: pass\n"
+        "    until = time.monotonic() + 60\n"
+        "    while time.monotonic() < until:\n"
+        "        log = Path('it/search.log')\n"
+        "        if log.is_file() and '(raylet)' in log.read_text(): break\n"
+        "        time.sleep(0.1)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (ran.stdout, ran.stderr) == ("", "")
+    assert re.search(
+        r"^\S+ Ray: \(raylet\) .*worker (died|process)", (tmp_path / "it/search.log").read_text(), re.M | re.I
+    )
