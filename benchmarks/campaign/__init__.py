@@ -5,7 +5,8 @@
 Each row is trained from random weights for the same minutes, its epochs counted by a measurement of a few
 steps; its threshold comes from validation images; it is scored on the test images of every data set named,
 its own and the others, and ranked. What is trained stays trained: run it again to go on, also with more rows,
-data sets or seeds. Ray is not needed.
+data sets or seeds. Ray is not needed. The minutes are those of the machine while nothing else runs on it:
+`--plan` measures all rows at once, so that other work may go on beside their trainings.
 
 Rows that segment take the data sets with masks, classifiers those with labels.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import campaign
 from benchmarks.campaign.results import report
 from benchmarks.campaign.rows import CLAIMS, ROWS, Row
-from benchmarks.campaign.training import Failed, Outcome, Terms, score, train
+from benchmarks.campaign.training import Failed, Outcome, Terms, plan, score, train
 
 from fissura.core.errors import UserError
 from fissura.core.files import replacing
@@ -31,6 +31,11 @@ def main(words: Sequence[str] | None = None) -> int:
     if labelled:
         parse_labelled(labelled)
     terms.out.mkdir(parents=True, exist_ok=True)
+    if options.plan:
+        for row in _chosen(options.rows):
+            for data in labelled if row.classifies else masked:
+                _say(f"{row.name} on {data}: {plan(row, data=data, terms=terms)}")
+        return 0
     outcomes: list[Outcome] = []
     failures: list[Failed] = []
     for seed in range(options.seeds):
@@ -73,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--profile", default="cpu", help="of the rows' search spaces: cpu or gpu (default: cpu)"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="measure what fits the minutes, and train nothing yet"
     )
     parser.add_argument("--out", type=Path, default=Path("campaign"), help="the folder (default: campaign)")
     return parser

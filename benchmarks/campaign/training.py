@@ -67,13 +67,24 @@ class Failed:
 def train(row: Row, *, data: str, seed: int, terms: Terms, say: Say) -> Outcome | Failed:
     """Trains the row, or goes on with it. What fails is named, and stops no other row."""
     try:
-        plan = _planned(row, data=data, terms=terms, say=say)
+        recipe = _planned(row, data=data, terms=terms)["recipe"]
         run, manifest = fissura.train(
-            plan["recipe"], data=[data], seed=seed, storage=terms.out, cache=terms.cache, say=say
+            recipe, data=[data], seed=seed, storage=terms.out, cache=terms.cache, say=say
         )  # fmt: skip
     except (UserError, Diverged) as error:
         return Failed(row.name, data, seed, str(error))
     return Outcome(row.name, data, seed, run, manifest.data.digest, row.classifies)
+
+
+def plan(row: Row, *, data: str, terms: Terms) -> str:
+    """The epochs that fit the row's minutes, in words; measured once."""
+    try:
+        planned = _planned(row, data=data, terms=terms)
+    except (UserError, Diverged) as error:
+        return str(error)
+    epochs = read_json(Path(planned["recipe"]), remedy="remove it, then start again").get("epochs")
+    seconds = planned["seconds_an_epoch"]
+    return f"{epochs} epochs of {seconds:.2f} s" if seconds else "has no epochs to count"
 
 
 def score(outcome: Outcome, *, others: Sequence[str], terms: Terms) -> None:
@@ -109,7 +120,7 @@ def recipe_of(row: Row, *, profile: str) -> Experiment:
     return space.recipe_for(space.paper_point())
 
 
-def _planned(row: Row, *, data: str, terms: Terms, say: Say) -> dict[str, Any]:
+def _planned(row: Row, *, data: str, terms: Terms) -> dict[str, Any]:
     """The path of the row's recipe, of as many epochs as fit, and the seconds of one; chosen once. What has
     no epochs is as it is."""
     file, key = terms.out / "plan.json", f"{row.name} on {data}"

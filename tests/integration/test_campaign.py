@@ -1,5 +1,6 @@
 """The campaign: every row has a recipe, every claim its rows; what is trained once stays trained."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,12 @@ def test_rows_are_trained_once_ranked_and_compared_on_each_other_s_data(
         data += ["--data", f"synthetic:{tmp_path / name}"]
     out = tmp_path / "out"
     words = [*data, "--minutes", "0.02", "--rows", "U-Net, BCE", "U-Net + CIRL", "--out", str(out)]
+    assert main([*words, "--plan"]) == 0
+    planned = (out / "plan.json").read_text()
+    assert len(json.loads(planned)) == 4
+    assert not (out / "runs").exists()
     assert main(words) == 0
+    assert (out / "plan.json").read_text() == planned
     report, runs = (out / "campaign.md").read_text(), list((out / "runs").iterdir())
     assert len(runs) == 4
     for part in (
