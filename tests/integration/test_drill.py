@@ -252,7 +252,7 @@ def test_a_training_goes_on_with_fewer_workers_where_a_node_is_lost_for_good(
     assert training.returncode == 0, log.read_text(errors="replace")[-2000:]
     told = lines(tmp_path, "runs/*/train.log", " epoch ")
     assert [int(line.split(" epoch ")[1].split(":")[0]) for line in told] == list(range(1, 41))
-    assert told[-1].endswith("by 1 workers")
+    assert told[-1].endswith("by 1 worker")
     (metrics,) = tmp_path.glob("runs/*/metrics.json")
     history = json.loads(metrics.read_text("utf-8"))["history"]
     assert len(history) == 40
