@@ -1,12 +1,15 @@
 """The models of the HTTP process, with Ray Serve's part played by this process."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve import RunTarget
 
 from fissura.distributed.serving import host as serve_host
 from fissura.distributed.serving.host import Front, RayHost
@@ -17,22 +20,27 @@ from fissura.serving.problems import Refused
 
 
 class RayServe:
-    """Ray Serve that runs what it is given; `failures` are raised by its next calls of that name."""
+    """Ray Serve that runs what it is given; `failures` are raised by its next calls of that name. As in the
+    real one, calls that build configurations in two threads at once fail."""
 
-    def __init__(self, **failures: list[Exception]) -> None:
-        self._failures = failures
+    def __init__(self, *, state: str = "RUNNING", **failures: list[Exception]) -> None:
+        self._failures, self._state = failures, state
         self._run: dict[str, Path] = {}
+        self._configuring = threading.Lock()
 
     def status(self) -> Any:
         """Of the applications."""
         self._fail("status")
-        running = SimpleNamespace(status="RUNNING", deployments={})
+        self._configure()
+        running = SimpleNamespace(status=self._state, deployments={}, message="no such file")
         return SimpleNamespace(applications=dict.fromkeys(self._run, running))
 
-    def run(self, application: Path, *, name: str, route_prefix: None) -> None:
-        """Runs one more."""
-        self._fail("run")
-        self._run[name] = application
+    def run_many(self, targets: list[RunTarget], *, wait_for_applications_running: bool) -> None:
+        """Runs more."""
+        assert not wait_for_applications_running
+        self._fail("run_many")
+        self._configure()
+        self._run |= {target.name: target.target for target in targets}
 
     def delete(self, name: str, *, _blocking: bool = True) -> None:
         """Ends one."""
@@ -51,6 +59,14 @@ class RayServe:
             return describe()
 
         return SimpleNamespace(describe=SimpleNamespace(remote=remote))
+
+    RunTarget = RunTarget
+
+    def _configure(self) -> None:
+        if not self._configuring.acquire(blocking=False):
+            raise ValueError("it is not registered for pickle by value")
+        time.sleep(0.01)
+        self._configuring.release()
 
     def _fail(self, call: str) -> None:
         if self._failures.get(call):
@@ -81,10 +97,33 @@ class TestANextVersion:
     def test_that_ray_serve_cannot_run_is_refused_with_its_reason(
         self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(serve_host, "serve", RayServe(run=[KeyError("no deployment `model`")]))
+        monkeypatch.setattr(serve_host, "serve", RayServe(run_many=[KeyError("no deployment `model`")]))
         with pytest.raises(Refused, match="no deployment `model`") as caught:
             put(segmenter_run, seconds=60)
         assert caught.value.problem.kind == "not-ready"
+
+    def test_whose_application_fails_is_refused_with_its_reason(
+        self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(serve_host, "serve", RayServe(state="DEPLOY_FAILED"))
+        with pytest.raises(Refused, match="no such file"):
+            put(segmenter_run, seconds=60)
+
+    def test_is_loaded_while_others_look_what_ray_serve_runs(
+        self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(serve_host, "serve", RayServe())
+
+        async def main() -> list[int]:
+            host = RayHost(Front(default="walls", limits=Limits(seconds=60)))
+            looking = asyncio.create_task(host.watch())
+            hosted = [await host.put("walls", segmenter_run, threshold=None, default=False) for _ in range(5)]
+            looking.cancel()
+            return [model.version for model in hosted]
+
+        monkeypatch.setattr(serve_host, "LOOK_EVERY_SECONDS", 0.001)
+        assert asyncio.run(main()) == [1, 2, 3, 4, 5]
+        assert not [record for record in caplog.records if record.name == serve_host.__name__]
 
     def test_that_never_answers_is_given_up_in_time(
         self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,9 +19,10 @@ from starlette.testclient import TestClient
 
 from fissura.deploy.model import open_model
 from fissura.distributed.serving import host as serve_host
-from fissura.distributed.serving.host import Front, count_replicas
+from fissura.distributed.serving.host import Front
 from fissura.distributed.serving.ingress import http_application
 from fissura.distributed.serving.replica import Version
+from fissura.distributed.serving.replica_counts import count_replicas
 from fissura.distributed.serving.sockets import line_path
 from fissura.serving.hosting import ReplicaCount
 from fissura.serving.limits import Limits

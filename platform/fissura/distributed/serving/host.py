@@ -18,9 +18,8 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ServeStatus
 
-from fissura.core.errors import UserError
+from fissura.core.errors import FissuraError, UserError
 from fissura.core.spec import Spec
 from fissura.deploy.model import open_model
 from fissura.distributed.serving.replica import (
@@ -31,6 +30,7 @@ from fissura.distributed.serving.replica import (
     answer_by_handle,
     model_application,
 )
+from fissura.distributed.serving.replica_counts import count_replicas
 from fissura.distributed.serving.sockets import Lines
 from fissura.serving.hosting import Hosted, Models, ReplicaCount
 from fissura.serving.limits import Limits
@@ -39,14 +39,11 @@ from fissura.serving.query import ImageQuery
 from fissura.serving.worker import Reply
 from fissura.training.runtime import pick_device
 
-APPLICATION = "fissura"
 LOOK_EVERY_SECONDS = 2.0
 DESCRIBED_WITHIN_SECONDS = 10.0
 ATTEMPTS = 3
 UP = {"RUNNING", "UNHEALTHY"}
 """A model is unhealthy until a dead replica is replaced; its other replicas answer meanwhile."""
-ANSWER = {"RUNNING", "PENDING_MIGRATION"}
-LEAVE = {"STOPPING", "STOPPED"}
 
 
 class Front(Spec):
@@ -75,8 +72,12 @@ class RayHost:
         self._lines = Lines(front.lines)
         self._answering: Counter[str] = Counter()
         self._changing, self._looking = asyncio.Lock(), asyncio.Lock()
+        # Ray Serve's configurations enter a module into a registry of cloudpickle while they are built, by
+        # `run_many` and by `status`, and two threads at once get in each other's way
+        self._configuring = asyncio.Lock()
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._replicas: Mapping[str, ReplicaCount] = {}
+        self._failed: Mapping[str, str] = {}
 
     def models(self) -> Models:
         """The hosted models."""
@@ -171,12 +172,10 @@ class RayHost:
             raise Refused(_no_model(error.problems[0])) from None
         try:
             async with asyncio.timeout(self._front.limits.seconds):
-                await asyncio.to_thread(
-                    serve.run,
-                    model_application(hosting.plain()),
-                    name=version.application,
-                    route_prefix=None,
-                )
+                async with self._configuring:
+                    model = model_application(hosting.plain())
+                    target = serve.RunTarget(model, name=version.application, route_prefix=None)
+                    await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
                 return await self._seen(version)
         except TimeoutError:
             raise await self._unloaded(version, "no CPUs are free for it, or it is slow to load") from None
@@ -185,12 +184,18 @@ class RayHost:
             raise await self._unloaded(version, " ".join(str(error).split())[:300]) from None
 
     async def _seen(self, version: Version) -> Hosted:
-        """The model of a version that Ray Serve runs, once a look has found it."""
+        """The model of a version that Ray Serve starts, once a look has found it.
+
+        Raises:
+            FissuraError: it does not start.
+        """
         while True:
             await self._look_safely()
             found = self._versions.get(version.name)
             if found and found[0].version >= version.version:
                 return found[1]
+            if version.application in self._failed:
+                raise FissuraError(self._failed[version.application])
             await asyncio.sleep(LOOK_EVERY_SECONDS / 4)
 
     async def _unloaded(self, version: Version, reason: str) -> Refused:
@@ -212,12 +217,16 @@ class RayHost:
 
     async def _look(self) -> None:
         await self._lines.look()
-        status = await asyncio.to_thread(serve.status)
+        async with self._configuring:
+            status = await asyncio.to_thread(serve.status)
         self._replicas = count_replicas(status, least=self._front.replicas.least)
         running = {
             name
             for name, each in status.applications.items()
             if name.startswith(PREFIX) and each.status in UP
+        }
+        self._failed = {
+            name: each.message for name, each in status.applications.items() if each.status == "DEPLOY_FAILED"
         }
         known = {version.application for version, _, _ in self._versions.values()}
         for application in sorted(running - known - self._removals.keys()):
@@ -273,26 +282,6 @@ class RayHost:
         except Exception:
             # Ray Serve's controller may be restarting; without updates the old version would stay
             logging.getLogger(__name__).exception("what Ray Serve runs could not be seen")
-
-
-def count_replicas(status: ServeStatus, *, least: int) -> dict[str, ReplicaCount]:
-    """The replicas of the service's applications; each version of a model should have at least `least`.
-
-    Ray Serve replaces dead replicas and adds some under load; starting replicas count as wanted too.
-    """
-    counts = {}
-    for name, application in status.applications.items():
-        if name != APPLICATION and not name.startswith(PREFIX):
-            continue
-        healthy = present = 0
-        for deployment in application.deployments.values():
-            for state, number in deployment.replica_states.items():
-                healthy += number if state in ANSWER else 0
-                present += number if state not in LEAVE else 0
-        floor = 1 if name == APPLICATION else least
-        deleting = application.status == "DELETING"
-        counts[name] = ReplicaCount(healthy, 0 if deleting else max(present, floor))
-    return counts
 
 
 def _no_model(reason: str) -> Problem:

@@ -21,6 +21,8 @@ from fissura.serving.socket_rpc import listen
 from fissura.serving.worker import Reply, Worker
 from fissura.training.runtime import LocalRuntime
 
+APPLICATION = "fissura"
+"""The name of the Ray Serve application that answers HTTP."""
 PREFIX = "fissura-model-"
 NICENESS = 3
 QUIET = {"log_level": "WARNING", "enable_access_log": False}

@@ -20,11 +20,11 @@ from fissura.core.signals import interrupted, terminable
 from fissura.deploy.model import open_model
 from fissura.distributed.cluster import connected, this_machine
 from fissura.distributed.environment import temporary_folder
-from fissura.distributed.serving.host import APPLICATION, Front
+from fissura.distributed.serving.host import Front
 from fissura.distributed.serving.ingress import front_application
 from fissura.distributed.serving.listener import Address, listener_application, listening
 from fissura.distributed.serving.proxy import controller_options, is_unbounded
-from fissura.distributed.serving.replica import QUIET, Hosting, Version, model_application
+from fissura.distributed.serving.replica import APPLICATION, QUIET, Hosting, Version, model_application
 from fissura.distributed.serving.watch import ends_with_ray
 from fissura.serving.tokens import without_token_variable
 from fissura.training.runtime import pick_device
