@@ -109,6 +109,17 @@ class TestANextVersion:
         with pytest.raises(Refused, match="no such file"):
             put(segmenter_run, seconds=60)
 
+    def test_is_not_refused_for_what_failed_before_it(
+        self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host = RayHost(Front(default="walls", limits=Limits(seconds=60)))
+        monkeypatch.setattr(serve_host, "serve", RayServe(state="DEPLOY_FAILED"))
+        with pytest.raises(Refused, match="no such file"):
+            asyncio.run(host.put("walls", segmenter_run, threshold=None, default=False))
+        monkeypatch.setattr(serve_host, "serve", RayServe(status=[KeyError("walls")]))
+        hosted = asyncio.run(host.put("walls", segmenter_run, threshold=None, default=False))
+        assert hosted.version == 1
+
     def test_is_loaded_while_others_look_what_ray_serve_runs(
         self, segmenter_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -217,6 +217,7 @@ class RayHost:
 
     async def _look(self) -> None:
         await self._lines.look()
+        self._failed = {}
         async with self._configuring:
             status = await asyncio.to_thread(serve.status)
         self._replicas = count_replicas(status, least=self._front.replicas.least)
