@@ -106,10 +106,10 @@ def _scoring_route(service: Service, task: Task) -> Callable[..., Awaitable[Resp
 def _open_routes(service: Service) -> APIRouter:
     """Routes without a token: they reveal nothing about models or images."""
     router = APIRouter()
+    html, policy = page()
 
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def front() -> Response:
-        html, policy = page()
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
 
     @router.get("/healthz", response_model=schema.HealthDocument, tags=["health"])

@@ -938,6 +938,13 @@ class TestEveryAnswer:
             assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
         assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", response.text)
 
+    def test_of_the_page_is_read_and_hashed_once(
+        self, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = client.get("/")
+        monkeypatch.setattr(Path, "read_text", None)
+        assert client.get("/").content == first.content
+
 
 class TestTheInterface:
     def test_is_described_by_a_valid_document(self, client: TestClient) -> None:

@@ -11,6 +11,7 @@ import torch
 from ray import tune
 
 from fissura.core.errors import Interrupted
+from fissura.core.garbage import freeze_living_objects
 from fissura.core.retry import must_stand, persist
 from fissura.core.spec import Spec
 from fissura.data.cache import PreparedData
@@ -153,9 +154,7 @@ class TrialActor(tune.Trainable):
         self._training = None
         self._epoch = 0
         self._reported = 0
-        gc.collect()
-        # exempts the libraries' hundreds of thousands of objects from later collections
-        gc.freeze()
+        freeze_living_objects()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._config = config

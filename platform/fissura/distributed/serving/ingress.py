@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
+from fissura.core.garbage import freeze_living_objects
 from fissura.distributed.serving.host import Front, RayHost
 from fissura.distributed.serving.replica import QUIET
 from fissura.serving.allowed_roots import Roots
@@ -33,6 +34,7 @@ def http_application(front: Front, refused: Mapping[str, int] | None = None) -> 
         await host.look()
         if jobs is not None:
             await jobs.start()
+        freeze_living_objects()
         watching = asyncio.get_running_loop().create_task(host.watch())
         yield
         watching.cancel()

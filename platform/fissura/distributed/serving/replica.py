@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from fissura.batches.pictures import png
+from fissura.core.garbage import freeze_living_objects
 from fissura.core.spec import Spec
 from fissura.deploy.model import open_model
 from fissura.distributed.serving.sockets import line_path
@@ -86,6 +87,7 @@ class ModelReplica:
         self._worker = Worker(model, hosting.limits, name=version.name, version=version.version)
         # the first image waits for libraries: it must not set the speed that the gate learns
         await self._worker.answer(png(np.zeros((256, 256), np.uint8)), ImageQuery())
+        freeze_living_objects()
         self._line: asyncio.Server | None = None
         if hosting.lines is not None and hosting.replicas.least == hosting.replicas.most:
             self._line = await listen(line_path(hosting.lines, version.application), self._worker.answer)
