@@ -119,7 +119,9 @@ def run(suite: Suite, *, build: Path) -> Outcome:
     if suite.counts:
         command = [sys.executable, "-m", program, "-q", f"--junitxml={report}", *words]
     begin = time.monotonic()
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    # hundreds of processes would each compile the package anew
+    writes_bytecode = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(command, cwd=ROOT, env=writes_bytecode) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:  # which the tests were sent too: they end what they started

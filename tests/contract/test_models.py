@@ -184,7 +184,9 @@ def test_each_step_of_jtfn_is_the_last_one_of_a_jtfn_of_fewer_steps() -> None:
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    "encoder", [pytest.param(each, marks=[pytest.mark.slow] if each in LARGER else []) for each in ENCODERS]
+)
 def test_the_decoder_is_the_same_but_for_the_width_of_what_comes_in(encoder: EncoderName) -> None:
     network = drawn(encoder)
     half, quarter, eighth, sixteenth = network.encoder.channels

@@ -90,6 +90,11 @@ def test_whitening_is_searched_by_rank_and_up_to_a_regularisation_of_100() -> No
     assert max(point["whitening.regularisation"] for point in drawn) == 100
 
 
+def test_the_strength_of_the_noise_is_searched_where_a_recipe_makes_some() -> None:
+    drawn = [point["data.augmentation.noise_sigma"] for point in points(load_space("unet_backbones"))]
+    assert 2 <= min(drawn) < 7 < max(drawn) <= 30
+
+
 def test_the_adaptive_rule_searches_c_and_gamma_alone() -> None:
     space = load_space("cnn_svm", profile="adaptive")
     assert isinstance(space.definition.sampler, Adaptive)

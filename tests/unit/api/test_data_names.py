@@ -13,7 +13,7 @@ from PIL import Image
 
 from fissura.data.content import content_digest
 from fissura.data.dataset_names import folder_name, name_of, unique_names
-from fissura.data.datasets import Folder
+from fissura.data.datasets import Folder, parse_dataset
 from fissura.data.labelled import ClassFolder, Patches, labelled_digest
 from fissura.data.synthetic import SyntheticSpec, write
 from fissura.deploy.model import open_model
@@ -55,6 +55,9 @@ class TestTheName:
         assert name_of(Patches(source=Folder(root=Path("/data/bridge"))).plain()) == "bridge"
         assert name_of(Patches(source=Folder(root=Path("/d/x"), name="cut")).plain()) == "cut"
         assert name_of({"kind": "cfd"}) == "cfd", "as the manifests of earlier versions may have it"
+
+    def test_is_given_on_the_command_line_behind_the_root(self, bridge: Path) -> None:
+        assert name_of(parse_dataset(f"folder:{bridge}?name=span 3").plain()) == "span 3"
 
     def test_has_no_control_characters(self) -> None:
         assert name_of(Folder(root=Path("/data/a\nb")).plain()) == "a\N{REPLACEMENT CHARACTER}b"

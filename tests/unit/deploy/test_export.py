@@ -376,7 +376,13 @@ class TestARun:
 
     def test_is_said_as_a_table(self, said: dict[str, Any]) -> None:
         text = export_text(said)
-        for words in ("network float32", "network int8", "int8 moves the output by", "python segment.py"):
+        for words in (
+            "network float32",
+            "network int8",
+            "MACs",
+            "int8 moves the output by",
+            "python segment.py",
+        ):
             assert words in text
 
     def test_is_never_written_over_anything(

@@ -270,7 +270,10 @@ def published(encoder: EncoderName) -> tuple[dict[str, torch.Tensor], list[str]]
     return state, list(state)[:4]
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(each, marks=[pytest.mark.slow] if each == "vgg19" else []) for each in ENCODERS],
+)
 def test_a_published_file_fills_the_encoder_and_nothing_else(encoder: EncoderName, tmp_path: Path) -> None:
     state, first = published(encoder)
     older = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}

@@ -142,6 +142,8 @@ class TestTables:
         for text in (board_text(shown), found(board.tables[0]), repr(shown)):
             assert SENTENCE in text
             assert "F1" not in text
+        for column in ("false alarms/image", "false alarms/Mpx"):
+            assert column in board_text(shown)
         machine = [
             list(csv.DictReader(io.StringIO(as_text(board, kind="csv")))),
             json.loads(json.dumps(shown.plain())),

@@ -572,7 +572,16 @@ class TestAProblem:
         problem(segment(client, media="text/plain"), 415, "not-an-image-type")
 
     @pytest.mark.parametrize(
-        "data", [b"", b"no image", PNG[:60], PNG[:-40], b"<svg/>", saved(PHOTO, "JPEG")[:200]]
+        "data",
+        [
+            b"",
+            b"no image",
+            PNG[:60],
+            PNG[:-40],
+            b"<svg/>",
+            saved(PHOTO, "JPEG")[:200],
+            saved(PHOTO, "JPEG")[: len(saved(PHOTO, "JPEG")) // 2] + b"\xff\xd9",
+        ],
     )
     def test_unreadable_image(self, client: TestClient, data: bytes) -> None:
         for answer in ("json", "mask"):
