@@ -96,6 +96,9 @@ LARGER = {"vgg19", "resnet50", "segformer-b1", "segformer-b2"}
 """They differ from a smaller one of their family in numbers alone."""
 
 
+FAMILIES = [pytest.param(each, marks=[pytest.mark.slow] if each in LARGER else []) for each in ENCODERS]
+
+
 def drawn(encoder: EncoderName) -> BackboneUNetNetwork:
     network = CASES[encoder].network
     assert isinstance(network, BackboneUNetNetwork)
@@ -184,9 +187,7 @@ def test_each_step_of_jtfn_is_the_last_one_of_a_jtfn_of_fewer_steps() -> None:
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize(
-    "encoder", [pytest.param(each, marks=[pytest.mark.slow] if each in LARGER else []) for each in ENCODERS]
-)
+@pytest.mark.parametrize("encoder", FAMILIES)
 def test_the_decoder_is_the_same_but_for_the_width_of_what_comes_in(encoder: EncoderName) -> None:
     network = drawn(encoder)
     half, quarter, eighth, sixteenth = network.encoder.channels
@@ -198,7 +199,7 @@ def test_the_decoder_is_the_same_but_for_the_width_of_what_comes_in(encoder: Enc
     assert parameters(network.decoder) == expected
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", FAMILIES)
 def test_the_skips_are_what_the_network_sees(encoder: EncoderName) -> None:
     network = drawn(encoder)
     with torch.no_grad():

@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fissura.models import AnyModel, HrSegNet, HrSegNetNetwork, ModelSpec, Segmenter
 
+LARGER = ("size=b1", "size=b2")
+"""They differ from a smaller one of their family in numbers alone."""
 PAGE = Path(__file__).parents[2] / "docs" / "papers.md"
 
 
@@ -71,7 +73,17 @@ def as_published(text: str, found: int) -> bool:
     return f"{found / {'': 1, 'M': 1e6, 'G': 1e9}[unit]:.{digits}f}" == number.replace(",", "")
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.settings.strip("`").replace(" ", "-"))
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            row,
+            id=row.settings.strip("`").replace(" ", "-"),
+            marks=[pytest.mark.slow] if any(larger in row.settings for larger in LARGER) else [],
+        )
+        for row in rows()
+    ],
+)
 def test_a_network_has_the_weights_and_operations_of_the_table(row: Row) -> None:
     network, operations = on_paper(row.model)
     assert (row.weights, row.operations) == (f"{weights(network):,}", f"{operations / 1e9:.2f} G")

@@ -1,5 +1,6 @@
 """Each search space of fissura loads in each profile, without a network, and all its points build."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ PRETRAINED = {
 """Those whose comments say that they start from ImageNet's weights."""
 
 
+@functools.cache
+def loaded(name: str, profile: str | None) -> LoadedSpace:
+    """A space of fissura's own."""
+    return load_space(name, profile=profile)
+
+
 def points(space: LoadedSpace) -> list[dict[str, Any]]:
     """Fifty points that Optuna's random sampler asks for."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -44,7 +51,7 @@ def no_hub(tmp_path: Path) -> Hub:
 def test_fifty_points_build_and_no_network_is_needed_but_for_published_weights(
     name: str, profile: str | None, no_hub: Hub
 ) -> None:
-    space = load_space(name, profile=profile)
+    space = loaded(name, profile)
     recipes = [space.recipe_for(point) for point in points(space)]
     if (name, profile) in PRETRAINED:
         with pytest.raises(WeightsError, match="imagenet"):
@@ -60,7 +67,7 @@ def test_fifty_points_build_and_no_network_is_needed_but_for_published_weights(
 
 @pytest.mark.parametrize(("name", "profile"), LAYERS)
 def test_a_range_goes_beyond_the_paper_s_value_on_both_sides(name: str, profile: str | None) -> None:
-    space = load_space(name, profile=profile)
+    space = loaded(name, profile)
     for path, value in space.paper_point().items():
         distribution = space.distributions[path]
         if not isinstance(distribution, Choice):
@@ -115,7 +122,7 @@ def test_the_docs_name_each_profile_and_each_parameter(name: str, profile: str |
     docs = (Path(__file__).parents[2] / "docs/papers.md").read_text()
     (row,) = (line for line in docs.splitlines() if line.startswith(f"| `{name}` | `"))
     assert profile is None or f"`{profile}`" in row
-    assert not [path for path in load_space(name, profile=profile).distributions if f"`{path}`" not in row]
+    assert not [path for path in loaded(name, profile).distributions if f"`{path}`" not in row]
 
 
 def test_weights_are_looked_for_where_a_loss_needs_them(no_hub: Hub) -> None:

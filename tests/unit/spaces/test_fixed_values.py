@@ -93,7 +93,7 @@ def plan_of(space: LoadedSpace, fixed: dict[str, Any]) -> Plan:
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.data())
 def test_a_fixed_mapping_is_what_every_trial_has_and_is_never_written_into(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(MAPPINGS)))
