@@ -119,9 +119,9 @@ def run(suite: Suite, *, build: Path) -> Outcome:
     if suite.counts:
         command = [sys.executable, "-m", program, "-q", f"--junitxml={report}", *words]
     begin = time.monotonic()
-    # hundreds of processes would each compile the package anew
-    writes_bytecode = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    with subprocess.Popen(command, cwd=ROOT, env=writes_bytecode) as process:
+    # with it, hundreds of processes would each compile the package anew
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:  # which the tests were sent too: they end what they started

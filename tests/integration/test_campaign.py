@@ -14,7 +14,6 @@ from fissura.data.synthetic import SyntheticSpec, write
 from fissura.segmentation.recipe import Recipe
 
 
-@pytest.mark.end_to_end
 @pytest.mark.parametrize("profile", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 def test_every_row_is_a_recipe_from_random_weights(profile: str) -> None:
     recipes = {row.name: recipe_of(row, profile=profile) for row in ROWS}

@@ -62,6 +62,12 @@ def written(build: Path) -> list[Outcome]:
     return [Outcome(o.suite, o.passed, o.failed, o.skipped, note=o.note) for o in found]
 
 
+def test_a_suite_keeps_what_python_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    check = Suite("check", ("python", "-c", "import sys; raise SystemExit(sys.dont_write_bytecode)"))
+    assert suites.run(check, build=tmp_path).passed == 1
+
+
 def test_each_suite_is_run_whatever_became_of_those_before_it(
     toy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The models of the HTTP process, with Ray Serve's part played by this process."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Awaitable
@@ -9,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from ray.serve import RunTarget
 
 from fissura.distributed.serving import host as serve_host
 from fissura.distributed.serving.host import Front, RayHost
+from fissura.distributed.serving.ingress import http_application
 from fissura.distributed.serving.replica import Version
 from fissura.serving.hosting import Hosted
 from fissura.serving.limits import Limits
@@ -83,6 +86,17 @@ def put(run: Path, *, seconds: float) -> tuple[RayHost, Hosted]:
     """A host with a model, which is loaded within `seconds`."""
     host = RayHost(Front(default="walls", limits=Limits(seconds=seconds)))
     return host, asyncio.run(host.put("walls", run, threshold=None, default=False))
+
+
+def test_the_http_process_exempts_what_lives_from_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_host, "serve", RayServe())
+    before = gc.get_freeze_count()
+    try:
+        with TestClient(http_application(Front(default="walls")), "http://127.0.0.1") as client:
+            assert client.get("/healthz").status_code == 200
+            assert gc.get_freeze_count() > before + 10_000
+    finally:
+        gc.unfreeze()
 
 
 class TestANextVersion:
