@@ -19,6 +19,7 @@ from fissura.data.content import content_digest
 from fissura.data.datasets import Folder
 from fissura.data.labelled import labelled_digest, parse_labelled
 from fissura.data.synthetic import SyntheticSpec, write
+from fissura.metrics import parse_protocol
 from fissura.records.class_store import ClassifiedImage, ClassifierFacts, write_classes
 from fissura.records.manifest import DataFacts, Manifest
 from fissura.records.trial_attributes import RUN
@@ -99,6 +100,19 @@ def said(page: Path) -> str:
     """The text of a page, without what no reader sees."""
     body = re.sub(r"<(script|style).*?</\1>", "", page.read_text("utf-8"), flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def test_precision_and_recall_are_drawn_where_their_curves_are_kept(fissura: Callable, study: Study) -> None:
+    assert fissura("report", study.path).code == 0
+    assert "Precision and recall" not in said(study.path / "report.html")
+    evaluate(
+        study.runs / "one",
+        datasets=study.plan().datasets,
+        protocols=[parse_protocol("flexible:2")],
+        device=CPU,
+    )
+    assert fissura("report", study.path).code == 0
+    assert "Precision and recall" in said(study.path / "report.html")
 
 
 class TestScoresOnOtherData:
